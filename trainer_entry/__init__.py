@@ -1,0 +1,1 @@
+"""What runs in the isolated training and inference processes. Never imports modelforge."""

@@ -1,0 +1,321 @@
+"""What server and trainer say to each other: a JobSpec goes in, one TrainerMessage a line comes out.
+
+The one module that both sides import. It needs msgspec and nothing else, and it does no input or output.
+Fields are only ever added, with defaults: spools of older releases must still decode.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Task = Literal["text-generation", "summarization", "extractive-question-answering"]
+Strategy = Literal["sft", "qlora", "rlhf", "dpo"]
+Provider = Literal["huggingface", "unsloth"]
+DatasetFormat = Literal["input_output", "messages"]
+ModelKind = Literal["adapter", "full"]
+Phase = Literal["loading_model", "preparing_data", "training", "evaluating", "saving"]
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
+
+MAX_LINE_BYTES = 1 << 20
+"""A longer line on the wire is not read: it is quarantined."""
+
+PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Every hyperparameter of a job, named as transformers, trl and peft name them.
+
+    None means "chosen by the trainer for this strategy and device"; the trainer reports what it chose in
+    `TrainerStarted.parameters`, where no field of this kind is left open.
+    """
+
+    num_train_epochs: Annotated[float, Meta(gt=0, le=10_000)] = 3.0
+    max_steps: Annotated[int, Meta(ge=-1, le=100_000_000)] = -1
+    per_device_train_batch_size: Annotated[int, Meta(ge=1, le=4096)] = 4
+    per_device_eval_batch_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    gradient_accumulation_steps: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    gradient_checkpointing: bool = False
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] | None = None
+    lr_scheduler_type: Scheduler = "linear"
+    warmup_steps: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
+    warmup_ratio: Fraction = 0.0
+    weight_decay: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    max_grad_norm: Annotated[float, Meta(ge=0, le=1e6)] = 1.0
+    optim: Optimizer = "adamw_torch"
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 42
+    bf16: bool | None = None
+    fp16: bool | None = None
+    max_seq_length: Annotated[int, Meta(ge=-1, le=10_000_000)] | None = None
+    packing: bool = False
+    eval_split: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
+    eval_steps: PositiveInt | None = None
+    logging_steps: PositiveInt = 1
+    save_steps: PositiveInt = 500
+    save_total_limit: PositiveInt | None = 3
+    early_stopping_patience: PositiveInt | None = None
+    lora_r: Annotated[int, Meta(ge=1, le=4096)] = 16
+    lora_alpha: Annotated[int, Meta(ge=1, le=65_536)] = 32
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    target_modules: (
+        Annotated[str, Meta(min_length=1, max_length=1000)]
+        | Annotated[
+            tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=1, max_length=100)
+        ]
+    ) = "all-linear"
+    use_lora: bool = True
+    use_4bit: bool | None = None
+    use_8bit: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    use_nested_quant: bool = True
+    beta: Annotated[float, Meta(ge=0, le=100)] | None = None
+    num_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    report_to: Literal["none", "tensorboard"] = "none"
+
+
+class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
+    """The records that an attempt trains on: `sha256` is checked by the trainer before it reads them."""
+
+    filename: str
+    path: str
+    sha256: str
+    format: DatasetFormat
+    num_examples: int
+
+
+class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
+    """All that a trainer needs to know; it stands in the log, and as `spec.json` in the attempt's folder.
+
+    `model_path` is what to load: a local folder, a hub id, or the built-in name. `output_dir` does not exist
+    until the whole trained model is in it. `checkpoint_dir` is shared by the attempts of a job.
+    """
+
+    job_id: str
+    task: Task
+    strategy: Strategy
+    provider: Provider
+    model_name: str
+    model_path: str
+    dataset: DatasetFile
+    parameters: TrainingParameters
+    output_name: str
+    output_dir: str
+    checkpoint_dir: str
+    grace_seconds: float = 120.0
+
+
+class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
+    """`spec.json`: a job's spec for one attempt. `token` marks every process of the attempt as ours."""
+
+    job: JobSpec
+    attempt: int
+    token: str
+    cpu_threads: int
+    resume_from: str | None = None
+
+
+class ShimReport(Struct, frozen=True, kw_only=True, gc=False):
+    """`shim.json`: who runs the attempt. Pid, start time (clock ticks since boot) and boot id name one process for ever."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+    token: str
+
+
+class ExitReport(Struct, frozen=True, kw_only=True, gc=False):
+    """`exit.json`: how the launcher ended, written by the shim once every descendant is gone.
+
+    `stop_signalled`: a stop reached the shim. `killed_after_grace`: the trainer did not end by itself.
+    `max_rss_kib`: largest resident set of any process of the tree.
+    """
+
+    code: int | None
+    signal: int | None
+    stop_signalled: bool
+    killed_after_grace: bool
+    max_rss_kib: int
+    user_seconds: float
+    system_seconds: float
+
+
+class TrainerMessage(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """What every line on the wire has: `seq` counts the attempt's messages from 1, without a gap."""
+
+    attempt: int
+    seq: int
+
+
+class PhaseEntered(TrainerMessage, frozen=True, tag="phase_entered", gc=False):
+    """The trainer began another part of its work."""
+
+    phase: Phase
+
+
+class Environment(Struct, frozen=True, kw_only=True, gc=False):
+    """Where an attempt ran: enough, with the parameters, to run it again."""
+
+    python: str
+    platform: str
+    device: str
+    versions: dict[str, str]
+    world_size: int = 1
+    cpu_threads: int = 1
+
+
+class TrainerStarted(TrainerMessage, frozen=True, tag="started", gc=False):
+    """Training is about to begin: every parameter in effect, and what the trainer counted.
+
+    `total_steps` are optimizer steps. `trainer_arguments` are the trainer's own, by its own names, as JSON.
+    `base_revision`: commit of a hub model, or the SHA-256 of a local folder's weight files' names and sizes.
+    """
+
+    parameters: TrainingParameters
+    trainer_arguments: dict[str, str | int | float | bool | list[str] | None]
+    environment: Environment
+    total_steps: int
+    total_epochs: int
+    train_examples: int
+    eval_examples: int
+    trainable_parameters: int
+    all_parameters: int
+    dataset_sha256: str
+    base_revision: str | None
+    chat_template: bool
+    resumed_step: int = 0
+
+
+class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
+    """Figures after optimizer step `step`. A figure that is not finite is null and named in `nonfinite`.
+
+    `loss`: mean per completion token since the last report. `elapsed_seconds`: of training in this attempt,
+    by a monotonic clock. `eta_seconds`: as the trainer reckons it.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    elapsed_seconds: float
+    eta_seconds: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    nonfinite: tuple[str, ...] = ()
+
+
+class Evaluated(TrainerMessage, frozen=True, tag="evaluated", gc=False):
+    """Figures on the held-out records after step `step`."""
+
+    step: int
+    epoch: float
+    metrics: dict[str, float | None]
+    nonfinite: tuple[str, ...] = ()
+
+
+class CheckpointSaved(TrainerMessage, frozen=True, tag="checkpoint", gc=False):
+    """A checkpoint is complete on disk."""
+
+    step: int
+    path: str
+
+
+class SavedModel(Struct, frozen=True, kw_only=True, gc=False):
+    """A trained model on disk. `metrics` has every final figure of training and evaluation."""
+
+    path: str
+    kind: ModelKind
+    size_bytes: int
+    metrics: dict[str, float | None]
+
+
+class TrainerFinished(TrainerMessage, frozen=True, tag="finished", gc=False):
+    """The last word after success. `messages`: how many the attempt wrote, this one included."""
+
+    step: int
+    messages: int
+    model: SavedModel
+
+
+class TrainerStopped(TrainerMessage, frozen=True, tag="stopped", gc=False):
+    """The last word after a stop: the checkpoint that was saved, if any step was made."""
+
+    step: int
+    messages: int
+    checkpoint: str | None
+
+
+class TrainerFailed(TrainerMessage, frozen=True, tag="failed", gc=False):
+    """The last word after an exception: `kind` is its type, or `OutOfMemory`."""
+
+    kind: str
+    message: str
+    traceback: str
+    messages: int
+
+
+AnyTrainerMessage = (
+    PhaseEntered
+    | TrainerStarted
+    | StepLogged
+    | Evaluated
+    | CheckpointSaved
+    | TrainerFinished
+    | TrainerStopped
+    | TrainerFailed
+)
+
+
+class Generate(Struct, frozen=True, kw_only=True, gc=False):
+    """A prompt for the inference worker. `adapter_path` null: the base model alone. `temperature` 0: greedy."""
+
+    id: int
+    model_path: str
+    adapter_path: str | None
+    prompt: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None = None
+    deadline_seconds: float = 120.0
+
+
+class Token(Struct, frozen=True, kw_only=True, tag_field="type", tag="token", gc=False):
+    """A piece of the answer, as it comes."""
+
+    id: int
+    text: str
+
+
+class Generated(Struct, frozen=True, kw_only=True, tag_field="type", tag="generated", gc=False):
+    """The whole answer. `finish`: `stop` at an end token, `length` at the limit, `deadline` out of time."""
+
+    id: int
+    text: str
+    tokens: int
+    milliseconds: int
+    finish: Literal["stop", "length", "deadline"]
+
+
+class GenerationFailed(Struct, frozen=True, kw_only=True, tag_field="type", tag="failed", gc=False):
+    """No answer, and why."""
+
+    id: int
+    kind: str
+    message: str
+
+
+AnyWorkerMessage = Token | Generated | GenerationFailed
+
+BUILT_IN_MODEL = "smollm2-135m-instruct"
+"""The model name that works on a machine without a hub."""
