@@ -1,0 +1,471 @@
+"""A training job, from request to end: its commands, events, state, evolve and decide, in this order.
+
+    queued -> starting -> training -> completed | failed | stopped
+                  \\____________\\-> stopping -> stopped | completed | failed
+
+That a trainer reported its end, that its process tree is gone, and why are separate facts. A job ends when
+its tree is gone: only then is the machine free for the next.
+"""
+
+from typing import Literal, assert_never
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.errors import Conflict, NotFound
+from trainer_entry import wire
+
+JobStatus = Literal["queued", "starting", "training", "stopping", "stopped", "completed", "failed"]
+FINAL: frozenset[JobStatus] = frozenset({"stopped", "completed", "failed"})
+
+# ---- commands ----
+
+
+class StartTraining(Struct, frozen=True, kw_only=True, tag_field="type", tag="StartTraining", gc=False):
+    """Train. `spec` is complete: model and dataset were looked up, and the ids in it are already given."""
+
+    spec: wire.JobSpec
+    queue: bool = False
+
+
+class StopTraining(Struct, frozen=True, kw_only=True, tag_field="type", tag="StopTraining", gc=False):
+    """End a job, with a checkpoint of where it stands."""
+
+    job_id: str
+
+
+class LaunchNext(Struct, frozen=True, kw_only=True, tag_field="type", tag="LaunchNext", gc=False):
+    """Start the job that has waited longest, if nothing runs."""
+
+
+class Relaunch(Struct, frozen=True, kw_only=True, tag_field="type", tag="Relaunch", gc=False):
+    """Start again an attempt that was recorded but never spawned."""
+
+    job_id: str
+    attempt: int
+
+
+# ---- what the supervisor and the trainer report; facts of theirs, so never refused and not recorded as commands ----
+
+
+class ReportSpawned(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSpawned", gc=False):
+    """The attempt's processes are there."""
+
+    job_id: str
+    attempt: int
+    shim: wire.ShimReport
+
+
+class ReportLines(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportLines", gc=False):
+    """What one read of a spool gave. `offset`: first byte after it. `quarantined`: lines that are no message."""
+
+    job_id: str
+    attempt: int
+    offset: int
+    messages: tuple[wire.AnyTrainerMessage, ...]
+    quarantined: tuple["QuarantinedLine", ...] = ()
+
+
+class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportGone", gc=False):
+    """No process of the attempt is left. `exit` is null where even the shim was killed."""
+
+    job_id: str
+    attempt: int
+    exit: wire.ExitReport | None
+    last_words: str = ""
+
+
+Command = StartTraining | StopTraining | LaunchNext | Relaunch
+Report = ReportSpawned | ReportLines | ReportGone
+
+# ---- events ----
+
+
+class QuarantinedLine(Struct, frozen=True, kw_only=True, gc=False):
+    """A line on the wire that is no message: where it stands in the spool, and its hash."""
+
+    offset: int
+    length: int
+    sha256: str
+    reason: str
+
+
+class JobEvent(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """What every fact about a job has."""
+
+    job_id: str
+
+
+class TrainingRequested(JobEvent, frozen=True, tag="TrainingRequested", gc=False):
+    """A job exists."""
+
+    spec: wire.JobSpec
+    queued: bool
+
+
+class AttemptLaunching(JobEvent, frozen=True, tag="AttemptLaunching", gc=False):
+    """An attempt is about to be spawned. Written before the act, so that no process is ever unknown."""
+
+    attempt: int
+    resume_from: str | None = None
+
+
+class AttemptSpawned(JobEvent, frozen=True, tag="AttemptSpawned", gc=False):
+    """The attempt's processes are there."""
+
+    attempt: int
+    shim: wire.ShimReport
+
+
+class PhaseEntered(JobEvent, frozen=True, tag="PhaseEntered", gc=False):
+    """The trainer began another part of its work."""
+
+    attempt: int
+    seq: int
+    offset: int
+    phase: wire.Phase
+
+
+class TrainingStarted(JobEvent, frozen=True, tag="TrainingStarted", gc=False):
+    """Training began, with these parameters, on that machine."""
+
+    attempt: int
+    seq: int
+    offset: int
+    report: wire.TrainerStarted
+
+
+class MetricsLogged(JobEvent, frozen=True, tag="MetricsLogged", gc=False):
+    """Figures of optimizer steps: all that one read of the spool gave, in one record."""
+
+    attempt: int
+    seq: int
+    offset: int
+    steps: tuple[wire.StepLogged, ...]
+
+
+class EvaluationLogged(JobEvent, frozen=True, tag="EvaluationLogged", gc=False):
+    """Figures on the held-out records."""
+
+    attempt: int
+    seq: int
+    offset: int
+    report: wire.Evaluated
+
+
+class CheckpointSaved(JobEvent, frozen=True, tag="CheckpointSaved", gc=False):
+    """A checkpoint is complete on disk."""
+
+    attempt: int
+    seq: int
+    offset: int
+    step: int
+    path: str
+
+
+class TrainerEnded(JobEvent, frozen=True, tag="TrainerEnded", gc=False):
+    """The trainer's last word. Its processes may still be there."""
+
+    attempt: int
+    seq: int
+    offset: int
+    report: wire.TrainerFinished | wire.TrainerStopped | wire.TrainerFailed
+
+
+class LineQuarantined(JobEvent, frozen=True, tag="LineQuarantined", gc=False):
+    """A line on the wire was no message; it was passed over."""
+
+    attempt: int
+    offset: int
+    line: QuarantinedLine
+
+
+class StopRequested(JobEvent, frozen=True, tag="StopRequested", gc=False):
+    """The attempt is to save a checkpoint and end."""
+
+    attempt: int
+
+
+class AttemptExited(JobEvent, frozen=True, tag="AttemptExited", gc=False):
+    """No process of the attempt is left: the machine is free."""
+
+    attempt: int
+    exit: wire.ExitReport | None
+
+
+class TrainingCompleted(JobEvent, frozen=True, tag="TrainingCompleted", gc=False):
+    """The job did what was asked."""
+
+    model: wire.SavedModel
+    step: int
+
+
+class TrainingStopped(JobEvent, frozen=True, tag="TrainingStopped", gc=False):
+    """The job was stopped on request."""
+
+    checkpoint: str | None
+
+
+class TrainingFailed(JobEvent, frozen=True, tag="TrainingFailed", gc=False):
+    """The job ended without a model, and why."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+
+Event = (
+    TrainingRequested
+    | AttemptLaunching
+    | AttemptSpawned
+    | PhaseEntered
+    | TrainingStarted
+    | MetricsLogged
+    | EvaluationLogged
+    | CheckpointSaved
+    | TrainerEnded
+    | LineQuarantined
+    | StopRequested
+    | AttemptExited
+    | TrainingCompleted
+    | TrainingStopped
+    | TrainingFailed
+)
+
+# ---- state ----
+
+LastWord = wire.TrainerFinished | wire.TrainerStopped | wire.TrainerFailed
+
+
+class Job(Struct, frozen=True, kw_only=True, gc=False):
+    """What deciding needs of a job. `seq` and `offset` say how much of the attempt's spool is in the log."""
+
+    spec: wire.JobSpec
+    status: JobStatus
+    attempt: int = 0
+    seq: int = 0
+    offset: int = 0
+    shim: wire.ShimReport | None = None
+    stop_requested: bool = False
+    last_word: LastWord | None = None
+
+
+def evolve(job: Job | None, event: Event) -> Job:
+    """The job after `event`. A first event makes the job; any other on nothing is a broken log."""
+    if isinstance(event, TrainingRequested):
+        return Job(spec=event.spec, status="queued")
+    if job is None:
+        raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
+    match event:
+        case AttemptLaunching(attempt=attempt):
+            return Job(spec=job.spec, status="starting", attempt=attempt)
+        case AttemptSpawned(shim=shim):
+            return msgspec.structs.replace(job, shim=shim)
+        case TrainingStarted(seq=seq, offset=offset):
+            status = job.status if job.status == "stopping" else "training"
+            return msgspec.structs.replace(job, status=status, seq=seq, offset=offset)
+        case TrainerEnded(seq=seq, offset=offset, report=report):
+            return msgspec.structs.replace(job, seq=seq, offset=offset, last_word=report)
+        case (
+            PhaseEntered(seq=seq, offset=offset)
+            | MetricsLogged(seq=seq, offset=offset)
+            | EvaluationLogged(seq=seq, offset=offset)
+            | CheckpointSaved(seq=seq, offset=offset)
+        ):
+            return msgspec.structs.replace(job, seq=seq, offset=offset)
+        case LineQuarantined(offset=offset):
+            return msgspec.structs.replace(job, offset=offset)
+        case StopRequested():
+            return msgspec.structs.replace(job, status="stopping", stop_requested=True)
+        case AttemptExited():
+            return msgspec.structs.replace(job, shim=None)
+        case TrainingCompleted():
+            return msgspec.structs.replace(job, status="completed")
+        case TrainingStopped():
+            return msgspec.structs.replace(job, status="stopped")
+        case TrainingFailed():
+            return msgspec.structs.replace(job, status="failed")
+        case _:
+            assert_never(event)
+
+
+def decide_start(command: StartTraining, running: Job | None) -> list[Event]:
+    """A new job, and its first attempt at once if nothing runs.
+
+    Raises:
+        Conflict: another job is active and `queue` was not asked for.
+    """
+    job_id = command.spec.job_id
+    if running is None:
+        requested = TrainingRequested(job_id=job_id, spec=command.spec, queued=False)
+        return [requested, AttemptLaunching(job_id=job_id, attempt=1)]
+    if not command.queue:
+        raise Conflict(
+            "A training job is already active",
+            f"{running.spec.job_id} is {running.status}; stop it, wait for its end, "
+            'or send "queue": true to run this one after it.',
+        )
+    return [TrainingRequested(job_id=job_id, spec=command.spec, queued=True)]
+
+
+def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
+    """Ask the attempt to end; a job that waits ends at once. Asking twice changes nothing.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: the job has ended.
+    """
+    if job is None:
+        raise NotFound("No such job", f"There is no job {command.job_id!r}; GET /api/jobs lists them.")
+    if job.status in FINAL:
+        raise Conflict("The job has already ended", f"{command.job_id} is {job.status}.")
+    if job.status == "queued":
+        return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
+    if job.stop_requested:
+        return []
+    return [StopRequested(job_id=command.job_id, attempt=job.attempt)]
+
+
+def decide_launch_next(waiting: Job | None, running: Job | None) -> list[Event]:
+    """The first attempt of the job that has waited longest, if nothing runs."""
+    if waiting is None or running is not None:
+        return []
+    return [AttemptLaunching(job_id=waiting.spec.job_id, attempt=waiting.attempt + 1)]
+
+
+def decide_relaunch(command: Relaunch, job: Job | None) -> list[Event]:
+    """The next attempt in place of one that was never spawned; a stop that came meanwhile ends the job."""
+    if job is None or job.attempt != command.attempt or job.status in FINAL:
+        return []
+    if job.stop_requested:
+        return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
+    return [AttemptLaunching(job_id=command.job_id, attempt=job.attempt + 1)]
+
+
+def decide_report(job: Job | None, report: Report) -> list[Event]:
+    """The facts in a report that the log does not have yet; a report of an earlier attempt has none."""
+    if job is None or report.attempt != job.attempt or job.status in FINAL:
+        return []
+    match report:
+        case ReportSpawned(shim=shim):
+            if job.shim is not None:
+                return []
+            return [AttemptSpawned(job_id=report.job_id, attempt=report.attempt, shim=shim)]
+        case ReportLines():
+            return _events_of_lines(job, report)
+        case ReportGone():
+            return _events_of_end(job, report)
+        case _:
+            assert_never(report)
+
+
+def _events_of_lines(job: Job, report: ReportLines) -> list[Event]:
+    if report.offset <= job.offset:
+        return []
+    events: list[Event] = [
+        LineQuarantined(job_id=report.job_id, attempt=report.attempt, offset=report.offset, line=line)
+        for line in report.quarantined
+    ]
+    seq = job.seq
+    steps: list[wire.StepLogged] = []
+
+    def flush() -> None:
+        if steps:
+            events.append(
+                MetricsLogged(
+                    job_id=report.job_id,
+                    attempt=report.attempt,
+                    seq=steps[-1].seq,
+                    offset=report.offset,
+                    steps=tuple(steps),
+                )
+            )
+            steps.clear()
+
+    for message in report.messages:
+        if message.seq <= seq or message.attempt != job.attempt:
+            continue
+        seq = message.seq
+        if isinstance(message, wire.StepLogged):
+            steps.append(message)
+        else:
+            flush()
+            events.append(_event_of_message(report, message))
+    flush()
+    return events
+
+
+def _event_of_message(
+    report: ReportLines,
+    message: wire.PhaseEntered | wire.TrainerStarted | wire.Evaluated | wire.CheckpointSaved | LastWord,
+) -> Event:
+    job_id, attempt, offset, seq = report.job_id, report.attempt, report.offset, message.seq
+    match message:
+        case wire.PhaseEntered(phase=phase):
+            return PhaseEntered(job_id=job_id, attempt=attempt, seq=seq, offset=offset, phase=phase)
+        case wire.TrainerStarted():
+            return TrainingStarted(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case wire.Evaluated():
+            return EvaluationLogged(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case wire.CheckpointSaved(step=step, path=path):
+            return CheckpointSaved(
+                job_id=job_id, attempt=attempt, seq=seq, offset=offset, step=step, path=path
+            )
+        case wire.TrainerFinished() | wire.TrainerStopped() | wire.TrainerFailed():
+            return TrainerEnded(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case _:
+            assert_never(message)
+
+
+def _events_of_end(job: Job, report: ReportGone) -> list[Event]:
+    exited = AttemptExited(job_id=report.job_id, attempt=report.attempt, exit=report.exit)
+    match job.last_word:
+        case wire.TrainerFinished(model=model, step=step):
+            return [exited, TrainingCompleted(job_id=report.job_id, model=model, step=step)]
+        case wire.TrainerStopped(checkpoint=checkpoint):
+            return [exited, TrainingStopped(job_id=report.job_id, checkpoint=checkpoint)]
+        case wire.TrainerFailed(kind=kind, message=message, traceback=traceback):
+            return [
+                exited,
+                TrainingFailed(job_id=report.job_id, kind=kind, message=message, traceback=traceback),
+            ]
+        case None:
+            if job.stop_requested:
+                return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
+            return [exited, _failure_without_a_word(report)]
+        case _:
+            assert_never(job.last_word)
+
+
+def _failure_without_a_word(report: ReportGone) -> TrainingFailed:
+    tail = f" Last lines of its log: {report.last_words}" if report.last_words else ""
+    if report.exit is None:
+        return TrainingFailed(
+            job_id=report.job_id,
+            kind="Killed",
+            message=f"The trainer's supervising process was killed, and its processes with it.{tail}",
+        )
+    match report.exit.signal:
+        case 9:
+            kind, what = (
+                "Killed",
+                "The trainer was killed by signal 9 that nobody here sent: probably out of memory.",
+            )
+        case None:
+            kind, what = (
+                "Crashed",
+                f"The trainer ended with exit code {report.exit.code} without a last word.",
+            )
+        case number:
+            kind, what = "Crashed", f"The trainer died by signal {number}."
+    return TrainingFailed(job_id=report.job_id, kind=kind, message=what + tail)
+
+
+def stream_of(job_id: str) -> str:
+    """The stream of a job is named by the job's id."""
+    return job_id
+
+
+def job_id_at(position: int) -> str:
+    """The id of the job whose first record stands at `position`."""
+    return f"train_{position:06d}"

@@ -1,0 +1,110 @@
+"""Everything that can go wrong and that somebody can do something about.
+
+    ForgeError
+    ├── BadInput             what was sent cannot be used; `field` names the part
+    │   └── InvalidDataset   the records of a file; `report` lists them by line
+    ├── NotFound             no job, model, dataset or path of that name
+    ├── Conflict             right in itself, but not now
+    ├── TooLarge             more bytes than are accepted
+    ├── WrongContentType     a body of another kind than the path takes
+    ├── Forbidden            a foreign page asks
+    ├── UnknownHost          the Host header is not one of ours
+    ├── StorageFull          no space left; nothing was changed
+    ├── LogUnusable          the event log cannot be opened as it is
+    ├── DirectoryInUse       another server has this data directory
+    ├── SettingsInvalid      a setting cannot be used
+    └── PlaygroundFailed     the inference worker could not answer
+
+Each has a `message` (what, in a few words) and a `detail` (where, and what would work). No HTTP here:
+`http/problems.py` is the only place that knows status codes.
+"""
+
+import msgspec
+
+
+class ForgeError(Exception):
+    """An error with a message for people."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.detail}" if self.detail else self.message
+
+
+class BadInput(ForgeError):
+    """What was sent cannot be used."""
+
+    def __init__(self, message: str, detail: str = "", *, field: str | None = None) -> None:
+        super().__init__(message, detail)
+        self.field = field
+
+
+class LineError(msgspec.Struct, frozen=True, gc=False):
+    """One fault in a dataset. `line` counts from 1."""
+
+    line: int
+    field: str | None
+    message: str
+
+
+class DatasetReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a dataset check found. `errors` holds the first 100 of `error_count`."""
+
+    valid: bool
+    errors: tuple[LineError, ...] = ()
+    error_count: int = 0
+
+
+class InvalidDataset(BadInput):
+    """The records of a file cannot be trained on."""
+
+    def __init__(self, message: str, detail: str, report: DatasetReport, *, field: str | None = None) -> None:
+        super().__init__(message, detail, field=field)
+        self.report = report
+
+
+class NotFound(ForgeError):
+    """No such thing."""
+
+
+class Conflict(ForgeError):
+    """Right in itself, but not now."""
+
+
+class TooLarge(ForgeError):
+    """More bytes than are accepted."""
+
+
+class WrongContentType(ForgeError):
+    """A body of another kind than the path takes."""
+
+
+class Forbidden(ForgeError):
+    """A page of another origin asks."""
+
+
+class UnknownHost(ForgeError):
+    """The Host header names none of ours."""
+
+
+class StorageFull(ForgeError):
+    """No space is left; nothing was changed."""
+
+
+class LogUnusable(ForgeError):
+    """The event log cannot be opened, or no longer be written."""
+
+
+class DirectoryInUse(ForgeError):
+    """Another server has this data directory."""
+
+
+class SettingsInvalid(ForgeError):
+    """A setting cannot be used."""
+
+
+class PlaygroundFailed(ForgeError):
+    """The inference worker could not answer."""

@@ -1,0 +1,1 @@
+"""The read models, folded from the log."""

@@ -1,0 +1,1 @@
+"""Carries out what the log says must happen outside."""
