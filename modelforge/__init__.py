@@ -1,1 +1,1 @@
-"""ModelForge: fine-tune language models on your own machine. This package is the server; it never imports torch."""
+"""ModelForge: fine-tune language models on your own machine. The server; it never imports torch."""

@@ -13,6 +13,7 @@
     ├── LogUnusable          the event log cannot be opened as it is
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
+    ├── LaunchFailed         an attempt's processes could not be started
     └── PlaygroundFailed     the inference worker could not answer
 
 Each has a `message` (what, in a few words) and a `detail` (where, and what would work). No HTTP here:
@@ -104,6 +105,10 @@ class DirectoryInUse(ForgeError):
 
 class SettingsInvalid(ForgeError):
     """A setting cannot be used."""
+
+
+class LaunchFailed(ForgeError):
+    """An attempt's processes could not be started."""
 
 
 class PlaygroundFailed(ForgeError):

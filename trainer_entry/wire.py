@@ -68,9 +68,7 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     target_modules: (
         Annotated[str, Meta(min_length=1, max_length=1000)]
-        | Annotated[
-            tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=1, max_length=100)
-        ]
+        | Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=1, max_length=100)]
     ) = "all-linear"
     use_lora: bool = True
     use_4bit: bool | None = None
@@ -125,7 +123,7 @@ class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ShimReport(Struct, frozen=True, kw_only=True, gc=False):
-    """`shim.json`: who runs the attempt. Pid, start time (clock ticks since boot) and boot id name one process for ever."""
+    """`shim.json`: who runs the attempt. Pid, start time in clock ticks and boot id name one process."""
 
     pid: int
     start_time: int
@@ -277,7 +275,7 @@ AnyTrainerMessage = (
 
 
 class Generate(Struct, frozen=True, kw_only=True, gc=False):
-    """A prompt for the inference worker. `adapter_path` null: the base model alone. `temperature` 0: greedy."""
+    """A prompt for the inference worker. `adapter_path` null: the base model alone. Temperature 0: greedy."""
 
     id: int
     model_path: str

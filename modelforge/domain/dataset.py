@@ -1,7 +1,8 @@
-"""A dataset: named records that jobs train on. Its commands, events, state, evolve and decide, in this order."""
+"""Datasets, what jobs train on: their commands, events, state, evolve and decide, in this order."""
 
 from msgspec import Struct
 
+from modelforge.domain.idempotency import IdempotencyKey
 from trainer_entry import wire
 
 DatasetFormat = wire.DatasetFormat
@@ -15,6 +16,7 @@ class RegisterDataset(Struct, frozen=True, kw_only=True, tag_field="type", tag="
     format: DatasetFormat
     num_examples: int
     size_bytes: int
+    key: IdempotencyKey | None = None
 
 
 Command = RegisterDataset

@@ -1,7 +1,7 @@
-"""A training job, from request to end: its commands, events, state, evolve and decide, in this order.
+r"""A training job, from request to end: its commands, events, state, evolve and decide, in this order.
 
     queued -> starting -> training -> completed | failed | stopped
-                  \\____________\\-> stopping -> stopped | completed | failed
+                  \____________\-> stopping -> stopped | completed | failed
 
 That a trainer reported its end, that its process tree is gone, and why are separate facts. A job ends when
 its tree is gone: only then is the machine free for the next.
@@ -12,6 +12,7 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec import Struct
 
+from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
 
@@ -21,31 +22,37 @@ FINAL: frozenset[JobStatus] = frozenset({"stopped", "completed", "failed"})
 # ---- commands ----
 
 
-class StartTraining(Struct, frozen=True, kw_only=True, tag_field="type", tag="StartTraining", gc=False):
-    """Train. `spec` is complete: model and dataset were looked up, and the ids in it are already given."""
+class JobCommand(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """What every command has: the key under which a client may send it again without repeating it."""
+
+    key: IdempotencyKey | None = None
+
+
+class StartTraining(JobCommand, frozen=True, tag="StartTraining", gc=False):
+    """Train. Model and dataset in `spec` were looked up; the writer stamps the job's id and folders."""
 
     spec: wire.JobSpec
     queue: bool = False
 
 
-class StopTraining(Struct, frozen=True, kw_only=True, tag_field="type", tag="StopTraining", gc=False):
-    """End a job, with a checkpoint of where it stands."""
+class StopTraining(JobCommand, frozen=True, tag="StopTraining", gc=False):
+    """End a job, with a checkpoint of where it stands. No id: the job that runs, as the writer knows it."""
 
-    job_id: str
+    job_id: str = ""
 
 
-class LaunchNext(Struct, frozen=True, kw_only=True, tag_field="type", tag="LaunchNext", gc=False):
+class LaunchNext(JobCommand, frozen=True, tag="LaunchNext", gc=False):
     """Start the job that has waited longest, if nothing runs."""
 
 
-class Relaunch(Struct, frozen=True, kw_only=True, tag_field="type", tag="Relaunch", gc=False):
+class Relaunch(JobCommand, frozen=True, tag="Relaunch", gc=False):
     """Start again an attempt that was recorded but never spawned."""
 
     job_id: str
     attempt: int
 
 
-# ---- what the supervisor and the trainer report; facts of theirs, so never refused and not recorded as commands ----
+# ---- what supervisor and trainer report: facts, so never refused, and not recorded as commands ----
 
 
 class ReportSpawned(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSpawned", gc=False):
@@ -57,7 +64,7 @@ class ReportSpawned(Struct, frozen=True, kw_only=True, tag_field="type", tag="Re
 
 
 class ReportLines(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportLines", gc=False):
-    """What one read of a spool gave. `offset`: first byte after it. `quarantined`: lines that are no message."""
+    """What one read of a spool gave. `offset`: first byte after it. `quarantined`: lines of no message."""
 
     job_id: str
     attempt: int
@@ -248,6 +255,7 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
     shim: wire.ShimReport | None = None
     stop_requested: bool = False
     last_word: LastWord | None = None
+    parameters: wire.TrainingParameters | None = None
 
 
 def evolve(job: Job | None, event: Event) -> Job:
@@ -258,12 +266,12 @@ def evolve(job: Job | None, event: Event) -> Job:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
     match event:
         case AttemptLaunching(attempt=attempt):
-            return Job(spec=job.spec, status="starting", attempt=attempt)
+            return Job(spec=job.spec, status="starting", attempt=attempt, stop_requested=job.stop_requested)
         case AttemptSpawned(shim=shim):
             return msgspec.structs.replace(job, shim=shim)
-        case TrainingStarted(seq=seq, offset=offset):
+        case TrainingStarted(seq=seq, offset=offset, report=report):
             status = job.status if job.status == "stopping" else "training"
-            return msgspec.structs.replace(job, status=status, seq=seq, offset=offset)
+            return msgspec.structs.replace(job, status=status, seq=seq, offset=offset, parameters=report.parameters)
         case TrainerEnded(seq=seq, offset=offset, report=report):
             return msgspec.structs.replace(job, seq=seq, offset=offset, last_word=report)
         case (
@@ -289,20 +297,34 @@ def evolve(job: Job | None, event: Event) -> Job:
             assert_never(event)
 
 
-def decide_start(command: StartTraining, running: Job | None) -> list[Event]:
-    """A new job, and its first attempt at once if nothing runs.
+def stamp(command: StartTraining, job_id: str) -> StartTraining:
+    """The command with its job's id, and with folders of that name under the roots that `spec` names."""
+    spec = command.spec
+    return msgspec.structs.replace(
+        command,
+        spec=msgspec.structs.replace(
+            spec,
+            job_id=job_id,
+            output_dir=f"{spec.output_dir}/{job_id}",
+            checkpoint_dir=f"{spec.checkpoint_dir}/{job_id}/checkpoints",
+        ),
+    )
+
+
+def decide_start(command: StartTraining, active: Job | None) -> list[Event]:
+    """A new job, and its first attempt at once if none is `active`: running, or waiting for its turn.
 
     Raises:
         Conflict: another job is active and `queue` was not asked for.
     """
     job_id = command.spec.job_id
-    if running is None:
+    if active is None:
         requested = TrainingRequested(job_id=job_id, spec=command.spec, queued=False)
         return [requested, AttemptLaunching(job_id=job_id, attempt=1)]
     if not command.queue:
         raise Conflict(
             "A training job is already active",
-            f"{running.spec.job_id} is {running.status}; stop it, wait for its end, "
+            f"{active.spec.job_id} is {active.status}; stop it, wait for its end, "
             'or send "queue": true to run this one after it.',
         )
     return [TrainingRequested(job_id=job_id, spec=command.spec, queued=True)]
@@ -335,7 +357,9 @@ def decide_launch_next(waiting: Job | None, running: Job | None) -> list[Event]:
 
 def decide_relaunch(command: Relaunch, job: Job | None) -> list[Event]:
     """The next attempt in place of one that was never spawned; a stop that came meanwhile ends the job."""
-    if job is None or job.attempt != command.attempt or job.status in FINAL:
+    if job is None or job.attempt != command.attempt or job.status not in {"starting", "stopping"}:
+        return []
+    if job.shim is not None or job.offset > 0:  # it was spawned: a second tree would train beside it
         return []
     if job.stop_requested:
         return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
@@ -365,6 +389,7 @@ def _events_of_lines(job: Job, report: ReportLines) -> list[Event]:
     events: list[Event] = [
         LineQuarantined(job_id=report.job_id, attempt=report.attempt, offset=report.offset, line=line)
         for line in report.quarantined
+        if line.offset >= job.offset  # a line before it was told when it was first read
     ]
     seq = job.seq
     steps: list[wire.StepLogged] = []
@@ -408,9 +433,7 @@ def _event_of_message(
         case wire.Evaluated():
             return EvaluationLogged(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case wire.CheckpointSaved(step=step, path=path):
-            return CheckpointSaved(
-                job_id=job_id, attempt=attempt, seq=seq, offset=offset, step=step, path=path
-            )
+            return CheckpointSaved(job_id=job_id, attempt=attempt, seq=seq, offset=offset, step=step, path=path)
         case wire.TrainerFinished() | wire.TrainerStopped() | wire.TrainerFailed():
             return TrainerEnded(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case _:
@@ -432,12 +455,18 @@ def _events_of_end(job: Job, report: ReportGone) -> list[Event]:
         case None:
             if job.stop_requested:
                 return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
-            return [exited, _failure_without_a_word(report)]
+            return [exited, _failure_without_a_word(job, report)]
         case _:
             assert_never(job.last_word)
 
 
-def _failure_without_a_word(report: ReportGone) -> TrainingFailed:
+def _failure_without_a_word(job: Job, report: ReportGone) -> TrainingFailed:
+    if job.shim is None:
+        return TrainingFailed(
+            job_id=report.job_id,
+            kind="LaunchFailed",
+            message=f"The trainer could not be started: {report.last_words}",
+        )
     tail = f" Last lines of its log: {report.last_words}" if report.last_words else ""
     if report.exit is None:
         return TrainingFailed(

@@ -5,7 +5,8 @@ from typing import assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.errors import NotFound
+from modelforge.domain.idempotency import IdempotencyKey
+from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
 
 
@@ -13,17 +14,19 @@ class DeleteModel(Struct, frozen=True, kw_only=True, tag_field="type", tag="Dele
     """Take a model out of the list and its files off the disk."""
 
     model_id: int
+    key: IdempotencyKey | None = None
 
 
 Command = DeleteModel
 
 
 class ModelRegistered(Struct, frozen=True, kw_only=True, tag_field="type", tag="ModelRegistered", gc=False):
-    """A job's result is a model that can be used. `job_id` leads to everything that made it."""
+    """A job's result is a model that can be used. `spec` and `parameters` (in effect) say what made it."""
 
     model_id: int
     name: str
-    job_id: str
+    spec: wire.JobSpec
+    parameters: wire.TrainingParameters
     model: wire.SavedModel
 
 
@@ -34,17 +37,13 @@ class ModelDeleted(Struct, frozen=True, kw_only=True, tag_field="type", tag="Mod
     path: str
 
 
-class ModelFilesRemoved(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="ModelFilesRemoved", gc=False
-):
+class ModelFilesRemoved(Struct, frozen=True, kw_only=True, tag_field="type", tag="ModelFilesRemoved", gc=False):
     """The deleted model's files are off the disk."""
 
     model_id: int
 
 
-class ReportFilesRemoved(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportFilesRemoved", gc=False
-):
+class ReportFilesRemoved(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportFilesRemoved", gc=False):
     """The reactor's word that a deleted model's files are gone."""
 
     model_id: int
@@ -78,14 +77,25 @@ def evolve(model: Model | None, event: Event) -> Model:
             assert_never(event)
 
 
-def decide(model: Model | None, command: Command) -> list[Event]:
-    """Delete.
+def register(spec: wire.JobSpec, parameters: wire.TrainingParameters, model: wire.SavedModel, model_id: int) -> Event:
+    """The model that a completed job leaves."""
+    return ModelRegistered(model_id=model_id, name=spec.output_name, spec=spec, parameters=parameters, model=model)
+
+
+def decide(model: Model | None, command: Command, used_by: str | None) -> list[Event]:
+    """Delete. `used_by`: the active job that trains on this model, if any.
 
     Raises:
         NotFound: there is no such model, or no longer.
+        Conflict: an active job uses it.
     """
     if model is None or model.deleted:
         raise NotFound("No such model", f"There is no model {command.model_id}; GET /api/models lists them.")
+    if used_by is not None:
+        raise Conflict(
+            "The model is in use",
+            f"Job {used_by} trains on model {command.model_id}; stop it or wait for its end.",
+        )
     return [ModelDeleted(model_id=command.model_id, path=model.path)]
 
 

@@ -1,0 +1,43 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+
+# A machine without an NVIDIA device takes the CPU build of torch: the CUDA build is several gigabytes.
+CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
+
+.PHONY: setup run demo test check clean
+
+## setup: a virtual environment with everything in it
+setup: $(VENV)/.complete
+
+$(VENV)/.complete: pyproject.toml constraints-cpu.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+## run: the server on 127.0.0.1:8000
+run: setup
+	$(BIN)/modelforge serve --port $(PORT)
+
+## demo: fine-tune the built-in model on the example, and see what it learned
+demo: setup
+	$(BIN)/python examples/demo.py
+
+## test: everything, on tiny models
+test: setup
+	$(BIN)/python -m pytest
+
+## check: format, lint, types, import rules
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+## clean: everything that make made; trained models and datasets stay
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf *.egg-info

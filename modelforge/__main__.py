@@ -1,0 +1,7 @@
+"""`python -m modelforge` is `modelforge`."""
+
+import sys
+
+from modelforge.cli import main
+
+sys.exit(main())

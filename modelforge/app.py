@@ -1,0 +1,238 @@
+"""The composition root: what there is, in the order in which it starts, and how the server ends."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.command_handler import CommandHandler
+from modelforge.domain.messages import Record
+from modelforge.errors import DirectoryInUse, ForgeError, SettingsInvalid
+from modelforge.event_log import EventLog
+from modelforge.http import problems
+from modelforge.http.guard import Guard
+from modelforge.http.keys import (
+    EVENT_LOG,
+    HANDLER,
+    LAYOUT,
+    PLAYGROUND,
+    PROJECTOR,
+    SETTINGS,
+    SUBSCRIBERS,
+)
+from modelforge.http.openapi import document
+from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
+from modelforge.http.protocol import JsonRunner
+from modelforge.http.routes import add_routes
+from modelforge.http.system import OPENAPI
+from modelforge.http.websocket import Subscribers
+from modelforge.layout import Layout
+from modelforge.playground import Playground
+from modelforge.projections.projector import SNAPSHOT_EVERY, Projector, encode_snapshot, rebuild
+from modelforge.settings import Settings
+from modelforge.supervisor.launcher import Launcher
+from modelforge.supervisor.local import LocalLauncher
+from modelforge.supervisor.reactor import Reactor
+from modelforge.supervisor.removal import empty_trash
+from modelforge.version import VERSION
+
+_log = structlog.get_logger()
+_GOODBYE_SECONDS = 5.0
+
+FAILED = web.AppKey("failed", asyncio.Future[None])
+"""Done with an exception when the server cannot go on."""
+
+
+class Holder(Struct, frozen=True, kw_only=True):
+    """Who has a data directory: what `lock` says."""
+
+    pid: int
+    url: str
+
+
+def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Application:
+    """The application; `launcher` runs the attempts, by default as processes of this machine."""
+    layout = Layout(settings.data_dir)
+    guard = Guard(settings.host, settings.allowed_hosts)
+    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[_answering(guard)])
+    app[SETTINGS], app[LAYOUT] = settings, layout
+    app[OPENAPI] = document()
+    app[GIVEN_ANSWERS] = GivenAnswers()
+    add_routes(app)
+    chosen = launcher or LocalLauncher(layout)
+
+    async def directory(_app: web.Application) -> AsyncIterator[None]:
+        with _claimed(layout):
+            await asyncio.to_thread(_sweep, layout)
+            yield
+
+    async def log(app: web.Application) -> AsyncIterator[None]:
+        app[EVENT_LOG] = await EventLog.open(layout.log)
+        yield
+        await app[EVENT_LOG].close()
+
+    async def writer(app: web.Application) -> AsyncIterator[None]:
+        async with _writing(app, chosen):
+            yield
+
+    async def listeners(app: web.Application) -> AsyncIterator[None]:
+        app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR])
+        app[PLAYGROUND] = Playground(settings.playground_idle_seconds, settings.data_dir / "playground.log")
+        yield
+        await app[PLAYGROUND].close()
+
+    async def say_goodbye(app: web.Application) -> None:
+        await app[SUBSCRIBERS].close()
+
+    app.cleanup_ctx.extend((directory, log, writer, listeners))
+    app.on_shutdown.append(say_goodbye)
+    return app
+
+
+def _answering(guard: Guard) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """The one middleware: who may ask, and errors as answers."""
+
+    @web.middleware
+    async def middleware(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            guard.check(request)
+            return await handler(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - everything becomes an answer, and what nobody foresaw is logged
+            problem = problems.problem_of(error)
+            response = problems.response(problem)
+            if isinstance(error, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
+
+    return middleware
+
+
+@contextlib.contextmanager
+def _claimed(layout: Layout) -> Iterator[None]:
+    """Hold the directory's lock for as long as this process lives; no child inherits it.
+
+    Raises:
+        DirectoryInUse: another server has it; the message says which.
+    """
+    layout.make_folders()
+    with layout.lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DirectoryInUse(
+                "Another server has this data directory",
+                f"{layout.root} is served by {_holder(layout)}; stop it, or use another --data-dir.",
+            ) from error
+        yield
+        file.truncate(0)
+
+
+def _holder(layout: Layout) -> str:
+    try:
+        holder = msgspec.json.decode(layout.lock.read_bytes(), type=Holder)
+    except msgspec.DecodeError:
+        return "a server that has not said its name yet"
+    return f"process {holder.pid} at {holder.url}"
+
+
+def _sweep(layout: Layout) -> None:
+    """Take away what a crash left half done."""
+    for leftover in layout.temporary.iterdir():
+        leftover.unlink()
+    empty_trash(layout)
+
+
+@contextlib.asynccontextmanager
+async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[None]:
+    """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
+    log = app[EVENT_LOG]
+    rebuilt = await log.read(rebuild)
+    projector = Projector(rebuilt)
+    saved = rebuilt.state.position
+    snapshots: set[asyncio.Task[None]] = set()
+
+    def on_append(records: Sequence[Record]) -> None:
+        nonlocal saved
+        projector.take(records)
+        reactor.take(records)
+        if records[-1].position - saved >= SNAPSHOT_EVERY:
+            saved = records[-1].position
+            task = asyncio.get_running_loop().create_task(save_snapshot())
+            snapshots.add(task)
+            task.add_done_callback(snapshots.discard)
+
+    async def save_snapshot() -> None:
+        snapshot = encode_snapshot(handler.state, projector.read_models, handler.digest)
+        try:
+            await log.save_snapshot(snapshot, VERSION)
+        except ForgeError as error:  # a snapshot only ever saves time
+            _log.warning("snapshot_not_saved", error=str(error))
+
+    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append)
+    reactor = Reactor(handler, launcher, app[LAYOUT])
+    app[HANDLER], app[PROJECTOR], app[FAILED] = handler, projector, reactor.failed
+    writer = asyncio.get_running_loop().create_task(handler.run())
+    writer.add_done_callback(lambda task: _tell_failure(task, reactor.failed))
+    reactor.start()
+    try:
+        yield
+    finally:
+        await reactor.close()
+        if not writer.done():
+            await save_snapshot()
+        writer.cancel()
+        await asyncio.gather(writer, *snapshots, return_exceptions=True)
+
+
+def _tell_failure(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None and not failed.done():
+        failed.set_exception(error)
+
+
+async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; trainers that run go on, and the next server takes them up.
+
+    Raises:
+        ForgeError: the server could not start, or not go on.
+    """
+    app = make_app(settings, launcher)
+    runner = JsonRunner(app, access_log=None, shutdown_timeout=_GOODBYE_SECONDS)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, settings.host, settings.port, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            raise SettingsInvalid(
+                "The address cannot be used", f"{settings.host}:{settings.port}: {error.strerror}; try another --port."
+            ) from error
+        url = _url(settings.host, runner.addresses[0][1])
+        app[LAYOUT].lock.write_bytes(msgspec.json.encode(Holder(pid=os.getpid(), url=url)))
+        sys.stdout.write(f"ModelForge {VERSION} listens on {url}  (data: {settings.data_dir})\n")
+        sys.stdout.flush()
+        app[FAILED].add_done_callback(lambda _: ended.set())
+        await ended.wait()
+        if app[FAILED].done():
+            app[FAILED].result()
+    finally:
+        await runner.cleanup()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,28 @@
+"""What a process that loads the training stack may know of the server's environment."""
+
+import os
+
+_PASSED = frozenset(
+    {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
+    | {"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    | {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
+)
+_PASSED_PREFIXES = (
+    *("LC_", "XDG_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "HF_", "TRANSFORMERS_", "TORCH_", "PYTORCH_"),
+    *("TRITON_", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "PIP_", "BNB_"),
+)
+
+
+def child_environment(**added: str) -> dict[str, str]:
+    """The variables on a short list, and `added`; everything else, secrets included, stays with the server."""
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    return {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        # Threads that spin while they wait make two computations at once many times slower.
+        "GOMP_SPINCOUNT": "10000",
+        **passed,
+        **added,
+    }

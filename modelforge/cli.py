@@ -1,0 +1,144 @@
+"""The command line: `modelforge serve`, and a client of a running server: `train`, `watch`, `jobs`, `stop`."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from modelforge.errors import ForgeError
+from modelforge.settings import load_settings
+from modelforge.version import VERSION
+
+_URL = "http://127.0.0.1:8000"
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0 on success, 1 for an error that is said on stderr, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "serve":
+            return _serve(options)
+        from modelforge import terminal_commands
+
+        return asyncio.run(terminal_commands.run(options))
+    except ForgeError as error:
+        sys.stderr.write(f"modelforge: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import uvloop
+
+    from modelforge.app import serve
+
+    flags = {
+        name: value
+        for name in ("host", "port", "data_dir", "dataset_roots", "model_roots", "allowed_hosts", "insecure_bind")
+        if (value := getattr(options, name)) is not None
+    }
+    settings = load_settings(flags)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=lambda event, **_: msgspec.json.encode(event).decode()),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    uvloop.run(serve(settings))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="modelforge", description="Fine-tune language models on your own machine.")
+    parser.add_argument("--version", action="version", version=f"modelforge {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the server")
+    serve.add_argument("--host", help="the address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, help="the port (8000); 0 takes a free one and says which")
+    serve.add_argument("--data-dir", type=Path, help="where everything lies (~/.local/share/modelforge)")
+    serve.add_argument(
+        "--dataset-root",
+        dest="dataset_roots",
+        type=Path,
+        action="append",
+        help="a folder that datasets may be read from by path; may be repeated (the home and the current directory)",
+    )
+    serve.add_argument(
+        "--model-root",
+        dest="model_roots",
+        type=Path,
+        action="append",
+        help="a folder that models may be read from; may be repeated (the home and the current directory)",
+    )
+    serve.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        action="append",
+        help="another name that this server is reached by; may be repeated",
+    )
+    serve.add_argument(
+        "--insecure-bind",
+        action="store_true",
+        default=None,
+        help="listen on an address that others can reach, though nobody is asked who they are",
+    )
+
+    client = argparse.ArgumentParser(add_help=False)
+    client.add_argument(
+        "--url", default=os.environ.get("MODELFORGE_URL", _URL), help=f"the server ($MODELFORGE_URL, else {_URL})"
+    )
+    train = commands.add_parser("train", parents=[client], help="upload a dataset and train a model on it")
+    train.add_argument("dataset", type=Path, help="a JSONL file")
+    train.add_argument("--model", required=True, help="a hub id, a folder, or smollm2-135m-instruct")
+    train.add_argument("--task", default="text-generation")
+    train.add_argument("--strategy", default="sft", help="sft or qlora")
+    train.add_argument("--provider", default="huggingface")
+    train.add_argument("--name", dest="output_name", help="a name for the trained model")
+    train.add_argument(
+        "--set",
+        dest="parameters",
+        metavar="NAME=VALUE",
+        type=parameter,
+        action="append",
+        default=[],
+        help="a training parameter, as in --set num_train_epochs=2; may be repeated",
+    )
+    train.add_argument("--queue", action="store_true", help="wait for a job that runs, instead of giving up")
+    train.add_argument("--watch", action="store_true", help="show the training until its end")
+    watch = commands.add_parser("watch", parents=[client], help="show a training until its end")
+    watch.add_argument("job_id", nargs="?", help="the job; the current one by default")
+    commands.add_parser("jobs", parents=[client], help="list the jobs")
+    stop = commands.add_parser("stop", parents=[client], help="save a checkpoint and end a training")
+    stop.add_argument("job_id", nargs="?", help="the job; the current one by default")
+    return parser
+
+
+def parameter(text: str) -> tuple[str, object]:
+    """`NAME=VALUE`, the value as JSON, or else as a text.
+
+    Raises:
+        argparse.ArgumentTypeError: it has no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Everything that can stand in the log: the Command and Event unions, Record, and the codec.
+
+Type tags are the storage format. They are written out at each message, never taken from a class name, and a
+released message only ever gains fields that have defaults: `tests/golden/records.jsonl` holds one of every
+type ever written, and each must decode.
+"""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from modelforge.domain import dataset, job, model
+
+Command = job.Command | dataset.Command | model.Command
+Event = job.Event | dataset.Event | model.Event
+Report = job.Report | model.Report
+Message = Command | Event
+
+Kind = Literal["command", "event"]
+Actor = Literal["api", "supervisor", "trainer"]
+
+GENESIS = "0" * 64
+"""The digest before the first record."""
+
+
+class Record(Struct, frozen=True, kw_only=True, gc=False):
+    """A command or event as it stands in the log.
+
+    `position` counts all records from 1, `version` those of the stream. `at`: unix microseconds. `cause`:
+    position of the record that led to this one. `data`: the message as JSON, as it was written. `digest`: hex
+    SHA-256 over the previous record's digest and everything else here.
+    """
+
+    position: int
+    stream: str
+    version: int
+    kind: Kind
+    type: str
+    at: int
+    cause: int | None
+    actor: Actor
+    data: Raw
+    digest: str
+    message: Message
+
+
+_encoder = msgspec.json.Encoder()
+_commands = msgspec.json.Decoder(Command)
+_events = msgspec.json.Decoder(Event)
+
+
+def encode(message: Message) -> bytes:
+    """A message as it is stored: one JSON object, its tag first."""
+    return _encoder.encode(message)
+
+
+def decode(kind: Kind, data: bytes | str) -> Message:
+    """The message in a stored record.
+
+    Raises:
+        msgspec.ValidationError: the data is no message of this kind that this release knows.
+    """
+    message: Message = (_commands if kind == "command" else _events).decode(data)
+    return message
+
+
+def tag_of(message: Message) -> str:
+    """The stored name of a message's type."""
+    return str(message.__struct_config__.tag)
+
+
+def digest_of(
+    previous: str,
+    position: int,
+    stream: str,
+    version: int,
+    kind: Kind,
+    tag: str,
+    at: int,
+    cause: int | None,
+    actor: Actor,
+    data: bytes,
+) -> str:
+    """SHA-256 over the previous digest and the record's canonical bytes: a JSON array of its columns."""
+    canonical = _encoder.encode((position, stream, version, kind, tag, at, cause, actor, Raw(data)))
+    return hashlib.sha256(previous.encode() + canonical).hexdigest()

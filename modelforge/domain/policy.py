@@ -1,0 +1,86 @@
+"""What follows from a record outside the log, as data: `react` while running, `resume` after a start."""
+
+from msgspec import Struct
+
+from modelforge.domain import job, model
+from modelforge.domain.messages import Record
+from modelforge.domain.state import State
+
+
+class Launch(Struct, frozen=True, kw_only=True, gc=False):
+    """Spawn an attempt."""
+
+    job_id: str
+    attempt: int
+    resume_from: str | None
+
+
+class Recover(Struct, frozen=True, kw_only=True, gc=False):
+    """Find out whether an attempt that was recorded as launching was spawned: follow it, or launch anew."""
+
+    job_id: str
+    attempt: int
+
+
+class Follow(Struct, frozen=True, kw_only=True, gc=False):
+    """Go on reading an attempt that was spawned before this server started."""
+
+    job_id: str
+    attempt: int
+
+
+class Signal(Struct, frozen=True, kw_only=True, gc=False):
+    """Ask an attempt to save a checkpoint and end."""
+
+    job_id: str
+    attempt: int
+
+
+class LaunchWaiting(Struct, frozen=True, kw_only=True, gc=False):
+    """The machine is free: start the job that has waited longest. `cause`: the record that freed it."""
+
+    cause: int | None
+
+
+class RemoveFiles(Struct, frozen=True, kw_only=True, gc=False):
+    """Take a deleted model's files off the disk."""
+
+    model_id: int
+    path: str
+
+
+Effect = Launch | Recover | Follow | Signal | LaunchWaiting | RemoveFiles
+
+
+def react(record: Record) -> list[Effect]:
+    """The effects of one new record."""
+    match record.message:
+        case job.AttemptLaunching(job_id=job_id, attempt=attempt, resume_from=resume_from):
+            return [Launch(job_id=job_id, attempt=attempt, resume_from=resume_from)]
+        case job.StopRequested(job_id=job_id, attempt=attempt):
+            return [Signal(job_id=job_id, attempt=attempt)]
+        case job.TrainingCompleted() | job.TrainingStopped() | job.TrainingFailed():
+            return [LaunchWaiting(cause=record.position)]
+        case model.ModelDeleted(model_id=model_id, path=path):
+            return [RemoveFiles(model_id=model_id, path=path)]
+        case _:
+            return []
+
+
+def resume(state: State) -> list[Effect]:
+    """What a server that starts on this state has to take up."""
+    effects: list[Effect] = [
+        RemoveFiles(model_id=trained.model_id, path=trained.path)
+        for trained in state.models.values()
+        if trained.deleted and not trained.files_removed
+    ]
+    if state.running is None:
+        return [*effects, LaunchWaiting(cause=None)] if state.waiting else effects
+    running = state.jobs[state.running]
+    if running.shim is None:
+        effects.append(Recover(job_id=state.running, attempt=running.attempt))
+    else:
+        effects.append(Follow(job_id=state.running, attempt=running.attempt))
+    if running.stop_requested:
+        effects.append(Signal(job_id=state.running, attempt=running.attempt))
+    return effects

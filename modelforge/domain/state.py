@@ -1,0 +1,214 @@
+"""What all decisions are made against: every job, dataset and model as the log has them."""
+
+from collections import ChainMap
+from collections.abc import MutableMapping
+from typing import TypeVar, assert_never
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.domain import dataset, job, model
+from modelforge.domain.idempotency import IdempotencyKey
+from modelforge.domain.messages import Command, Event, Message, Record, Report
+from modelforge.errors import Conflict
+
+
+class KeyUse(Struct, frozen=True, kw_only=True, gc=False):
+    """The command that a key stands for: where it is recorded, and what was asked."""
+
+    request_sha256: str
+    position: int
+    stream: str
+
+
+class State(Struct, kw_only=True):
+    """`running`: the job on the machine. `waiting`: the queue, oldest first. `versions`: streams' lengths."""
+
+    position: int = 0
+    jobs: MutableMapping[str, job.Job] = {}
+    datasets: MutableMapping[str, dataset.Dataset] = {}
+    models: MutableMapping[int, model.Model] = {}
+    keys: MutableMapping[str, KeyUse] = {}
+    versions: MutableMapping[str, int] = {}
+    running: str | None = None
+    waiting: tuple[str, ...] = ()
+
+    def draft(self) -> "State":
+        """A state that starts as this one and changes without changing it."""
+        return State(
+            position=self.position,
+            jobs=ChainMap({}, self.jobs),
+            datasets=ChainMap({}, self.datasets),
+            models=ChainMap({}, self.models),
+            keys=ChainMap({}, self.keys),
+            versions=ChainMap({}, self.versions),
+            running=self.running,
+            waiting=self.waiting,
+        )
+
+    def adopt(self, draft: "State") -> None:
+        """Become what a draft of this state became."""
+        self.position, self.running, self.waiting = draft.position, draft.running, draft.waiting
+        self.jobs.update(_changed(draft.jobs))
+        self.datasets.update(_changed(draft.datasets))
+        self.models.update(_changed(draft.models))
+        self.keys.update(_changed(draft.keys))
+        self.versions.update(_changed(draft.versions))
+
+
+def evolve(state: State, record: Record) -> None:
+    """Take one record into the state, in place."""
+    state.position = record.position
+    state.versions[record.stream] = record.version
+    match record.message:
+        case (
+            job.StartTraining(key=key)
+            | job.StopTraining(key=key)
+            | job.LaunchNext(key=key)
+            | job.Relaunch(key=key)
+            | dataset.RegisterDataset(key=key)
+            | model.DeleteModel(key=key)
+        ):
+            if key is not None:
+                state.keys[key.value] = KeyUse(
+                    request_sha256=key.request_sha256, position=record.position, stream=record.stream
+                )
+        case dataset.DatasetUploaded() as event:
+            state.datasets[event.filename] = dataset.evolve(state.datasets.get(event.filename), event)
+        case model.ModelRegistered() | model.ModelDeleted() | model.ModelFilesRemoved() as event:
+            state.models[event.model_id] = model.evolve(state.models.get(event.model_id), event)
+        case event:
+            _evolve_job(state, event)
+
+
+def _evolve_job(state: State, event: job.Event) -> None:
+    job_id = event.job_id
+    after = job.evolve(state.jobs.get(job_id), event)
+    state.jobs[job_id] = after
+    if isinstance(event, job.TrainingRequested) and event.queued:
+        state.waiting = (*state.waiting, job_id)
+    elif isinstance(event, job.AttemptLaunching):
+        state.running = job_id
+        state.waiting = tuple(waiting for waiting in state.waiting if waiting != job_id)
+    elif after.status in job.FINAL:
+        state.waiting = tuple(waiting for waiting in state.waiting if waiting != job_id)
+        if state.running == job_id:
+            state.running = None
+
+
+def check_key(state: State, key: IdempotencyKey | None) -> KeyUse | None:
+    """The earlier use of a key, if it was used.
+
+    Raises:
+        Conflict: it was used for another request.
+    """
+    use = state.keys.get(key.value) if key is not None else None
+    if key is not None and use is not None and use.request_sha256 != key.request_sha256:
+        raise Conflict(
+            "This Idempotency-Key was used for another request",
+            f"It stands for the request recorded at position {use.position}; send this one with a new key.",
+        )
+    return use
+
+
+def stamp(state: State, command: Command) -> Command:
+    """The command with what only the writer knows: the new job's id, the job that runs now.
+
+    Raises:
+        Conflict: the job that runs is to be stopped, and none does.
+    """
+    match command:
+        case job.StartTraining():
+            return job.stamp(command, job.job_id_at(state.position + 1))
+        case job.StopTraining(job_id=""):
+            if state.running is None:
+                raise Conflict("No training is active", "There is nothing to stop; GET /api/jobs lists the jobs.")
+            return msgspec.structs.replace(command, job_id=state.running)
+        case _:
+            return command
+
+
+def decide(state: State, message: Command | Report) -> list[Event]:
+    """The facts that a command or report leads to. A command was stamped before.
+
+    Raises:
+        NotFound, Conflict: the command cannot be carried out; a report always can.
+    """
+    running = state.jobs[state.running] if state.running is not None else None
+    waiting = state.jobs[state.waiting[0]] if state.waiting else None
+    match message:
+        case job.StartTraining():
+            return [*job.decide_start(message, running or waiting)]
+        case job.StopTraining():
+            return [*job.decide_stop(message, state.jobs.get(message.job_id))]
+        case job.LaunchNext():
+            return [*job.decide_launch_next(waiting, running)]
+        case job.Relaunch():
+            return [*job.decide_relaunch(message, state.jobs.get(message.job_id))]
+        case job.ReportSpawned() | job.ReportLines():
+            return [*job.decide_report(state.jobs.get(message.job_id), message)]
+        case job.ReportGone():
+            return _decide_gone(state, message)
+        case dataset.RegisterDataset():
+            return [*dataset.decide(state.datasets.get(message.filename), message)]
+        case model.DeleteModel():
+            trained = state.models.get(message.model_id)
+            return [*model.decide(trained, message, used_by=_job_on_model(state, trained))]
+        case model.ReportFilesRemoved():
+            return [*model.decide_report(state.models.get(message.model_id), message)]
+        case _:
+            assert_never(message)
+
+
+def _decide_gone(state: State, report: job.ReportGone) -> list[Event]:
+    trained = state.jobs.get(report.job_id)
+    events: list[Event] = []
+    for event in job.decide_report(trained, report):
+        events.append(event)
+        if trained is not None and isinstance(event, job.TrainingCompleted):
+            parameters = trained.parameters or trained.spec.parameters
+            model_id = max(state.models, default=0) + 1
+            events.append(model.register(trained.spec, parameters, event.model, model_id))
+    return events
+
+
+def _job_on_model(state: State, trained: model.Model | None) -> str | None:
+    if trained is None:
+        return None
+    for job_id in (state.running, *state.waiting):
+        if job_id is not None and is_within(state.jobs[job_id].spec.model_path, trained.path):
+            return job_id
+    return None
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a resolved path is the folder or lies in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def stream_of(message: Message) -> str:
+    """The stream that a message stands in. `LaunchNext` is of no single job: it stands in `queue`."""
+    match message:
+        case job.StartTraining(spec=spec):
+            return job.stream_of(spec.job_id)
+        case job.LaunchNext():
+            return "queue"
+        case dataset.RegisterDataset(filename=filename) | dataset.DatasetUploaded(filename=filename):
+            return dataset.stream_of(filename)
+        case (
+            model.DeleteModel(model_id=model_id)
+            | model.ModelRegistered(model_id=model_id)
+            | model.ModelDeleted(model_id=model_id)
+            | model.ModelFilesRemoved(model_id=model_id)
+        ):
+            return model.stream_of(model_id)
+        case _:
+            return job.stream_of(message.job_id)
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def _changed(mapping: MutableMapping[_K, _V]) -> MutableMapping[_K, _V]:
+    return mapping.maps[0] if isinstance(mapping, ChainMap) else mapping

@@ -1,0 +1,255 @@
+"""The event log in SQLite: durable group commits, reads of any range, snapshots.
+
+One connection writes, and only one task uses it: SQLite before 3.51.3 can corrupt a WAL when two connections
+write or checkpoint at once. Readers open the file read-only and run a whole scan or fold in one thread call.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+from msgspec import Raw, Struct
+
+from modelforge.domain.messages import GENESIS, Record, decode
+from modelforge.errors import LogUnusable, StorageFull
+
+SCHEMA = 1
+_HEADER_BYTES = 100
+_USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
+_COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
+_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_T = TypeVar("_T")
+
+
+class StoredSnapshot(Struct, frozen=True, kw_only=True, gc=False):
+    """State and read models, encoded, after the record at `position`."""
+
+    position: int
+    digest: str
+    data: bytes
+
+
+class _AtomicConnection(sqlite3.Connection):
+    """`executemany` is one transaction: a group commit costs one thread hop, not three."""
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        with self:
+            self.execute("BEGIN IMMEDIATE")
+            return super().executemany(sql, parameters)
+
+
+class LogReader:
+    """A read-only view of the log, for use inside one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        self._connection.execute("BEGIN")  # one view of the log, however long the reading takes
+
+    def close(self) -> None:
+        """End the view."""
+        self._connection.close()
+
+    def schema(self) -> int:
+        """The schema's number."""
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def head(self) -> tuple[int, str]:
+        """Position and digest of the last record; 0 and the genesis digest of an empty log."""
+        row = self._connection.execute("SELECT position, digest FROM records ORDER BY position DESC LIMIT 1").fetchone()
+        return (int(row[0]), str(row[1])) if row else (0, GENESIS)
+
+    def records(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        streams: tuple[str, ...] = (),
+        types: tuple[str, ...] = (),
+        limit: int = -1,
+    ) -> Iterator[Record]:
+        """Records after a position, in order; of some streams or types only, if any are named."""
+        where, values = ["position > ?"], [after, *streams, *types]
+        if streams:
+            where.append(f"stream IN ({', '.join('?' * len(streams))})")
+        if types:
+            where.append(f"type IN ({', '.join('?' * len(types))})")
+        if until is not None:
+            where.append("position <= ?")
+            values.append(until)
+        cursor = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY position LIMIT ?",  # noqa: S608 - only constants and placeholders
+            (*values, limit),
+        )
+        cursor.arraysize = 1000
+        while rows := cursor.fetchmany():
+            for position, stream, version, kind, tag, at, cause, actor, data, digest in rows:
+                yield Record(
+                    position=position,
+                    stream=stream,
+                    version=version,
+                    kind=kind,
+                    type=tag,
+                    at=at,
+                    cause=cause,
+                    actor=actor,
+                    data=Raw(data.encode()),
+                    digest=digest,
+                    message=decode(kind, data),
+                )
+
+    def job_streams(self, *, after: int, until: int) -> tuple[str, ...]:
+        """The streams of jobs that have an event in a range of positions."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT stream FROM records WHERE position > ? AND position <= ? "
+            "AND kind = 'event' AND stream GLOB 'train_*'",
+            (after, until),
+        )
+        return tuple(row[0] for row in rows)
+
+    def snapshot(self, release: str) -> StoredSnapshot | None:
+        """The newest snapshot that this release wrote and whose record is still the one in the log."""
+        row = self._connection.execute(
+            "SELECT s.position, s.digest, s.data FROM snapshots s JOIN records r "
+            "ON r.position = s.position AND r.digest = s.digest "
+            "WHERE s.release = ? ORDER BY s.position DESC LIMIT 1",
+            (release,),
+        ).fetchone()
+        return StoredSnapshot(position=row[0], digest=row[1], data=row[2]) if row else None
+
+
+class EventLog:
+    """The one writer of a log file, and the door to its readers."""
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection) -> None:
+        self._path = path
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, path: Path) -> "EventLog":
+        """Open the log, or make an empty one.
+
+        Raises:
+            LogUnusable: it is no log, or a newer release wrote it; the file was not touched.
+        """
+        _refuse_foreign(path)
+        writer = await aiosqlite.connect(path, isolation_level=None, factory=_AtomicConnection)
+        try:
+            await _begin(path, writer)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
+                await (await writer.execute(f"PRAGMA {pragma}")).close()
+        except sqlite3.DatabaseError as error:
+            await writer.close()
+            raise _translated(path, error) from error
+        except LogUnusable:
+            await writer.close()
+            raise
+        return cls(path, writer)
+
+    async def append(self, records: list[Record]) -> None:
+        """Write records in one transaction; when this returns they are on the disk.
+
+        Raises:
+            StorageFull: no space is left; nothing was written.
+            LogUnusable: the disk failed; whether they were written is known only by opening the log anew.
+        """
+        rows = [
+            (
+                r.position,
+                r.stream,
+                r.version,
+                r.kind,
+                r.type,
+                r.at,
+                r.cause,
+                r.actor,
+                bytes(r.data).decode(),
+                r.digest,
+            )
+            for r in records
+        ]
+        try:
+            await self._writer.executemany(_INSERT, rows)
+        except sqlite3.DatabaseError as error:
+            raise _translated(self._path, error) from error
+
+    async def save_snapshot(self, snapshot: StoredSnapshot, release: str) -> None:
+        """Keep a snapshot, and drop all but the last two."""
+        try:
+            await self._writer.execute_insert(
+                "INSERT OR REPLACE INTO snapshots (position, release, digest, data) VALUES (?, ?, ?, ?)",
+                (snapshot.position, release, snapshot.digest, snapshot.data),
+            )
+            await self._writer.execute_insert(
+                "DELETE FROM snapshots WHERE position NOT IN "
+                "(SELECT position FROM snapshots ORDER BY position DESC LIMIT 2)"
+            )
+        except sqlite3.DatabaseError as error:
+            raise _translated(self._path, error) from error
+
+    async def read(self, work: Callable[[LogReader], _T]) -> _T:
+        """Run `work` on a view of the log, whole, in a thread."""
+
+        def run() -> _T:
+            reader = LogReader(self._path)
+            try:
+                return work(reader)
+            finally:
+                reader.close()
+
+        return await asyncio.to_thread(run)
+
+    async def close(self) -> None:
+        """Give the file back."""
+        await self._writer.close()
+
+
+async def _begin(path: Path, writer: aiosqlite.Connection) -> None:
+    """Make the tables in a new file."""
+    async with writer.execute("PRAGMA user_version") as cursor:
+        row = await cursor.fetchone()
+    if row is None or row[0] != 0:
+        return
+    async with writer.execute("SELECT name FROM sqlite_schema LIMIT 1") as cursor:
+        foreign = await cursor.fetchone()
+    if foreign is not None:
+        raise LogUnusable(
+            "The event log is another program's database",
+            f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
+        )
+    # Before WAL, so that the number stands in the file's header, where it is read without SQLite.
+    schema = Path(__file__).with_name("schema.sql").read_text()
+    await writer.executescript(f"BEGIN; {schema} PRAGMA user_version = {SCHEMA}; COMMIT;")
+
+
+def _refuse_foreign(path: Path) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not header.startswith(b"SQLite format 3\0"):
+        raise LogUnusable("The event log is no SQLite file", f"{path} was left as it is; move it away to begin anew.")
+    version = int.from_bytes(header[_USER_VERSION], "big")
+    if path.with_name(f"{path.name}-wal").exists():  # the number may stand in the WAL alone; mode=ro keeps both
+        try:
+            with closing(LogReader(path)) as reader:
+                version = max(version, reader.schema())
+        except sqlite3.DatabaseError as error:
+            raise _translated(path, error) from error
+    if version > SCHEMA:
+        raise LogUnusable(
+            "A newer release wrote the event log",
+            f"{path} has schema {version}, this release knows {SCHEMA}; it was left as it is. "
+            "Install the newer release.",
+        )
+
+
+def _translated(path: Path, error: sqlite3.DatabaseError) -> StorageFull | LogUnusable:
+    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return StorageFull(
+            "No space is left on the disk", f"Free some space on the disk of {path.parent} and try again."
+        )
+    return LogUnusable("The event log cannot be used", f"{path}: {error}")

@@ -1,0 +1,79 @@
+"""What is wrong with which field, in words for people: what msgspec says, and what the type would take."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+_PATH = re.compile(r" - at `\$\.?(.*)`$")
+_NAMED = re.compile(r"`([^`]+)`$")
+
+
+class FieldError(Struct, frozen=True, gc=False):
+    """A fault of one field; `field` is None where it lies in no single one. `remedy`: what would work."""
+
+    field: str | None
+    message: str
+    remedy: str = ""
+
+
+def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldError:
+    """The fault that msgspec found while it decoded a `kind`."""
+    text = str(error)
+    path = _PATH.search(text)
+    message = _PATH.sub("", text)
+    inside = path[1] if path else ""
+    if message.startswith("Object contains unknown field") and (named := _NAMED.search(message)):
+        name = f"{inside}.{named[1]}" if inside else named[1]
+        return FieldError(name, f"Unknown field {named[1]!r}", _nearest(named[1], kind.__struct_fields__))
+    if message.startswith("Object missing required field") and (named := _NAMED.search(message)):
+        name = f"{inside}.{named[1]}" if inside else named[1]
+        return FieldError(name, f"The field {named[1]!r} is missing", _taken_by(kind, named[1]))
+    first = re.split(r"[.\[]", inside)[0]
+    return FieldError(inside or None, message.replace("`", ""), _taken_by(kind, first) if first else "")
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known fields: {', '.join(sorted(known))}."
+
+
+def _taken_by(kind: type[Struct], name: str) -> str:
+    """What a field takes, from its schema."""
+    (_, components) = msgspec.json.schema_components([kind], ref_template="{name}")
+    properties = components.get(kind.__name__, {}).get("properties", {})
+    taken = _describe(properties[name]) if name in properties else ""
+    return f"It takes {taken}." if taken else ""
+
+
+def _describe(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(filter(None, (_describe(part) for part in schema["anyOf"])))
+    if "enum" in schema:
+        return "one of " + ", ".join(str(value) for value in schema["enum"])
+    kinds = {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "a text",
+        "boolean": "true or false",
+        "array": "a list",
+        "null": "null",
+        "object": "an object",
+    }
+    words = kinds.get(schema.get("type", ""), "")
+    if schema.get("type") == "array" and "items" in schema:
+        words = f"a list of {_describe(schema['items']).removeprefix('a ')}s"
+    bounds = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (
+            ("minimum", "from"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "to"),
+            ("exclusiveMaximum", "below"),
+        )
+        if key in schema
+    ]
+    return " ".join([words, *bounds])

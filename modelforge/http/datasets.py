@@ -1,0 +1,184 @@
+"""The datasets: streamed to the disk, checked by line, kept by their content."""
+
+import asyncio
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import BinaryIO, Literal, get_args
+
+from aiohttp import BodyPartReader, MultipartReader, web
+from msgspec import Struct
+
+from modelforge.dataset_check import DatasetCheck, check_dataset
+from modelforge.domain import dataset
+from modelforge.domain.combinations import check_combination
+from modelforge.errors import BadInput, DatasetReport, TooLarge
+from modelforge.http.keys import HANDLER, LAYOUT, PROJECTOR, SETTINGS
+from modelforge.http.messages import answer, idempotency_key
+from modelforge.layout import Layout
+from modelforge.projections.datasets import DatasetSummary
+from trainer_entry import wire
+
+_CHUNK_BYTES = 1 << 20
+_LONGEST_FIELD = 100
+_MOST_PARTS = 10
+_FILENAME = re.compile(r"^[^/\\\x00-\x1f\x7f]{1,200}$")
+
+
+class DatasetList(Struct, frozen=True, kw_only=True):
+    """The uploaded datasets."""
+
+    datasets: list[DatasetSummary]
+
+
+class Uploaded(Struct, frozen=True, kw_only=True):
+    """The dataset that was taken in, and what the check found."""
+
+    status: Literal["uploaded"] = "uploaded"
+    filename: str
+    num_examples: int
+    validation: DatasetReport
+    format: wire.DatasetFormat
+    sha256: str
+    revision: int
+    size_mb: float
+
+
+async def list_datasets(request: web.Request) -> web.Response:
+    """List the uploaded datasets."""
+    return answer(DatasetList(datasets=[*request.app[PROJECTOR].read_models.datasets.values()]))
+
+
+async def upload_dataset(request: web.Request) -> web.Response:
+    """Upload a dataset as multipart form data; the part is called `file`."""
+    layout, settings = request.app[LAYOUT], request.app[SETTINGS]
+    partial = layout.temporary / uuid.uuid4().hex
+    try:
+        upload = await _receive(request, partial, settings.max_upload_bytes)
+        _check_use(upload)
+        found = await check_dataset(partial, "file")
+        if found.format is None:
+            raise AssertionError("a checked dataset has a format")
+        key = await idempotency_key(request, f"{upload.filename}\n{found.sha256}".encode())
+        await asyncio.to_thread(_keep, partial, layout, found)
+        register = dataset.RegisterDataset(
+            filename=upload.filename,
+            sha256=found.sha256,
+            format=found.format,
+            num_examples=found.num_examples,
+            size_bytes=found.size_bytes,
+            key=key,
+        )
+        await request.app[HANDLER].submit(register)
+    finally:
+        await asyncio.to_thread(partial.unlink, missing_ok=True)
+    summary = request.app[PROJECTOR].read_models.datasets[upload.filename]
+    return answer(
+        Uploaded(
+            filename=summary.filename,
+            num_examples=found.num_examples,
+            validation=found.report,
+            format=found.format,
+            sha256=found.sha256,
+            revision=summary.revision,
+            size_mb=summary.size_mb,
+        )
+    )
+
+
+class _Upload(Struct):
+    """What the form's parts said."""
+
+    filename: str = ""
+    task: str = ""
+    strategy: str = ""
+
+
+async def _receive(request: web.Request, partial: Path, limit: int) -> _Upload:
+    upload = _Upload()
+    received = False
+    try:
+        parts: MultipartReader = await request.multipart()
+        count = 0
+        while (part := await parts.next()) is not None:
+            count += 1
+            if not isinstance(part, BodyPartReader) or count > _MOST_PARTS:
+                raise BadInput("The form cannot be read", "Send one part called 'file'.", field="file")
+            match part.name:
+                case "file" if not received:
+                    upload.filename = _filename(part.filename)
+                    await _write(part, partial, limit)
+                    received = True
+                case "task":
+                    upload.task = await _text(part)
+                case "strategy":
+                    upload.strategy = await _text(part)
+                case name:
+                    raise BadInput(
+                        f"Unexpected part {name!r}", "The form takes one 'file', and 'task' and 'strategy'.", field=name
+                    )
+    except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
+        raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
+    if not received:
+        raise BadInput("The file is missing", "Send it as a multipart part called 'file'.", field="file")
+    return upload
+
+
+def _filename(name: str | None) -> str:
+    """The client's name for the file: a label, never a path."""
+    label = re.split(r"[/\\]", name or "")[-1].strip()
+    if not _FILENAME.match(label) or label in {".", ".."}:
+        raise BadInput("The file has no usable name", "Give the part a filename, as in data.jsonl.", field="file")
+    return label
+
+
+async def _text(part: BodyPartReader) -> str:
+    data = await part.read_chunk(_LONGEST_FIELD + 1)
+    if len(data) > _LONGEST_FIELD:
+        raise BadInput(f"The part {part.name!r} is too long", "It names a task or a strategy.", field=part.name)
+    return data.decode(errors="replace")
+
+
+async def _write(part: BodyPartReader, partial: Path, limit: int) -> None:
+    size = 0
+    with await asyncio.to_thread(partial.open, "wb") as file:
+        pending = bytearray()
+        while chunk := await part.read_chunk(1 << 16):
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge("The file is too large", f"At most {limit} bytes are accepted.")
+            pending += chunk
+            if len(pending) >= _CHUNK_BYTES:
+                await asyncio.to_thread(file.write, bytes(pending))
+                pending.clear()
+        await asyncio.to_thread(_finish, file, bytes(pending))
+
+
+def _finish(file: BinaryIO, rest: bytes) -> None:
+    file.write(rest)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _check_use(upload: _Upload) -> None:
+    for field, value, known in (
+        ("task", upload.task, get_args(wire.Task)),
+        ("strategy", upload.strategy, get_args(wire.Strategy)),
+    ):
+        if value and value not in known:
+            raise BadInput(f"Unknown {field} {value!r}", f"It takes one of {', '.join(known)}.", field=field)
+    check_combination(
+        upload.task or "text-generation",  # type: ignore[arg-type]  # one of the known ones, as was just seen
+        upload.strategy or "sft",  # type: ignore[arg-type]
+        "huggingface",
+        wire.TrainingParameters(),
+    )
+
+
+def _keep(partial: Path, layout: Layout, found: DatasetCheck) -> None:
+    """Put a checked file where its content belongs; the same bytes are there only once."""
+    partial.rename(layout.dataset(found.sha256))
+    folder = os.open(layout.datasets, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)

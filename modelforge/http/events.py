@@ -1,0 +1,59 @@
+"""The log itself, for audits."""
+
+from aiohttp import web
+from msgspec import Raw, Struct
+
+from modelforge.domain.messages import Actor, Kind
+from modelforge.event_log import LogReader
+from modelforge.http.keys import EVENT_LOG
+from modelforge.http.messages import answer, int_query
+
+_PAGE = 100
+_LARGEST_PAGE = 10_000
+
+
+class LoggedRecord(Struct, frozen=True, kw_only=True):
+    """A record as it stands in the log; `at` in unix microseconds, `data` as it was written."""
+
+    position: int
+    stream: str
+    version: int
+    kind: Kind
+    type: str
+    at: int
+    cause: int | None
+    actor: Actor
+    data: Raw
+    digest: str
+
+
+class Events(Struct, frozen=True, kw_only=True):
+    """Records after a position; go on with `?after=last_position`, whatever the filter."""
+
+    events: list[LoggedRecord]
+    last_position: int
+    has_more: bool
+
+
+async def list_events(request: web.Request) -> web.Response:
+    """The records of the log, in order; of one stream or type only, if named."""
+    after = int_query(request, "after", 0)
+    limit = int_query(request, "limit", _PAGE, minimum=1, maximum=_LARGEST_PAGE)
+    streams, types = (tuple(request.query.getall(name, [])) for name in ("stream", "type"))
+    return answer(await request.app[EVENT_LOG].read(lambda reader: read_events(reader, after, limit, streams, types)))
+
+
+def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, ...], types: tuple[str, ...]) -> Events:
+    """At most `limit` records; `last_position` is the last that was looked at, so that nothing is skipped."""
+    head, _ = reader.head()
+    names = LoggedRecord.__struct_fields__
+    found = [
+        LoggedRecord(**{name: getattr(record, name) for name in names})
+        for record in reader.records(after=after, streams=streams, types=types, limit=limit + 1)
+    ]
+    has_more = len(found) > limit
+    return Events(
+        events=found[:limit],
+        last_position=found[limit - 1].position if has_more else max(head, after),
+        has_more=has_more,
+    )

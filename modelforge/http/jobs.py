@@ -1,0 +1,169 @@
+"""Every job: its state, its figures, its log, its end."""
+
+from itertools import dropwhile, islice
+from typing import get_args
+
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.domain import job
+from modelforge.errors import BadInput, NotFound
+from modelforge.event_log import LogReader
+from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
+from modelforge.http.messages import answer, idempotency_key, int_query
+from modelforge.layout import Layout
+from modelforge.projections.jobs import JobDetails, Status
+
+_PAGE = 50
+_LARGEST_PAGE = 1000
+_LOG_BYTES = 1 << 20
+
+
+class JobList(Struct, frozen=True, kw_only=True):
+    """Jobs, newest first."""
+
+    jobs: list[JobDetails]
+    has_more: bool
+
+
+class Metric(Struct, frozen=True, kw_only=True):
+    """The figures of one optimizer step, and the position of the record that has them."""
+
+    position: int
+    attempt: int
+    step: int
+    epoch: float
+    loss: float | None
+    learning_rate: float | None
+    grad_norm: float | None
+    tokens_per_second: float | None
+    elapsed_seconds: float
+    nonfinite: tuple[str, ...]
+
+
+class Evaluation(Struct, frozen=True, kw_only=True):
+    """The figures of one evaluation on the held-out records."""
+
+    position: int
+    attempt: int
+    step: int
+    epoch: float
+    metrics: dict[str, float | None]
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """Figures of a job after a position, in order; go on with `?after=` the last position."""
+
+    metrics: list[Metric]
+    evaluations: list[Evaluation]
+    last_position: int
+    has_more: bool
+
+
+def _job(request: web.Request) -> JobDetails:
+    job_id = request.match_info["job_id"]
+    details = request.app[PROJECTOR].read_models.jobs.get(job_id)
+    if details is None:
+        raise NotFound("No such job", f"There is no job {job_id!r}; GET /api/jobs lists them.")
+    return details
+
+
+async def list_jobs(request: web.Request) -> web.Response:
+    """List the jobs, newest first; `after` is the last job of the page before."""
+    wanted = request.query.get("status")
+    if wanted is not None and wanted not in get_args(Status):
+        raise BadInput("Unknown status", f"status={wanted!r}: one of {', '.join(get_args(Status))}.", field="status")
+    limit = int_query(request, "limit", _PAGE, minimum=1, maximum=_LARGEST_PAGE)
+    after = request.query.get("after")
+    jobs = request.app[PROJECTOR].read_models.jobs
+    if after is not None and after not in jobs:
+        raise BadInput("Unknown job in the query", f"after={after!r}: the id of a job.", field="after")
+    newest_first = reversed(jobs.values())
+    older = newest_first if after is None else islice(dropwhile(lambda one: one.job_id != after, newest_first), 1, None)
+    found = [details for details in older if wanted is None or details.status == wanted]
+    return answer(JobList(jobs=found[:limit], has_more=len(found) > limit))
+
+
+async def get_job(request: web.Request) -> web.Response:
+    """One job, with everything that is known of it."""
+    return answer(_job(request))
+
+
+async def stop_job(request: web.Request) -> web.Response:
+    """Ask a job to save a checkpoint and end, or take it out of the queue."""
+    details = _job(request)
+    key = await idempotency_key(request)
+    await request.app[HANDLER].submit(job.StopTraining(job_id=details.job_id or "", key=key))
+    return answer(_job(request), status=202)
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """The figures of a job's steps and evaluations."""
+    details = _job(request)
+    after = int_query(request, "after", 0)
+    limit = int_query(request, "limit", _LARGEST_PAGE, minimum=1, maximum=100_000)
+    stream = job.stream_of(details.job_id or "")
+    return answer(await request.app[EVENT_LOG].read(lambda reader: read_metrics(reader, stream, after, limit)))
+
+
+def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metrics:
+    """The figures in a job's records after a position, from `limit` records at most."""
+    metrics: list[Metric] = []
+    evaluations: list[Evaluation] = []
+    position, read = after, 0
+    types = ("MetricsLogged", "EvaluationLogged")
+    for record in reader.records(after=after, streams=(stream,), types=types, limit=limit + 1):
+        read += 1
+        if read > limit:
+            break
+        position = record.position
+        match record.message:
+            case job.MetricsLogged(steps=steps, attempt=attempt):
+                metrics.extend(
+                    Metric(
+                        position=record.position,
+                        attempt=attempt,
+                        step=step.step,
+                        epoch=step.epoch,
+                        loss=step.loss,
+                        learning_rate=step.learning_rate,
+                        grad_norm=step.grad_norm,
+                        tokens_per_second=step.tokens_per_second,
+                        elapsed_seconds=step.elapsed_seconds,
+                        nonfinite=step.nonfinite,
+                    )
+                    for step in steps
+                )
+            case job.EvaluationLogged(report=report, attempt=attempt):
+                evaluations.append(
+                    Evaluation(
+                        position=record.position,
+                        attempt=attempt,
+                        step=report.step,
+                        epoch=report.epoch,
+                        metrics=report.metrics,
+                    )
+                )
+            case _:
+                pass
+    return Metrics(metrics=metrics, evaluations=evaluations, last_position=position, has_more=read > limit)
+
+
+async def get_logs(request: web.Request) -> web.Response:
+    """What the trainer wrote on stderr, from a byte on; `X-Next-Offset` is where the next part begins."""
+    details = _job(request)
+    offset = int_query(request, "offset", 0)
+    attempt = int_query(request, "attempt", max(details.attempt, 1), minimum=1, maximum=max(details.attempt, 1))
+    text = read_log(request.app[LAYOUT], details.job_id or "", attempt, offset)
+    headers = {"X-Next-Offset": str(offset + len(text)), "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=text, content_type="text/plain", charset="utf-8", headers=headers)
+
+
+def read_log(layout: Layout, job_id: str, attempt: int, offset: int) -> bytes:
+    """At most a mebibyte of an attempt's stderr; nothing while there is none."""
+    try:
+        with (layout.attempt(job_id, attempt) / "stderr.log").open("rb") as file:
+            file.seek(offset)
+            return file.read(_LOG_BYTES)
+    except FileNotFoundError:
+        return b""

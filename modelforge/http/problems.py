@@ -1,0 +1,107 @@
+"""Errors as HTTP answers: the only place that knows status codes. Every one has the same shape."""
+
+import errno
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec import UNSET, Struct, UnsetType
+
+from modelforge.errors import (
+    BadInput,
+    Conflict,
+    DatasetReport,
+    DirectoryInUse,
+    Forbidden,
+    ForgeError,
+    InvalidDataset,
+    LaunchFailed,
+    LogUnusable,
+    NotFound,
+    PlaygroundFailed,
+    SettingsInvalid,
+    StorageFull,
+    TooLarge,
+    UnknownHost,
+    WrongContentType,
+)
+
+_log = structlog.get_logger()
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """Every answer that is not a success. `field` names the part of the request to change, if it is one."""
+
+    error: str
+    detail: str
+    status_code: int
+    field: str | UnsetType = UNSET
+    validation: DatasetReport | UnsetType = UNSET
+
+
+def status_of(error: ForgeError) -> int:
+    """The status code of an error."""
+    match error:
+        case BadInput() | SettingsInvalid():
+            return 400
+        case Forbidden():
+            return 403
+        case NotFound():
+            return 404
+        case Conflict() | DirectoryInUse():
+            return 409
+        case TooLarge():
+            return 413
+        case WrongContentType():
+            return 415
+        case UnknownHost():
+            return 421
+        case StorageFull():
+            return 507
+        case LogUnusable() | LaunchFailed() | PlaygroundFailed():
+            return 500
+        case _:
+            return 500
+
+
+def problem_of(error: Exception) -> Problem:
+    """What a client hears of an error. Of one that nobody foresaw it hears no path, stack or secret."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        error = StorageFull("No space is left on the disk", "Free some space and try again; nothing was changed.")
+    match error:
+        case ForgeError():
+            return Problem(
+                error=error.message,
+                detail=error.detail or error.message,
+                status_code=status_of(error),
+                field=(error.field or UNSET) if isinstance(error, BadInput) else UNSET,
+                validation=error.report if isinstance(error, InvalidDataset) else UNSET,
+            )
+        case web.HTTPException():
+            return of_status(error.status, _detail(error))
+        case _:
+            _log.error("request_failed", exc_info=error)
+            return of_status(500, "The server failed on this request; its log has the details.")
+
+
+def of_status(status: int, detail: str) -> Problem:
+    """A problem that has no error of ours: its title is the status code's."""
+    return Problem(error=HTTPStatus(status).phrase, detail=detail, status_code=status)
+
+
+def _detail(error: web.HTTPException) -> str:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            return f"{error.method} is not allowed here; allowed: {', '.join(sorted(error.allowed_methods))}."
+        case web.HTTPRequestEntityTooLarge():
+            return "The body is larger than the server accepts."
+        case web.HTTPNotFound():
+            return "There is no such path; GET /api/openapi.json lists them all."
+        case _:
+            return error.reason or HTTPStatus(error.status).phrase
+
+
+def response(problem: Problem) -> web.Response:
+    """The problem as an answer."""
+    return web.Response(body=msgspec.json.encode(problem), status=problem.status_code, content_type="application/json")

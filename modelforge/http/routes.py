@@ -1,0 +1,154 @@
+"""The whole API as one table: what the server answers, and what `openapi.json` says of it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.http import datasets, events, jobs, models, playground, system, training
+from modelforge.projections.jobs import JobDetails, TrainingStatus
+from modelforge.projections.models import ModelDetails
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Query(Struct, frozen=True):
+    """A query parameter."""
+
+    name: str
+    kind: Literal["integer", "string"]
+    description: str
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    handler: Handler
+    answer: type[Struct] | None
+    body: type[Struct] | None = None
+    query: tuple[Query, ...] = ()
+    status: int = 200
+    errors: tuple[int, ...] = ()
+    media: str = "application/json"
+
+
+_AFTER = Query("after", "integer", "Only what comes after this position of the log.")
+_LIMIT = Query("limit", "integer", "At most so many.")
+
+ROUTES: tuple[Route, ...] = (
+    Route(method="GET", path="/api/info", handler=system.get_info, answer=system.Info),
+    Route(method="GET", path="/api/health", handler=system.get_health, answer=system.Health),
+    Route(method="GET", path="/api/openapi.json", handler=system.get_openapi, answer=None),
+    Route(
+        method="POST",
+        path="/api/start_training",
+        handler=training.start_training,
+        body=training.StartTrainingBody,
+        answer=training.Started,
+        errors=(400, 404, 409, 507),
+    ),
+    Route(method="GET", path="/api/training_status", handler=training.get_training_status, answer=TrainingStatus),
+    Route(
+        method="POST",
+        path="/api/stop_training",
+        handler=training.stop_training,
+        answer=training.Stopped,
+        errors=(409, 507),
+    ),
+    Route(
+        method="GET",
+        path="/ws/training",
+        handler=training.training_socket,
+        answer=None,
+        query=(_AFTER,),
+        status=101,
+        errors=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/api/jobs",
+        handler=jobs.list_jobs,
+        answer=jobs.JobList,
+        query=(
+            Query("status", "string", "Only jobs with this status."),
+            _LIMIT,
+            Query("after", "string", "Go on after this job."),
+        ),
+        errors=(400,),
+    ),
+    Route(method="GET", path="/api/jobs/{job_id}", handler=jobs.get_job, answer=JobDetails, errors=(404,)),
+    Route(
+        method="POST",
+        path="/api/jobs/{job_id}/stop",
+        handler=jobs.stop_job,
+        answer=JobDetails,
+        status=202,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="GET",
+        path="/api/jobs/{job_id}/metrics",
+        handler=jobs.get_metrics,
+        answer=jobs.Metrics,
+        query=(_AFTER, _LIMIT),
+        errors=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path="/api/jobs/{job_id}/logs",
+        handler=jobs.get_logs,
+        answer=None,
+        query=(
+            Query("offset", "integer", "The first byte wanted."),
+            Query("attempt", "integer", "Of this attempt; of the last one by default."),
+        ),
+        errors=(400, 404),
+        media="text/plain",
+    ),
+    Route(method="GET", path="/api/models", handler=models.list_models, answer=models.ModelList),
+    Route(method="GET", path="/api/models/{model_id}", handler=models.get_model, answer=ModelDetails, errors=(404,)),
+    Route(
+        method="DELETE",
+        path="/api/models/{model_id}",
+        handler=models.delete_model,
+        answer=models.Deleted,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/upload_dataset",
+        handler=datasets.upload_dataset,
+        answer=datasets.Uploaded,
+        errors=(400, 409, 413, 507),
+    ),
+    Route(method="GET", path="/api/datasets", handler=datasets.list_datasets, answer=datasets.DatasetList),
+    Route(
+        method="POST",
+        path="/api/playground/generate",
+        handler=playground.generate,
+        body=playground.GenerateBody,
+        answer=playground.Answer,
+        errors=(400, 404, 409),
+    ),
+    Route(
+        method="GET",
+        path="/api/events",
+        handler=events.list_events,
+        answer=events.Events,
+        query=(
+            _AFTER,
+            _LIMIT,
+            Query("stream", "string", "Only records of this stream."),
+            Query("type", "string", "Only records of this type."),
+        ),
+        errors=(400,),
+    ),
+)
+
+
+def add_routes(app: web.Application) -> None:
+    """Put the table to work."""
+    app.router.add_routes([web.route(route.method, route.path, route.handler) for route in ROUTES])

@@ -1,0 +1,55 @@
+"""What the server is, and whether it is well."""
+
+from typing import get_args
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.http.messages import answer
+from modelforge.version import API_VERSION, VERSION
+from trainer_entry import wire
+
+
+class Info(Struct, frozen=True, kw_only=True):
+    """What can be asked for."""
+
+    providers: list[str]
+    strategies: list[str]
+    tasks: list[str]
+    version: str
+    release: str
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The server answers."""
+
+    status: str
+    version: str
+
+
+_INFO = Info(
+    providers=[*get_args(wire.Provider)],
+    strategies=[*get_args(wire.Strategy)],
+    tasks=[*get_args(wire.Task)],
+    version=API_VERSION,
+    release=VERSION,
+)
+
+
+async def get_info(_request: web.Request) -> web.Response:
+    """System information."""
+    return answer(_INFO)
+
+
+async def get_health(_request: web.Request) -> web.Response:
+    """Health check."""
+    return answer(Health(status="healthy", version=API_VERSION))
+
+
+OPENAPI = web.AppKey("openapi", msgspec.Raw)
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    """This API as an OpenAPI 3.1 document."""
+    return web.Response(body=bytes(request.app[OPENAPI]), content_type="application/json")

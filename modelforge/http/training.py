@@ -1,0 +1,192 @@
+"""Starting and stopping a training, and how far it is."""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from modelforge.dataset_check import check_dataset
+from modelforge.domain import job
+from modelforge.domain.combinations import check_combination
+from modelforge.domain.idempotency import IdempotencyKey
+from modelforge.domain.state import check_key
+from modelforge.errors import BadInput, NotFound
+from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SETTINGS, SUBSCRIBERS
+from modelforge.http.messages import answer, idempotency_key, int_query, read_body
+from modelforge.model_check import check_model
+from modelforge.projections.jobs import Status
+from trainer_entry import wire
+
+_ENDS = {
+    "stopped": "Training stopped successfully",
+    "completed": "Training had already come to its end",
+    "failed": "Training failed before it could be stopped",
+}
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to train, on what, and how: every hyperparameter stands flat in the body."""
+
+    task: wire.Task
+    model_name: Annotated[str, Meta(min_length=1, max_length=1000)]
+    dataset: Annotated[str, Meta(min_length=1, max_length=4000)]
+    provider: wire.Provider = "huggingface"
+    strategy: wire.Strategy = "sft"
+    output_name: Annotated[str, Meta(pattern=_NAME, max_length=100)] | None = None
+    queue: bool = False
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """The job that was accepted."""
+
+    status: Literal["started", "queued"]
+    job_id: str
+    message: str
+
+
+class Stopped(Struct, frozen=True, kw_only=True):
+    """How the job ended. It may have come to its end by itself before the stop reached it."""
+
+    status: Status
+    message: str
+    job_id: str
+
+
+async def start_training(request: web.Request) -> web.Response:
+    """Start a training job."""
+    handler = request.app[HANDLER]
+    key = await idempotency_key(request)
+    body = await read_body(request, StartTrainingBody)
+    use = check_key(handler.state, key)
+    if use is not None:
+        return await _started(request, use.position, use.stream)
+    outcome = await handler.submit(await _command(request, body, key))
+    return await _started(request, outcome.position, outcome.stream)
+
+
+async def _command(request: web.Request, body: StartTrainingBody, key: IdempotencyKey | None) -> job.StartTraining:
+    parameters = wire.TrainingParameters(
+        **{name: getattr(body, name) for name in wire.TrainingParameters.__struct_fields__}
+    )
+    check_combination(body.task, body.strategy, body.provider, parameters)
+    if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
+        raise BadInput(
+            f"{parameters.report_to} is not installed",
+            f'Install it beside the server (pip install {parameters.report_to}), or send "report_to": "none".',
+            field="report_to",
+        )
+    layout, settings = request.app[LAYOUT], request.app[SETTINGS]
+    model_path = await check_model(body.model_name, (*settings.model_roots, layout.models))
+    dataset = await _dataset(request, body.dataset)
+    spec = wire.JobSpec(
+        job_id="",
+        task=body.task,
+        strategy=body.strategy,
+        provider=body.provider,
+        model_name=body.model_name,
+        model_path=model_path,
+        dataset=dataset,
+        parameters=parameters,
+        output_name=body.output_name or output_name(body.model_name),
+        output_dir=str(layout.models),
+        checkpoint_dir=str(layout.jobs),
+        grace_seconds=settings.stop_grace_seconds,
+    )
+    return job.StartTraining(spec=spec, queue=body.queue, key=key)
+
+
+def output_name(model_name: str) -> str:
+    """A name for what comes of a model."""
+    last = model_name.rstrip("/").rpartition("/")[2].lower()
+    return f"my-{re.sub(r'[^a-z0-9]+', '-', last).strip('-')}-finetuned"
+
+
+async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
+    """An uploaded dataset by its filename, or a file by its path, which is read and checked now."""
+    if not Path(name).is_absolute():
+        summary = request.app[PROJECTOR].read_models.datasets.get(name)
+        if summary is None:
+            raise NotFound(
+                "No such dataset",
+                f"dataset: {name!r} was not uploaded; GET /api/datasets lists those that were. "
+                "A file on the server's disk is named by its absolute path.",
+            )
+        return wire.DatasetFile(
+            filename=name,
+            path=str(request.app[LAYOUT].dataset(summary.sha256)),
+            sha256=summary.sha256,
+            format=summary.format,
+            num_examples=summary.num_examples,
+        )
+    path = _allowed_file(name, request.app[SETTINGS].dataset_roots)
+    found = await check_dataset(path, "dataset")
+    if found.format is None:
+        raise AssertionError("a checked dataset has a format")
+    return wire.DatasetFile(
+        filename=path.name,
+        path=str(path),
+        sha256=found.sha256,
+        format=found.format,
+        num_examples=found.num_examples,
+    )
+
+
+def _allowed_file(name: str, roots: tuple[Path, ...]) -> Path:
+    try:
+        path = Path(name).resolve()
+        inside = any(path.is_relative_to(root) for root in roots)
+        is_file, exists = path.is_file(), path.exists()
+    except (OSError, ValueError) as error:
+        raise BadInput("The dataset's path cannot be read", f"{name}: {error}", field="dataset") from error
+    if not inside:
+        raise BadInput(
+            "The dataset lies outside the dataset roots",
+            f"{name} is in none of {', '.join(map(str, roots))}; upload it, "
+            "or start the server with --dataset-root to allow its folder.",
+            field="dataset",
+        )
+    if not exists:
+        raise NotFound("No such dataset", f"dataset: there is no file {name}.")
+    if not is_file:
+        raise BadInput("The dataset is no regular file", f"{name} is a folder or a device.", field="dataset")
+    return path
+
+
+async def _started(request: web.Request, position: int, job_id: str) -> web.Response:
+    """The answer to the command that was recorded at a position; the same however often it is asked for."""
+    records = await request.app[EVENT_LOG].read(lambda reader: [*reader.records(after=position, limit=1)])
+    requested = records[0].message
+    queued = isinstance(requested, job.TrainingRequested) and requested.queued
+    return answer(
+        Started(
+            status="queued" if queued else "started",
+            job_id=job_id,
+            message="Training queued" if queued else "Training started successfully",
+        )
+    )
+
+
+async def get_training_status(request: web.Request) -> web.Response:
+    """How far the active job is, else the last one."""
+    return answer(request.app[PROJECTOR].read_models.status())
+
+
+async def stop_training(request: web.Request) -> web.Response:
+    """Stop the current job; answers once all its processes are gone."""
+    key = await idempotency_key(request)
+    outcome = await request.app[HANDLER].submit(job.StopTraining(key=key))
+    job_id, jobs = outcome.stream, request.app[PROJECTOR].read_models.jobs
+    await request.app[PROJECTOR].until(lambda: jobs[job_id].status in job.FINAL)
+    status = jobs[job_id].status
+    return answer(Stopped(status=status, message=_ENDS[status], job_id=job_id))
+
+
+async def training_socket(request: web.Request) -> web.WebSocketResponse:
+    """Progress of every job as it comes, as WebSocket messages."""
+    head = request.app[PROJECTOR].read_models.position
+    after = int_query(request, "after", -1, maximum=head) if "after" in request.query else None
+    return await request.app[SUBSCRIBERS].serve(request, after)

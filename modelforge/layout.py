@@ -1,0 +1,68 @@
+"""Where things lie in a data directory.
+
+DATA/lock                      who serves it now
+DATA/events.sqlite             the event log
+DATA/datasets/<sha256>.jsonl   uploaded datasets, by their content
+DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, shim.json, exit.json
+DATA/jobs/<job>/checkpoints/   checkpoint-<step>
+DATA/models/<job>/             the trained model of a job
+DATA/tmp, DATA/trash           uploads under way, files being removed; swept at each start
+"""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Layout(Struct, frozen=True):
+    """The paths in one data directory."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the server that has the directory."""
+        return self.root / "lock"
+
+    @property
+    def log(self) -> Path:
+        """The event log."""
+        return self.root / "events.sqlite"
+
+    @property
+    def jobs(self) -> Path:
+        """A folder a job."""
+        return self.root / "jobs"
+
+    @property
+    def models(self) -> Path:
+        """A folder a trained model."""
+        return self.root / "models"
+
+    @property
+    def datasets(self) -> Path:
+        """A file a dataset's content."""
+        return self.root / "datasets"
+
+    @property
+    def temporary(self) -> Path:
+        """Files that are not whole yet."""
+        return self.root / "tmp"
+
+    @property
+    def trash(self) -> Path:
+        """Files on their way out."""
+        return self.root / "trash"
+
+    def dataset(self, sha256: str) -> Path:
+        """The dataset with this content."""
+        return self.datasets / f"{sha256}.jsonl"
+
+    def attempt(self, job_id: str, attempt: int) -> Path:
+        """The folder of one attempt."""
+        return self.jobs / job_id / f"attempt-{attempt}"
+
+    def make_folders(self) -> None:
+        """Make what is missing; what lies here is for its owner only."""
+        for folder in (self.root, self.jobs, self.models, self.datasets, self.temporary, self.trash):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)

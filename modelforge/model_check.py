@@ -1,0 +1,171 @@
+"""Looks at the model that a request names, before anything is started: is it there, and is it safe to load."""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+import aiohttp
+import msgspec
+from huggingface_hub import constants
+from msgspec import Struct
+
+from modelforge.errors import BadInput, NotFound
+from trainer_entry.wire import BUILT_IN_MODEL
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+# What trainers leave beside a model; never loaded as weights.
+_HARMLESS = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
+_HUB_SECONDS = 3.0
+
+
+class _Config(Struct):
+    """The parts of `config.json` that are looked at."""
+
+    auto_map: dict[str, msgspec.Raw] | None = None
+    is_encoder_decoder: bool = False
+    architectures: list[str] | None = None
+
+
+class _Sibling(Struct):
+    rfilename: str
+
+
+class _HubModel(Struct):
+    """The parts of the hub's answer about a model that are looked at."""
+
+    siblings: list[_Sibling] = []
+
+
+async def check_model(name: str, roots: tuple[Path, ...], field: str = "model_name") -> str:
+    """What to load for a name: a resolved folder, a hub id, or the built-in name.
+
+    Raises:
+        BadInput: it cannot or must not be loaded.
+        NotFound: it is not there.
+    """
+    if name == BUILT_IN_MODEL:
+        return name
+    if Path(name).is_absolute() or name.startswith(("~", ".")):
+        return str(await asyncio.to_thread(_check_folder, name, roots, field))
+    if not _HUB_ID.match(name):
+        raise BadInput(
+            f"{name!r} is no model name",
+            f'Send a folder as an absolute path, a hub id as "owner/name", or "{BUILT_IN_MODEL}".',
+            field=field,
+        )
+    snapshot = await asyncio.to_thread(_cached_snapshot, name)
+    if snapshot is not None:
+        _check_files(name, {path.name for path in snapshot.iterdir()}, field)
+        _check_configs(name, snapshot, field)
+    else:
+        await _check_hub(name, field)
+    return name
+
+
+def _check_folder(name: str, roots: tuple[Path, ...], field: str) -> Path:
+    path = Path(name).expanduser().resolve()
+    if not any(path.is_relative_to(root) for root in roots):
+        raise BadInput(
+            "The model folder lies outside the model roots",
+            f"{name} is in none of {', '.join(map(str, roots))}; start the server with --model-root to allow it.",
+            field=field,
+        )
+    if not path.is_dir():
+        raise NotFound("No such model", f"{field}: there is no folder {name}.")
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except PermissionError as error:
+        raise BadInput("The model folder cannot be read", f"{name}: {error.strerror}", field=field) from error
+    pickles = sorted(entry for entry in names if Path(entry).suffix.lower() in _PICKLES and not _is_harmless(entry))
+    if pickles:
+        raise BadInput(
+            "The model folder has weights in pickle files, which can run code",
+            f"{name}: {', '.join(pickles)}. Convert them to safetensors, and take these files away.",
+            field=field,
+        )
+    _check_files(name, names, field)
+    _check_configs(name, path, field)
+    return path
+
+
+def _is_harmless(name: str) -> bool:
+    return name in _HARMLESS or name.startswith("rng_state")
+
+
+def _check_files(name: str, names: set[str], field: str) -> None:
+    if "adapter_config.json" in names and "config.json" not in names:
+        raise BadInput(
+            "This is an adapter, not a whole model", f"{name}: name the model that it was trained from.", field=field
+        )
+    if "config.json" not in names:
+        raise BadInput("This is no model", f"{name} has no config.json.", field=field)
+    if not any(entry.endswith(".safetensors") for entry in names):
+        raise BadInput(
+            "The model has no safetensors weights",
+            f"{name}: only *.safetensors is loaded; convert the model first.",
+            field=field,
+        )
+
+
+def _check_configs(name: str, folder: Path, field: str) -> None:
+    for path in sorted(folder.glob("*config.json")):
+        try:
+            config = msgspec.json.decode(path.read_bytes(), type=_Config)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
+        if config.auto_map:
+            raise BadInput(
+                "The model brings code of its own, which is never run",
+                f"{name}: {path.name} has auto_map ({', '.join(config.auto_map)}). "
+                "Use a model of an architecture that transformers has itself.",
+                field=field,
+            )
+        if path.name == "config.json" and config.is_encoder_decoder:
+            raise BadInput(
+                "This model cannot be trained for text-generation",
+                f"{name} is an encoder-decoder model ({', '.join(config.architectures or ['?'])}); use a causal one.",
+                field=field,
+            )
+
+
+def _cached_snapshot(name: str) -> Path | None:
+    """The newest snapshot of a hub model that is on this machine (the layout of huggingface_hub's cache)."""
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    try:
+        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return snapshot if (snapshot / "config.json").exists() else None
+
+
+async def _check_hub(name: str, field: str) -> None:
+    if constants.HF_HUB_OFFLINE:
+        raise NotFound("No such model", f"{field}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set.")
+    token = os.environ.get("HF_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    timeout = aiohttp.ClientTimeout(total=_HUB_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=True) as session,
+            session.get(f"{constants.ENDPOINT}/api/models/{name}") as answer,
+        ):
+            status, body = answer.status, await answer.read()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise NotFound(
+            "The model is not on this machine, and the hub cannot be reached",
+            f"{field}: {name} is not in the hub's cache ({constants.HF_HUB_CACHE}). Send a folder, "
+            f'or "{BUILT_IN_MODEL}", which needs no hub.',
+        ) from error
+    if status != 200:  # noqa: PLR2004
+        raise NotFound(
+            "The hub does not give this model",
+            f"{field}: {name}: the hub answered {status}. Look at the spelling; for a private or gated model "
+            "start the server with HF_TOKEN set.",
+        )
+    try:
+        names = {sibling.rfilename for sibling in msgspec.json.decode(body, type=_HubModel).siblings}
+    except msgspec.DecodeError as error:
+        raise NotFound("The hub's answer cannot be read", f"{field}: {name}: {error}") from error
+    _check_files(name, names, field)

@@ -1,0 +1,176 @@
+"""The jobs: everything that is known of each, folded from its stream."""
+
+import math
+from datetime import UTC, datetime
+from typing import Literal, assert_never
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.domain import job
+from modelforge.domain.job import JobStatus
+from trainer_entry import wire
+
+Status = Literal["idle", "queued", "starting", "training", "stopping", "stopped", "completed", "failed"]
+
+
+def iso(micros: int) -> str:
+    """Unix microseconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class JobError(Struct, frozen=True, gc=False):
+    """Why a job failed."""
+
+    kind: str
+    message: str
+
+
+class TrainingStatus(Struct, frozen=True, kw_only=True):
+    """How far a job is. `progress` in percent; steps are optimizer steps as the trainer counts them."""
+
+    status: Status
+    progress: float | None = 0.0
+    current_epoch: int | None = None
+    total_epochs: int | None = None
+    current_step: int | None = None
+    total_steps: int | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    job_id: str | None = None
+    eta_seconds: float | None = None
+    error: JobError | None = None
+    phase: wire.Phase | None = None
+    eval_loss: float | None = None
+
+
+class DatasetReference(Struct, frozen=True, gc=False):
+    """The exact bytes that a job trains on."""
+
+    filename: str
+    sha256: str
+
+
+class JobDetails(TrainingStatus, frozen=True, kw_only=True):
+    """A job, and how far it is. `config`: the parameters asked for, and from its start those in effect."""
+
+    task: wire.Task
+    model_name: str
+    provider: wire.Provider
+    strategy: wire.Strategy
+    dataset: DatasetReference
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    attempt: int = 0
+    model_id: int | None = None
+    config: wire.TrainingParameters
+    checkpoint: str | None = None
+    environment: wire.Environment | None = None
+    position: int
+
+
+def status_of(details: JobDetails | None) -> TrainingStatus:
+    """The status part of a job; idle without one."""
+    if details is None:
+        return TrainingStatus(status="idle")
+    return TrainingStatus(**{name: getattr(details, name) for name in TrainingStatus.__struct_fields__})
+
+
+def evolve(details: JobDetails | None, event: job.Event, position: int, at: int) -> JobDetails:
+    """The job after one of its events."""
+    if isinstance(event, job.TrainingRequested):
+        spec = event.spec
+        return JobDetails(
+            status="queued",
+            current_step=0,
+            job_id=spec.job_id,
+            task=spec.task,
+            model_name=spec.model_name,
+            provider=spec.provider,
+            strategy=spec.strategy,
+            dataset=DatasetReference(spec.dataset.filename, spec.dataset.sha256),
+            created_at=iso(at),
+            config=spec.parameters,
+            position=position,
+        )
+    if details is None:
+        raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
+    now = msgspec.structs.replace(details, position=position)
+    match event:
+        case job.AttemptLaunching(attempt=attempt):
+            status: JobStatus = "stopping" if details.status == "stopping" else "starting"
+            return msgspec.structs.replace(
+                now, status=status, attempt=attempt, started_at=details.started_at or iso(at)
+            )
+        case job.PhaseEntered(phase=phase):
+            return msgspec.structs.replace(now, phase=phase)
+        case job.TrainingStarted(report=report):
+            return msgspec.structs.replace(
+                now,
+                status="stopping" if details.status == "stopping" else "training",
+                config=report.parameters,
+                environment=report.environment,
+                current_step=report.resumed_step,
+                total_steps=report.total_steps,
+                current_epoch=1,
+                total_epochs=report.total_epochs,
+                progress=_percent(report.resumed_step, report.total_steps),
+            )
+        case job.MetricsLogged(steps=steps):
+            return _after_step(now, steps[-1])
+        case job.EvaluationLogged(report=report):
+            return msgspec.structs.replace(now, eval_loss=report.metrics.get("eval_loss"))
+        case job.CheckpointSaved(path=path):
+            return msgspec.structs.replace(now, checkpoint=path)
+        case job.StopRequested():
+            return msgspec.structs.replace(now, status="stopping", eta_seconds=None)
+        case job.TrainingCompleted():
+            return _ended(now, "completed", at, progress=100.0)
+        case job.TrainingStopped(checkpoint=checkpoint):
+            return _ended(now, "stopped", at, checkpoint=checkpoint or details.checkpoint)
+        case job.TrainingFailed(kind=kind, message=message):
+            return _ended(now, "failed", at, error=JobError(kind, message))
+        case job.AttemptSpawned() | job.TrainerEnded() | job.LineQuarantined() | job.AttemptExited():
+            return now
+        case _:
+            assert_never(event)
+
+
+def _after_step(details: JobDetails, step: wire.StepLogged) -> JobDetails:
+    epochs = details.total_epochs or 1
+    return msgspec.structs.replace(
+        details,
+        current_step=step.step,
+        total_steps=step.total_steps,
+        current_epoch=min(max(math.ceil(step.epoch), 1), epochs),
+        progress=_percent(step.step, step.total_steps),
+        loss=step.loss,
+        learning_rate=step.learning_rate,
+        eta_seconds=None if details.status == "stopping" else step.eta_seconds,
+    )
+
+
+def _ended(
+    details: JobDetails,
+    status: JobStatus,
+    at: int,
+    *,
+    progress: float | None = None,
+    checkpoint: str | None = None,
+    error: JobError | None = None,
+) -> JobDetails:
+    return msgspec.structs.replace(
+        details,
+        status=status,
+        finished_at=iso(at),
+        eta_seconds=None,
+        phase=None,
+        error=error,
+        progress=details.progress if progress is None else progress,
+        checkpoint=checkpoint or details.checkpoint,
+    )
+
+
+def _percent(step: int, total: int) -> float:
+    return round(100 * step / total, 1) if total > 0 else 0.0

@@ -1,0 +1,81 @@
+"""The trained models, with all that made them."""
+
+import math
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.domain.model import ModelRegistered
+from modelforge.projections.jobs import DatasetReference, iso
+from trainer_entry import wire
+
+
+class ModelDetails(Struct, frozen=True, kw_only=True):
+    """A trained model. `training_params` has every parameter in effect; `size_mb` counts 10^6 bytes.
+
+    `base_path` is what the base was loaded from. `metrics`: every final figure; perplexity is exp(loss).
+    """
+
+    id: int
+    name: str
+    base_model: str
+    base_path: str
+    task: wire.Task
+    provider: wire.Provider
+    strategy: wire.Strategy
+    training_params: dict[str, str | int | float | bool | list[str] | None]
+    metrics: dict[str, float | None]
+    created_at: str
+    path: str
+    job_id: str
+    dataset: DatasetReference
+    size_mb: float
+    kind: wire.ModelKind
+
+
+def megabytes(size: int) -> float:
+    """Bytes in units of 10^6, to the kilobyte."""
+    return round(size / 1_000_000, 3)
+
+
+def details_of(event: ModelRegistered, at: int) -> ModelDetails:
+    """The model as its registration tells it."""
+    spec, parameters = event.spec, event.parameters
+    return ModelDetails(
+        id=event.model_id,
+        name=event.name,
+        base_model=spec.model_name,
+        base_path=spec.model_path,
+        task=spec.task,
+        provider=spec.provider,
+        strategy=spec.strategy,
+        training_params={
+            "num_epochs": _whole(parameters.num_train_epochs),
+            "batch_size": parameters.per_device_train_batch_size,
+            **msgspec.to_builtins(parameters),
+        },
+        metrics=_with_perplexity(event.model.metrics),
+        created_at=iso(at),
+        path=event.model.path,
+        job_id=spec.job_id,
+        dataset=DatasetReference(spec.dataset.filename, spec.dataset.sha256),
+        size_mb=megabytes(event.model.size_bytes),
+        kind=event.model.kind,
+    )
+
+
+def _whole(number: float) -> float:
+    return int(number) if number == int(number) else number
+
+
+def _with_perplexity(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    pairs = {"perplexity": metrics.get("final_loss"), "eval_perplexity": metrics.get("eval_loss")}
+    figures = {name: _exp(loss) for name, loss in pairs.items() if loss is not None}
+    return {"final_loss": None, "perplexity": None, **metrics, **figures}
+
+
+def _exp(loss: float) -> float | None:
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return None

@@ -1,0 +1,159 @@
+"""Follows the log: folds each record into the read models, and keeps snapshots of them."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.domain import dataset, job, model, state
+from modelforge.domain.messages import GENESIS, Record
+from modelforge.domain.state import State
+from modelforge.event_log import LogReader, StoredSnapshot
+from modelforge.projections import datasets, jobs, models
+from modelforge.projections.datasets import DatasetSummary
+from modelforge.projections.jobs import JobDetails, TrainingStatus
+from modelforge.projections.models import ModelDetails
+from modelforge.projections.status import current_job, training_status
+from modelforge.version import VERSION
+
+SNAPSHOT_EVERY = 10_000
+"""Records between two snapshots: at a microsecond or two each, what a start has to fold on top of one."""
+
+
+class ReadModels(Struct, kw_only=True):
+    """Everything that the API answers from, as of a record. `current`: the job that the status describes."""
+
+    position: int = 0
+    at: int = 0
+    jobs: dict[str, JobDetails] = {}
+    models: dict[int, ModelDetails] = {}
+    datasets: dict[str, DatasetSummary] = {}
+    current: str | None = None
+
+    def status(self) -> TrainingStatus:
+        """The current training status."""
+        return training_status(self.jobs[self.current] if self.current is not None else None)
+
+    def apply(self, record: Record) -> None:
+        """Fold one record in."""
+        self.position, self.at = record.position, record.at
+        if record.kind == "command":
+            return
+        match record.message:
+            case dataset.DatasetUploaded() as event:
+                self.datasets[event.filename] = datasets.summary_of(event, record.at)
+            case model.ModelRegistered() as event:
+                self.models[event.model_id] = models.details_of(event, record.at)
+                trained = self.jobs[event.spec.job_id]
+                self.jobs[event.spec.job_id] = msgspec.structs.replace(trained, model_id=event.model_id)
+            case model.ModelDeleted(model_id=model_id):
+                del self.models[model_id]
+            case job.JobEvent() as event:
+                self._apply_to_job(event, record)
+            case _:
+                pass
+
+    def _apply_to_job(self, event: job.Event, record: Record) -> None:
+        changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
+        self.jobs[event.job_id] = changed
+        current = self.jobs[self.current] if self.current is not None else None
+        self.current = current_job(current, changed).job_id
+
+
+class _Snapshot(Struct):
+    state: State
+    read_models: ReadModels
+
+
+class Rebuilt(Struct):
+    """What the log says, up to its last record."""
+
+    state: State
+    read_models: ReadModels
+    digest: str
+
+
+def encode_snapshot(decided: State, read_models: ReadModels, digest: str) -> StoredSnapshot:
+    """State and read models as bytes; the same ones always give the same bytes."""
+    data = msgspec.json.encode(_Snapshot(decided, read_models))
+    return StoredSnapshot(position=decided.position, digest=digest, data=data)
+
+
+def rebuild(reader: LogReader, *, from_snapshot: bool = True) -> Rebuilt:
+    """State and read models as the log has them, by the newest snapshot if there is one that can be read."""
+    rebuilt = Rebuilt(State(), ReadModels(), GENESIS)
+    stored = reader.snapshot(VERSION) if from_snapshot else None
+    if stored is not None:
+        with contextlib.suppress(msgspec.DecodeError):  # only a short cut: the records say the same
+            snapshot = msgspec.json.decode(stored.data, type=_Snapshot)
+            rebuilt = Rebuilt(snapshot.state, snapshot.read_models, stored.digest)
+    for record in reader.records(after=rebuilt.state.position):
+        state.evolve(rebuilt.state, record)
+        rebuilt.read_models.apply(record)
+        rebuilt.digest = record.digest
+    return rebuilt
+
+
+class StatusMessage(TrainingStatus, frozen=True, kw_only=True):
+    """The status of one job after the record at `position`. `type`: the record's; `at`: unix microseconds."""
+
+    position: int
+    type: str
+    at: int
+
+
+def status_message(read_models: ReadModels, record: Record) -> StatusMessage | None:
+    """What a subscriber hears of a record that was just folded in; None if it is not a job's event."""
+    if record.kind != "event" or not isinstance(record.message, job.JobEvent):
+        return None
+    status = jobs.status_of(read_models.jobs[record.message.job_id])
+    fields = {name: getattr(status, name) for name in TrainingStatus.__struct_fields__}
+    return StatusMessage(**fields, position=record.position, type=record.type, at=record.at)
+
+
+class Projector:
+    """Keeps the read models at the log's last record. `listener` hears of every job's event, in order."""
+
+    def __init__(self, rebuilt: Rebuilt) -> None:
+        self.read_models = rebuilt.read_models
+        self.listener: Callable[[StatusMessage], None] | None = None
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Fold new records in."""
+        for record in records:
+            self.read_models.apply(record)
+            if self.listener is not None and (message := status_message(self.read_models, record)) is not None:
+                self.listener(message)
+        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
+        changed.set_result(None)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds that only new records can change."""
+        while not holds():
+            await asyncio.shield(self._changed)
+
+
+class History:
+    """What a subscriber would have heard after a position, read from the log a part at a time."""
+
+    def __init__(self, after: int) -> None:
+        self.position = after
+        self._read_models = ReadModels()
+
+    def read(self, reader: LogReader, until: int, limit: int) -> list[StatusMessage]:
+        """The messages of the next `limit` records at most, up to `until`; `position` moves on with them."""
+        messages: list[StatusMessage] = []
+        for record in reader.records(after=self.position, until=until, limit=limit):
+            self.position = record.position
+            if record.kind != "event" or not isinstance(record.message, job.JobEvent):
+                continue
+            if record.message.job_id not in self._read_models.jobs:
+                for earlier in reader.records(until=record.position - 1, streams=(record.stream,)):
+                    self._read_models.apply(earlier)
+            self._read_models.apply(record)
+            if (message := status_message(self._read_models, record)) is not None:
+                messages.append(message)
+        return messages

@@ -1,0 +1,114 @@
+"""The server's settings: one frozen Struct. Defaults < `modelforge.toml` < `MODELFORGE_*` < flags."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from modelforge.errors import SettingsInvalid
+
+FILENAME = "modelforge.toml"
+_PREFIX = "MODELFORGE_"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def data_home() -> Path:
+    """Where data lies by default."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "modelforge"
+
+
+def default_roots() -> tuple[Path, ...]:
+    """Where datasets and models may be read from by path: the home directory, and the working directory."""
+    return (Path.home(), Path.cwd())
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set. Paths are absolute and resolved; sizes in bytes, times in seconds.
+
+    `allowed_hosts`: names, beside loopback's, that a Host header may have. `insecure_bind` lets the server
+    listen on an address that others can reach, though nobody is asked for a token.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
+    data_dir: Path = msgspec.field(default_factory=data_home)
+    dataset_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
+    model_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
+    insecure_bind: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    max_upload_bytes: Annotated[int, Meta(ge=1)] = 20_000_000_000
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 1_000_000
+    stop_grace_seconds: Annotated[float, Meta(gt=0)] = 120.0
+    playground_idle_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    playground_deadline_seconds: Annotated[float, Meta(gt=0)] = 120.0
+
+
+def load_settings(
+    flags: Mapping[str, object], environ: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> Settings:
+    """The settings in effect; `flags` holds only those that were given.
+
+    Raises:
+        SettingsInvalid: a file, variable or flag has an unknown name or an unusable value.
+    """
+    path = (folder or Path.cwd()) / FILENAME
+    layers: list[tuple[str, Mapping[str, object]]] = []
+    if path.is_file():
+        try:
+            layers.append((str(path), tomllib.loads(path.read_text())))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsInvalid("A settings file cannot be read", f"{path}: {error}") from error
+    layers.extend((("the environment", _from_environment(environ)), ("the command line", flags)))
+    merged: dict[str, object] = {}
+    for source, layer in layers:
+        _convert(source, layer)
+        merged.update(layer)
+    settings = _resolved(_convert("the settings", merged))
+    if settings.host not in _LOOPBACK and not settings.insecure_bind:
+        raise SettingsInvalid(
+            "This address would open the server to others",
+            f"--host {settings.host}: who reaches it could start trainings and read files under the roots. "
+            "Use 127.0.0.1 behind a reverse proxy that asks for a password, or say --insecure-bind.",
+        )
+    return settings
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name in Settings.__struct_fields__:
+        text = environ.get(_PREFIX + name.upper())
+        if text is None:
+            continue
+        if name in {"dataset_roots", "model_roots"}:
+            values[name] = text.split(os.pathsep)
+        elif name == "allowed_hosts":
+            values[name] = text.split(",")
+        else:
+            values[name] = text
+    return values
+
+
+def _convert(source: str, values: Mapping[str, object]) -> Settings:
+    try:
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise SettingsInvalid("A setting cannot be used", f"In {source}: {error}") from error
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    raise NotImplementedError(kind)
+
+
+def _resolved(settings: Settings) -> Settings:
+    return msgspec.structs.replace(
+        settings,
+        data_dir=settings.data_dir.resolve(),
+        dataset_roots=tuple(root.resolve() for root in settings.dataset_roots),
+        model_roots=tuple(root.resolve() for root in settings.model_roots),
+    )

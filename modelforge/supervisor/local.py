@@ -1,0 +1,133 @@
+"""Attempts as processes of this machine: `accelerate launch` under the shim, in a session of its own."""
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from modelforge.child_environment import child_environment
+from modelforge.errors import LaunchFailed
+from modelforge.layout import Layout
+from modelforge.supervisor.launcher import Ending
+from modelforge.supervisor.processes import TOKEN_VARIABLE, kill_all_with, processes_with, terminate, wait_for
+from trainer_entry import wire
+
+TRAINER = "trainer_entry.train"
+_T = TypeVar("_T")
+_POLL_SECONDS = 0.05
+_LAST_WORDS_BYTES = 2000
+_LAST_WORDS_LINES = 5
+
+
+class LocalLauncher:
+    """Runs attempts in their folders of the data directory; `module` is what the ranks run."""
+
+    def __init__(self, layout: Layout, module: str = TRAINER) -> None:
+        self._layout = layout
+        self._module = module
+
+    async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
+        """Write the attempt's `spec.json`, and start the shim, which starts the rest."""
+        folder = self._layout.attempt(spec.job.job_id, spec.attempt)
+        try:
+            await asyncio.to_thread(_write_spec, folder, spec)
+            shim = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "trainer_entry.shim", str(folder), str(spec.job.grace_seconds)),
+                *(self._module, *self._command(spec, folder)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=child_environment(OMP_NUM_THREADS=str(spec.cpu_threads), **{TOKEN_VARIABLE: spec.token}),
+            )
+        except OSError as error:
+            raise LaunchFailed("The trainer could not be started", f"{folder}: {error}") from error
+        _, stderr = await shim.communicate()
+        report = await asyncio.to_thread(_read, folder / "shim.json", wire.ShimReport)
+        if shim.returncode != 0 or report is None:
+            words = stderr.decode(errors="replace").strip().splitlines()
+            raise LaunchFailed("The trainer could not be started", f"{folder}: {words[-1] if words else ''}")
+        return report
+
+    def _command(self, spec: wire.AttemptSpec, folder: Path) -> list[str]:
+        parameters = spec.job.parameters
+        several = ["--multi_gpu"] if parameters.num_processes > 1 else []
+        return [
+            *(sys.executable, "-m", "accelerate.commands.launch"),
+            # All of these, or accelerate guesses them and says so on stdout.
+            *("--num_processes", str(parameters.num_processes), "--num_machines", "1", *several),
+            *("--mixed_precision", "no", "--dynamo_backend", "no"),
+            *("--num_cpu_threads_per_process", str(spec.cpu_threads)),
+            *("-m", self._module, str(folder)),
+        ]
+
+    async def adopt(self, job_id: str, attempt: int) -> wire.ShimReport | None:
+        """Read `shim.json`; where it is missing but a process has the attempt's token, it is about to come."""
+        return await asyncio.to_thread(self._adopt, job_id, attempt)
+
+    def _adopt(self, job_id: str, attempt: int) -> wire.ShimReport | None:
+        folder = self._layout.attempt(job_id, attempt)
+        spec = _read(folder / "spec.json", wire.AttemptSpec)
+        if spec is None:
+            return None
+        while True:
+            coming = bool(processes_with(spec.token))  # looked for first: it may write its report in between
+            report = _read(folder / "shim.json", wire.ShimReport)
+            if report is not None and report.token == spec.token:
+                return report
+            if not coming:
+                return None
+            time.sleep(_POLL_SECONDS)
+
+    async def stop(self, shim: wire.ShimReport) -> None:
+        """The shim asks the ranks, and kills what is left after the grace period."""
+        terminate(shim)
+
+    async def wait(self, shim: wire.ShimReport) -> None:
+        """Wait for the shim's end. One that was killed leaves the sweeping to us: by token, until none is left."""
+        await wait_for(shim)
+        await asyncio.to_thread(kill_all_with, shim.token)
+
+    async def ending(self, job_id: str, attempt: int) -> Ending:
+        """Read `exit.json`, and the end of the attempt's log."""
+        return await asyncio.to_thread(self._ending, job_id, attempt)
+
+    def _ending(self, job_id: str, attempt: int) -> Ending:
+        folder = self._layout.attempt(job_id, attempt)
+        report = _read(folder / "exit.json", wire.ExitReport)
+        return Ending(exit=report, last_words=_last_words(folder / "stderr.log"))
+
+    def spool(self, job_id: str, attempt: int) -> str:
+        """`stdout.jsonl` in the attempt's folder."""
+        return str(self._layout.attempt(job_id, attempt) / "stdout.jsonl")
+
+
+def _write_spec(folder: Path, spec: wire.AttemptSpec) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "spec.partial"
+    with partial.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(spec)))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(folder / "spec.json")
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+
+
+def _last_words(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LAST_WORDS_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(lines[-_LAST_WORDS_LINES:])

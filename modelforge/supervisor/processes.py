@@ -1,0 +1,95 @@
+"""Which process is which, on this machine: a pid alone proves nothing, it may have been given out anew."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer_entry import wire
+
+TOKEN_VARIABLE = "MODELFORGE_TOKEN"  # noqa: S105 - the name of it
+"""Every process of an attempt has the attempt's token in its environment under this name."""
+_POLL_SECONDS = 0.05
+_STATE, _START_TIME = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted from the third (proc(5))
+
+
+def is_alive(shim: wire.ShimReport) -> bool:
+    """Whether the process that reported is still there: the same boot, pid and start time, and no zombie."""
+    try:
+        # The name before these fields may hold anything, parentheses too.
+        fields = Path(f"/proc/{shim.pid}/stat").read_text().rpartition(")")[2].split()
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return shim.boot_id == boot_id and shim.start_time == int(fields[_START_TIME]) and fields[_STATE] not in {"Z", "X"}
+
+
+def processes_with(token: str) -> list[int]:
+    """The living processes that carry a token in their environment."""
+    mark = f"{TOKEN_VARIABLE}={token}".encode()
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208 - no Path for each of thousands
+        if name.isdigit():
+            # Not ours to read, or gone already: then it is none of ours.
+            with contextlib.suppress(PermissionError, FileNotFoundError, ProcessLookupError):
+                if mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    found.append(int(name))
+    return found
+
+
+def terminate(shim: wire.ShimReport) -> None:
+    """SIGTERM to a shim, if it is still the process that reported."""
+    with _handle(shim.pid) as handle:
+        if handle is not None and is_alive(shim):
+            _send(handle, signal.SIGTERM)
+
+
+def kill_all_with(token: str) -> None:
+    """SIGKILL to every process that carries a token, until there is none; blocks meanwhile."""
+    while found := processes_with(token):
+        for pid in found:
+            with _handle(pid) as handle:
+                # The handle keeps the process, the second look proves that it is the one that was meant.
+                if handle is not None and pid in processes_with(token):
+                    _send(handle, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
+
+
+async def wait_for(shim: wire.ShimReport) -> None:
+    """Return once the process that reported has ended, whoever's child it is."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    with _handle(shim.pid) as handle:
+        if handle is not None and is_alive(shim):
+            loop.add_reader(handle, tell)
+            try:
+                await ended
+            finally:
+                loop.remove_reader(handle)
+
+
+@contextlib.contextmanager
+def _handle(pid: int) -> Iterator[int | None]:
+    """A pidfd for the block; None where there is no such process."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _send(handle: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended first
+        signal.pidfd_send_signal(handle, number)

@@ -1,0 +1,185 @@
+"""Carries out what `domain.policy` says follows from the log, and reports back what happened."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from modelforge.command_handler import CommandHandler
+from modelforge.domain import job, model, policy
+from modelforge.domain.messages import Actor, Command, Record, Report
+from modelforge.errors import LaunchFailed, StorageFull
+from modelforge.layout import Layout
+from modelforge.supervisor.launcher import Launcher
+from modelforge.supervisor.removal import remove_tree
+from modelforge.supervisor.spool import Spool
+from trainer_entry import wire
+
+_log = structlog.get_logger()
+_READ_SECONDS = 0.1
+_FULL_SECONDS = 1.0
+_LAST_WORD_SECONDS = 60.0
+"""A trainer that has said its last word has this long to leave before it is asked to."""
+
+
+class Reactor:
+    """One task an effect. What it waits for, it waits for in the log or in a process: a restart loses nothing."""
+
+    def __init__(self, handler: CommandHandler, launcher: Launcher, layout: Layout) -> None:
+        self._handler = handler
+        self._launcher = launcher
+        self._layout = layout
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._shims: dict[tuple[str, int], asyncio.Future[wire.ShimReport | None]] = {}
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self) -> None:
+        """Take up what the state says was under way."""
+        for effect in policy.resume(self._handler.state):
+            self._begin(effect, cause=None)
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Begin what follows from new records."""
+        for record in records:
+            for effect in policy.react(record):
+                self._begin(effect, cause=record.position)
+
+    async def close(self) -> None:
+        """Leave everything as it is: trainers go on, and the next server takes them up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, effect: policy.Effect, cause: int | None) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry_out(effect, cause))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _carry_out(self, effect: policy.Effect, cause: int | None) -> Coroutine[None, None, None]:
+        match effect:
+            case policy.Launch(job_id=job_id, attempt=attempt, resume_from=resume_from):
+                return self._launch(job_id, attempt, resume_from, cause)
+            case policy.Recover(job_id=job_id, attempt=attempt):
+                return self._recover(job_id, attempt)
+            case policy.Follow(job_id=job_id, attempt=attempt):
+                return self._follow(job_id, attempt)
+            case policy.Signal(job_id=job_id, attempt=attempt):
+                return self._stop(job_id, attempt)
+            case policy.LaunchWaiting(cause=freed_by):
+                return self._launch_waiting(freed_by)
+            case policy.RemoveFiles(model_id=model_id, path=path):
+                return self._remove_files(model_id, path)
+            case _:
+                assert_never(effect)
+
+    async def _launch(self, job_id: str, attempt: int, resume_from: str | None, cause: int | None) -> None:
+        spec = wire.AttemptSpec(
+            job=self._handler.state.jobs[job_id].spec,
+            attempt=attempt,
+            token=secrets.token_hex(16),
+            cpu_threads=os.cpu_count() or 1,
+            resume_from=resume_from,
+        )
+        try:
+            shim = await self._launcher.launch(spec)
+        except LaunchFailed as error:
+            self._shim(job_id, attempt).set_result(None)
+            gone = job.ReportGone(job_id=job_id, attempt=attempt, exit=None, last_words=str(error))
+            await self._submit(gone, "supervisor", cause)
+            return
+        await self._spawned(job_id, attempt, shim, cause)
+
+    async def _recover(self, job_id: str, attempt: int) -> None:
+        shim = await self._launcher.adopt(job_id, attempt)
+        if shim is None:
+            self._shim(job_id, attempt).set_result(None)
+            await self._submit(job.Relaunch(job_id=job_id, attempt=attempt), "supervisor", None)
+        else:
+            await self._spawned(job_id, attempt, shim, None)
+
+    async def _spawned(self, job_id: str, attempt: int, shim: wire.ShimReport, cause: int | None) -> None:
+        report = job.ReportSpawned(job_id=job_id, attempt=attempt, shim=shim)
+        await self._submit(report, "supervisor", cause)
+        await self._follow(job_id, attempt)
+
+    async def _follow(self, job_id: str, attempt: int) -> None:
+        """Take in what the trainer writes until it and all its processes are gone."""
+        state = self._handler.state
+        shim = state.jobs[job_id].shim
+        if shim is None:
+            raise RuntimeError(f"{job_id} attempt {attempt} is followed before it was spawned")
+        self._shim(job_id, attempt).set_result(shim)
+        spool = Spool(Path(self._launcher.spool(job_id, attempt)), state.jobs[job_id].offset)
+        loop = asyncio.get_running_loop()
+        gone = loop.create_task(self._launcher.wait(shim))
+        leave_by: float | None = None
+        try:
+            while True:
+                ended = gone.done()  # before the read: what was written before the end is read after it
+                batch = await asyncio.to_thread(spool.read, ended=ended)
+                if batch is not None:
+                    lines = job.ReportLines(
+                        job_id=job_id,
+                        attempt=attempt,
+                        offset=batch.offset,
+                        messages=batch.messages,
+                        quarantined=batch.quarantined,
+                    )
+                    await self._submit(lines, "trainer", None)
+                elif ended:
+                    break
+                else:
+                    await asyncio.wait({gone}, timeout=_READ_SECONDS)
+                if leave_by is None and state.jobs[job_id].last_word is not None:
+                    leave_by = loop.time() + _LAST_WORD_SECONDS
+                elif leave_by is not None and loop.time() > leave_by:
+                    leave_by = float("inf")
+                    await self._launcher.stop(shim)
+            gone.result()
+        finally:
+            gone.cancel()
+        ending = await self._launcher.ending(job_id, attempt)
+        report = job.ReportGone(job_id=job_id, attempt=attempt, exit=ending.exit, last_words=ending.last_words)
+        await self._submit(report, "supervisor", None)
+        del self._shims[job_id, attempt]
+
+    async def _stop(self, job_id: str, attempt: int) -> None:
+        shim = await self._shim(job_id, attempt)
+        if shim is not None:
+            await self._launcher.stop(shim)
+
+    async def _launch_waiting(self, cause: int | None) -> None:
+        await self._submit(job.LaunchNext(), "supervisor", cause)
+
+    async def _remove_files(self, model_id: int, path: str) -> None:
+        try:
+            await asyncio.to_thread(remove_tree, Path(path), self._layout)
+        except OSError as error:
+            # Tried again at the next start; until then the log says that they are still there.
+            _log.error("model_files_not_removed", model_id=model_id, path=path, error=str(error))
+            return
+        await self._submit(model.ReportFilesRemoved(model_id=model_id), "supervisor", None)
+
+    async def _submit(self, message: Command | Report, actor: Actor, cause: int | None) -> None:
+        """Until there is space for it: what a trainer wrote stays in its spool meanwhile."""
+        while True:
+            try:
+                await self._handler.submit(message, actor=actor, cause=cause)
+            except StorageFull:
+                _log.warning("log_full", waiting=type(message).__name__)
+                await asyncio.sleep(_FULL_SECONDS)
+            else:
+                return
+
+    def _shim(self, job_id: str, attempt: int) -> asyncio.Future[wire.ShimReport | None]:
+        """Who runs an attempt, once it is known."""
+        return self._shims.setdefault((job_id, attempt), asyncio.get_running_loop().create_future())

@@ -1,0 +1,97 @@
+"""Reads an attempt's spool from a byte offset: whole lines become messages, everything else is quarantined."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.domain.job import QuarantinedLine
+from trainer_entry import wire
+
+_CHUNK_BYTES = 1 << 18
+_decoder: msgspec.json.Decoder[wire.AnyTrainerMessage] = msgspec.json.Decoder(wire.AnyTrainerMessage)
+
+
+class Batch(Struct, frozen=True, kw_only=True, gc=False):
+    """What one read gave. `offset`: first byte that was not taken in."""
+
+    offset: int
+    messages: tuple[wire.AnyTrainerMessage, ...]
+    quarantined: tuple[QuarantinedLine, ...]
+
+
+class Spool:
+    """A reader that stands at `offset`; nothing before it is read again, and a shorter file never rewinds it."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._path = path
+        self._line_start = offset
+        self._rest = bytearray()  # what was read of a line whose end has not come, up to the longest line allowed
+        self._skipped = 0  # bytes of it beyond that
+        self._hash = hashlib.sha256()
+
+    def read(self, *, ended: bool = False) -> Batch | None:
+        """The lines that are complete now, a bounded number at a time; None if there is none.
+
+        `ended`: nobody writes any more, so what has no end of line is a line that was cut off.
+        """
+        while True:
+            chunk = self._next_chunk()
+            if not chunk:
+                return self._cut_off() if ended and (self._rest or self._skipped) else None
+            messages: list[wire.AnyTrainerMessage] = []
+            quarantined: list[QuarantinedLine] = []
+            *lines, last = chunk.split(b"\n")
+            for line in lines:
+                self._take(line)
+                self._finish_line(messages, quarantined)
+            self._take(last)
+            if lines:
+                return Batch(offset=self._line_start, messages=tuple(messages), quarantined=tuple(quarantined))
+
+    def _next_chunk(self) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._line_start + len(self._rest) + self._skipped)
+                return file.read(_CHUNK_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    def _take(self, part: bytes) -> None:
+        kept = part[: wire.MAX_LINE_BYTES + 1 - len(self._rest)]
+        self._rest += kept
+        if len(kept) < len(part):
+            if not self._skipped:
+                self._hash = hashlib.sha256(self._rest)
+            self._hash.update(part[len(kept) :])
+            self._skipped += len(part) - len(kept)
+
+    def _finish_line(self, messages: list[wire.AnyTrainerMessage], quarantined: list[QuarantinedLine]) -> None:
+        if len(self._rest) > wire.MAX_LINE_BYTES:
+            quarantined.append(self._quarantine(f"longer than {wire.MAX_LINE_BYTES} bytes"))
+        else:
+            try:
+                messages.append(_decoder.decode(self._rest))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                quarantined.append(self._quarantine(str(error)))
+        self._begin_line(self._line_start + len(self._rest) + self._skipped + 1)
+
+    def _cut_off(self) -> Batch:
+        line = self._quarantine("cut off: it has no end of line")
+        self._begin_line(self._line_start + line.length)
+        return Batch(offset=self._line_start, messages=(), quarantined=(line,))
+
+    def _quarantine(self, reason: str) -> QuarantinedLine:
+        sha256 = self._hash if self._skipped else hashlib.sha256(self._rest)
+        return QuarantinedLine(
+            offset=self._line_start,
+            length=len(self._rest) + self._skipped,
+            sha256=sha256.hexdigest(),
+            reason=reason[:200],
+        )
+
+    def _begin_line(self, offset: int) -> None:
+        self._line_start = offset
+        self._rest.clear()
+        self._skipped = 0

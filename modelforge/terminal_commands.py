@@ -1,0 +1,90 @@
+"""The commands that talk to a running server."""
+
+import argparse
+
+from rich.console import Console
+
+from modelforge.client import Client, RequestRefused
+from modelforge.http.datasets import Uploaded
+from modelforge.http.jobs import JobList
+from modelforge.http.training import Started, Stopped
+from modelforge.projections.jobs import JobDetails, TrainingStatus
+from modelforge.projections.models import ModelDetails
+from modelforge.projections.projector import StatusMessage
+from modelforge.terminal import jobs_table, show_training
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Run a client command; the exit code is 1 where a watched training did not complete."""
+    console = Console()
+    async with Client(options.url) as client:
+        match options.command:
+            case "train":
+                return await _train(client, options, console)
+            case "watch":
+                job_id = options.job_id or await _current(client)
+                return await _watch(client, job_id, 0, console)
+            case "jobs":
+                console.print(jobs_table((await client.get("/api/jobs", JobList)).jobs))
+                return 0
+            case _:
+                return await _stop(client, options.job_id, console)
+
+
+async def _train(client: Client, options: argparse.Namespace, console: Console) -> int:
+    if not options.dataset.is_file():
+        raise RequestRefused("No such dataset", f"There is no file {options.dataset}.")
+    uploaded = await client.upload(options.dataset, Uploaded)
+    console.print(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}", highlight=False)
+    body: dict[str, object] = {
+        "task": options.task,
+        "strategy": options.strategy,
+        "provider": options.provider,
+        "model_name": options.model,
+        "dataset": uploaded.filename,
+        "queue": options.queue,
+        **dict(options.parameters),
+    }
+    if options.output_name is not None:
+        body["output_name"] = options.output_name
+    started = await client.post("/api/start_training", body, Started)
+    console.print(f"{started.message}: {started.job_id}", highlight=False)
+    if not options.watch:
+        return 0
+    return await _watch(client, started.job_id, _position_of(started.job_id), console)
+
+
+def _position_of(job_id: str) -> int:
+    """A job's id has the position at which it begins."""
+    return int(job_id.removeprefix("train_"))
+
+
+async def _current(client: Client) -> str:
+    status = await client.get("/api/training_status", TrainingStatus)
+    if status.job_id is None:
+        raise RequestRefused("No job yet", "There is nothing to watch; `modelforge train` starts a job.")
+    return status.job_id
+
+
+async def _watch(client: Client, job_id: str, after: int, console: Console) -> int:
+    after = after or _position_of((await client.get(f"/api/jobs/{job_id}", JobDetails)).job_id or "train_0")
+    last = await show_training(client.follow(after, StatusMessage), job_id, console)
+    if last.status == "completed":
+        details = await client.get(f"/api/jobs/{job_id}", JobDetails)
+        model = await client.get(f"/api/models/{details.model_id}", ModelDetails)
+        console.print(f"Model {model.id}, {model.name}: {model.path}", highlight=False, soft_wrap=True)
+        return 0
+    if last.error is not None:
+        console.print(f"{last.error.kind}: {last.error.message}", markup=False, highlight=False)
+    console.print(f"The training is {last.status}. Its log: {client.url}/api/jobs/{job_id}/logs", highlight=False)
+    return 1
+
+
+async def _stop(client: Client, job_id: str | None, console: Console) -> int:
+    if job_id is None:
+        stopped = await client.post("/api/stop_training", {}, Stopped)
+        console.print(f"{stopped.message}: {stopped.job_id}", highlight=False)
+    else:
+        job = await client.post(f"/api/jobs/{job_id}/stop", {}, JobDetails)
+        console.print(f"{job.job_id} is {job.status}", highlight=False)
+    return 0
