@@ -37,6 +37,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main(arguments: list[str]) -> int:
     """Detach, and return to the caller once `shim.json` is on the disk; the detached process goes on."""
     folder, grace, module, *command = arguments
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what the server's event loop left open: it waits for its end
     ready, tell = os.pipe()
     if os.fork() > 0:
         os.close(tell)
@@ -129,7 +130,7 @@ class _Shim:
         A launcher names the module among its arguments too, and a data loader's worker is a copy of its rank.
         """
         family = descendants(os.getpid())
-        training = {pid for pid in family if pid != self._launcher and _runs(pid, self._module)}
+        training = {pid for pid in family if _runs(pid, self._module)}
         return {pid for pid in training if family[pid] not in training}
 
     def _kill_all(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,12 +24,30 @@ _LAST_WORDS_BYTES = 2000
 _LAST_WORDS_LINES = 5
 
 
-class LocalLauncher:
-    """Runs attempts in their folders of the data directory; `module` is what the ranks run."""
+def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
+    """`accelerate launch` with everything said that it would otherwise guess, and say so on stdout."""
+    processes = spec.job.parameters.num_processes
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--num_processes", str(processes), "--num_machines", "1", *(["--multi_gpu"] if processes > 1 else [])),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--num_cpu_threads_per_process", str(spec.cpu_threads)),
+        *("-m", module, str(folder)),
+    ]
 
-    def __init__(self, layout: Layout, module: str = TRAINER) -> None:
+
+class LocalLauncher:
+    """Runs attempts in their folders of the data directory; `module` is what the ranks run, `command` runs it."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        module: str = TRAINER,
+        command: Callable[[wire.AttemptSpec, str, Path], list[str]] = accelerate_command,
+    ) -> None:
         self._layout = layout
         self._module = module
+        self._command = command
 
     async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
         """Write the attempt's `spec.json`, and start the shim, which starts the rest."""
@@ -37,7 +56,7 @@ class LocalLauncher:
             await asyncio.to_thread(_write_spec, folder, spec)
             shim = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer_entry.shim", str(folder), str(spec.job.grace_seconds)),
-                *(self._module, *self._command(spec, folder)),
+                *(self._module, *self._command(spec, self._module, folder)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -51,18 +70,6 @@ class LocalLauncher:
             words = stderr.decode(errors="replace").strip().splitlines()
             raise LaunchFailed("The trainer could not be started", f"{folder}: {words[-1] if words else ''}")
         return report
-
-    def _command(self, spec: wire.AttemptSpec, folder: Path) -> list[str]:
-        parameters = spec.job.parameters
-        several = ["--multi_gpu"] if parameters.num_processes > 1 else []
-        return [
-            *(sys.executable, "-m", "accelerate.commands.launch"),
-            # All of these, or accelerate guesses them and says so on stdout.
-            *("--num_processes", str(parameters.num_processes), "--num_machines", "1", *several),
-            *("--mixed_precision", "no", "--dynamo_backend", "no"),
-            *("--num_cpu_threads_per_process", str(spec.cpu_threads)),
-            *("-m", self._module, str(folder)),
-        ]
 
     async def adopt(self, job_id: str, attempt: int) -> wire.ShimReport | None:
         """Read `shim.json`; where it is missing but a process has the attempt's token, it is about to come."""
