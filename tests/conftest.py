@@ -101,6 +101,15 @@ def server(serve: Callable[..., RunningServer]) -> RunningServer:
     return serve()
 
 
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for tests that change nothing."""
+    folder = tmp_path_factory.mktemp("server") / "data"
+    server = RunningServer([sys.executable, "-m", "served", str(folder)], environment())
+    yield server
+    server.end()
+
+
 RECORDS = b"".join(b'{"input": "question %d", "output": "answer %d"}\n' % (n, n) for n in range(20))
 
 

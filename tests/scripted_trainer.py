@@ -2,7 +2,7 @@
 
 What it does stands in the job's `output_name`: `completes`, `waits` (a step each 20 ms until SIGTERM, or until
 `max_steps`), `raises`, `dies` (SIGKILL to itself), `leaves-orphan`, `ignores-sigterm`, `garbage`, `speechless`,
-`wedges` (says its last word and stays).
+`wedges` (says its last word and stays), `chatty` (ten thousand messages at once).
 """
 
 import ctypes
@@ -103,6 +103,9 @@ start()
 match behaviour:
     case "garbage":
         os.write(1, b"no json\n\n\xff\xfe\x00\n" + b"x" * (wire.MAX_LINE_BYTES + 5) + b'\n{"type":"step"}\n[NaN]\n')
+    case "chatty":
+        for _ in range(10_000):
+            say(wire.PhaseEntered(attempt=spec.attempt, seq=next_seq(), phase="training"))
     case "raises":
         number = next_seq()
         say(
