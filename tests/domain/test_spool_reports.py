@@ -1,0 +1,75 @@
+"""However a spool is read, once or again, from the start or from the middle: every line is told once."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenario import attempt_spawned, bad_line, checkpoint, launching, lines, records_of, requested, started, step
+
+from modelforge.domain import job
+from modelforge.domain.messages import Message
+from modelforge.domain.state import State, decide, evolve
+from trainer_entry import wire
+
+spools = st.lists(st.sampled_from("stepsc!"), max_size=30).map(
+    lambda kinds: [line_of(kind, kinds[:number].count("!"), number) for number, kind in enumerate(kinds)]
+)
+
+
+def line_of(kind: str, bad_before: int, number: int) -> wire.AnyTrainerMessage | job.QuarantinedLine:
+    """The line at `number` of a spool whose lines are ten bytes long."""
+    seq = number - bad_before + 1
+    if kind == "!":
+        return bad_line(offset=10 * number, length=9)
+    if seq == 1:
+        return started(seq)
+    return checkpoint(seq) if kind == "c" else step(seq)
+
+
+def read(spool: list[wire.AnyTrainerMessage | job.QuarantinedLine], begin: int, end: int) -> job.ReportLines:
+    """What a reader that stood at line `begin` gives."""
+    part = spool[begin:end]
+    return lines(
+        10 * end,
+        *(line for line in part if not isinstance(line, job.QuarantinedLine)),
+        quarantined=tuple(line for line in part if isinstance(line, job.QuarantinedLine)),
+    )
+
+
+def told_by(history: list[Message]) -> tuple[list[int], list[int]]:
+    """The sequence numbers and the offsets of bad lines that stand in the events, in order."""
+    numbers: list[int] = []
+    offsets: list[int] = []
+    for event in history:
+        match event:
+            case job.MetricsLogged(steps=steps):
+                numbers.extend(step.seq for step in steps)
+            case job.LineQuarantined(line=line):
+                offsets.append(line.offset)
+            case job.TrainingStarted(seq=seq) | job.CheckpointSaved(seq=seq):
+                numbers.append(seq)
+            case _:
+                pass
+    return numbers, offsets
+
+
+@settings(max_examples=300, deadline=None)
+@given(spools, st.data())
+def test_a_spool_read_from_any_earlier_line_tells_every_line_once(
+    spool: list[wire.AnyTrainerMessage | job.QuarantinedLine], data: st.DataObject
+) -> None:
+    history: list[Message] = [requested(), launching(), attempt_spawned()]
+    state = State()
+    for record in records_of(*history):
+        evolve(state, record)
+    reads = data.draw(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=8))
+    reached = 0
+    for begin, end in [*reads, (0, len(spool))]:
+        stop = min(end, len(spool))
+        report = read(spool, min(begin, reached), stop)
+        history.extend(decide(state, report))
+        state = State()
+        for record in records_of(*history):
+            evolve(state, record)
+        assert decide(state, report) == []
+        reached = max(reached, stop)
+    expected = [line.seq for line in spool if not isinstance(line, job.QuarantinedLine)]
+    assert told_by(history) == (expected, [line.offset for line in spool if isinstance(line, job.QuarantinedLine)])
