@@ -125,9 +125,14 @@ def _claimed(layout: Layout) -> Iterator[None]:
 
     Raises:
         DirectoryInUse: another server has it; the message says which.
+        SettingsInvalid: it cannot be made, or not be written.
     """
-    layout.make_folders()
-    with layout.lock.open("a+") as file:
+    try:
+        layout.make_folders()
+        file = layout.lock.open("a+")
+    except OSError as error:
+        raise SettingsInvalid("The data directory cannot be used", f"{layout.root}: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
