@@ -1,0 +1,83 @@
+"""Models of a hub: one that is in its cache, one that it has, and a hub that is not there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from huggingface_hub import constants
+
+from modelforge.errors import BadInput, NotFound
+from modelforge.model_check import check_model
+
+Hub = Callable[[dict[str, list[str]]], Awaitable[None]]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+async def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[str]]], Awaitable[None]]:
+    """A stand-in of the hub's API that has some models."""
+    servers: list[TestServer] = []
+
+    async def start(models: dict[str, list[str]]) -> None:
+        async def model(request: web.Request) -> web.Response:
+            name = request.match_info["name"]
+            if name not in models:
+                return web.json_response({"error": "Repository not found"}, status=401)
+            return web.json_response({"siblings": [{"rfilename": file} for file in models[name]]})
+
+        app = web.Application()
+        app.router.add_get("/api/models/{name:.+}", model)
+        servers.append(TestServer(app))
+        await servers[0].start_server()
+        monkeypatch.setattr(constants, "ENDPOINT", str(servers[0].make_url("")).rstrip("/"))
+
+    yield start  # type: ignore[misc]
+    for server in servers:
+        await server.close()
+
+
+async def test_a_model_of_the_hub_is_taken(hub: Hub) -> None:
+    await hub({"owner/good": ["config.json", "model.safetensors"]})
+    assert await check_model("owner/good", ()) == "owner/good"
+
+
+async def test_a_model_with_pickles_only_is_refused(hub: Hub) -> None:
+    await hub({"owner/old": ["config.json", "pytorch_model.bin"]})
+    with pytest.raises(BadInput, match="safetensors"):
+        await check_model("owner/old", ())
+
+
+async def test_a_model_that_the_hub_does_not_have_is_not_found(hub: Hub) -> None:
+    await hub({})
+    with pytest.raises(NotFound, match="owner/none"):
+        await check_model("owner/none", ())
+
+
+async def test_a_hub_that_is_not_there_is_said_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(NotFound, match="smollm2-135m-instruct"):
+        await asyncio.wait_for(check_model("owner/good", ()), 10)
+
+
+async def test_a_model_in_the_cache_needs_no_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    folder = cache / "models--owner--cached"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    snapshot = folder / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_bytes(b"")
+    assert await check_model("owner/cached", ()) == "owner/cached"
+    (snapshot / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
+    with pytest.raises(BadInput, match="auto_map"):
+        await check_model("owner/cached", ())
