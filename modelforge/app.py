@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from modelforge.command_handler import CommandHandler
 from modelforge.domain.messages import Record
+from modelforge.domain.state import State
 from modelforge.errors import DirectoryInUse, ForgeError, SettingsInvalid
 from modelforge.event_log import EventLog
 from modelforge.http import problems
@@ -159,11 +160,19 @@ def _sweep(layout: Layout) -> None:
     empty_trash(layout)
 
 
+def _sweep_datasets(layout: Layout, state: State) -> None:
+    """Take away the content of uploads that were never recorded: they were never answered either."""
+    known = {layout.dataset(content) for dataset in state.datasets.values() for content in dataset.contents}
+    for leftover in set(layout.datasets.iterdir()) - known:
+        leftover.unlink()
+
+
 @contextlib.asynccontextmanager
 async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log = app[EVENT_LOG]
     rebuilt = await log.read(rebuild)
+    await asyncio.to_thread(_sweep_datasets, app[LAYOUT], rebuilt.state)
     projector = Projector(rebuilt)
     saved = rebuilt.state.position
     snapshots: set[asyncio.Task[None]] = set()

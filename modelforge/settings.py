@@ -13,6 +13,8 @@ from modelforge.errors import SettingsInvalid
 
 FILENAME = "modelforge.toml"
 _PREFIX = "MODELFORGE_"
+_NO_SETTINGS = frozenset({"MODELFORGE_URL", "MODELFORGE_TOKEN"})
+"""Variables of ours that say nothing to the server: they are the client's, and the trainers'."""
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -78,17 +80,19 @@ def load_settings(
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    """The settings among the variables; an empty one sets nothing."""
     values: dict[str, object] = {}
-    for name in Settings.__struct_fields__:
-        text = environ.get(_PREFIX + name.upper())
-        if text is None:
+    for variable, text in environ.items():
+        if not variable.startswith(_PREFIX) or variable in _NO_SETTINGS or not text:
             continue
-        if name in {"dataset_roots", "model_roots"}:
-            values[name] = text.split(os.pathsep)
-        elif name == "allowed_hosts":
-            values[name] = text.split(",")
-        else:
-            values[name] = text
+        name = variable.removeprefix(_PREFIX).lower()
+        match name:
+            case "dataset_roots" | "model_roots":
+                values[name] = text.split(os.pathsep)
+            case "allowed_hosts":
+                values[name] = text.split(",")
+            case _:
+                values[name] = text
     return values
 
 

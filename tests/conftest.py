@@ -1,77 +1,11 @@
-"""A real server in a process of its own for every test that asks for one."""
+"""Real servers in processes of their own, and jobs whose trainers are scripted."""
 
-import os
-import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import requests
-
-TESTS = Path(__file__).parent
-_LISTENS = re.compile(r"listens on (http://\S+)")
-
-
-class RunningServer:
-    """A server process, and its API by `requests`."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._command = command
-        self._environment = environment
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self._environment
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        match = _LISTENS.search(line)
-        assert match, f"the server said {line!r} and {self.process.communicate()[1] if not line else ''!r}"
-        self.url = match[1]
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> str:
-        self.process.send_signal(number)
-        try:
-            _, stderr = self.process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            _, stderr = self.process.communicate()
-        return stderr
-
-    def get(self, path: str, **options: object) -> requests.Response:
-        return requests.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
-
-    def post(self, path: str, json: object = None, **options: object) -> requests.Response:
-        return requests.post(self.url + path, json=json, timeout=120, **options)  # type: ignore[arg-type]
-
-    def delete(self, path: str) -> requests.Response:
-        return requests.delete(self.url + path, timeout=60)
-
-    def upload(self, content: bytes, filename: str = "data.jsonl", **fields: str) -> requests.Response:
-        return requests.post(
-            self.url + "/api/upload_dataset", files={"file": (filename, content)}, data=fields, timeout=60
-        )
-
-    def wait_for(self, job_id: str, *statuses: str, seconds: float = 120) -> dict[str, object]:
-        """The job, once it has one of the statuses (by default an end)."""
-        wanted = statuses or ("completed", "failed", "stopped")
-        deadline = time.monotonic() + seconds
-        while True:
-            job: dict[str, object] = self.get(f"/api/jobs/{job_id}").json()
-            if job["status"] in wanted:
-                return job
-            assert time.monotonic() < deadline, f"{job_id} is still {job['status']}"
-            time.sleep(0.05)
-
-
-def environment(**added: str) -> dict[str, str]:
-    # No test asks a hub, and what is run as `-m` stands beside this file.
-    return {**os.environ, "PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", **added}
+from running_server import RECORDS, RunningServer, environment
 
 
 @pytest.fixture
@@ -108,9 +42,6 @@ def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     server = RunningServer([sys.executable, "-m", "served", str(folder)], environment())
     yield server
     server.end()
-
-
-RECORDS = b"".join(b'{"input": "question %d", "output": "answer %d"}\n' % (n, n) for n in range(20))
 
 
 @pytest.fixture

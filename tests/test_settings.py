@@ -112,3 +112,13 @@ def test_the_address_is_looked_at_wherever_it_comes_from(folder: Path, layer: st
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_loopback_needs_no_permission(folder: Path, host: str) -> None:
     assert load_settings({"host": host}, {}, folder).host == host
+
+
+def test_a_variable_that_is_no_setting_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="prot"):
+        load_settings({}, environ={"MODELFORGE_PROT": "1"}, folder=tmp_path)
+
+
+def test_an_empty_variable_sets_nothing(tmp_path: Path) -> None:
+    environ = {"MODELFORGE_PORT": "", "MODELFORGE_ALLOWED_HOSTS": "", "MODELFORGE_URL": "http://127.0.0.1:1"}
+    assert load_settings({}, environ=environ, folder=tmp_path) == load_settings({}, environ={}, folder=tmp_path)

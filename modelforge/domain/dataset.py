@@ -37,16 +37,23 @@ Event = DatasetUploaded
 
 
 class Dataset(Struct, frozen=True, kw_only=True, gc=False):
-    """What deciding needs of a dataset: the revision that its name stands for now."""
+    """What deciding needs of a dataset: the revision that its name stands for now. `contents`: of all revisions."""
 
     filename: str
     sha256: str
     revision: int
+    contents: tuple[str, ...]
 
 
-def evolve(_dataset: Dataset | None, event: Event) -> Dataset:
+def evolve(dataset: Dataset | None, event: Event) -> Dataset:
     """The dataset after `event`."""
-    return Dataset(filename=event.filename, sha256=event.sha256, revision=event.revision)
+    earlier = () if dataset is None else dataset.contents
+    return Dataset(
+        filename=event.filename,
+        sha256=event.sha256,
+        revision=event.revision,
+        contents=(*earlier, event.sha256),
+    )
 
 
 def decide(dataset: Dataset | None, command: Command) -> list[Event]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import RECORDS, RunningServer
+from running_server import RECORDS, RunningServer
 
 GOOD = {"task": "text-generation", "dataset": "data.jsonl"}
 

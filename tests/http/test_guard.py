@@ -4,7 +4,7 @@ import socket
 
 import pytest
 import requests
-from conftest import RunningServer
+from running_server import RunningServer
 
 from modelforge.http.routes import ROUTES, Route
 

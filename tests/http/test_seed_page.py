@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import requests
-from conftest import RunningServer, environment
+from running_server import RunningServer, environment
 from tiny_model import build_tiny_model
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]

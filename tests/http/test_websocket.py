@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import aiohttp
-from conftest import RunningServer
+from running_server import RunningServer
 
 Start = Callable[..., str]
 Serve = Callable[..., RunningServer]

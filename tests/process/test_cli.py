@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import RECORDS, RunningServer, environment
+from running_server import RECORDS, RunningServer, environment
 
 Start = Callable[..., str]
 

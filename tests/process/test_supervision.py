@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import RunningServer
+from running_server import RunningServer
 
 Start = Callable[..., str]
 Serve = Callable[..., RunningServer]
@@ -180,3 +180,16 @@ def test_a_second_server_on_the_directory_is_refused_and_names_the_first(serve: 
     with pytest.raises(AssertionError, match=f"process {first.process.pid} at {first.url}"):
         serve()
     assert first.get("/api/health").status_code == 200
+
+
+def test_a_start_sweeps_what_a_crash_left_of_uploads_and_deletions(serve: Serve, start: Start, data_dir: Path) -> None:
+    server = serve()
+    server.wait_for(start(server, "completes"))
+    kept = list((data_dir / "datasets").iterdir())
+    server.end(signal.SIGKILL)
+    (data_dir / "tmp" / "half").write_bytes(b"an upload that was cut off")
+    (data_dir / "datasets" / ("0" * 64 + ".jsonl")).write_bytes(b"one that was never recorded")
+    (data_dir / "trash" / "gone").mkdir()
+    serve()
+    assert list((data_dir / "tmp").iterdir()) == list((data_dir / "trash").iterdir()) == []
+    assert list((data_dir / "datasets").iterdir()) == kept
