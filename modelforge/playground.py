@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ class Playground:
         self._last_id = 0
         self._idle: asyncio.TimerHandle | None = None
         self._in_use: list[str] = []
+        self._leaving: set[asyncio.Task[int]] = set()
 
     def uses(self, path: str) -> bool:
         """Whether a prompt for the model at this path is being answered, or waits."""
@@ -55,18 +57,27 @@ class Playground:
         try:
             async with self._turn:
                 self._keep()
-                finished = False
+                at_rest = False  # whether the worker is done with this prompt: the next must not hear this answer
                 try:
-                    async for message in self._answers(prompt):
-                        finished = isinstance(message, wire.Generated)
-                        yield message
-                except PlaygroundFailed as error:
-                    finished = error.detail != _ENDED
-                    raise
+                    async with aclosing(self._answers(prompt)) as messages:
+                        async for message in messages:
+                            at_rest = not isinstance(message, wire.Token)
+                            if isinstance(message, wire.GenerationFailed):
+                                raise PlaygroundFailed(
+                                    "The model could not answer", f"{message.kind}: {message.message}"
+                                )
+                            yield message
+                except _WorkerEnded as error:
+                    raise PlaygroundFailed(
+                        "The playground's worker ended while it answered",
+                        "Probably out of memory, or out of time; the next prompt starts another. "
+                        "Its last words stand in playground.log in the data directory.",
+                    ) from error
                 finally:
-                    if not finished:  # nobody listens any more: the next prompt must not hear this answer
+                    if at_rest:
+                        self._retire_when_idle()
+                    else:
                         await self.close()
-                    self._end_when_idle()
         finally:
             self._waiting -= 1
             self._in_use.remove(used)
@@ -80,34 +91,26 @@ class Playground:
                 worker.kill()
             await worker.wait()
 
-    async def _answers(self, prompt: wire.Generate) -> AsyncGenerator[wire.Token | wire.Generated, None]:
-        worker = await self._running_worker()
-        if worker.stdin is None or worker.stdout is None:
-            raise PlaygroundFailed("The playground failed", _ENDED)
-        try:
-            worker.stdin.write(msgspec.json.encode(prompt) + b"\n")
-            await worker.stdin.drain()
-            while True:
-                line = await asyncio.wait_for(worker.stdout.readline(), _LOADING_SECONDS + prompt.deadline_seconds)
-                if not line:
-                    raise PlaygroundFailed("The playground's worker ended while it answered", _ENDED)
-                message = _decoder.decode(line)
-                if message.id != prompt.id:
-                    continue
-                if isinstance(message, wire.GenerationFailed):
-                    raise PlaygroundFailed("The model could not answer", f"{message.kind}: {message.message}")
-                yield message
-                if isinstance(message, wire.Generated):
-                    return
-        except (ConnectionError, TimeoutError, msgspec.DecodeError, ValueError) as error:
-            raise PlaygroundFailed("The playground's worker ended while it answered", _ENDED) from error
+    async def _answers(self, prompt: wire.Generate) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
+        """What a worker says to a prompt; one that was dead before it heard the prompt is replaced."""
+        for may_be_dead in (self._worker is not None, False):
+            worker = self._worker = self._worker or await self._start()
+            heard = False
+            try:
+                async for message in _conversation(worker, prompt):
+                    heard = True
+                    yield message
+            except _WorkerEnded:
+                await self.close()
+                if heard or not may_be_dead:
+                    raise
+            else:
+                return
 
-    async def _running_worker(self) -> asyncio.subprocess.Process:
-        if self._worker is not None and self._worker.returncode is None:
-            return self._worker
+    async def _start(self) -> asyncio.subprocess.Process:
         descriptor = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            self._worker = await asyncio.create_subprocess_exec(
+            worker = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer_entry.infer"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -117,19 +120,45 @@ class Playground:
             )
         finally:
             os.close(descriptor)
-        _log.info("playground_started", pid=self._worker.pid)
-        return self._worker
+        _log.info("playground_started", pid=worker.pid)
+        return worker
 
     def _keep(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
 
-    def _end_when_idle(self) -> None:
-        self._keep()
-        if self._worker is not None and self._worker.stdin is not None:
-            # It ends by itself at the end of its input.
-            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._worker.stdin.close)
+    def _retire_when_idle(self) -> None:
+        self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire)
+
+    def _retire(self) -> None:
+        """Let the worker go: it ends by itself at the end of its input."""
+        worker, self._worker = self._worker, None
+        if worker is not None and worker.stdin is not None:
+            worker.stdin.close()
+            leaving = asyncio.get_running_loop().create_task(worker.wait())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
 
-_ENDED = "Probably out of memory, or its deadline passed; the next prompt starts another. See playground.log."
+class _WorkerEnded(Exception):
+    """The worker is gone, or says what cannot be understood."""
+
+
+async def _conversation(
+    worker: asyncio.subprocess.Process, prompt: wire.Generate
+) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
+    """One prompt, and the worker's messages to the last."""
+    if worker.stdin is None or worker.stdout is None:
+        raise _WorkerEnded
+    try:
+        worker.stdin.write(msgspec.json.encode(prompt) + b"\n")
+        await worker.stdin.drain()
+        while line := await asyncio.wait_for(worker.stdout.readline(), _LOADING_SECONDS + prompt.deadline_seconds):
+            message = _decoder.decode(line)
+            yield message
+            if not isinstance(message, wire.Token):
+                return
+    except (ConnectionError, TimeoutError, msgspec.DecodeError, ValueError) as error:
+        raise _WorkerEnded from error
+    raise _WorkerEnded

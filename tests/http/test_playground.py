@@ -1,0 +1,102 @@
+"""The inference worker comes when it is asked, and goes when it is not."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running_server import RunningServer, environment
+from tiny_model import build_tiny_model
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:
+    folder = tmp_path_factory.mktemp("playground")
+    model = build_tiny_model(folder / "model")
+    command = [
+        *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(folder / "data")),
+        *("--model-root", str(folder)),
+    ]
+    server = RunningServer(command, environment(PYTHONWARNINGS="default", MODELFORGE_PLAYGROUND_IDLE_SECONDS="1"))
+    yield server, model
+    if server.process.poll() is None:
+        server.end()
+
+
+def workers(server: RunningServer) -> list[int]:
+    """The server's children that run inference."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if b"trainer_entry.infer" in words and parent == server.process.pid:
+                found.append(int(entry.name))
+    return found
+
+
+def ask(server: RunningServer, model: Path, **fields: object) -> dict[str, object]:
+    body = {"prompt": "What is 7?", "base_model": str(model), "max_new_tokens": 4, "temperature": 0, **fields}
+    answer = server.post("/api/playground/generate", body)
+    assert answer.status_code == 200, answer.text
+    result: dict[str, object] = answer.json()
+    return result
+
+
+def test_the_worker_ends_when_idle_and_another_comes(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    assert workers(server) == []
+    first = ask(server, model)
+    assert len(workers(server)) == 1
+    while workers(server):
+        time.sleep(0.05)
+    assert ask(server, model)["generated_text"] == first["generated_text"]
+
+
+def test_a_killed_worker_costs_no_later_answer(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    before = ask(server, model)
+    (worker,) = workers(server)
+    os.kill(worker, signal.SIGKILL)
+    assert ask(server, model)["generated_text"] == before["generated_text"]
+
+
+def test_a_key_gets_the_first_answer_again(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    body = {"prompt": "Hello", "base_model": str(model), "max_new_tokens": 12, "temperature": 5}
+    key = {"Idempotency-Key": "mine"}
+    first = server.post("/api/playground/generate", body, headers=key)
+    assert server.post("/api/playground/generate", body, headers=key).json() == first.json()
+    other = server.post("/api/playground/generate", {**body, "prompt": "Bye"}, headers=key)
+    assert other.status_code == 409
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_with_its_cause(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    broken = model.parent / "broken"
+    broken.mkdir()
+    for path in model.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    body = {"prompt": "Hello", "base_model": str(broken)}
+    for stream in (False, True):
+        answer = server.post("/api/playground/generate", {**body, "stream": stream})
+        assert answer.status_code == 500
+        assert answer.json()["error"] == "The model could not answer"
+    assert ask(server, model)["tokens_generated"]
+
+
+def test_the_worker_does_not_outlive_a_killed_server(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    ask(server, model)
+    (worker,) = workers(server)
+    server.process.kill()
+    server.process.communicate()
+    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+        time.sleep(0.05)
