@@ -1,0 +1,23 @@
+"""A failure is told by a kind that a person can act on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainer_entry.failures import DatasetChanged, kind_of, message_of
+
+
+def test_memory_that_the_host_does_not_have_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 58)
+    assert kind_of(raised.value) == "OutOfMemory"
+    assert kind_of(MemoryError()) == "OutOfMemory"
+    assert kind_of(torch.OutOfMemoryError("CUDA out of memory")) == "OutOfMemory"
+
+
+def test_any_other_failure_is_told_by_its_type() -> None:
+    assert kind_of(DatasetChanged("other bytes")) == "DatasetChanged"
+    assert message_of(DatasetChanged("other bytes")) == "other bytes"
+    assert message_of(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert len(message_of(ValueError("x" * 100_000))) == 2000

@@ -1,0 +1,56 @@
+"""How a prompt is written for a model: one rendering for training and for the playground."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Message(Struct, frozen=True, gc=False):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The tokens that an answer to `prompt` follows, exactly as in training."""
+    if tokenizer.chat_template is not None:
+        text = render(tokenizer, [Message("user", prompt)], answer_follows=True)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(plain_prompt(prompt))["input_ids"])
+    # Some tokenizers close every text with an end token: no answer would follow it.
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_follows: bool) -> str:
+    """The conversation as the model's chat template writes it, with or without the head of an answer."""
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_follows))
+
+
+def plain_prompt(prompt: str) -> str:
+    """A prompt for a model without a chat template: the answer begins on a line of its own."""
+    return prompt if prompt[-1:].isspace() else prompt + "\n"
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts of the tokens that can end a turn, the longest first."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    special.update(tokenizer.all_special_tokens)
+    return sorted(special, key=len, reverse=True)
+
+
+def end_token_ids(tokenizer: PreTrainedTokenizerBase, configured: int | list[int] | None) -> list[int]:
+    """Where generation stops: the model's own end tokens, and the one that its chat template ends a turn with."""
+    ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
+    if tokenizer.chat_template is not None:
+        answered = render(tokenizer, [Message("user", "?"), Message("assistant", "!")], answer_follows=False).rstrip()
+        ends = [token for token in end_tokens(tokenizer) if answered.endswith(token)]
+        if ends:
+            ids.add(tokenizer.get_vocab()[ends[0]])
+    return sorted(number for number in ids if isinstance(number, int))

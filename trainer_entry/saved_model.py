@@ -1,0 +1,73 @@
+"""A trained model on disk: there whole, or not at all."""
+# mypy: allow-untyped-calls
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from trainer_entry.callback import WireCallback, finite, sync
+from trainer_entry.model_card import write_card
+from trainer_entry.providers.huggingface import LoadedModel
+from trainer_entry.strategies.sft import CompletionTrainer
+from trainer_entry.wire import JobSpec, ModelKind, SavedModel, TrainingParameters
+
+
+def save_model(
+    trainer: CompletionTrainer,
+    loaded: LoadedModel,
+    job: JobSpec,
+    parameters: TrainingParameters,
+    metrics: dict[str, float | None],
+) -> SavedModel:
+    """Write weights, tokenizer, chat template, generation config and card, and only then give them their place."""
+    kind: ModelKind = "adapter" if isinstance(trainer.model, PeftModel) else "full"
+    output = Path(job.output_dir)
+    partial = output.with_name(output.name + ".partial")
+    if trainer.is_world_process_zero():
+        shutil.rmtree(partial, ignore_errors=True)  # what an earlier attempt left
+        partial.mkdir(parents=True)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model.save_pretrained(partial)
+        loaded.tokenizer.save_pretrained(partial)
+        if kind == "adapter":
+            model.generation_config.save_pretrained(partial)
+        card = write_card(job, parameters, metrics, kind, loaded.revision)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        sync(partial)
+        partial.rename(output)
+        _sync_folder(output.parent)
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    return SavedModel(path=str(output), kind=kind, size_bytes=size, metrics=metrics)
+
+
+def save_checkpoint(trainer: CompletionTrainer, callback: WireCallback) -> str | None:
+    """The checkpoint of the last step that was made; it is saved now unless it was, or there was no step."""
+    step = trainer.state.global_step
+    if step > callback.first_step and (callback.checkpoint is None or callback.checkpoint[0] != step):
+        # The loop was left where it saves nothing itself: this is what it calls after a step.
+        trainer._save_checkpoint(trainer.model_wrapped, trial=None)  # noqa: SLF001
+        callback.on_save(trainer.args, trainer.state, trainer.control)
+    return callback.checkpoint[1] if callback.checkpoint else None
+
+
+def final_metrics(
+    trained: dict[str, Any], callback: WireCallback, trainer: CompletionTrainer
+) -> dict[str, float | None]:
+    """Every figure of the end: of the training, and of the last evaluation."""
+    figures, _ = finite({name: value for name, value in trained.items() if name != "epoch"})
+    return {
+        "final_loss": callback.final_loss,
+        **figures,
+        "num_tokens": float(trainer.tokens_seen),
+        "epoch": float(trainer.state.epoch or 0.0),
+        **callback.evaluation,
+    }
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
