@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails
@@ -94,7 +94,16 @@ def is_worth_a_line(message: StatusMessage) -> bool:
 
 def jobs_table(jobs: list[JobDetails]) -> Table:
     """The jobs, one a row."""
-    table = Table("job", "status", "progress", "loss", "model", "dataset", "started", box=None)
+    table = Table(
+        Column("job", no_wrap=True),
+        Column("status", no_wrap=True),
+        "progress",
+        "loss",
+        "model",
+        "dataset",
+        "started",
+        box=None,
+    )
     for job in jobs:
         table.add_row(
             job.job_id,
