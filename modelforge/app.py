@@ -42,7 +42,7 @@ from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher
 from modelforge.supervisor.reactor import Reactor
-from modelforge.supervisor.removal import empty_trash
+from modelforge.supervisor.removal import empty, remove
 from modelforge.version import VERSION
 
 _log = structlog.get_logger()
@@ -155,16 +155,15 @@ def _holder(layout: Layout) -> str:
 
 def _sweep(layout: Layout) -> None:
     """Take away what a crash left half done."""
-    for leftover in layout.temporary.iterdir():
-        leftover.unlink()
-    empty_trash(layout)
+    empty(layout.temporary)
+    empty(layout.trash)
 
 
 def _sweep_datasets(layout: Layout, state: State) -> None:
     """Take away the content of uploads that were never recorded: they were never answered either."""
     known = {layout.dataset(content) for dataset in state.datasets.values() for content in dataset.contents}
-    for leftover in set(layout.datasets.iterdir()) - known:
-        leftover.unlink()
+    for leftover in set(layout.datasets.glob("*.jsonl")) - known:
+        remove(leftover)
 
 
 @contextlib.asynccontextmanager
@@ -221,6 +220,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
     Raises:
         ForgeError: the server could not start, or not go on.
     """
+    os.umask(0o077)  # what lies in the data directory is for its owner only
     app = make_app(settings, launcher)
     runner = JsonRunner(app, access_log=None, shutdown_timeout=_GOODBYE_SECONDS)
     ended = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What a process that loads the training stack may know of the server's environment."""
+"""What a child process may know of the server's environment."""
 
 import os
 
@@ -21,6 +21,8 @@ def child_environment(**added: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        # Or a file in the current directory that is called like a module would be run in its place.
+        "PYTHONSAFEPATH": "1",
         # Threads that spin while they wait make two computations at once many times slower.
         "GOMP_SPINCOUNT": "10000",
         **passed,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Raw, Struct
 
-from modelforge.domain import job, model
 from modelforge.domain.messages import (
     Actor,
     Command,
@@ -101,13 +100,7 @@ class CommandHandler:
                 raise
 
     async def _write(self, batch: list[_Submission]) -> None:
-        draft = _Draft(self._state.draft(), self._digest, time.time_ns() // 1000)
-        results: list[Outcome | ForgeError] = []
-        for submission in batch:
-            try:
-                results.append(draft.take(submission))
-            except ForgeError as error:
-                results.append(error)
+        draft, results = self._draft(batch)
         if draft.records:
             try:
                 await self._log.append(draft.records)
@@ -121,6 +114,27 @@ class CommandHandler:
         for submission, result in zip(batch, results, strict=True):
             _settle(submission, result)
 
+    def _draft(self, batch: list[_Submission]) -> tuple["_Draft", list[Outcome | Exception]]:
+        """The transaction that a batch leads to; a submission that nobody foresaw fails alone, and leaves no trace."""
+        at = time.time_ns() // 1000
+        broken: dict[int, Exception] = {}
+        while True:
+            draft = _Draft(self._state.draft(), self._digest, at)
+            results: list[Outcome | Exception] = []
+            for index, submission in enumerate(batch):
+                if index in broken:
+                    results.append(broken[index])
+                    continue
+                try:
+                    results.append(draft.take(submission))
+                except ForgeError as error:
+                    results.append(error)
+                except Exception as error:  # noqa: BLE001 - it is raised where it was submitted
+                    broken[index] = error
+                    break  # the draft may have half of it: begin anew without it
+            else:
+                return draft, results
+
 
 class _Draft:
     """A transaction in the making."""
@@ -133,7 +147,7 @@ class _Draft:
 
     def take(self, submission: _Submission) -> Outcome:
         message, actor, cause = submission.message, submission.actor, submission.cause
-        if isinstance(message, job.ReportSpawned | job.ReportLines | job.ReportGone | model.ReportFilesRemoved):
+        if isinstance(message, Report):
             events = decide(self.state, message)
             self._record_all(events, cause, actor)
             return Outcome(self.state.position, "", tuple(events))
@@ -174,10 +188,10 @@ class _Draft:
         return record
 
 
-def _settle(submission: _Submission, result: Outcome | ForgeError) -> None:
+def _settle(submission: _Submission, result: Outcome | Exception) -> None:
     if submission.done.done():
         return
-    if isinstance(result, ForgeError):
+    if isinstance(result, Exception):
         submission.done.set_exception(result)
         submission.done.exception()  # a caller that has gone away leaves no warning
     else:

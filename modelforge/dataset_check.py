@@ -14,13 +14,15 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.errors import BadInput, DatasetReport, InvalidDataset, LineError, NotFound
+from modelforge.child_environment import child_environment
+from modelforge.errors import BadInput, DatasetReport, InvalidDataset, LineError
 from modelforge.fields import field_error
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_LINE = 16 << 20
 _LISTED = 100
+_UNREADABLE = 3  # the exit code; an interpreter that fails has others
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -86,15 +88,24 @@ class _Check:
         if not line.strip():
             return
         try:
+            line.decode()  # the decoder passes over what it does not need, text or not
+            self._take(number, line)
+        except msgspec.ValidationError:
+            self.fault(number, None, f"The line is no JSON object. {_EXPECTED}")
+        except RecursionError:
+            self.fault(number, None, "The line is nested too deeply.")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.fault(number, None, _what_is_no_json(line, error))
+
+    def _take(self, number: int, line: bytes) -> None:
+        if self.format is None:
+            self.format = self._detect(number, line)
             if self.format is None:
-                self.format = self._detect(number, line)
-                if self.format is None:
-                    return
+                return
+        try:
             self._check(number, line)
         except msgspec.ValidationError as error:
             self._explain(number, line, error)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.fault(number, None, _what_is_no_json(line, error))
         else:
             self.records += 1
 
@@ -148,11 +159,7 @@ class _Check:
             self.fault(number, "messages", "No assistant's turn at the end: there is nothing to learn.")
 
     def _explain(self, number: int, line: bytes, error: msgspec.ValidationError) -> None:
-        try:
-            fields = _any_record.decode(line).keys()
-        except msgspec.ValidationError:
-            self.fault(number, None, f"The line is no JSON object. {_EXPECTED}")
-            return
+        fields = _any_record.decode(line).keys()
         fields_of = {"input_output": {"input", "output"}, "messages": {"messages"}}
         wanted = fields_of.pop(self.format or "")
         if not wanted & fields and any(other <= fields for other in fields_of.values()):
@@ -221,13 +228,14 @@ async def check_dataset(path: Path, field: str) -> DatasetCheck:
 
     Raises:
         InvalidDataset: its records cannot be trained on; the report has each by line.
-        NotFound: it cannot be read.
+        BadInput: it cannot be read.
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "modelforge.dataset_check", str(path)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=child_environment(),
     )
     try:
         stdout, stderr = await process.communicate()
@@ -235,9 +243,10 @@ async def check_dataset(path: Path, field: str) -> DatasetCheck:
         process.kill()
         await process.wait()
         raise
+    if process.returncode == _UNREADABLE:
+        raise BadInput("The dataset cannot be read", stderr.decode(errors="replace").strip(), field=field)
     if process.returncode != 0:
-        words = stderr.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
-        raise NotFound("The dataset cannot be read", words[-1])
+        raise RuntimeError(f"The dataset check ended with {process.returncode}: {stderr.decode(errors='replace')}")
     found = msgspec.json.decode(stdout, type=DatasetCheck)
     if not found.report.valid or found.format is None:
         raise invalid(found.report, field)
@@ -259,7 +268,7 @@ def main() -> int:
         found = check(path)
     except OSError as error:
         sys.stderr.write(f"{path.name}: {error.strerror}\n")
-        return 1
+        return _UNREADABLE
     sys.stdout.buffer.write(msgspec.json.encode(found))
     return 0
 

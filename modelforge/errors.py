@@ -13,6 +13,7 @@
     ├── LogUnusable          the event log cannot be opened as it is
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
+    ├── FilesKept            a deleted model's files could not be removed
     ├── LaunchFailed         an attempt's processes could not be started
     └── PlaygroundFailed     the inference worker could not answer
 
@@ -105,6 +106,10 @@ class DirectoryInUse(ForgeError):
 
 class SettingsInvalid(ForgeError):
     """A setting cannot be used."""
+
+
+class FilesKept(ForgeError):
+    """A deleted model's files could not be removed."""
 
 
 class LaunchFailed(ForgeError):

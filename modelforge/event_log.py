@@ -101,15 +101,6 @@ class LogReader:
                     message=decode(kind, data),
                 )
 
-    def job_streams(self, *, after: int, until: int) -> tuple[str, ...]:
-        """The streams of jobs that have an event in a range of positions."""
-        rows = self._connection.execute(
-            "SELECT DISTINCT stream FROM records WHERE position > ? AND position <= ? "
-            "AND kind = 'event' AND stream GLOB 'train_*'",
-            (after, until),
-        )
-        return tuple(row[0] for row in rows)
-
     def snapshot(self, release: str) -> StoredSnapshot | None:
         """The newest snapshot that this release wrote and whose record is still the one in the log."""
         row = self._connection.execute(

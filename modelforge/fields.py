@@ -3,13 +3,22 @@
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _NAMED = re.compile(r"`([^`]+)`$")
+
+
+_T = TypeVar("_T", bound=Struct)
+
+
+def narrowed(wide: Struct, kind: type[_T], **added: object) -> _T:
+    """A Struct with the fields of `kind` from one that has them all, or all but those in `added`."""
+    taken = {name: getattr(wide, name) for name in kind.__struct_fields__ if name not in added}
+    return kind(**taken, **added)
 
 
 class FieldError(Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ from msgspec import Struct
 from modelforge.errors import BadInput, NotFound
 from trainer_entry.wire import BUILT_IN_MODEL
 
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 # What trainers leave beside a model; never loaded as weights.
 _HARMLESS = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
@@ -49,7 +49,7 @@ async def check_model(name: str, roots: tuple[Path, ...], field: str = "model_na
         return name
     if Path(name).is_absolute() or name.startswith(("~", ".")):
         return str(await asyncio.to_thread(_check_folder, name, roots, field))
-    if not _HUB_ID.match(name):
+    if not _HUB_ID.fullmatch(name):
         raise BadInput(
             f"{name!r} is no model name",
             f'Send a folder as an absolute path, a hub id as "owner/name", or "{BUILT_IN_MODEL}".',
@@ -65,18 +65,22 @@ async def check_model(name: str, roots: tuple[Path, ...], field: str = "model_na
 
 
 def _check_folder(name: str, roots: tuple[Path, ...], field: str) -> Path:
-    path = Path(name).expanduser().resolve()
+    try:
+        path = Path(name).expanduser().resolve()
+        is_folder = path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput("The model's path cannot be used", f"{name}: {error}", field=field) from error
     if not any(path.is_relative_to(root) for root in roots):
         raise BadInput(
             "The model folder lies outside the model roots",
             f"{name} is in none of {', '.join(map(str, roots))}; start the server with --model-root to allow it.",
             field=field,
         )
-    if not path.is_dir():
+    if not is_folder:
         raise NotFound("No such model", f"{field}: there is no folder {name}.")
     try:
         names = {entry.name for entry in path.iterdir()}
-    except PermissionError as error:
+    except OSError as error:
         raise BadInput("The model folder cannot be read", f"{name}: {error.strerror}", field=field) from error
     pickles = sorted(entry for entry in names if Path(entry).suffix.lower() in _PICKLES and not _is_harmless(entry))
     if pickles:
@@ -113,7 +117,7 @@ def _check_configs(name: str, folder: Path, field: str) -> None:
     for path in sorted(folder.glob("*config.json")):
         try:
             config = msgspec.json.decode(path.read_bytes(), type=_Config)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
         if config.auto_map:
             raise BadInput(
@@ -135,7 +139,7 @@ def _cached_snapshot(name: str) -> Path | None:
     folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     try:
         snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return None
     return snapshot if (snapshot / "config.json").exists() else None
 

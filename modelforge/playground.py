@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -33,12 +34,12 @@ class Playground:
         self._waiting = 0
         self._last_id = 0
         self._idle: asyncio.TimerHandle | None = None
-        self._in_use: list[str] = []
+        self._in_use: Counter[str | None] = Counter()
         self._leaving: set[asyncio.Task[int]] = set()
 
     def uses(self, path: str) -> bool:
         """Whether a prompt for the model at this path is being answered, or waits."""
-        return path in self._in_use
+        return self._in_use[path] > 0
 
     async def generate(self, ask: Callable[[int], wire.Generate]) -> AsyncGenerator[wire.Token | wire.Generated, None]:
         """The answer's pieces as they come, and at last the whole. `ask` makes the prompt with its id.
@@ -51,9 +52,9 @@ class Playground:
             raise Conflict("The playground is busy", f"{self._waiting} prompts wait already; try again later.")
         self._last_id += 1
         prompt = ask(self._last_id)
-        used = prompt.adapter_path or prompt.model_path
+        used = {prompt.model_path, prompt.adapter_path} - {None}
         self._waiting += 1
-        self._in_use.append(used)
+        self._in_use.update(used)
         try:
             async with self._turn:
                 self._keep()
@@ -80,7 +81,7 @@ class Playground:
                         await self.close()
         finally:
             self._waiting -= 1
-            self._in_use.remove(used)
+            self._in_use.subtract(used)
 
     async def close(self) -> None:
         """End the worker, if there is one."""

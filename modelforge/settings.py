@@ -28,6 +28,10 @@ def default_roots() -> tuple[Path, ...]:
     return (Path.home(), Path.cwd())
 
 
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+"""At most a day: no setting is infinite, since JSON has no word for it."""
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set. Paths are absolute and resolved; sizes in bytes, times in seconds.
 
@@ -44,9 +48,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allowed_hosts: tuple[str, ...] = ()
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 20_000_000_000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 1_000_000
-    stop_grace_seconds: Annotated[float, Meta(gt=0)] = 120.0
-    playground_idle_seconds: Annotated[float, Meta(gt=0)] = 300.0
-    playground_deadline_seconds: Annotated[float, Meta(gt=0)] = 120.0
+    stop_grace_seconds: Seconds = 120.0
+    playground_idle_seconds: Seconds = 300.0
+    playground_deadline_seconds: Seconds = 120.0
 
 
 def load_settings(
@@ -62,14 +66,17 @@ def load_settings(
     if path.is_file():
         try:
             layers.append((str(path), tomllib.loads(path.read_text())))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsInvalid("A settings file cannot be read", f"{path}: {error}") from error
     layers.extend((("the environment", _from_environment(environ)), ("the command line", flags)))
     merged: dict[str, object] = {}
     for source, layer in layers:
         _convert(source, layer)
         merged.update(layer)
-    settings = _resolved(_convert("the settings", merged))
+    try:
+        settings = _resolved(_convert("the settings", merged))
+    except (OSError, ValueError, RuntimeError) as error:  # what pathlib says of a path that is none
+        raise SettingsInvalid("A path in the settings cannot be used", str(error)) from error
     if settings.host not in _LOOPBACK and not settings.insecure_bind:
         raise SettingsInvalid(
             "This address would open the server to others",
@@ -90,7 +97,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
             case "dataset_roots" | "model_roots":
                 values[name] = text.split(os.pathsep)
             case "allowed_hosts":
-                values[name] = text.split(",")
+                values[name] = [host.strip() for host in text.split(",")]
             case _:
                 values[name] = text
     return values

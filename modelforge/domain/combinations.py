@@ -20,6 +20,8 @@ def check_combination(
         raise BadInput(
             "max_seq_length cannot be 0", "Leave it out for the model's own maximum.", field="max_seq_length"
         )
+    if parameters.max_steps == 0:
+        raise BadInput("max_steps cannot be 0", "Leave it out to train for num_train_epochs.", field="max_steps")
     if not parameters.eval_split:
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(parameters, name) is not None:

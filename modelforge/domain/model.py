@@ -43,14 +43,28 @@ class ModelFilesRemoved(Struct, frozen=True, kw_only=True, tag_field="type", tag
     model_id: int
 
 
+class ModelFilesKept(Struct, frozen=True, kw_only=True, tag_field="type", tag="ModelFilesKept", gc=False):
+    """The deleted model's files could not be removed, and why; the next start tries again."""
+
+    model_id: int
+    reason: str
+
+
 class ReportFilesRemoved(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportFilesRemoved", gc=False):
     """The reactor's word that a deleted model's files are gone."""
 
     model_id: int
 
 
-Report = ReportFilesRemoved
-Event = ModelRegistered | ModelDeleted | ModelFilesRemoved
+class ReportFilesKept(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportFilesKept", gc=False):
+    """The reactor's word that a deleted model's files could not be removed, and why."""
+
+    model_id: int
+    reason: str
+
+
+Report = ReportFilesRemoved | ReportFilesKept
+Event = ModelRegistered | ModelDeleted | ModelFilesRemoved | ModelFilesKept
 
 
 class Model(Struct, frozen=True, kw_only=True, gc=False):
@@ -60,6 +74,12 @@ class Model(Struct, frozen=True, kw_only=True, gc=False):
     path: str
     deleted: bool = False
     files_removed: bool = False
+    files_kept: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what became of a deleted model's files."""
+        return self.files_removed or self.files_kept is not None
 
 
 def evolve(model: Model | None, event: Event) -> Model:
@@ -72,7 +92,9 @@ def evolve(model: Model | None, event: Event) -> Model:
         case ModelDeleted():
             return msgspec.structs.replace(model, deleted=True)
         case ModelFilesRemoved():
-            return msgspec.structs.replace(model, files_removed=True)
+            return msgspec.structs.replace(model, files_removed=True, files_kept=None)
+        case ModelFilesKept(reason=reason):
+            return msgspec.structs.replace(model, files_kept=reason)
         case _:
             assert_never(event)
 
@@ -100,10 +122,18 @@ def decide(model: Model | None, command: Command, used_by: str | None) -> list[E
 
 
 def decide_report(model: Model | None, report: Report) -> list[Event]:
-    """The files of a deleted model are gone, once."""
+    """What became of a deleted model's files, unless that is known already."""
     if model is None or not model.deleted or model.files_removed:
         return []
-    return [ModelFilesRemoved(model_id=report.model_id)]
+    match report:
+        case ReportFilesRemoved(model_id=model_id):
+            return [ModelFilesRemoved(model_id=model_id)]
+        case ReportFilesKept(reason=reason) if reason == model.files_kept:
+            return []
+        case ReportFilesKept(model_id=model_id, reason=reason):
+            return [ModelFilesKept(model_id=model_id, reason=reason)]
+        case _:
+            assert_never(report)
 
 
 def stream_of(model_id: int) -> str:

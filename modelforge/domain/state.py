@@ -10,7 +10,7 @@ from msgspec import Struct
 from modelforge.domain import dataset, job, model
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.messages import Command, Event, Message, Record, Report
-from modelforge.errors import Conflict
+from modelforge.errors import Conflict, NotFound
 
 
 class KeyUse(Struct, frozen=True, kw_only=True, gc=False):
@@ -75,7 +75,9 @@ def evolve(state: State, record: Record) -> None:
                 )
         case dataset.DatasetUploaded() as event:
             state.datasets[event.filename] = dataset.evolve(state.datasets.get(event.filename), event)
-        case model.ModelRegistered() | model.ModelDeleted() | model.ModelFilesRemoved() as event:
+        case (
+            model.ModelRegistered() | model.ModelDeleted() | model.ModelFilesRemoved() | model.ModelFilesKept() as event
+        ):
             state.models[event.model_id] = model.evolve(state.models.get(event.model_id), event)
         case event:
             _evolve_job(state, event)
@@ -138,6 +140,7 @@ def decide(state: State, message: Command | Report) -> list[Event]:
     waiting = state.jobs[state.waiting[0]] if state.waiting else None
     match message:
         case job.StartTraining():
+            _check_base(state, message.spec.model_path)
             return [*job.decide_start(message, running or waiting)]
         case job.StopTraining():
             return [*job.decide_stop(message, state.jobs.get(message.job_id))]
@@ -154,10 +157,16 @@ def decide(state: State, message: Command | Report) -> list[Event]:
         case model.DeleteModel():
             trained = state.models.get(message.model_id)
             return [*model.decide(trained, message, used_by=_job_on_model(state, trained))]
-        case model.ReportFilesRemoved():
+        case model.ReportFilesRemoved() | model.ReportFilesKept():
             return [*model.decide_report(state.models.get(message.model_id), message)]
         case _:
             assert_never(message)
+
+
+def _check_base(state: State, model_path: str) -> None:
+    """Refuse a trained model that was deleted after it was looked up."""
+    if any(trained.deleted and is_within(model_path, trained.path) for trained in state.models.values()):
+        raise NotFound("No such model", f"model_name: {model_path} was deleted.")
 
 
 def _decide_gone(state: State, report: job.ReportGone) -> list[Event]:
@@ -200,6 +209,7 @@ def stream_of(message: Message) -> str:
             | model.ModelRegistered(model_id=model_id)
             | model.ModelDeleted(model_id=model_id)
             | model.ModelFilesRemoved(model_id=model_id)
+            | model.ModelFilesKept(model_id=model_id)
         ):
             return model.stream_of(model_id)
         case _:

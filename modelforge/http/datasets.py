@@ -4,26 +4,31 @@ import asyncio
 import os
 import re
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
 from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
+from modelforge.command_handler import Outcome
 from modelforge.dataset_check import DatasetCheck, check_dataset
 from modelforge.domain import dataset
 from modelforge.domain.combinations import check_combination
+from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, DatasetReport, TooLarge
-from modelforge.http.keys import HANDLER, LAYOUT, PROJECTOR, SETTINGS
+from modelforge.event_log import LogReader
+from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SETTINGS
 from modelforge.http.messages import answer, idempotency_key
 from modelforge.layout import Layout
 from modelforge.projections.datasets import DatasetSummary
+from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
 _MOST_PARTS = 10
-_FILENAME = re.compile(r"^[^/\\\x00-\x1f\x7f]{1,200}$")
+_FILENAME = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 
 
 class DatasetList(Struct, frozen=True, kw_only=True):
@@ -53,15 +58,17 @@ async def list_datasets(request: web.Request) -> web.Response:
 async def upload_dataset(request: web.Request) -> web.Response:
     """Upload a dataset as multipart form data; the part is called `file`."""
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
-    partial = layout.temporary / uuid.uuid4().hex
+    scratch = layout.temporary / uuid.uuid4().hex
     try:
-        upload = await _receive(request, partial, settings.max_upload_bytes)
+        upload = await _receive(request, scratch, settings.max_upload_bytes)
         _check_use(upload)
-        found = await check_dataset(partial, "file")
+        found = await check_dataset(scratch, "file")
         if found.format is None:
             raise AssertionError("a checked dataset has a format")
-        key = await idempotency_key(request, f"{upload.filename}\n{found.sha256}".encode())
-        await asyncio.to_thread(_keep, partial, layout, found)
+        asked = f"{upload.filename}\n{upload.task}\n{upload.strategy}\n{found.sha256}"
+        key = await idempotency_key(request, asked.encode())
+        check_key(request.app[HANDLER].state, key)
+        await asyncio.to_thread(_keep, scratch, layout, found)
         register = dataset.RegisterDataset(
             filename=upload.filename,
             sha256=found.sha256,
@@ -70,21 +77,29 @@ async def upload_dataset(request: web.Request) -> web.Response:
             size_bytes=found.size_bytes,
             key=key,
         )
-        await request.app[HANDLER].submit(register)
+        outcome = await request.app[HANDLER].submit(register)
     finally:
-        await asyncio.to_thread(partial.unlink, missing_ok=True)
-    summary = request.app[PROJECTOR].read_models.datasets[upload.filename]
+        await asyncio.to_thread(scratch.unlink, missing_ok=True)
     return answer(
         Uploaded(
-            filename=summary.filename,
+            filename=upload.filename,
             num_examples=found.num_examples,
             validation=found.report,
             format=found.format,
             sha256=found.sha256,
-            revision=summary.revision,
-            size_mb=summary.size_mb,
+            revision=await request.app[EVENT_LOG].read(partial(_revision, outcome=outcome)),
+            size_mb=megabytes(found.size_bytes),
         )
     )
+
+
+def _revision(reader: LogReader, outcome: Outcome) -> int:
+    """The revision that a command made, or that it found: the last one up to the record after it."""
+    revision = 0
+    for record in reader.records(until=outcome.position + 1, streams=(outcome.stream,), types=("DatasetUploaded",)):
+        if isinstance(record.message, dataset.DatasetUploaded):
+            revision = record.message.revision
+    return revision
 
 
 class _Upload(Struct):
@@ -95,7 +110,7 @@ class _Upload(Struct):
     strategy: str = ""
 
 
-async def _receive(request: web.Request, partial: Path, limit: int) -> _Upload:
+async def _receive(request: web.Request, scratch: Path, limit: int) -> _Upload:
     upload = _Upload()
     received = False
     try:
@@ -108,7 +123,7 @@ async def _receive(request: web.Request, partial: Path, limit: int) -> _Upload:
             match part.name:
                 case "file" if not received:
                     upload.filename = _filename(part.filename)
-                    await _write(part, partial, limit)
+                    await _write(part, scratch, limit)
                     received = True
                 case "task":
                     upload.task = await _text(part)
@@ -128,7 +143,7 @@ async def _receive(request: web.Request, partial: Path, limit: int) -> _Upload:
 def _filename(name: str | None) -> str:
     """The client's name for the file: a label, never a path."""
     label = re.split(r"[/\\]", name or "")[-1].strip()
-    if not _FILENAME.match(label) or label in {".", ".."}:
+    if not _FILENAME.fullmatch(label) or label in {".", ".."}:
         raise BadInput("The file has no usable name", "Give the part a filename, as in data.jsonl.", field="file")
     return label
 
@@ -140,9 +155,9 @@ async def _text(part: BodyPartReader) -> str:
     return data.decode(errors="replace")
 
 
-async def _write(part: BodyPartReader, partial: Path, limit: int) -> None:
+async def _write(part: BodyPartReader, scratch: Path, limit: int) -> None:
     size = 0
-    with await asyncio.to_thread(partial.open, "wb") as file:
+    with await asyncio.to_thread(scratch.open, "wb") as file:
         pending = bytearray()
         while chunk := await part.read_chunk(1 << 16):
             size += len(chunk)
@@ -176,9 +191,9 @@ def _check_use(upload: _Upload) -> None:
     )
 
 
-def _keep(partial: Path, layout: Layout, found: DatasetCheck) -> None:
+def _keep(scratch: Path, layout: Layout, found: DatasetCheck) -> None:
     """Put a checked file where its content belongs; the same bytes are there only once."""
-    partial.rename(layout.dataset(found.sha256))
+    scratch.rename(layout.dataset(found.sha256))
     folder = os.open(layout.datasets, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)

@@ -5,6 +5,7 @@ from msgspec import Raw, Struct
 
 from modelforge.domain.messages import Actor, Kind
 from modelforge.event_log import LogReader
+from modelforge.fields import narrowed
 from modelforge.http.keys import EVENT_LOG
 from modelforge.http.messages import answer, int_query
 
@@ -46,14 +47,13 @@ async def list_events(request: web.Request) -> web.Response:
 def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, ...], types: tuple[str, ...]) -> Events:
     """At most `limit` records; `last_position` is the last that was looked at, so that nothing is skipped."""
     head, _ = reader.head()
-    names = LoggedRecord.__struct_fields__
     found = [
-        LoggedRecord(**{name: getattr(record, name) for name in names})
+        narrowed(record, LoggedRecord)
         for record in reader.records(after=after, streams=streams, types=types, limit=limit + 1)
     ]
     has_more = len(found) > limit
     return Events(
         events=found[:limit],
-        last_position=found[limit - 1].position if has_more else max(head, after),
+        last_position=found[limit - 1].position if has_more else head,
         has_more=has_more,
     )

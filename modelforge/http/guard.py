@@ -4,14 +4,16 @@ A page from elsewhere that a person's browser shows must not reach this server: 
 point here (Host), not by a request across sites (Origin, Sec-Fetch-Site), not by a form (content type).
 """
 
+import ipaddress
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from modelforge.errors import Forbidden, UnknownHost, WrongContentType
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -20,7 +22,7 @@ class Guard:
 
     def __init__(self, host: str, allowed_hosts: Iterable[str]) -> None:
         self._hosts = _LOOPBACK | {host.lower()} | {name.lower() for name in allowed_hosts}
-        self._any_host = host in {"0.0.0.0", "::"}  # noqa: S104 - who binds to all said --insecure-bind
+        self._any_address = host in {"0.0.0.0", "::"}  # noqa: S104 - who binds to all said --insecure-bind
 
     def check(self, request: web.Request) -> None:
         """Refuse a request that a foreign page could have made.
@@ -28,30 +30,36 @@ class Guard:
         Raises:
             UnknownHost, Forbidden, WrongContentType: which it was.
         """
-        host = request.headers.get("Host", "")
-        if not self._is_ours(host):
-            raise UnknownHost(
-                "Unknown Host",
-                f"This server does not answer to {host!r}; start it with --allowed-host {_name(host) or 'NAME'}.",
-            )
+        host = request.headers.get("Host", "").lower()
+        name = _name(host)
+        if name is None or not self._is_ours(name):
+            remedy = f"start it with --allowed-host {name}." if name else "send a Host header that is one."
+            raise UnknownHost("Unknown Host", f"This server does not answer to {host!r}; {remedy}")
         origin = request.headers.get("Origin")
-        if origin is not None and (urlsplit(origin).netloc.lower() != host.lower()):
+        if origin is not None and origin.lower() not in {f"http://{host}", f"https://{host}"}:
             raise Forbidden("A foreign page asked", f"The Origin {origin!r} is not this server's.")
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise Forbidden("A foreign page asked", "The browser says that another site made this request.")
         if request.method not in _READS:
             _check_content_type(request)
 
-    def _is_ours(self, host: str) -> bool:
-        name = _name(host)
-        return bool(name) and (self._any_host or name in self._hosts)
+    def _is_ours(self, name: str) -> bool:
+        # No page can make a name of its own point at a bare address: that name would stand here.
+        return name in self._hosts or (self._any_address and _is_address(name))
 
 
-def _name(host: str) -> str:
+def _name(host: str) -> str | None:
+    """The name or address in a Host header, without the port; None where it is no such header."""
+    match = _HOST.fullmatch(host)
+    return (match["address"] or match["name"]) if match else None
+
+
+def _is_address(name: str) -> bool:
     try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
+        ipaddress.ip_address(name)
     except ValueError:
-        return ""
+        return False
+    return True
 
 
 def _check_content_type(request: web.Request) -> None:

@@ -1,5 +1,6 @@
 """Every job: its state, its figures, its log, its end."""
 
+import asyncio
 from itertools import dropwhile, islice
 from typing import get_args
 
@@ -154,7 +155,7 @@ async def get_logs(request: web.Request) -> web.Response:
     details = _job(request)
     offset = int_query(request, "offset", 0)
     attempt = int_query(request, "attempt", max(details.attempt, 1), minimum=1, maximum=max(details.attempt, 1))
-    text = read_log(request.app[LAYOUT], details.job_id or "", attempt, offset)
+    text = await asyncio.to_thread(read_log, request.app[LAYOUT], details.job_id or "", attempt, offset)
     headers = {"X-Next-Offset": str(offset + len(text)), "X-Content-Type-Options": "nosniff"}
     return web.Response(body=text, content_type="text/plain", charset="utf-8", headers=headers)
 

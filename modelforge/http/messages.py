@@ -12,6 +12,7 @@ from modelforge.errors import BadInput
 from modelforge.fields import field_error
 
 _LONGEST_KEY = 255
+_LONGEST_NUMBER = 20
 _T = TypeVar("_T", bound=Struct)
 _encoder = msgspec.json.Encoder()
 
@@ -48,8 +49,10 @@ async def idempotency_key(request: web.Request, content: bytes | None = None) ->
     value = request.headers.get("Idempotency-Key")
     if value is None:
         return None
-    if not 0 < len(value) <= _LONGEST_KEY:
-        raise BadInput("The Idempotency-Key cannot be used", f"It takes 1 to {_LONGEST_KEY} characters.")
+    if not 0 < len(value) <= _LONGEST_KEY or not value.isascii() or not value.isprintable():
+        raise BadInput(
+            "The Idempotency-Key cannot be used", f"It takes 1 to {_LONGEST_KEY} printable characters (ASCII)."
+        )
     asked = hashlib.sha256(f"{request.method} {request.path}\n".encode())
     asked.update(await request.read() if content is None else content)
     return IdempotencyKey(value=value, request_sha256=asked.hexdigest())
@@ -64,8 +67,16 @@ def int_query(request: web.Request, name: str, default: int, *, minimum: int = 0
     text = request.query.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not minimum <= int(text) <= maximum:
+    number = whole_number(text)
+    if number is None or not minimum <= number <= maximum:
         raise BadInput(
-            f"The query's {name} cannot be used", f"{name}={text!r}: a whole number from {minimum} on.", field=name
+            f"The query's {name} cannot be used",
+            f"{name}={text[:40]!r}: it takes a whole number from {minimum} to {maximum}.",
+            field=name,
         )
-    return int(text)
+    return number
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text writes in decimal digits, if it does, and is not absurdly long."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER else None

@@ -6,9 +6,10 @@ from aiohttp import web
 from msgspec import Struct
 
 from modelforge.domain import model
-from modelforge.errors import Conflict, NotFound
+from modelforge.errors import Conflict, FilesKept, NotFound
+from modelforge.fields import narrowed
 from modelforge.http.keys import HANDLER, PLAYGROUND, PROJECTOR
-from modelforge.http.messages import answer, idempotency_key
+from modelforge.http.messages import answer, idempotency_key, whole_number
 from modelforge.projections.models import ModelDetails
 
 
@@ -44,21 +45,17 @@ def find_model(request: web.Request, model_id: int | str) -> ModelDetails:
     Raises:
         NotFound: there is none.
     """
-    text = str(model_id)
-    number = int(text) if text.isascii() and text.isdigit() else -1
-    details = request.app[PROJECTOR].read_models.models.get(number)
+    number = whole_number(str(model_id))
+    details = request.app[PROJECTOR].read_models.models.get(-1 if number is None else number)
     if details is None:
-        raise NotFound("No such model", f"There is no model {model_id}; GET /api/models lists them.")
+        raise NotFound("No such model", f"There is no model {str(model_id)[:40]}; GET /api/models lists them.")
     return details
 
 
 async def list_models(request: web.Request) -> web.Response:
     """List the trained models."""
     models = request.app[PROJECTOR].read_models.models.values()
-    names = ModelSummary.__struct_fields__
-    return answer(
-        ModelList(models=[ModelSummary(**{name: getattr(details, name) for name in names}) for details in models])
-    )
+    return answer(ModelList(models=[narrowed(details, ModelSummary) for details in models]))
 
 
 async def get_model(request: web.Request) -> web.Response:
@@ -73,5 +70,8 @@ async def delete_model(request: web.Request) -> web.Response:
         raise Conflict("The model is in use", f"The playground answers with model {details.id}; wait for its end.")
     handler, key = request.app[HANDLER], await idempotency_key(request)
     await handler.submit(model.DeleteModel(model_id=details.id, key=key))
-    await request.app[PROJECTOR].until(lambda: handler.state.models[details.id].files_removed)
+    await request.app[PROJECTOR].until(lambda: handler.state.models[details.id].is_settled)
+    kept = handler.state.models[details.id].files_kept
+    if kept is not None:
+        raise FilesKept("The model is off the list, but its files are still there", f"{kept}. Each start tries again.")
     return answer(Deleted())

@@ -72,13 +72,15 @@ def _operation(route: Route, schema_of: dict[type[Struct], dict[str, Any]]) -> d
         "description": "The same key and request get the first answer again.",
         "schema": {"type": "string", "maxLength": 255},
     }
+    # What every body, and every command, can come to.
+    always = {*_ALWAYS, *((400, 413, 415) if route.method == "POST" else ())}
     summary = (route.handler.__doc__ or "").partition("\n")[0]
     operation: dict[str, Any] = {
         "operationId": getattr(route.handler, "__name__", route.path),
         "summary": summary,
         "parameters": [*path, *query, *([key] if route.method == "POST" else [])],
         "responses": {str(route.status): _success(route, schema_of)}
-        | {str(status): _failure(status) for status in sorted({*route.errors, *_ALWAYS})},
+        | {str(status): _failure(status) for status in sorted({*route.errors, *always})},
     }
     if route.body is not None:
         operation["requestBody"] = {
@@ -92,10 +94,15 @@ def _operation(route: Route, schema_of: dict[type[Struct], dict[str, Any]]) -> d
 
 def _success(route: Route, schema_of: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTPStatus(route.status).phrase}
+    if route.headers:
+        described["headers"] = {name: {"schema": {"type": "string"}} for name in route.headers}
     if route.answer is not None:
         described["content"] = {route.media: {"schema": schema_of[route.answer]}}
-    elif route.media != "application/json":
-        described["content"] = {route.media: {"schema": {"type": "string"}}}
+    elif route.status == HTTPStatus.OK:
+        kind = "object" if route.media == "application/json" else "string"
+        described["content"] = {route.media: {"schema": {"type": kind}}}
+    if route.streams:
+        described["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return described
 
 

@@ -19,6 +19,7 @@ from modelforge.model_check import check_model
 from trainer_entry import wire
 
 _ANSWERS_KEPT = 100
+_STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 
 
 class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,8 +88,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
     key = await idempotency_key(request)
     body = await read_body(request, GenerateBody)
     given = request.app[GIVEN_ANSWERS]
-    if (before := given.find(key)) is not None and not body.stream:
-        return answer(before)
+    if (before := given.find(key)) is not None:
+        return web.Response(body=_sse("done", before), headers=_STREAM) if body.stream else answer(before)
     ask = await _prompt(request, body)
     if body.stream:
         return await _stream(request, ask)
@@ -155,7 +156,7 @@ async def _stream(request: web.Request, ask: Callable[[int], wire.Generate]) -> 
     pieces = request.app[PLAYGROUND].generate(ask)
     # The first piece comes before the status line: a model that cannot be loaded is an error, not a stream.
     first = await anext(pieces)
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    response = web.StreamResponse(headers=_STREAM)
     await response.prepare(request)
     try:
         await response.write(_event(first))

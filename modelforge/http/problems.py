@@ -6,6 +6,8 @@ from http import HTTPStatus
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.errors import (
@@ -16,10 +18,7 @@ from modelforge.errors import (
     Forbidden,
     ForgeError,
     InvalidDataset,
-    LaunchFailed,
-    LogUnusable,
     NotFound,
-    PlaygroundFailed,
     SettingsInvalid,
     StorageFull,
     TooLarge,
@@ -59,10 +58,8 @@ def status_of(error: ForgeError) -> int:
             return 421
         case StorageFull():
             return 507
-        case LogUnusable() | LaunchFailed() | PlaygroundFailed():
-            return 500
         case _:
-            return 500
+            return 500  # ours to mend, not the client's
 
 
 def problem_of(error: Exception) -> Problem:
@@ -80,6 +77,8 @@ def problem_of(error: Exception) -> Problem:
             )
         case web.HTTPException():
             return of_status(error.status, _detail(error))
+        case RequestPayloadError() | HttpProcessingError():
+            return of_status(400, "The body is cut off, or not what its headers say.")
         case _:
             _log.error("request_failed", exc_info=error)
             return of_status(500, "The server failed on this request; its log has the details.")
@@ -102,6 +101,21 @@ def _detail(error: web.HTTPException) -> str:
             return error.reason or HTTPStatus(error.status).phrase
 
 
+def _encode(problem: Problem) -> bytes:
+    try:
+        return msgspec.json.encode(problem)
+    except UnicodeEncodeError:  # bytes that are no text came in with a header, and stand in the message
+        return msgspec.json.encode(
+            msgspec.structs.replace(
+                problem, **{name: _text(getattr(problem, name)) for name in ("error", "detail", "field")}
+            )
+        )
+
+
+def _text(value: str | UnsetType) -> str | UnsetType:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def response(problem: Problem) -> web.Response:
     """The problem as an answer."""
-    return web.Response(body=msgspec.json.encode(problem), status=problem.status_code, content_type="application/json")
+    return web.Response(body=_encode(problem), status=problem.status_code, content_type="application/json")

@@ -3,7 +3,7 @@
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from modelforge.http.problems import of_status, response
+from modelforge.http.problems import of_status, problem_of, response
 
 
 class _JsonRequestHandler(RequestHandler):
@@ -32,8 +32,16 @@ class JsonRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
+        handle = server.request_handler
+
+        async def handle_in_shape(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await handle(request)
+            except web.HTTPException as error:  # from before the handlers: an Expect that cannot be met
+                return response(problem_of(error))
+
         return _JsonServer(
-            server.request_handler,
+            handle_in_shape,
             request_factory=server.request_factory,
             loop=server._loop,  # noqa: SLF001 - aiohttp has no public way to choose the handler's class
             **server._kwargs,  # noqa: SLF001

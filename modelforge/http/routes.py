@@ -33,10 +33,12 @@ class Route(Struct, frozen=True, kw_only=True):
     status: int = 200
     errors: tuple[int, ...] = ()
     media: str = "application/json"
+    headers: tuple[str, ...] = ()
+    streams: bool = False
 
 
 _AFTER = Query("after", "integer", "Only what comes after this position of the log.")
-_LIMIT = Query("limit", "integer", "At most so many.")
+_LIMIT = Query("limit", "integer", "From at most so many records.")
 
 ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/api/info", handler=system.get_info, answer=system.Info),
@@ -107,6 +109,7 @@ ROUTES: tuple[Route, ...] = (
         ),
         errors=(400, 404),
         media="text/plain",
+        headers=("X-Next-Offset",),
     ),
     Route(method="GET", path="/api/models", handler=models.list_models, answer=models.ModelList),
     Route(method="GET", path="/api/models/{model_id}", handler=models.get_model, answer=ModelDetails, errors=(404,)),
@@ -131,6 +134,7 @@ ROUTES: tuple[Route, ...] = (
         handler=playground.generate,
         body=playground.GenerateBody,
         answer=playground.Answer,
+        streams=True,
         errors=(400, 404, 409),
     ),
     Route(

@@ -1,5 +1,6 @@
 """Starting and stopping a training, and how far it is."""
 
+import asyncio
 import importlib.util
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from modelforge.domain.combinations import check_combination
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, NotFound
+from modelforge.fields import narrowed
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SETTINGS, SUBSCRIBERS
 from modelforge.http.messages import answer, idempotency_key, int_query, read_body
 from modelforge.model_check import check_model
@@ -25,7 +27,7 @@ _ENDS = {
     "completed": "Training had already come to its end",
     "failed": "Training failed before it could be stopped",
 }
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 
 
 class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,9 +71,7 @@ async def start_training(request: web.Request) -> web.Response:
 
 
 async def _command(request: web.Request, body: StartTrainingBody, key: IdempotencyKey | None) -> job.StartTraining:
-    parameters = wire.TrainingParameters(
-        **{name: getattr(body, name) for name in wire.TrainingParameters.__struct_fields__}
-    )
+    parameters = narrowed(body, wire.TrainingParameters)
     check_combination(body.task, body.strategy, body.provider, parameters)
     if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
         raise BadInput(
@@ -91,7 +91,7 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
         model_path=model_path,
         dataset=dataset,
         parameters=parameters,
-        output_name=body.output_name or output_name(body.model_name),
+        output_name=body.output_name or output_name(model_path),
         output_dir=str(layout.models),
         checkpoint_dir=str(layout.jobs),
         grace_seconds=settings.stop_grace_seconds,
@@ -101,8 +101,8 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
 
 def output_name(model_name: str) -> str:
     """A name for what comes of a model."""
-    last = model_name.rstrip("/").rpartition("/")[2].lower()
-    return f"my-{re.sub(r'[^a-z0-9]+', '-', last).strip('-')}-finetuned"
+    last = model_name.rpartition("/")[2].lower()
+    return f"my-{re.sub(r'[^a-z0-9]+', '-', last)}-finetuned"
 
 
 async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
@@ -122,7 +122,7 @@ async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
             format=summary.format,
             num_examples=summary.num_examples,
         )
-    path = _allowed_file(name, request.app[SETTINGS].dataset_roots)
+    path = await asyncio.to_thread(_allowed_file, name, request.app[SETTINGS].dataset_roots)
     found = await check_dataset(path, "dataset")
     if found.format is None:
         raise AssertionError("a checked dataset has a format")
@@ -140,7 +140,7 @@ def _allowed_file(name: str, roots: tuple[Path, ...]) -> Path:
         path = Path(name).resolve()
         inside = any(path.is_relative_to(root) for root in roots)
         is_file, exists = path.is_file(), path.exists()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise BadInput("The dataset's path cannot be read", f"{name}: {error}", field="dataset") from error
     if not inside:
         raise BadInput(

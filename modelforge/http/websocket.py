@@ -14,6 +14,7 @@ import structlog
 from aiohttp import WSCloseCode, web
 
 from modelforge.event_log import EventLog
+from modelforge.fields import narrowed
 from modelforge.projections.projector import History, Projector, StatusMessage
 
 _log = structlog.get_logger()
@@ -101,9 +102,9 @@ class Subscribers:
 
     def _snapshot(self) -> StatusMessage:
         read_models = self._projector.read_models
-        status = read_models.status()
-        fields = {name: getattr(status, name) for name in status.__struct_fields__}
-        return StatusMessage(**fields, position=read_models.position, type="Snapshot", at=read_models.at)
+        return narrowed(
+            read_models.status(), StatusMessage, position=read_models.position, type="Snapshot", at=read_models.at
+        )
 
     async def _catch_up(self, subscriber: _Subscriber) -> None:
         """From the log, as fast as the subscriber takes it, until nothing is missing; then it is live."""
@@ -126,6 +127,9 @@ class Subscribers:
             subscriber.transport.abort()
         except ConnectionError:
             pass  # it left; its handler sees that too
+        except Exception:
+            subscriber.transport.abort()  # it comes back, and is not left waiting for what never comes
+            raise
 
     async def close(self) -> None:
         """Say goodbye to everybody; who does not answer is cut off."""

@@ -9,14 +9,15 @@ from msgspec import Struct
 
 from modelforge.domain import job
 from modelforge.domain.job import JobStatus
+from modelforge.fields import narrowed
 from trainer_entry import wire
 
 Status = Literal["idle", "queued", "starting", "training", "stopping", "stopped", "completed", "failed"]
 
 
 def iso(micros: int) -> str:
-    """Unix microseconds as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """Unix microseconds as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(micros // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class JobError(Struct, frozen=True, gc=False):
@@ -74,7 +75,7 @@ def status_of(details: JobDetails | None) -> TrainingStatus:
     """The status part of a job; idle without one."""
     if details is None:
         return TrainingStatus(status="idle")
-    return TrainingStatus(**{name: getattr(details, name) for name in TrainingStatus.__struct_fields__})
+    return narrowed(details, TrainingStatus)
 
 
 def evolve(details: JobDetails | None, event: job.Event, position: int, at: int) -> JobDetails:

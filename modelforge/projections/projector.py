@@ -11,6 +11,7 @@ from modelforge.domain import dataset, job, model, state
 from modelforge.domain.messages import GENESIS, Record
 from modelforge.domain.state import State
 from modelforge.event_log import LogReader, StoredSnapshot
+from modelforge.fields import narrowed
 from modelforge.projections import datasets, jobs, models
 from modelforge.projections.datasets import DatasetSummary
 from modelforge.projections.jobs import JobDetails, TrainingStatus
@@ -108,9 +109,8 @@ def status_message(read_models: ReadModels, record: Record) -> StatusMessage | N
     """What a subscriber hears of a record that was just folded in; None if it is not a job's event."""
     if record.kind != "event" or not isinstance(record.message, job.JobEvent):
         return None
-    status = jobs.status_of(read_models.jobs[record.message.job_id])
-    fields = {name: getattr(status, name) for name in TrainingStatus.__struct_fields__}
-    return StatusMessage(**fields, position=record.position, type=record.type, at=record.at)
+    details = read_models.jobs[record.message.job_id]
+    return narrowed(details, StatusMessage, position=record.position, type=record.type, at=record.at)
 
 
 class Projector:

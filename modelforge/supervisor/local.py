@@ -20,7 +20,7 @@ from trainer_entry import wire
 TRAINER = "trainer_entry.train"
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
-_LAST_WORDS_BYTES = 2000
+_LAST_WORDS_BYTES = 8000
 _LAST_WORDS_LINES = 5
 
 
@@ -136,5 +136,8 @@ def _last_words(path: Path) -> str:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # The launcher's own traceback only says that the trainer failed: what counts stands before it.
+    before, launchers, _ = text.rpartition("Traceback (most recent call last)")
+    said = before if "accelerate/commands" in text[len(before) :] and launchers else text
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return " / ".join(lines[-_LAST_WORDS_LINES:])

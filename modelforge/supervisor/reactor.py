@@ -15,7 +15,7 @@ from modelforge.domain.messages import Actor, Command, Record, Report
 from modelforge.errors import LaunchFailed, StorageFull
 from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Launcher
-from modelforge.supervisor.removal import remove_tree
+from modelforge.supervisor.removal import remove_model
 from modelforge.supervisor.spool import Spool
 from trainer_entry import wire
 
@@ -93,6 +93,7 @@ class Reactor:
             shim = await self._launcher.launch(spec)
         except LaunchFailed as error:
             self._shim(job_id, attempt).set_result(None)
+            del self._shims[job_id, attempt]
             gone = job.ReportGone(job_id=job_id, attempt=attempt, exit=None, last_words=str(error))
             await self._submit(gone, "supervisor", cause)
             return
@@ -102,6 +103,7 @@ class Reactor:
         shim = await self._launcher.adopt(job_id, attempt)
         if shim is None:
             self._shim(job_id, attempt).set_result(None)
+            del self._shims[job_id, attempt]
             await self._submit(job.Relaunch(job_id=job_id, attempt=attempt), "supervisor", None)
         else:
             await self._spawned(job_id, attempt, shim, None)
@@ -162,12 +164,13 @@ class Reactor:
 
     async def _remove_files(self, model_id: int, path: str) -> None:
         try:
-            await asyncio.to_thread(remove_tree, Path(path), self._layout)
+            # By its name: a data directory may have been moved since.
+            await asyncio.to_thread(remove_model, Path(path).name, self._layout)
         except OSError as error:
-            # Tried again at the next start; until then the log says that they are still there.
-            _log.error("model_files_not_removed", model_id=model_id, path=path, error=str(error))
-            return
-        await self._submit(model.ReportFilesRemoved(model_id=model_id), "supervisor", None)
+            kept = model.ReportFilesKept(model_id=model_id, reason=str(error))
+            await self._submit(kept, "supervisor", None)
+        else:
+            await self._submit(model.ReportFilesRemoved(model_id=model_id), "supervisor", None)
 
     async def _submit(self, message: Command | Report, actor: Actor, cause: int | None) -> None:
         """Until there is space for it: what a trainer wrote stays in its spool meanwhile."""

@@ -7,22 +7,28 @@ from pathlib import Path
 from modelforge.layout import Layout
 
 
-def remove_tree(path: Path, layout: Layout) -> None:
+def remove_model(name: str, layout: Layout) -> None:
     """Move a model's folder to the trash and remove it there; a folder that is gone is no error.
 
     Raises:
-        OSError: it cannot be moved or removed, or it does not lie among the models.
+        OSError: it cannot be moved or removed.
     """
-    if not path.is_relative_to(layout.models) or path == layout.models or ".." in path.parts:
-        raise OSError(f"{path} does not lie in {layout.models}: not touched")
+    path = layout.models / name
     if path.is_symlink():
         path.unlink()
     elif path.exists():
-        thrown_away = path.rename(layout.trash / uuid.uuid4().hex)
-        shutil.rmtree(thrown_away)
+        remove(path.rename(layout.trash / uuid.uuid4().hex))
 
 
-def empty_trash(layout: Layout) -> None:
-    """Remove for good what was moved to the trash, links as links."""
-    for thrown_away in layout.trash.iterdir():
-        shutil.rmtree(thrown_away)
+def empty(folder: Path) -> None:
+    """Remove everything in a folder, but not the folder."""
+    for leftover in folder.iterdir():
+        remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file; a link, but never what it points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

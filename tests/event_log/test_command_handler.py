@@ -53,6 +53,23 @@ async def test_later_messages_of_a_transaction_see_what_the_earlier_ones_led_to(
         assert len(running.batches) == 1
 
 
+async def test_a_message_that_cannot_be_written_fails_alone(path: Path) -> None:
+    async with running_log(path) as running:
+        good, broken, also_good = await asyncio.gather(
+            running.submit(register_dataset(filename="a.jsonl")),
+            running.submit(register_dataset(filename="\ud800.jsonl")),
+            running.submit(register_dataset(filename="b.jsonl")),
+            return_exceptions=True,
+        )
+        assert isinstance(broken, UnicodeEncodeError)
+        assert isinstance(good, Outcome)
+        assert isinstance(also_good, Outcome)
+        assert (good.position, also_good.position) == (1, 3)
+        assert set(running.state.datasets) == {"a.jsonl", "b.jsonl"}
+        assert running.snapshot() == snapshot_of(path)
+    assert first_break(rows_of(path)) is None
+
+
 async def test_a_refused_command_leaves_nothing_behind(path: Path) -> None:
     async with running_log(path) as running:
         before = running.snapshot()

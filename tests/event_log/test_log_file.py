@@ -75,9 +75,6 @@ def test_readers_take_a_range_some_streams_and_some_types(path: Path) -> None:
             == PAST[2:3]
         )
         assert reader.head() == (5, PAST[-1].digest)
-        assert reader.job_streams(after=0, until=5) == ("train_000001",)
-        assert reader.job_streams(after=3, until=5) == ()
-        assert reader.job_streams(after=0, until=1) == ()  # a command alone
 
 
 async def test_a_reader_sees_one_moment_however_long_it_reads(path: Path) -> None:

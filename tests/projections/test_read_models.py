@@ -246,10 +246,10 @@ def test_a_name_stands_for_its_newest_revision() -> None:
     assert (dataset.revision, dataset.sha256, dataset.size_mb) == (2, "00" * 32, 0.046)
 
 
-def test_moments_are_written_in_utc_to_the_microsecond() -> None:
-    assert iso(NOON) == "2025-06-15T15:06:40.000000Z"
-    assert iso(NOON + 1) == "2025-06-15T15:06:40.000001Z"
-    assert iso(0) == "1970-01-01T00:00:00.000000Z"
+def test_moments_are_written_in_utc_to_the_second() -> None:
+    assert iso(NOON) == "2025-06-15T15:06:40Z"
+    assert iso(NOON + 999_999) == "2025-06-15T15:06:40Z"
+    assert iso(0) == "1970-01-01T00:00:00Z"
 
 
 def test_a_job_that_was_never_requested_has_no_history() -> None:
