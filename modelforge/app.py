@@ -37,7 +37,7 @@ from modelforge.http.system import OPENAPI
 from modelforge.http.websocket import Subscribers
 from modelforge.layout import Layout
 from modelforge.playground import Playground
-from modelforge.projections.projector import SNAPSHOT_EVERY, Projector, encode_snapshot, rebuild
+from modelforge.projections.projector import RELEASE, SNAPSHOT_EVERY, Projector, encode_snapshot, rebuild
 from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher
@@ -189,7 +189,7 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
     async def save_snapshot() -> None:
         snapshot = encode_snapshot(handler.state, projector.read_models, handler.digest)
         try:
-            await log.save_snapshot(snapshot, VERSION)
+            await log.save_snapshot(snapshot, RELEASE)
         except ForgeError as error:  # a snapshot only ever saves time
             _log.warning("snapshot_not_saved", error=str(error))
 

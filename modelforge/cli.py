@@ -1,4 +1,4 @@
-"""The command line: `modelforge serve`, and a client of a running server: `train`, `watch`, `jobs`, `stop`."""
+"""The command line: `serve`; `verify` and `replay` for its log; and a client: `train`, `watch`, `jobs`, `stop`."""
 
 import argparse
 import asyncio
@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from modelforge.errors import ForgeError
+from modelforge.layout import Layout
 from modelforge.settings import load_settings
 from modelforge.version import VERSION
 
@@ -21,8 +22,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0 on success, 1 for an error that is said on stderr, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "serve":
-            return _serve(options)
+        match options.command:
+            case "serve":
+                return _serve(options)
+            case "verify":
+                return _verify(options)
+            case "replay":
+                return _replay(options)
+            case _:
+                pass
         from modelforge import terminal_commands
 
         return asyncio.run(terminal_commands.run(options))
@@ -56,6 +64,29 @@ def _serve(options: argparse.Namespace) -> int:
         cache_logger_on_first_use=True,
     )
     uvloop.run(serve(settings))
+    return 0
+
+
+def _layout(options: argparse.Namespace) -> Layout:
+    flags = {} if options.data_dir is None else {"data_dir": options.data_dir}
+    return Layout(load_settings(flags).data_dir)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from modelforge import audit
+
+    found = audit.verify(_layout(options))
+    for line in audit.broken_records(found):
+        sys.stdout.write(f"{line}\n")
+    compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
+    sys.stdout.write(f"{found.records} records, {compared}, {len(found.faults)} faults. Last digest: {found.digest}\n")
+    return 1 if found.faults else 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from modelforge import audit
+
+    sys.stdout.buffer.write(msgspec.json.encode(audit.state_at(_layout(options), options.at)) + b"\n")
     return 0
 
 
@@ -94,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="listen on an address that others can reach, though nobody is asked who they are",
     )
+
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data-dir", type=Path, help="the data directory; a server may run on it meanwhile")
+    commands.add_parser("verify", parents=[data], help="check that the log is what was written, record by record")
+    replay = commands.add_parser("replay", parents=[data], help="print status, models and datasets as they once stood")
+    replay.add_argument("--at", required=True, help="a position of the log, or a time as in 2026-01-31T12:00:00Z")
 
     client = argparse.ArgumentParser(add_help=False)
     client.add_argument(

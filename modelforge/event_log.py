@@ -62,6 +62,11 @@ class LogReader:
         row = self._connection.execute("SELECT position, digest FROM records ORDER BY position DESC LIMIT 1").fetchone()
         return (int(row[0]), str(row[1])) if row else (0, GENESIS)
 
+    def position_at(self, at: int) -> int:
+        """The last position that was written by a time (unix microseconds); 0 if none was."""
+        row = self._connection.execute("SELECT max(position) FROM records WHERE at <= ?", (at,)).fetchone()
+        return int(row[0] or 0)
+
     def records(
         self,
         *,

@@ -6,9 +6,10 @@ from typing import Literal
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.http import datasets, events, jobs, models, playground, system, training
+from modelforge.http import datasets, events, jobs, models, playground, state, system, training
 from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
+from modelforge.projections.projector import StateAt
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -41,6 +42,14 @@ _AFTER = Query("after", "integer", "Only what comes after this position of the l
 _LIMIT = Query("limit", "integer", "From at most so many records.")
 
 ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/state",
+        handler=state.get_state,
+        answer=StateAt,
+        query=(Query("at", "integer", "The position; the last one by default."),),
+        errors=(400,),
+    ),
     Route(method="GET", path="/api/info", handler=system.get_info, answer=system.Info),
     Route(method="GET", path="/api/health", handler=system.get_health, answer=system.Health),
     Route(method="GET", path="/api/openapi.json", handler=system.get_openapi, answer=None),

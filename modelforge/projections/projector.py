@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +20,19 @@ from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.status import current_job, training_status
 from modelforge.version import VERSION
+from trainer_entry import wire
+
+
+def _release() -> str:
+    """The version, and a hash of the code that folds: other code may fold otherwise, whatever its version says."""
+    package = Path(__file__).parents[1]
+    sources = [*(package / "domain").glob("*.py"), *(package / "projections").glob("*.py"), Path(wire.__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
+    return f"{VERSION}+{digest.hexdigest()[:16]}"
+
+
+RELEASE = _release()
+"""What a snapshot must have been written by to be read."""
 
 SNAPSHOT_EVERY = 10_000
 """Records between two snapshots: at a microsecond or two each, what a start has to fold on top of one."""
@@ -63,6 +78,15 @@ class ReadModels(Struct, kw_only=True):
         self.current = current_job(current, changed).job_id
 
 
+class StateAt(Struct, frozen=True, kw_only=True):
+    """The read models as they stood after the record at `position`."""
+
+    position: int
+    status: TrainingStatus
+    models: list[ModelDetails]
+    datasets: list[DatasetSummary]
+
+
 class _Snapshot(Struct):
     state: State
     read_models: ReadModels
@@ -82,15 +106,18 @@ def encode_snapshot(decided: State, read_models: ReadModels, digest: str) -> Sto
     return StoredSnapshot(position=decided.position, digest=digest, data=data)
 
 
-def rebuild(reader: LogReader, *, from_snapshot: bool = True) -> Rebuilt:
-    """State and read models as the log has them, by the newest snapshot if there is one that can be read."""
+def rebuild(reader: LogReader, *, from_snapshot: bool = True, until: int | None = None) -> Rebuilt:
+    """State and read models as the log has them, up to a position if one is named.
+
+    The newest snapshot shortens the way if it may be used and can be read.
+    """
     rebuilt = Rebuilt(State(), ReadModels(), GENESIS)
-    stored = reader.snapshot(VERSION) if from_snapshot else None
+    stored = reader.snapshot(RELEASE) if from_snapshot else None
     if stored is not None:
         with contextlib.suppress(msgspec.DecodeError):  # only a short cut: the records say the same
             snapshot = msgspec.json.decode(stored.data, type=_Snapshot)
             rebuilt = Rebuilt(snapshot.state, snapshot.read_models, stored.digest)
-    for record in reader.records(after=rebuilt.state.position):
+    for record in reader.records(after=rebuilt.state.position, until=until):
         state.evolve(rebuilt.state, record)
         rebuilt.read_models.apply(record)
         rebuilt.digest = record.digest

@@ -11,7 +11,7 @@ from scenario import register_dataset
 from modelforge.domain.dataset import DatasetUploaded
 from modelforge.errors import StorageFull
 from modelforge.event_log import StoredSnapshot
-from modelforge.version import VERSION
+from modelforge.projections.projector import RELEASE
 
 
 async def test_a_full_disk_changes_nothing_and_writing_goes_on_once_there_is_room(path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_a_snapshot_for_which_there_is_no_room_leaves_the_log_as_it_was(pa
             ((pages,),) = await cursor.fetchall()
         await (await writer.execute(f"PRAGMA max_page_count = {pages}")).close()
         with pytest.raises(StorageFull):
-            await running.log.save_snapshot(StoredSnapshot(position=2, digest="", data=b"x" * 100_000), VERSION)
+            await running.log.save_snapshot(StoredSnapshot(position=2, digest="", data=b"x" * 100_000), RELEASE)
         await running.submit(register_dataset("00" * 32))
         assert running.snapshot() == snapshot_of(path)
 

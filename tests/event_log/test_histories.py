@@ -31,7 +31,7 @@ from modelforge.command_handler import Outcome
 from modelforge.domain import job, model
 from modelforge.domain.messages import Command, Report
 from modelforge.errors import Conflict, NotFound
-from modelforge.version import VERSION
+from modelforge.projections.projector import RELEASE
 from trainer_entry import wire
 
 LINE_BYTES = 100
@@ -207,7 +207,7 @@ class Histories(RuleBasedStateMachine):
     def the_server_starts_again(self, *, from_snapshot: bool, save: bool) -> None:
         live = self.running.snapshot()
         if save and live.position:
-            self.loop.run(self.running.log.save_snapshot(live, VERSION))
+            self.loop.run(self.running.log.save_snapshot(live, RELEASE))
         self.loop.run(self.stack.aclose())
         opened = running_log(self.path, from_snapshot=from_snapshot)
         self.running = self.loop.run(self.stack.enter_async_context(opened))

@@ -11,14 +11,13 @@ from scenario import SHA256, register_dataset, start
 
 from modelforge.domain import job
 from modelforge.event_log import LogReader, StoredSnapshot
-from modelforge.projections.projector import rebuild
-from modelforge.version import VERSION
+from modelforge.projections.projector import RELEASE, rebuild
 
 
 async def test_a_rebuild_starts_at_the_newest_snapshot(path: Path) -> None:
     async with running_log(path) as running:
         await running.submit(register_dataset())
-        await running.log.save_snapshot(running.snapshot(), VERSION)
+        await running.log.save_snapshot(running.snapshot(), RELEASE)
         await running.submit(register_dataset("00" * 32))
         live = running.snapshot()
     sqlite(path, "UPDATE records SET data = 'not read' WHERE position <= 2")
@@ -27,7 +26,7 @@ async def test_a_rebuild_starts_at_the_newest_snapshot(path: Path) -> None:
         snapshot_of(path, from_snapshot=False)
 
 
-async def with_poisoned_snapshot(path: Path, release: str = VERSION) -> StoredSnapshot:
+async def with_poisoned_snapshot(path: Path, release: str = RELEASE) -> StoredSnapshot:
     """A log, and a snapshot that says something else than the log."""
     async with running_log(path) as running:
         await running.submit(register_dataset())
@@ -68,7 +67,7 @@ async def test_two_snapshots_are_kept(path: Path) -> None:
     async with running_log(path) as running:
         for number in range(4):
             await running.submit(register_dataset(filename=f"{number}.jsonl"))
-            await running.log.save_snapshot(running.snapshot(), VERSION)
+            await running.log.save_snapshot(running.snapshot(), RELEASE)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT position FROM snapshots ORDER BY 1").fetchall() == [(6,), (8,)]
 
@@ -77,7 +76,7 @@ async def test_a_snapshot_and_the_records_give_the_same_at_every_position(path: 
     async with running_log(path) as running:
         for message in (register_dataset(), start(), job.StopTraining(), register_dataset("00" * 32)):
             await running.submit(message)
-            await running.log.save_snapshot(running.snapshot(), VERSION)
+            await running.log.save_snapshot(running.snapshot(), RELEASE)
             with closing(LogReader(path)) as reader:
                 assert rebuild(reader).read_models == running.read_models
             assert snapshot_of(path, from_snapshot=True) == snapshot_of(path) == running.snapshot()

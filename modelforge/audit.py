@@ -1,0 +1,137 @@
+"""Looks at a log from outside, beside a running server or without one: is it whole, and how did things stand."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.domain.messages import GENESIS, decode, digest_of
+from modelforge.errors import BadInput, LogUnusable
+from modelforge.event_log import LogReader
+from modelforge.layout import Layout
+from modelforge.projections.projector import RELEASE, StateAt, encode_snapshot, rebuild
+
+_COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
+_Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
+
+
+class Fault(Struct, frozen=True, gc=False):
+    """Something in the log is not as it was written. `position` is None where it is in no single record."""
+
+    position: int | None
+    what: str
+
+
+class Verification(Struct, frozen=True, kw_only=True):
+    """What was looked at, and what is wrong. `snapshot`: the position of the one that was compared, if any."""
+
+    records: int
+    digest: str
+    snapshot: int | None
+    faults: tuple[Fault, ...]
+
+
+def verify(layout: Layout) -> Verification:
+    """Check every record against the chain, and the last snapshot against the records, to the byte.
+
+    Raises:
+        LogUnusable: there is no log.
+    """
+    faults: list[Fault] = []
+    digest, count = GENESIS, 0
+    versions: dict[str, int] = {}
+    try:
+        for count, row in enumerate(_rows(layout.log), start=1):
+            position, stream, version = row[:3]
+            what = _fault(digest, row)
+            if position != count:
+                what = f"position {count} is missing"
+            elif what is None and version != versions.get(stream, 0) + 1:
+                what = f"version {version} of {stream} follows {versions.get(stream, 0)}"
+            if what is not None:
+                faults.append(Fault(position, what))
+            digest, versions[stream] = row[-1], version
+        snapshot = None if faults else _compare_snapshot(layout.log, faults)
+    except sqlite3.DatabaseError as error:
+        faults.append(Fault(None, f"The file itself is damaged: {error}"))
+        snapshot = None
+    return Verification(records=count, digest=digest, snapshot=snapshot, faults=tuple(faults))
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    """The rows as they lie in the file, text or not."""
+    if not path.exists():
+        raise LogUnusable("There is no event log", f"{path} does not exist.")
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+        yield from connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
+
+
+def _fault(previous: str, row: _Row) -> str | None:
+    """What is wrong with a row that follows the digest `previous`."""
+    position, stream, version, kind, tag, at, cause, actor, data, stored = row
+    try:
+        digest = digest_of(previous, position, stream, version, kind, tag, at, cause, actor, data.encode())  # type: ignore[arg-type]
+        if digest != stored:
+            return "the record, or the one before it, is not what was written: its digest does not fit"
+        decode(kind, data)  # type: ignore[arg-type]
+    except UnicodeEncodeError:
+        return "the record is not what was written: it is no text"
+    except msgspec.DecodeError as error:
+        return f"this release cannot read the record: {error}"
+    return None
+
+
+def _compare_snapshot(path: Path, faults: list[Fault]) -> int | None:
+    with closing(LogReader(path)) as reader:
+        stored = reader.snapshot(RELEASE)
+        if stored is None:
+            return None
+        rebuilt = rebuild(reader, from_snapshot=False, until=stored.position)
+    if encode_snapshot(rebuilt.state, rebuilt.read_models, rebuilt.digest) != stored:
+        faults.append(Fault(stored.position, "the snapshot there is not what the records lead to"))
+    return stored.position
+
+
+def state_at(layout: Layout, moment: str) -> StateAt:
+    """The read models as they stood at a position, or at a time (ISO 8601; without a zone it is UTC).
+
+    Raises:
+        LogUnusable: there is no log.
+        BadInput: `moment` is neither, or a position that is not there.
+    """
+    if not layout.log.exists():
+        raise LogUnusable("There is no event log", f"{layout.log} does not exist.")
+    with closing(LogReader(layout.log)) as reader:
+        head, _ = reader.head()
+        position = int(moment) if moment.isascii() and moment.isdigit() else reader.position_at(_micros(moment))
+        if position > head:
+            raise BadInput("There is no such position", f"at={moment}: the last one is {head}.", field="at")
+        read_models = rebuild(reader, from_snapshot=False, until=position).read_models
+    return StateAt(
+        position=position,
+        status=read_models.status(),
+        models=[*read_models.models.values()],
+        datasets=[*read_models.datasets.values()],
+    )
+
+
+def _micros(moment: str) -> int:
+    try:
+        time = datetime.fromisoformat(moment)
+    except ValueError as error:
+        raise BadInput(
+            "This is neither a position nor a time", f"at={moment!r}: as in 1200, or 2026-01-31T12:00:00Z.", field="at"
+        ) from error
+    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+
+
+def broken_records(verification: Verification) -> Iterator[str]:
+    """The faults, a line each."""
+    for fault in verification.faults:
+        where = "the log" if fault.position is None else f"position {fault.position}"
+        yield f"{where}: {fault.what}"
