@@ -6,7 +6,7 @@ PORT ?= 8000
 # A machine without an NVIDIA device takes the CPU build of torch: the CUDA build is several gigabytes.
 CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
 
-.PHONY: setup run demo test check clean
+.PHONY: setup run demo test torture check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -28,6 +28,10 @@ demo: setup
 ## test: everything, on tiny models
 test: setup
 	$(BIN)/python -m pytest
+
+## torture: kill the server at random under a training, KILLS times
+torture: setup
+	$(BIN)/python tests/torture.py --seed $(or $(SEED),1) --kills $(or $(KILLS),100)
 
 ## check: format, lint, types, import rules
 check: setup

@@ -62,6 +62,10 @@ class Layout(Struct, frozen=True):
         """The folder of one attempt."""
         return self.jobs / job_id / f"attempt-{attempt}"
 
+    def checkpoints(self, job_id: str) -> Path:
+        """The folder of a job's checkpoints, shared by its attempts."""
+        return self.jobs / job_id / "checkpoints"
+
     def make_folders(self) -> None:
         """Make what is missing; what lies here is for its owner only."""
         for folder in (self.root, self.jobs, self.models, self.datasets, self.temporary, self.trash):

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trainer_entry.stdout import Wire, note
 from trainer_entry.stop import StopRequest
-from trainer_entry.wire import CheckpointSaved, Evaluated, StepLogged
+from trainer_entry.wire import CHECKPOINT_MANIFEST, CheckpointManifest, CheckpointSaved, Evaluated, StepLogged
 
 
 class StopNow(Exception):
@@ -148,6 +149,7 @@ class WireCallback(TrainerCallback):
         folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
             sync(folder)
+            write_manifest(folder, state.global_step)
         self.checkpoint = (state.global_step, str(folder))
         self._wire.send(
             lambda seq: CheckpointSaved(attempt=self._attempt, seq=seq, step=state.global_step, path=str(folder))
@@ -175,11 +177,29 @@ def finite(figures: Mapping[str, Any]) -> tuple[dict[str, float | None], tuple[s
     return numbers, tuple(nonfinite)
 
 
+def write_manifest(folder: Path, step: int) -> None:
+    """Say what a checkpoint consists of, now that all of it is on the disk."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    partial = folder / f"{CHECKPOINT_MANIFEST}.partial"
+    with partial.open("wb") as file:
+        file.write(msgspec.json.encode(CheckpointManifest(step=step, sizes=sizes)))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(folder / CHECKPOINT_MANIFEST)
+    sync_entry(folder)
+
+
+def sync_entry(path: Path) -> None:
+    """Bring a file, or a folder's own entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync(folder: Path) -> None:
     """Bring a folder and everything in it to the disk."""
     for path in [*folder.rglob("*"), folder, folder.parent]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_entry(path)

@@ -122,6 +122,17 @@ class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
     resume_from: str | None = None
 
 
+CHECKPOINT_MANIFEST = "manifest.json"
+"""Written last into a checkpoint, once everything else of it is on the disk."""
+
+
+class CheckpointManifest(Struct, frozen=True, kw_only=True, gc=False):
+    """What a whole checkpoint consists of: the size in bytes of each file, by its path in the folder."""
+
+    step: int
+    sizes: dict[str, int]
+
+
 class ShimReport(Struct, frozen=True, kw_only=True, gc=False):
     """`shim.json`: who runs the attempt. Pid, start time in clock ticks and boot id name one process."""
 

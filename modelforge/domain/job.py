@@ -2,6 +2,7 @@ r"""A training job, from request to end: its commands, events, state, evolve and
 
     queued -> starting -> training -> completed | failed | stopped
                   \____________\-> stopping -> stopped | completed | failed
+    stopped | failed -> starting, by a resume
 
 That a trainer reported its end, that its process tree is gone, and why are separate facts. A job ends when
 its tree is gone: only then is the machine free for the next.
@@ -39,6 +40,19 @@ class StopTraining(JobCommand, frozen=True, tag="StopTraining", gc=False):
     """End a job, with a checkpoint of where it stands. No id: the job that runs, as the writer knows it."""
 
     job_id: str = ""
+
+
+class ResumeTraining(JobCommand, frozen=True, tag="ResumeTraining", gc=False):
+    """Go on with a job that ended without a model, from a checkpoint, or from its beginning without one."""
+
+    job_id: str
+    resume_from: str | None = None
+
+
+class CancelTraining(JobCommand, frozen=True, tag="CancelTraining", gc=False):
+    """Take a job out of the queue; one that runs is left alone."""
+
+    job_id: str
 
 
 class LaunchNext(JobCommand, frozen=True, tag="LaunchNext", gc=False):
@@ -82,7 +96,7 @@ class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="Repor
     last_words: str = ""
 
 
-Command = StartTraining | StopTraining | LaunchNext | Relaunch
+Command = StartTraining | StopTraining | ResumeTraining | CancelTraining | LaunchNext | Relaunch
 Report = ReportSpawned | ReportLines | ReportGone
 
 # ---- events ----
@@ -254,6 +268,7 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
     offset: int = 0
     shim: wire.ShimReport | None = None
     stop_requested: bool = False
+    resume_from: str | None = None
     last_word: LastWord | None = None
     parameters: wire.TrainingParameters | None = None
 
@@ -265,8 +280,16 @@ def evolve(job: Job | None, event: Event) -> Job:
     if job is None:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
     match event:
-        case AttemptLaunching(attempt=attempt):
-            return Job(spec=job.spec, status="starting", attempt=attempt, stop_requested=job.stop_requested)
+        case AttemptLaunching(attempt=attempt, resume_from=resume_from):
+            # A stop that came before the launch still holds; one that ended the attempt before does not.
+            stop_requested = job.stop_requested and job.status not in FINAL
+            return Job(
+                spec=job.spec,
+                status="starting",
+                attempt=attempt,
+                stop_requested=stop_requested,
+                resume_from=resume_from,
+            )
         case AttemptSpawned(shim=shim):
             return msgspec.structs.replace(job, shim=shim)
         case TrainingStarted(seq=seq, offset=offset, report=report):
@@ -338,7 +361,7 @@ def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
         Conflict: the job has ended.
     """
     if job is None:
-        raise NotFound("No such job", f"There is no job {command.job_id!r}; GET /api/jobs lists them.")
+        raise _no_such_job(command.job_id)
     if job.status in FINAL:
         raise Conflict("The job has already ended", f"{command.job_id} is {job.status}.")
     if job.status == "queued":
@@ -363,7 +386,44 @@ def decide_relaunch(command: Relaunch, job: Job | None) -> list[Event]:
         return []
     if job.stop_requested:
         return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
-    return [AttemptLaunching(job_id=command.job_id, attempt=job.attempt + 1)]
+    return [AttemptLaunching(job_id=command.job_id, attempt=job.attempt + 1, resume_from=job.resume_from)]
+
+
+def decide_resume(command: ResumeTraining, job: Job | None, active: Job | None) -> list[Event]:
+    """The next attempt of a job that was stopped or failed, if no other is `active`.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it runs, waits or is complete, or another job is active.
+    """
+    if job is None:
+        raise _no_such_job(command.job_id)
+    if job.status not in {"stopped", "failed"}:
+        raise Conflict("There is nothing to resume", f"{command.job_id} is {job.status}.")
+    if active is not None:
+        raise Conflict(
+            "A training job is already active",
+            f"{active.spec.job_id} is {active.status}; stop it, or wait for its end.",
+        )
+    return [AttemptLaunching(job_id=command.job_id, attempt=job.attempt + 1, resume_from=command.resume_from)]
+
+
+def decide_cancel(command: CancelTraining, job: Job | None) -> list[Event]:
+    """The end of a job that waits.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it does not wait.
+    """
+    if job is None:
+        raise _no_such_job(command.job_id)
+    if job.status != "queued":
+        raise Conflict("The job does not wait", f"{command.job_id} is {job.status}; POST …/stop ends one that runs.")
+    return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
+
+
+def _no_such_job(job_id: str) -> NotFound:
+    return NotFound("No such job", f"There is no job {job_id!r}; GET /api/jobs lists them.")
 
 
 def decide_report(job: Job | None, report: Report) -> list[Event]:

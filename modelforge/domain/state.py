@@ -64,6 +64,8 @@ def evolve(state: State, record: Record) -> None:
         case (
             job.StartTraining(key=key)
             | job.StopTraining(key=key)
+            | job.ResumeTraining(key=key)
+            | job.CancelTraining(key=key)
             | job.LaunchNext(key=key)
             | job.Relaunch(key=key)
             | dataset.RegisterDataset(key=key)
@@ -144,6 +146,10 @@ def decide(state: State, message: Command | Report) -> list[Event]:
             return [*job.decide_start(message, running or waiting)]
         case job.StopTraining():
             return [*job.decide_stop(message, state.jobs.get(message.job_id))]
+        case job.ResumeTraining():
+            return [*job.decide_resume(message, state.jobs.get(message.job_id), running or waiting)]
+        case job.CancelTraining():
+            return [*job.decide_cancel(message, state.jobs.get(message.job_id))]
         case job.LaunchNext():
             return [*job.decide_launch_next(waiting, running)]
         case job.Relaunch():

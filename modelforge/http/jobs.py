@@ -1,12 +1,15 @@
 """Every job: its state, its figures, its log, its end."""
 
 import asyncio
+import math
+from collections.abc import Callable
 from itertools import dropwhile, islice
 from typing import get_args
 
 from aiohttp import web
 from msgspec import Struct
 
+from modelforge.checkpoints import Checkpoint, list_checkpoints, newest_valid
 from modelforge.domain import job
 from modelforge.errors import BadInput, NotFound
 from modelforge.event_log import LogReader
@@ -61,6 +64,12 @@ class Metrics(Struct, frozen=True, kw_only=True):
     has_more: bool
 
 
+class Checkpoints(Struct, frozen=True, kw_only=True):
+    """The checkpoints of a job."""
+
+    checkpoints: list[Checkpoint]
+
+
 def _job(request: web.Request) -> JobDetails:
     job_id = request.match_info["job_id"]
     details = request.app[PROJECTOR].read_models.jobs.get(job_id)
@@ -98,6 +107,31 @@ async def stop_job(request: web.Request) -> web.Response:
     return answer(_job(request), status=202)
 
 
+async def cancel_job(request: web.Request) -> web.Response:
+    """Take a job out of the queue."""
+    details = _job(request)
+    key = await idempotency_key(request)
+    await request.app[HANDLER].submit(job.CancelTraining(job_id=details.job_id or "", key=key))
+    return answer(_job(request), status=202)
+
+
+async def resume_job(request: web.Request) -> web.Response:
+    """Go on with a job that was stopped or failed, from its newest valid checkpoint."""
+    details = _job(request)
+    key = await idempotency_key(request)
+    job_id = details.job_id or ""
+    checkpoint = await asyncio.to_thread(newest_valid, request.app[LAYOUT].checkpoints(job_id))
+    resume_from = None if checkpoint is None else checkpoint.path
+    await request.app[HANDLER].submit(job.ResumeTraining(job_id=job_id, resume_from=resume_from, key=key))
+    return answer(_job(request), status=202)
+
+
+async def get_checkpoints(request: web.Request) -> web.Response:
+    """The checkpoints of a job, oldest first; one that was torn is listed as not valid."""
+    folder = request.app[LAYOUT].checkpoints(_job(request).job_id or "")
+    return answer(Checkpoints(checkpoints=await asyncio.to_thread(list_checkpoints, folder)))
+
+
 async def get_metrics(request: web.Request) -> web.Response:
     """The figures of a job's steps and evaluations."""
     details = _job(request)
@@ -113,6 +147,7 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
     evaluations: list[Evaluation] = []
     position, read = after, 0
     types = ("MetricsLogged", "EvaluationLogged")
+    last_kept = _last_kept(reader, stream)
     for record in reader.records(after=after, streams=(stream,), types=types, limit=limit + 1):
         read += 1
         if read > limit:
@@ -134,8 +169,9 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
                         nonfinite=step.nonfinite,
                     )
                     for step in steps
+                    if step.step <= last_kept(attempt)
                 )
-            case job.EvaluationLogged(report=report, attempt=attempt):
+            case job.EvaluationLogged(report=report, attempt=attempt) if report.step <= last_kept(attempt):
                 evaluations.append(
                     Evaluation(
                         position=record.position,
@@ -148,6 +184,16 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
             case _:
                 pass
     return Metrics(metrics=metrics, evaluations=evaluations, last_position=position, has_more=read > limit)
+
+
+def _last_kept(reader: LogReader, stream: str) -> Callable[[int], float]:
+    """The last step of an attempt that no later attempt made again, having gone on from an earlier checkpoint."""
+    began = {
+        record.message.attempt: record.message.report.resumed_step
+        for record in reader.records(streams=(stream,), types=("TrainingStarted",))
+        if isinstance(record.message, job.TrainingStarted)
+    }
+    return lambda attempt: min((step for later, step in began.items() if later > attempt), default=math.inf)
 
 
 async def get_logs(request: web.Request) -> web.Response:

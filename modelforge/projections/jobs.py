@@ -102,7 +102,12 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
         case job.AttemptLaunching(attempt=attempt):
             status: JobStatus = "stopping" if details.status == "stopping" else "starting"
             return msgspec.structs.replace(
-                now, status=status, attempt=attempt, started_at=details.started_at or iso(at)
+                now,
+                status=status,
+                attempt=attempt,
+                started_at=details.started_at or iso(at),
+                finished_at=None,
+                error=None,
             )
         case job.PhaseEntered(phase=phase):
             return msgspec.structs.replace(now, phase=phase)

@@ -168,3 +168,22 @@ def test_a_cut_off_upload_leaves_nothing(server: RunningServer, data_dir: Path) 
             break
         server.get("/api/health")
     assert list((data_dir / "tmp").iterdir()) == []
+
+
+def test_a_job_that_waits_is_taken_out_of_the_queue(server: RunningServer, start: Start) -> None:
+    running = start(server, "waits", max_steps=100_000)
+    waiting = start(server, "completes", queue=True)
+    last = start(server, "completes", queue=True)
+    assert server.post(f"/api/jobs/{running}/cancel").status_code == 409
+    assert server.post(f"/api/jobs/{waiting}/resume").status_code == 409
+    canceled = server.post(f"/api/jobs/{waiting}/cancel")
+    assert (canceled.status_code, canceled.json()["status"]) == (202, "stopped")
+    assert server.post(f"/api/jobs/{waiting}/cancel").status_code == 409
+    server.post("/api/stop_training")
+    assert server.wait_for(last)["status"] == "completed"
+    assert server.get(f"/api/jobs/{waiting}").json()["attempt"] == 0
+    # a canceled job may still be run, from its beginning
+    assert server.post(f"/api/jobs/{waiting}/resume").status_code == 202
+    assert server.wait_for(waiting)["status"] == "completed"
+    assert server.post(f"/api/jobs/{waiting}/resume").status_code == 409
+    assert server.post("/api/jobs/train_999999/resume").status_code == 404

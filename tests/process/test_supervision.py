@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from running_server import RunningServer
+from torture import torture
 
 Start = Callable[..., str]
 Serve = Callable[..., RunningServer]
@@ -193,3 +194,7 @@ def test_a_start_sweeps_what_a_crash_left_of_uploads_and_deletions(serve: Serve,
     serve()
     assert list((data_dir / "tmp").iterdir()) == list((data_dir / "trash").iterdir()) == []
     assert list((data_dir / "datasets").iterdir()) == kept
+
+
+def test_ten_kills_at_random_instants_cost_nothing(tmp_path: Path) -> None:
+    assert torture(tmp_path, seed=7, kills=10) == []

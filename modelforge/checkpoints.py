@@ -1,0 +1,78 @@
+"""The checkpoints of a job: which there are, and which are whole."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.projections.models import megabytes
+from trainer_entry.wire import CHECKPOINT_MANIFEST, CheckpointManifest
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """A checkpoint on disk. `valid`: every file that its manifest names is there and as long as it says."""
+
+    step: int
+    created_at: str
+    size_mb: float
+    metrics: dict[str, float | None]
+    valid: bool
+    path: str
+
+
+class _Log(Struct):
+    """The part of the trainer's own state that is looked at."""
+
+    log_history: list[dict[str, float | int | str | None]] = []
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The checkpoints in a job's folder, oldest first; a torn one is listed as not valid."""
+    found = [
+        _checkpoint(path, int(path.name.removeprefix("checkpoint-")))
+        for path in folder.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+    ]
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def newest_valid(folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from, if there is one."""
+    whole = [checkpoint for checkpoint in list_checkpoints(folder) if checkpoint.valid]
+    return whole[-1] if whole else None
+
+
+def _checkpoint(path: Path, step: int) -> Checkpoint:
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return Checkpoint(
+        step=step,
+        created_at=datetime.fromtimestamp(int(path.stat().st_mtime), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        size_mb=megabytes(sum(file.stat().st_size for file in files)),
+        metrics=_metrics(path, step),
+        valid=_is_whole(path),
+        path=str(path),
+    )
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        manifest = msgspec.json.decode((path / CHECKPOINT_MANIFEST).read_bytes(), type=CheckpointManifest)
+        return all((path / name).stat().st_size == size for name, size in manifest.sizes.items())
+    except (OSError, msgspec.DecodeError):
+        return False
+
+
+def _metrics(path: Path, step: int) -> dict[str, float | None]:
+    """The figures of the step, as the trainer noted them."""
+    try:
+        log = msgspec.json.decode((path / "trainer_state.json").read_bytes(), type=_Log)
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return {
+        name: float(value)
+        for entry in log.log_history
+        if entry.get("step") == step
+        for name, value in entry.items()
+        if name != "step" and isinstance(value, int | float)
+    }
