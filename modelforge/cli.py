@@ -1,4 +1,4 @@
-"""The command line: `serve`; `verify` and `replay` for its log; and a client: `train`, `watch`, `jobs`, `stop`."""
+"""The command line: `serve`; `verify` and `replay` for its log; and a client: `train`, `watch`, `stop` and more."""
 
 import argparse
 import asyncio
@@ -159,6 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("jobs", parents=[client], help="list the jobs")
     stop = commands.add_parser("stop", parents=[client], help="save a checkpoint and end a training")
     stop.add_argument("job_id", nargs="?", help="the job; the current one by default")
+    stop.add_argument("--all", action="store_true", help="every job: those that wait too")
+    resume = commands.add_parser("resume", parents=[client], help="go on with a job that was stopped or failed")
+    resume.add_argument("job_id")
+    resume.add_argument("--watch", action="store_true", help="show the training until its end")
     return parser
 
 

@@ -27,6 +27,10 @@ async def run(options: argparse.Namespace) -> int:
             case "jobs":
                 console.print(jobs_table((await client.get("/api/jobs", JobList)).jobs))
                 return 0
+            case "resume":
+                return await _resume(client, options, console)
+            case _ if options.all:
+                return await _stop_all(client, console)
             case _:
                 return await _stop(client, options.job_id, console)
 
@@ -78,6 +82,23 @@ async def _watch(client: Client, job_id: str, after: int, console: Console) -> i
         console.print(f"{last.error.kind}: {last.error.message}", markup=False, highlight=False)
     console.print(f"The training is {last.status}. Its log: {client.url}/api/jobs/{job_id}/logs", highlight=False)
     return 1
+
+
+async def _resume(client: Client, options: argparse.Namespace, console: Console) -> int:
+    job = await client.post(f"/api/jobs/{options.job_id}/resume", {}, JobDetails)
+    console.print(f"{job.job_id} goes on: attempt {job.attempt}", highlight=False)
+    return await _watch(client, options.job_id, job.position, console) if options.watch else 0
+
+
+async def _stop_all(client: Client, console: Console) -> int:
+    """First those that wait, so that none of them takes the place of the one that is stopped."""
+    for job in (await client.get("/api/jobs?status=queued&limit=1000", JobList)).jobs:
+        await client.post(f"/api/jobs/{job.job_id}/cancel", {}, JobDetails)
+        console.print(f"{job.job_id} waits no longer", highlight=False)
+    status = await client.get("/api/training_status", TrainingStatus)
+    if status.status in {"starting", "training", "stopping"}:
+        await _stop(client, None, console)
+    return 0
 
 
 async def _stop(client: Client, job_id: str | None, console: Console) -> int:

@@ -71,3 +71,16 @@ def test_a_server_that_is_not_there_is_said() -> None:
     ended = modelforge("jobs", url="http://127.0.0.1:9")
     assert ended.returncode == 1
     assert "modelforge serve" in ended.stderr
+
+
+def test_all_jobs_are_stopped_and_one_goes_on(server: RunningServer, start: Start) -> None:
+    running = start(server, "waits", max_steps=200)
+    waiting = start(server, "completes", queue=True)
+    ended = modelforge("stop", "--all", url=server.url)
+    assert (ended.returncode, running in ended.stdout, waiting in ended.stdout) == (0, True, True)
+    assert {job["status"] for job in server.get("/api/jobs").json()["jobs"]} == {"stopped"}
+    assert modelforge("stop", "--all", url=server.url).returncode == 0
+    resumed = modelforge("resume", running, "--watch", url=server.url)
+    assert resumed.returncode == 0, resumed.stdout
+    assert "completed 200/200" in resumed.stdout
+    assert modelforge("resume", running, url=server.url).returncode == 1
