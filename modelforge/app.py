@@ -194,7 +194,7 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
             _log.warning("snapshot_not_saved", error=str(error))
 
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append)
-    reactor = Reactor(handler, launcher, app[LAYOUT])
+    reactor = Reactor(handler, launcher, app[LAYOUT], app[SETTINGS].stalled_seconds)
     app[HANDLER], app[PROJECTOR], app[FAILED] = handler, projector, reactor.failed
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(lambda task: _tell_failure(task, reactor.failed))

@@ -57,6 +57,8 @@ def _move(progress: Progress, bar: TaskID, message: StatusMessage) -> None:
 
 def describe(message: StatusMessage) -> str:
     """What a job does, in a few words."""
+    if message.stalled:
+        return "training, but silent"
     if message.status in {"starting", "training"} and message.phase is not None:
         return _PHASES[message.phase]
     return message.status

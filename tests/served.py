@@ -23,5 +23,6 @@ def scripted(data_dir: Path) -> LocalLauncher:
 if __name__ == "__main__":
     data_dir = Path(sys.argv[1])
     roots = [str(data_dir.parent)]
-    flags = {"data_dir": data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots, "stop_grace_seconds": 5}
+    flags = {"data_dir": data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
+    flags |= {"stop_grace_seconds": 5, "stalled_seconds": 2}
     uvloop.run(serve(load_settings(flags, environ={}, folder=data_dir.parent), scripted(data_dir)))

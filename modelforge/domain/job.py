@@ -87,6 +87,13 @@ class ReportLines(Struct, frozen=True, kw_only=True, tag_field="type", tag="Repo
     quarantined: tuple["QuarantinedLine", ...] = ()
 
 
+class ReportSilence(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSilence", gc=False):
+    """The trainer is there and trains, but has said nothing for a while."""
+
+    job_id: str
+    attempt: int
+
+
 class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportGone", gc=False):
     """No process of the attempt is left. `exit` is null where even the shim was killed."""
 
@@ -97,7 +104,7 @@ class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="Repor
 
 
 Command = StartTraining | StopTraining | ResumeTraining | CancelTraining | LaunchNext | Relaunch
-Report = ReportSpawned | ReportLines | ReportGone
+Report = ReportSpawned | ReportLines | ReportSilence | ReportGone
 
 # ---- events ----
 
@@ -207,6 +214,12 @@ class StopRequested(JobEvent, frozen=True, tag="StopRequested", gc=False):
     attempt: int
 
 
+class AttemptStalled(JobEvent, frozen=True, tag="AttemptStalled", gc=False):
+    """The trainer has said nothing for a while; it is left alone, and its next word ends this."""
+
+    attempt: int
+
+
 class AttemptExited(JobEvent, frozen=True, tag="AttemptExited", gc=False):
     """No process of the attempt is left: the machine is free."""
 
@@ -247,6 +260,7 @@ Event = (
     | TrainerEnded
     | LineQuarantined
     | StopRequested
+    | AttemptStalled
     | AttemptExited
     | TrainingCompleted
     | TrainingStopped
@@ -308,6 +322,8 @@ def evolve(job: Job | None, event: Event) -> Job:
             return msgspec.structs.replace(job, offset=offset)
         case StopRequested():
             return msgspec.structs.replace(job, status="stopping", stop_requested=True)
+        case AttemptStalled():
+            return job
         case AttemptExited():
             return msgspec.structs.replace(job, shim=None)
         case TrainingCompleted():
@@ -437,6 +453,10 @@ def decide_report(job: Job | None, report: Report) -> list[Event]:
             return [AttemptSpawned(job_id=report.job_id, attempt=report.attempt, shim=shim)]
         case ReportLines():
             return _events_of_lines(job, report)
+        case ReportSilence():
+            if job.status != "training" or job.last_word is not None:
+                return []
+            return [AttemptStalled(job_id=report.job_id, attempt=report.attempt)]
         case ReportGone():
             return _events_of_end(job, report)
         case _:

@@ -154,7 +154,7 @@ def decide(state: State, message: Command | Report) -> list[Event]:
             return [*job.decide_launch_next(waiting, running)]
         case job.Relaunch():
             return [*job.decide_relaunch(message, state.jobs.get(message.job_id))]
-        case job.ReportSpawned() | job.ReportLines():
+        case job.ReportSpawned() | job.ReportLines() | job.ReportSilence():
             return [*job.decide_report(state.jobs.get(message.job_id), message)]
         case job.ReportGone():
             return _decide_gone(state, message)

@@ -43,6 +43,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     phase: wire.Phase | None = None
     eval_loss: float | None = None
+    stalled: bool = False
 
 
 class DatasetReference(Struct, frozen=True, gc=False):
@@ -97,7 +98,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
         )
     if details is None:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
-    now = msgspec.structs.replace(details, position=position)
+    now = msgspec.structs.replace(details, position=position, stalled=isinstance(event, job.AttemptStalled))
     match event:
         case job.AttemptLaunching(attempt=attempt):
             status: JobStatus = "stopping" if details.status == "stopping" else "starting"
@@ -137,7 +138,13 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             return _ended(now, "stopped", at, checkpoint=checkpoint or details.checkpoint)
         case job.TrainingFailed(kind=kind, message=message):
             return _ended(now, "failed", at, error=JobError(kind, message))
-        case job.AttemptSpawned() | job.TrainerEnded() | job.LineQuarantined() | job.AttemptExited():
+        case (
+            job.AttemptSpawned()
+            | job.AttemptStalled()
+            | job.TrainerEnded()
+            | job.LineQuarantined()
+            | job.AttemptExited()
+        ):
             return now
         case _:
             assert_never(event)

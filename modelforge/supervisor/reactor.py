@@ -1,6 +1,7 @@
 """Carries out what `domain.policy` says follows from the log, and reports back what happened."""
 
 import asyncio
+import math
 import os
 import secrets
 from collections.abc import Coroutine, Sequence
@@ -29,10 +30,11 @@ _LAST_WORD_SECONDS = 60.0
 class Reactor:
     """One task an effect. What it waits for, it waits for in the log or in a process: a restart loses nothing."""
 
-    def __init__(self, handler: CommandHandler, launcher: Launcher, layout: Layout) -> None:
+    def __init__(self, handler: CommandHandler, launcher: Launcher, layout: Layout, stalled_seconds: float) -> None:
         self._handler = handler
         self._launcher = launcher
         self._layout = layout
+        self._stalled_seconds = stalled_seconds
         self._tasks: set[asyncio.Task[None]] = set()
         self._shims: dict[tuple[str, int], asyncio.Future[wire.ShimReport | None]] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -124,6 +126,7 @@ class Reactor:
         loop = asyncio.get_running_loop()
         gone = loop.create_task(self._launcher.wait(shim))
         leave_by: float | None = None
+        heard = loop.time()
         try:
             while True:
                 ended = gone.done()  # before the read: what was written before the end is read after it
@@ -137,14 +140,18 @@ class Reactor:
                         quarantined=batch.quarantined,
                     )
                     await self._submit(lines, "trainer", None)
+                    heard = loop.time()
                 elif ended:
                     break
                 else:
                     await asyncio.wait({gone}, timeout=_READ_SECONDS)
+                    if loop.time() - heard > self._stalled_seconds:
+                        await self._submit(job.ReportSilence(job_id=job_id, attempt=attempt), "supervisor", None)
+                        heard = math.inf  # said once; the next word begins anew
                 if leave_by is None and state.jobs[job_id].last_word is not None:
                     leave_by = loop.time() + _LAST_WORD_SECONDS
                 elif leave_by is not None and loop.time() > leave_by:
-                    leave_by = float("inf")
+                    leave_by = math.inf
                     await self._launcher.stop(shim)
             gone.result()
         finally:

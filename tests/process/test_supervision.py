@@ -198,3 +198,23 @@ def test_a_start_sweeps_what_a_crash_left_of_uploads_and_deletions(serve: Serve,
 
 def test_ten_kills_at_random_instants_cost_nothing(tmp_path: Path) -> None:
     assert torture(tmp_path, seed=7, kills=10) == []
+
+
+def test_a_silent_trainer_is_shown_as_stalled_and_left_alone(
+    server: RunningServer, start: Start, data_dir: Path
+) -> None:
+    job_id = start(server, "waits", max_steps=200)
+    until_step(server, job_id, 5)
+    processes = processes_of(shim_of(data_dir, job_id)["token"])
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    while not server.get("/api/training_status").json()["stalled"]:
+        time.sleep(0.05)
+    assert server.get("/api/training_status").json()["status"] == "training"
+    for pid in processes:
+        os.kill(pid, signal.SIGCONT)
+    assert server.wait_for(job_id)["status"] == "completed"
+    assert not server.get("/api/training_status").json()["stalled"]
+    assert steps_of(server, job_id) == list(range(1, 201))
+    stalls = server.get(f"/api/events?stream={job_id}&type=AttemptStalled").json()["events"]
+    assert len(stalls) == 1
