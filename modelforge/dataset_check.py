@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from modelforge.child_environment import child_environment
 from modelforge.errors import BadInput, DatasetReport, InvalidDataset, LineError
-from modelforge.fields import field_error
+from modelforge.fields import field_error, narrowed
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
@@ -50,6 +50,16 @@ class DatasetCheck(Struct, frozen=True, kw_only=True, gc=False):
     """What a file holds. `format` is None where no record shows one."""
 
     format: wire.DatasetFormat | None
+    num_examples: int
+    size_bytes: int
+    sha256: str
+    report: DatasetReport
+
+
+class ValidDataset(Struct, frozen=True, kw_only=True, gc=False):
+    """What a file holds in which no fault was found."""
+
+    format: wire.DatasetFormat
     num_examples: int
     size_bytes: int
     sha256: str
@@ -223,7 +233,7 @@ def _lines(path: Path, sha256: "hashlib._Hash") -> Iterator[bytes | None]:
         yield None if too_long else bytes(rest)
 
 
-async def check_dataset(path: Path, field: str) -> DatasetCheck:
+async def check_dataset(path: Path, field: str) -> ValidDataset:
     """Check a file in a process of its own. `field`: where a client named it.
 
     Raises:
@@ -250,7 +260,7 @@ async def check_dataset(path: Path, field: str) -> DatasetCheck:
     found = msgspec.json.decode(stdout, type=DatasetCheck)
     if not found.report.valid or found.format is None:
         raise invalid(found.report, field)
-    return found
+    return narrowed(found, ValidDataset)
 
 
 def invalid(report: DatasetReport, field: str) -> BadInput:

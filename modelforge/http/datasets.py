@@ -12,7 +12,7 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
 from modelforge.command_handler import Outcome
-from modelforge.dataset_check import DatasetCheck, check_dataset
+from modelforge.dataset_check import ValidDataset, check_dataset
 from modelforge.domain import dataset
 from modelforge.domain.combinations import check_combination
 from modelforge.domain.state import check_key
@@ -63,8 +63,6 @@ async def upload_dataset(request: web.Request) -> web.Response:
         upload = await _receive(request, scratch, settings.max_upload_bytes)
         _check_use(upload)
         found = await check_dataset(scratch, "file")
-        if found.format is None:
-            raise AssertionError("a checked dataset has a format")
         asked = f"{upload.filename}\n{upload.task}\n{upload.strategy}\n{found.sha256}"
         key = await idempotency_key(request, asked.encode())
         check_key(request.app[HANDLER].state, key)
@@ -191,7 +189,7 @@ def _check_use(upload: _Upload) -> None:
     )
 
 
-def _keep(scratch: Path, layout: Layout, found: DatasetCheck) -> None:
+def _keep(scratch: Path, layout: Layout, found: ValidDataset) -> None:
     """Put a checked file where its content belongs; the same bytes are there only once."""
     scratch.rename(layout.dataset(found.sha256))
     folder = os.open(layout.datasets, os.O_RDONLY)
