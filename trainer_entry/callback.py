@@ -179,7 +179,8 @@ def finite(figures: Mapping[str, Any]) -> tuple[dict[str, float | None], tuple[s
 
 def write_manifest(folder: Path, step: int) -> None:
     """Say what a checkpoint consists of, now that all of it is on the disk."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = {CHECKPOINT_MANIFEST, f"{CHECKPOINT_MANIFEST}.partial"}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
     partial = folder / f"{CHECKPOINT_MANIFEST}.partial"
     with partial.open("wb") as file:

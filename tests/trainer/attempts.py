@@ -54,6 +54,7 @@ class Attempt:
         *,
         strategy: wire.Strategy = "sft",
         resume_from: str | None = None,
+        checkpoint_dir: Path | None = None,
         launcher: tuple[str, ...] = DIRECT,
         environment: Mapping[str, str] | None = None,
         **parameters: Any,
@@ -70,7 +71,7 @@ class Attempt:
             parameters=msgspec.convert(parameters, wire.TrainingParameters),
             output_name="my-tiny-finetuned",
             output_dir=str(folder / "output"),
-            checkpoint_dir=str(folder / "checkpoints"),
+            checkpoint_dir=str(checkpoint_dir or folder / "checkpoints"),
         )
         spec = wire.AttemptSpec(job=job, attempt=3, token="ours", cpu_threads=1, resume_from=resume_from)  # noqa: S106
         (folder / "spec.json").write_bytes(msgspec.json.encode(spec))

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 from attempts import BY_ACCELERATE, Attempt, questions, write_dataset
 
@@ -136,6 +137,7 @@ def test_a_resumed_attempt_goes_on_as_if_it_had_never_been_interrupted(
         tiny_model,
         dataset,
         resume_from=checkpoint.path,
+        checkpoint_dir=Path(checkpoint.path).parent,
         num_train_epochs=2,
         eval_split=0.125,
         lora_dropout=0.2,
@@ -148,6 +150,15 @@ def test_a_resumed_attempt_goes_on_as_if_it_had_never_been_interrupted(
     uninterrupted = finished.of_type(wire.StepLogged)[10:]
     assert [step.step for step in steps] == list(range(11, 29))
     assert [step.loss for step in steps] == pytest.approx([step.loss for step in uninterrupted], rel=1e-5)
+    # and a step that both attempts saved is as whole as any other
+    saved_again = Path(resumed.of_type(wire.CheckpointSaved)[-1].path)
+    assert saved_again == Path(finished.of_type(wire.CheckpointSaved)[-1].path)
+    manifest = msgspec.json.decode((saved_again / wire.CHECKPOINT_MANIFEST).read_bytes(), type=wire.CheckpointManifest)
+    assert manifest.sizes == {
+        str(file.relative_to(saved_again)): file.stat().st_size
+        for file in saved_again.rglob("*")
+        if file.is_file() and file.name != wire.CHECKPOINT_MANIFEST
+    }
 
 
 def test_a_stop_saves_a_checkpoint_that_training_goes_on_from(

@@ -1,6 +1,8 @@
 """Supervised fine-tuning: of an adapter, or of all weights."""
+# mypy: allow-untyped-calls
 
 from collections.abc import Sized
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trainer_entry.parameters import lora_config, trainer_arguments
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.tasks.text_generation import TokenizedRecords
-from trainer_entry.wire import TrainingParameters
+from trainer_entry.wire import CHECKPOINT_MANIFEST, TrainingParameters
 
 
 class CompletionTrainer(SFTTrainer):
@@ -35,6 +37,13 @@ class CompletionTrainer(SFTTrainer):
             mask = inputs.get("attention_mask")
             self.tokens_seen = self.tokens_seen + (inputs["input_ids"].numel() if mask is None else mask.sum())
         return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        # An earlier attempt may have saved this step: from now until the end that checkpoint is not whole.
+        if self.args.should_save:
+            folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+            (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint is no model: the card is written with the model, once."""
