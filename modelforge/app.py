@@ -197,7 +197,7 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
     reactor = Reactor(handler, launcher, app[LAYOUT], app[SETTINGS].stalled_seconds)
     app[HANDLER], app[PROJECTOR], app[FAILED] = handler, projector, reactor.failed
     writer = asyncio.get_running_loop().create_task(handler.run())
-    writer.add_done_callback(lambda task: _tell_failure(task, reactor.failed))
+    writer.add_done_callback(reactor.tell_failure)
     reactor.start()
     try:
         yield
@@ -207,11 +207,6 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
             await save_snapshot()
         writer.cancel()
         await asyncio.gather(writer, *snapshots, return_exceptions=True)
-
-
-def _tell_failure(task: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None and not failed.done():
-        failed.set_exception(error)
 
 
 async def serve(settings: Settings, launcher: Launcher | None = None) -> None:

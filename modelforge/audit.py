@@ -4,19 +4,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from modelforge.domain.messages import GENESIS, decode, digest_of
 from modelforge.errors import BadInput, LogUnusable
-from modelforge.event_log import LogReader
+from modelforge.event_log import LogReader, Row
 from modelforge.layout import Layout
 from modelforge.projections.projector import RELEASE, StateAt, encode_snapshot, rebuild
-
-_COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
-_Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
 
 
 class Fault(Struct, frozen=True, gc=False):
@@ -45,33 +41,31 @@ def verify(layout: Layout) -> Verification:
     digest, count = GENESIS, 0
     versions: dict[str, int] = {}
     try:
-        for count, row in enumerate(_rows(layout.log), start=1):
-            position, stream, version = row[:3]
-            what = _fault(digest, row)
-            if position != count:
-                what = f"position {count} is missing"
-            elif what is None and version != versions.get(stream, 0) + 1:
-                what = f"version {version} of {stream} follows {versions.get(stream, 0)}"
-            if what is not None:
-                faults.append(Fault(position, what))
-            digest, versions[stream] = row[-1], version
-        snapshot = None if faults else _compare_snapshot(layout.log, faults)
+        with _opened(layout) as reader:
+            for count, row in enumerate(reader.rows(), start=1):
+                position, stream, version = row[:3]
+                what = _fault(digest, row)
+                if position != count:
+                    what = f"position {count} is missing"
+                elif what is None and version != versions.get(stream, 0) + 1:
+                    what = f"version {version} of {stream} follows {versions.get(stream, 0)}"
+                if what is not None:
+                    faults.append(Fault(position, what))
+                digest, versions[stream] = row[-1], version
+        snapshot = None if faults else _compare_snapshot(layout, faults)
     except sqlite3.DatabaseError as error:
         faults.append(Fault(None, f"The file itself is damaged: {error}"))
         snapshot = None
     return Verification(records=count, digest=digest, snapshot=snapshot, faults=tuple(faults))
 
 
-def _rows(path: Path) -> Iterator[_Row]:
-    """The rows as they lie in the file, text or not."""
-    if not path.exists():
-        raise LogUnusable("There is no event log", f"{path} does not exist.")
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        yield from connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
+def _opened(layout: Layout) -> closing[LogReader]:
+    if not layout.log.exists():
+        raise LogUnusable("There is no event log", f"{layout.log} does not exist.")
+    return closing(LogReader(layout.log))
 
 
-def _fault(previous: str, row: _Row) -> str | None:
+def _fault(previous: str, row: Row) -> str | None:
     """What is wrong with a row that follows the digest `previous`."""
     position, stream, version, kind, tag, at, cause, actor, data, stored = row
     try:
@@ -86,8 +80,8 @@ def _fault(previous: str, row: _Row) -> str | None:
     return None
 
 
-def _compare_snapshot(path: Path, faults: list[Fault]) -> int | None:
-    with closing(LogReader(path)) as reader:
+def _compare_snapshot(layout: Layout, faults: list[Fault]) -> int | None:
+    with _opened(layout) as reader:
         stored = reader.snapshot(RELEASE)
         if stored is None:
             return None
@@ -104,9 +98,7 @@ def state_at(layout: Layout, moment: str) -> StateAt:
         LogUnusable: there is no log.
         BadInput: `moment` is neither, or a position that is not there.
     """
-    if not layout.log.exists():
-        raise LogUnusable("There is no event log", f"{layout.log} does not exist.")
-    with closing(LogReader(layout.log)) as reader:
+    with _opened(layout) as reader:
         head, _ = reader.head()
         position = int(moment) if moment.isascii() and moment.isdigit() else reader.position_at(_micros(moment))
         if position > head:

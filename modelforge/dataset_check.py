@@ -4,7 +4,6 @@ Runs as a process of its own (`python -m modelforge.dataset_check FILE`), so tha
 server nor stay in its memory; `check_dataset` is how the server runs it.
 """
 
-import asyncio
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.child_environment import child_environment
+from modelforge.child_process import run_module
 from modelforge.errors import BadInput, DatasetReport, InvalidDataset, LineError
 from modelforge.fields import field_error, narrowed
 from trainer_entry import wire
@@ -240,24 +239,12 @@ async def check_dataset(path: Path, field: str) -> ValidDataset:
         InvalidDataset: its records cannot be trained on; the report has each by line.
         BadInput: it cannot be read.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "modelforge.dataset_check", str(path)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=child_environment(),
-    )
-    try:
-        stdout, stderr = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode == _UNREADABLE:
-        raise BadInput("The dataset cannot be read", stderr.decode(errors="replace").strip(), field=field)
-    if process.returncode != 0:
-        raise RuntimeError(f"The dataset check ended with {process.returncode}: {stderr.decode(errors='replace')}")
-    found = msgspec.json.decode(stdout, type=DatasetCheck)
+    ended = await run_module("modelforge.dataset_check", str(path))
+    if ended.code == _UNREADABLE:
+        raise BadInput("The dataset cannot be read", ended.words, field=field)
+    if ended.code != 0:
+        raise RuntimeError(f"The dataset check ended with {ended.code}: {ended.words}")
+    found = msgspec.json.decode(ended.output, type=DatasetCheck)
     if not found.report.valid or found.format is None:
         raise invalid(found.report, field)
     return narrowed(found, ValidDataset)

@@ -23,6 +23,8 @@ _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_dat
 _COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
 _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _T = TypeVar("_T")
+Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
+"""The columns of a record."""
 
 
 class StoredSnapshot(Struct, frozen=True, kw_only=True, gc=False):
@@ -61,6 +63,11 @@ class LogReader:
         """Position and digest of the last record; 0 and the genesis digest of an empty log."""
         row = self._connection.execute("SELECT position, digest FROM records ORDER BY position DESC LIMIT 1").fetchone()
         return (int(row[0]), str(row[1])) if row else (0, GENESIS)
+
+    def rows(self) -> Iterator[Row]:
+        """Every row as it lies in the file, in order, whether what it says is text or not."""
+        self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+        yield from self._connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
 
     def position_at(self, at: int) -> int:
         """The last position that was written by a time (unix microseconds); 0 if none was."""

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -70,3 +71,26 @@ class RunningServer:
 def environment(**added: str) -> dict[str, str]:
     # No test asks a hub, and what is run as `-m` stands beside this file.
     return {**os.environ, "PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", **added}
+
+
+def real_server(folder: Path, **variables: str) -> RunningServer:
+    """`modelforge serve` as a user starts it, with its data and all that it may read under `folder`."""
+    command = [
+        *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(folder / "data")),
+        *("--model-root", str(folder), "--dataset-root", str(folder)),
+    ]
+    # The libraries of training warn of their own doings: that is not what is tested here.
+    return RunningServer(command, environment(PYTHONWARNINGS="default", **variables))
+
+
+def modelforge(*arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """A command, run to its end."""
+    added = {} if url is None else {"MODELFORGE_URL": url}
+    return subprocess.run(
+        [sys.executable, "-m", "modelforge", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment(**added),
+    )

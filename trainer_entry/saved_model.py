@@ -1,14 +1,13 @@
 """A trained model on disk: there whole, or not at all."""
 # mypy: allow-untyped-calls
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
-from trainer_entry.callback import WireCallback, finite, sync
+from trainer_entry.callback import WireCallback, finite, sync, sync_entry
 from trainer_entry.model_card import write_card
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.sft import CompletionTrainer
@@ -38,7 +37,7 @@ def save_model(
         (partial / "README.md").write_text(card, encoding="utf-8")
         sync(partial)
         partial.rename(output)
-        _sync_folder(output.parent)
+        sync_entry(output.parent)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     return SavedModel(path=str(output), kind=kind, size_bytes=size, metrics=metrics)
 
@@ -65,9 +64,3 @@ def final_metrics(
         "epoch": float(trainer.state.epoch or 0.0),
         **callback.evaluation,
     }
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -177,14 +177,6 @@ def start_time(pid: int) -> int:
     return int(_stat(pid)[19])
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process is there and not a zombie."""
-    try:
-        return _stat(pid)[0] not in {"Z", "X"}
-    except ProcessLookupError:
-        return False
-
-
 def write_whole(path: Path, record: dict[str, str | int | float | bool | None]) -> None:
     """Write a file that is there whole or not at all, also after a power loss."""
     partial = path.with_suffix(".partial")

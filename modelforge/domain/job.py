@@ -377,7 +377,7 @@ def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
         Conflict: the job has ended.
     """
     if job is None:
-        raise _no_such_job(command.job_id)
+        raise no_such_job(command.job_id)
     if job.status in FINAL:
         raise Conflict("The job has already ended", f"{command.job_id} is {job.status}.")
     if job.status == "queued":
@@ -413,7 +413,7 @@ def decide_resume(command: ResumeTraining, job: Job | None, active: Job | None) 
         Conflict: it runs, waits or is complete, or another job is active.
     """
     if job is None:
-        raise _no_such_job(command.job_id)
+        raise no_such_job(command.job_id)
     if job.status not in {"stopped", "failed"}:
         raise Conflict("There is nothing to resume", f"{command.job_id} is {job.status}.")
     if active is not None:
@@ -432,13 +432,14 @@ def decide_cancel(command: CancelTraining, job: Job | None) -> list[Event]:
         Conflict: it does not wait.
     """
     if job is None:
-        raise _no_such_job(command.job_id)
+        raise no_such_job(command.job_id)
     if job.status != "queued":
         raise Conflict("The job does not wait", f"{command.job_id} is {job.status}; POST …/stop ends one that runs.")
     return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
 
 
-def _no_such_job(job_id: str) -> NotFound:
+def no_such_job(job_id: str) -> NotFound:
+    """The refusal of an id that no job has."""
     return NotFound("No such job", f"There is no job {job_id!r}; GET /api/jobs lists them.")
 
 

@@ -11,8 +11,10 @@ from msgspec import Struct
 
 from modelforge.checkpoints import Checkpoint, list_checkpoints, newest_valid
 from modelforge.domain import job
-from modelforge.errors import BadInput, NotFound
+from modelforge.domain.messages import Command
+from modelforge.errors import BadInput
 from modelforge.event_log import LogReader
+from modelforge.fields import narrowed
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
 from modelforge.http.messages import answer, idempotency_key, int_query
 from modelforge.layout import Layout
@@ -74,8 +76,20 @@ def _job(request: web.Request) -> JobDetails:
     job_id = request.match_info["job_id"]
     details = request.app[PROJECTOR].read_models.jobs.get(job_id)
     if details is None:
-        raise NotFound("No such job", f"There is no job {job_id!r}; GET /api/jobs lists them.")
+        raise job.no_such_job(job_id)
     return details
+
+
+def _job_id(request: web.Request) -> str:
+    """The id in the path, of a job that is there."""
+    _job(request)
+    return request.match_info["job_id"]
+
+
+async def _carry_out(request: web.Request, command: Command) -> web.Response:
+    """Submit a command about the job in the path; the job as it is then is the answer."""
+    await request.app[HANDLER].submit(command)
+    return answer(_job(request), status=202)
 
 
 async def list_jobs(request: web.Request) -> web.Response:
@@ -101,43 +115,36 @@ async def get_job(request: web.Request) -> web.Response:
 
 async def stop_job(request: web.Request) -> web.Response:
     """Ask a job to save a checkpoint and end, or take it out of the queue."""
-    details = _job(request)
-    key = await idempotency_key(request)
-    await request.app[HANDLER].submit(job.StopTraining(job_id=details.job_id or "", key=key))
-    return answer(_job(request), status=202)
+    job_id = _job_id(request)
+    return await _carry_out(request, job.StopTraining(job_id=job_id, key=await idempotency_key(request)))
 
 
 async def cancel_job(request: web.Request) -> web.Response:
     """Take a job out of the queue."""
-    details = _job(request)
-    key = await idempotency_key(request)
-    await request.app[HANDLER].submit(job.CancelTraining(job_id=details.job_id or "", key=key))
-    return answer(_job(request), status=202)
+    job_id = _job_id(request)
+    return await _carry_out(request, job.CancelTraining(job_id=job_id, key=await idempotency_key(request)))
 
 
 async def resume_job(request: web.Request) -> web.Response:
     """Go on with a job that was stopped or failed, from its newest valid checkpoint."""
-    details = _job(request)
+    job_id = _job_id(request)
     key = await idempotency_key(request)
-    job_id = details.job_id or ""
     checkpoint = await asyncio.to_thread(newest_valid, request.app[LAYOUT].checkpoints(job_id))
     resume_from = None if checkpoint is None else checkpoint.path
-    await request.app[HANDLER].submit(job.ResumeTraining(job_id=job_id, resume_from=resume_from, key=key))
-    return answer(_job(request), status=202)
+    return await _carry_out(request, job.ResumeTraining(job_id=job_id, resume_from=resume_from, key=key))
 
 
 async def get_checkpoints(request: web.Request) -> web.Response:
     """The checkpoints of a job, oldest first; one that was torn is listed as not valid."""
-    folder = request.app[LAYOUT].checkpoints(_job(request).job_id or "")
+    folder = request.app[LAYOUT].checkpoints(_job_id(request))
     return answer(Checkpoints(checkpoints=await asyncio.to_thread(list_checkpoints, folder)))
 
 
 async def get_metrics(request: web.Request) -> web.Response:
     """The figures of a job's steps and evaluations."""
-    details = _job(request)
+    stream = job.stream_of(_job_id(request))
     after = int_query(request, "after", 0)
     limit = int_query(request, "limit", _LARGEST_PAGE, minimum=1, maximum=100_000)
-    stream = job.stream_of(details.job_id or "")
     return answer(await request.app[EVENT_LOG].read(lambda reader: read_metrics(reader, stream, after, limit)))
 
 
@@ -156,31 +163,12 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
         match record.message:
             case job.MetricsLogged(steps=steps, attempt=attempt):
                 metrics.extend(
-                    Metric(
-                        position=record.position,
-                        attempt=attempt,
-                        step=step.step,
-                        epoch=step.epoch,
-                        loss=step.loss,
-                        learning_rate=step.learning_rate,
-                        grad_norm=step.grad_norm,
-                        tokens_per_second=step.tokens_per_second,
-                        elapsed_seconds=step.elapsed_seconds,
-                        nonfinite=step.nonfinite,
-                    )
+                    narrowed(step, Metric, position=position, attempt=attempt)
                     for step in steps
                     if step.step <= last_kept(attempt)
                 )
             case job.EvaluationLogged(report=report, attempt=attempt) if report.step <= last_kept(attempt):
-                evaluations.append(
-                    Evaluation(
-                        position=record.position,
-                        attempt=attempt,
-                        step=report.step,
-                        epoch=report.epoch,
-                        metrics=report.metrics,
-                    )
-                )
+                evaluations.append(narrowed(report, Evaluation, position=position, attempt=attempt))
             case _:
                 pass
     return Metrics(metrics=metrics, evaluations=evaluations, last_position=position, has_more=read > limit)
@@ -201,7 +189,7 @@ async def get_logs(request: web.Request) -> web.Response:
     details = _job(request)
     offset = int_query(request, "offset", 0)
     attempt = int_query(request, "attempt", max(details.attempt, 1), minimum=1, maximum=max(details.attempt, 1))
-    text = await asyncio.to_thread(read_log, request.app[LAYOUT], details.job_id or "", attempt, offset)
+    text = await asyncio.to_thread(read_log, request.app[LAYOUT], _job_id(request), attempt, offset)
     headers = {"X-Next-Offset": str(offset + len(text)), "X-Content-Type-Options": "nosniff"}
     return web.Response(body=text, content_type="text/plain", charset="utf-8", headers=headers)
 

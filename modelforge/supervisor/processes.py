@@ -29,15 +29,16 @@ def is_alive(shim: wire.ShimReport) -> bool:
 
 def processes_with(token: str) -> list[int]:
     """The living processes that carry a token in their environment."""
-    mark = f"{TOKEN_VARIABLE}={token}".encode()
-    found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 - no Path for each of thousands
-        if name.isdigit():
-            # Not ours to read, or gone already: then it is none of ours.
-            with contextlib.suppress(PermissionError, FileNotFoundError, ProcessLookupError):
-                if mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                    found.append(int(name))
-    return found
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - no Path for each of thousands
+    return [pid for pid in pids if _carries(pid, token)]
+
+
+def _carries(pid: int, token: str) -> bool:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (PermissionError, FileNotFoundError, ProcessLookupError):
+        return False  # not ours to read, or gone already: then it is none of ours
+    return f"{TOKEN_VARIABLE}={token}".encode() in variables
 
 
 def terminate(shim: wire.ShimReport) -> None:
@@ -53,7 +54,7 @@ def kill_all_with(token: str) -> None:
         for pid in found:
             with _handle(pid) as handle:
                 # The handle keeps the process, the second look proves that it is the one that was meant.
-                if handle is not None and pid in processes_with(token):
+                if handle is not None and _carries(pid, token):
                     _send(handle, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
 

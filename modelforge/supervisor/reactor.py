@@ -63,6 +63,10 @@ class Reactor:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self.tell_failure(task)
+
+    def tell_failure(self, task: asyncio.Task[None]) -> None:
+        """Let a task that failed, of the reactor or beside it, be what `failed` is waited on for."""
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
 

@@ -2,13 +2,12 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_server import RunningServer, environment
+from running_server import RunningServer, real_server
 from tiny_model import build_tiny_model
 
 
@@ -16,11 +15,7 @@ from tiny_model import build_tiny_model
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:
     folder = tmp_path_factory.mktemp("playground")
     model = build_tiny_model(folder / "model")
-    command = [
-        *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(folder / "data")),
-        *("--model-root", str(folder)),
-    ]
-    server = RunningServer(command, environment(PYTHONWARNINGS="default", MODELFORGE_PLAYGROUND_IDLE_SECONDS="1"))
+    server = real_server(folder, MODELFORGE_PLAYGROUND_IDLE_SECONDS="1")
     yield server, model
     if server.process.poll() is None:
         server.end()

@@ -1,14 +1,13 @@
 """The first page of the API, path by path and field by field, with a real training of a tiny model."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 import requests
-from running_server import RunningServer, environment
+from running_server import RunningServer, real_server
 from tiny_model import build_tiny_model
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
@@ -33,11 +32,7 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     folder = tmp_path_factory.mktemp("seed")
     model = build_tiny_model(folder / "Tiny_Llama-1.0")
-    command = [
-        *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(folder / "data")),
-        *("--model-root", str(folder), "--dataset-root", str(folder)),
-    ]
-    server = RunningServer(command, environment(PYTHONWARNINGS="default"))
+    server = real_server(folder)
     upload = server.upload(RECORDS.encode(), "dataset.jsonl")
     # The page's own example, with a model and a dataset that are here.
     response = requests.post(

@@ -2,25 +2,18 @@
 
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from running_server import RunningServer
+from running_server import RunningServer, modelforge
 
 from modelforge.audit import verify
 from modelforge.layout import Layout
 
 Start = Callable[..., str]
 COLUMNS = ("stream", "version", "kind", "type", "at", "cause", "actor", "data", "digest")
-
-
-def modelforge(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "modelforge", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture

@@ -1,26 +1,12 @@
 """The commands as a person types them."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running_server import RECORDS, RunningServer, environment
+from running_server import RECORDS, RunningServer, modelforge
 
 Start = Callable[..., str]
-
-
-def modelforge(*arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
-    added = {} if url is None else {"MODELFORGE_URL": url}
-    return subprocess.run(
-        [sys.executable, "-m", "modelforge", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=environment(**added),
-    )
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_server import RECORDS, RunningServer, environment
-from test_supervision import processes_of, shim_of, steps_of, until_step
+from attempts_on_disk import processes_of, shim_of, steps_of, until_step
+from running_server import RECORDS, real_server
 from tiny_model import build_tiny_model
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
@@ -21,11 +20,7 @@ class Trainings:
     def __init__(self, folder: Path) -> None:
         self.data_dir = folder / "data"
         self.model = build_tiny_model(folder / "model")
-        command = [
-            *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(self.data_dir)),
-            *("--model-root", str(folder)),
-        ]
-        self.server = RunningServer(command, environment(PYTHONWARNINGS="default"))
+        self.server = real_server(folder)
         self.server.upload(RECORDS).raise_for_status()
 
     def start(self, **parameters: object) -> str:

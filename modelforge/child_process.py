@@ -1,0 +1,34 @@
+"""Runs one of our own modules to its end in a process of its own, so that its work is not the event loop's."""
+
+import asyncio
+import sys
+
+from msgspec import Struct
+
+from modelforge.child_environment import child_environment
+
+
+class Ended(Struct, frozen=True, gc=False):
+    """How it went. `words`: what it wrote on stderr."""
+
+    code: int
+    output: bytes
+    words: str
+
+
+async def run_module(module: str, *arguments: str) -> Ended:
+    """Run `python -m MODULE ARGUMENTS…`; it is killed if nobody waits for it any more."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=child_environment(),
+    )
+    try:
+        output, words = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    return Ended(await process.wait(), output, words.decode(errors="replace").strip())
