@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from modelforge.command_handler import CommandHandler
+from modelforge.devices import machine_of
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 from modelforge.errors import DirectoryInUse, ForgeError, SettingsInvalid
@@ -193,8 +194,9 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
         except ForgeError as error:  # a snapshot only ever saves time
             _log.warning("snapshot_not_saved", error=str(error))
 
-    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append)
-    reactor = Reactor(handler, launcher, app[LAYOUT], app[SETTINGS].stalled_seconds)
+    machine = machine_of(app[SETTINGS])
+    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine)
+    reactor = Reactor(handler, launcher, app[LAYOUT], machine, app[SETTINGS].stalled_seconds)
     app[HANDLER], app[PROJECTOR], app[FAILED] = handler, projector, reactor.failed
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.tell_failure)

@@ -1,5 +1,6 @@
 """The checkpoints of a job: which there are, and which are whole."""
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,11 +30,12 @@ class _Log(Struct):
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """The checkpoints in a job's folder, oldest first; a torn one is listed as not valid."""
-    found = [
-        _checkpoint(path, int(path.name.removeprefix("checkpoint-")))
-        for path in folder.glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit()
-    ]
+    found: list[Checkpoint] = []
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if step.isdigit():
+            with contextlib.suppress(FileNotFoundError):  # the trainer is removing it
+                found.append(_checkpoint(path, int(step)))
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 

@@ -48,7 +48,16 @@ def _serve(options: argparse.Namespace) -> int:
 
     flags = {
         name: value
-        for name in ("host", "port", "data_dir", "dataset_roots", "model_roots", "allowed_hosts", "insecure_bind")
+        for name in (
+            "host",
+            "port",
+            "data_dir",
+            "dataset_roots",
+            "model_roots",
+            "allowed_hosts",
+            "insecure_bind",
+            "max_concurrent_jobs",
+        )
         if (value := getattr(options, name)) is not None
     }
     settings = load_settings(flags)
@@ -126,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         help="listen on an address that others can reach, though nobody is asked who they are",
     )
 
+    serve.add_argument("--max-concurrent-jobs", type=int, help="how many jobs may train at once (1)")
+
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data-dir", type=Path, help="the data directory; a server may run on it meanwhile")
     commands.add_parser("verify", parents=[data], help="check that the log is what was written, record by record")
@@ -160,6 +171,10 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("stop", parents=[client], help="save a checkpoint and end a training")
     stop.add_argument("job_id", nargs="?", help="the job; the current one by default")
     stop.add_argument("--all", action="store_true", help="every job: those that wait too")
+    checkpoint = commands.add_parser(
+        "checkpoint", parents=[client], help="save a checkpoint of a training that goes on"
+    )
+    checkpoint.add_argument("job_id", nargs="?", help="the job; the current one by default")
     resume = commands.add_parser("resume", parents=[client], help="go on with a job that was stopped or failed")
     resume.add_argument("job_id")
     resume.add_argument("--watch", action="store_true", help="show the training until its end")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Raw, Struct
 
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import (
     Actor,
     Command,
@@ -46,11 +47,19 @@ class CommandHandler:
     durable and in the state, before anybody is answered.
     """
 
-    def __init__(self, log: EventLog, state: State, digest: str, on_append: Callable[[Sequence[Record]], None]) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        state: State,
+        digest: str,
+        on_append: Callable[[Sequence[Record]], None],
+        machine: Machine,
+    ) -> None:
         self._log = log
         self._state = state
         self._digest = digest
         self._on_append = on_append
+        self._machine = machine
         self._waiting: list[_Submission] = []
         self._wake = asyncio.Event()
         self._unusable: LogUnusable | None = None
@@ -119,7 +128,7 @@ class CommandHandler:
         at = time.time_ns() // 1000
         broken: dict[int, Exception] = {}
         while True:
-            draft = _Draft(self._state.draft(), self._digest, at)
+            draft = _Draft(self._state.draft(), self._digest, at, self._machine)
             results: list[Outcome | Exception] = []
             for index, submission in enumerate(batch):
                 if index in broken:
@@ -139,7 +148,8 @@ class CommandHandler:
 class _Draft:
     """A transaction in the making."""
 
-    def __init__(self, state: State, digest: str, at: int) -> None:
+    def __init__(self, state: State, digest: str, at: int, machine: Machine) -> None:
+        self._machine = machine
         self.state = state
         self.digest = digest
         self.records: list[Record] = []
@@ -148,13 +158,13 @@ class _Draft:
     def take(self, submission: _Submission) -> Outcome:
         message, actor, cause = submission.message, submission.actor, submission.cause
         if isinstance(message, Report):
-            events = decide(self.state, message)
+            events = decide(self.state, message, self._machine)
             self._record_all(events, cause, actor)
             return Outcome(self.state.position, "", tuple(events))
         if (use := check_key(self.state, message.key)) is not None:
             return Outcome(use.position, use.stream, repeated=True)
         command = stamp(self.state, message)
-        events = decide(self.state, command)
+        events = decide(self.state, command, self._machine)
         if not events and actor != "api":
             return Outcome(self.state.position, "")
         recorded = self._record("command", command, cause, actor)

@@ -21,7 +21,12 @@ Each has a `message` (what, in a few words) and a `detail` (where, and what woul
 `http/problems.py` is the only place that knows status codes.
 """
 
+import errno
+
 import msgspec
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says when a file cannot grow: the disk, the quota or the limit on a file is at its end."""
 
 
 class ForgeError(Exception):
@@ -113,7 +118,11 @@ class FilesKept(ForgeError):
 
 
 class LaunchFailed(ForgeError):
-    """An attempt's processes could not be started."""
+    """An attempt's processes could not be started. `disk_full`: for want of space."""
+
+    def __init__(self, message: str, detail: str, *, disk_full: bool = False) -> None:
+        super().__init__(message, detail)
+        self.disk_full = disk_full
 
 
 class PlaygroundFailed(ForgeError):

@@ -36,7 +36,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set. Paths are absolute and resolved; sizes in bytes, times in seconds.
 
     `allowed_hosts`: names, beside loopback's, that a Host header may have. `insecure_bind` lets the server
-    listen on an address that others can reach, though nobody is asked for a token.
+    listen on an address that others can reach, though nobody is asked for a token. `max_concurrent_jobs` share
+    the processors; each has GPUs of its own, where there are any.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
     insecure_bind: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    max_concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 20_000_000_000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 1_000_000
     stop_grace_seconds: Seconds = 120.0

@@ -27,6 +27,11 @@ async def run(options: argparse.Namespace) -> int:
             case "jobs":
                 console.print(jobs_table((await client.get("/api/jobs", JobList)).jobs))
                 return 0
+            case "checkpoint":
+                job_id = options.job_id or await _current(client)
+                await client.post(f"/api/jobs/{job_id}/checkpoint", {}, JobDetails)
+                console.print(f"{job_id} saves a checkpoint at its next step", highlight=False)
+                return 0
             case "resume":
                 return await _resume(client, options, console)
             case _ if options.all:
@@ -91,12 +96,11 @@ async def _resume(client: Client, options: argparse.Namespace, console: Console)
 
 
 async def _stop_all(client: Client, console: Console) -> int:
-    """First those that wait, so that none of them takes the place of the one that is stopped."""
+    """First those that wait, so that none of them takes the place of one that is stopped."""
     for job in (await client.get("/api/jobs?status=queued&limit=1000", JobList)).jobs:
         await client.post(f"/api/jobs/{job.job_id}/cancel", {}, JobDetails)
         console.print(f"{job.job_id} waits no longer", highlight=False)
-    status = await client.get("/api/training_status", TrainingStatus)
-    if status.status in {"starting", "training", "stopping"}:
+    while (await client.get("/api/training_status", TrainingStatus)).status in {"starting", "training", "stopping"}:
         await _stop(client, None, console)
     return 0
 

@@ -9,23 +9,25 @@ from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 from modelforge.command_handler import CommandHandler
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import GENESIS, Record, digest_of
 from modelforge.domain.state import State
 from modelforge.event_log import EventLog, LogReader, StoredSnapshot
 from modelforge.projections.projector import ReadModels, Rebuilt, encode_snapshot, rebuild
 
 COLUMNS = ("position", "stream", "version", "kind", "type", "at", "cause", "actor", "data", "digest")
+ONE_SLOT = Machine()
 Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
 
 
 class RunningLog:
     """An open log, its one writer, and the read models that follow it. `batches`: what each transaction held."""
 
-    def __init__(self, log: EventLog, rebuilt: Rebuilt) -> None:
+    def __init__(self, log: EventLog, rebuilt: Rebuilt, machine: Machine) -> None:
         self.log = log
         self.read_models: ReadModels = rebuilt.read_models
         self.batches: list[list[Record]] = []
-        self.handler = CommandHandler(log, rebuilt.state, rebuilt.digest, self._take)
+        self.handler = CommandHandler(log, rebuilt.state, rebuilt.digest, self._take, machine)
         self.submit = self.handler.submit
 
     def _take(self, records: Sequence[Record]) -> None:
@@ -44,11 +46,14 @@ class RunningLog:
 
 
 @asynccontextmanager
-async def running_log(path: Path, *, from_snapshot: bool = True) -> AsyncIterator[RunningLog]:
+async def running_log(
+    path: Path, *, from_snapshot: bool = True, machine: Machine = ONE_SLOT
+) -> AsyncIterator[RunningLog]:
     """Open the log, rebuild, and write until the block ends."""
     log = await EventLog.open(path)
     try:
-        running = RunningLog(log, await log.read(lambda reader: rebuild(reader, from_snapshot=from_snapshot)))
+        rebuilt = await log.read(lambda reader: rebuild(reader, from_snapshot=from_snapshot))
+        running = RunningLog(log, rebuilt, machine)
         writer = asyncio.get_running_loop().create_task(running.handler.run())
         try:
             yield running

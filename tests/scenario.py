@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec import Raw
 
 from modelforge.domain import dataset, job, model
+from modelforge.domain.causes import Cause
 from modelforge.domain.idempotency import IdempotencyKey
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import (
     GENESIS,
     Actor,
@@ -22,6 +25,7 @@ from modelforge.domain.messages import (
 from modelforge.domain.state import State, decide, evolve, stream_of
 from trainer_entry import wire
 
+ONE_SLOT = Machine()
 JOB = "train_000001"
 OTHER_JOB = "train_000004"
 NOON = 1_750_000_000_000_000
@@ -39,7 +43,9 @@ SAVED = wire.SavedModel(
 )
 
 
-def spec(job_id: str = JOB, *, model_path: str = "/models/base") -> wire.JobSpec:
+def spec(
+    job_id: str = JOB, *, model_path: str = "/models/base", max_restarts: int = 0, num_processes: int = 1
+) -> wire.JobSpec:
     """A job as it stands in the log."""
     return wire.JobSpec(
         job_id=job_id,
@@ -49,7 +55,8 @@ def spec(job_id: str = JOB, *, model_path: str = "/models/base") -> wire.JobSpec
         model_name="base",
         model_path=model_path,
         dataset=DATASET,
-        parameters=PARAMETERS,
+        parameters=msgspec.structs.replace(PARAMETERS, num_processes=num_processes),
+        max_restarts=max_restarts,
         output_name="my-base-finetuned",
         output_dir=f"/data/models/{job_id}",
         checkpoint_dir=f"/data/jobs/{job_id}/checkpoints",
@@ -62,10 +69,17 @@ def key(value: str = "monday", request: str = "one") -> IdempotencyKey:
 
 
 def start(
-    job_id: str = JOB, *, queue: bool = False, key: IdempotencyKey | None = None, model_path: str = "/models/base"
+    job_id: str = JOB,
+    *,
+    queue: bool = False,
+    key: IdempotencyKey | None = None,
+    model_path: str = "/models/base",
+    max_restarts: int = 0,
+    num_processes: int = 1,
 ) -> job.StartTraining:
     """The command to train."""
-    return job.StartTraining(spec=spec(job_id, model_path=model_path), queue=queue, key=key)
+    asked = spec(job_id, model_path=model_path, max_restarts=max_restarts, num_processes=num_processes)
+    return job.StartTraining(spec=asked, queue=queue, key=key)
 
 
 def started(seq: int = 1, *, attempt: int = 1, total_steps: int = 225, resumed_step: int = 0) -> wire.TrainerStarted:
@@ -155,7 +169,7 @@ def spawned(job_id: str = JOB, *, attempt: int = 1) -> job.ReportSpawned:
     return job.ReportSpawned(job_id=job_id, attempt=attempt, shim=SHIM)
 
 
-def exit_report(*, code: int | None = 0, signal: int | None = None) -> wire.ExitReport:
+def exit_report(*, code: int | None = 0, signal: int | None = None, oom_kills: int = 0) -> wire.ExitReport:
     """How the launcher ended."""
     return wire.ExitReport(
         code=code,
@@ -165,6 +179,7 @@ def exit_report(*, code: int | None = 0, signal: int | None = None) -> wire.Exit
         max_rss_kib=400_000,
         user_seconds=9.5,
         system_seconds=0.5,
+        oom_kills=oom_kills,
     )
 
 
@@ -172,20 +187,45 @@ EXITED = exit_report()
 
 
 def gone(
-    job_id: str = JOB, *, attempt: int = 1, exit_report: wire.ExitReport | None = EXITED, last_words: str = ""
+    job_id: str = JOB,
+    *,
+    attempt: int = 1,
+    exit_report: wire.ExitReport | None = EXITED,
+    last_words: str = "",
+    rebooted: bool = False,
+    not_launched: Cause | None = None,
+    checkpoint: str | None = None,
 ) -> job.ReportGone:
     """The supervisor's word that no process of an attempt is left."""
-    return job.ReportGone(job_id=job_id, attempt=attempt, exit=exit_report, last_words=last_words)
+    return job.ReportGone(
+        job_id=job_id,
+        attempt=attempt,
+        exit=exit_report,
+        last_words=last_words,
+        rebooted=rebooted,
+        not_launched=not_launched,
+        checkpoint=checkpoint,
+    )
 
 
-def requested(job_id: str = JOB, *, queued: bool = False, model_path: str = "/models/base") -> job.TrainingRequested:
+def requested(
+    job_id: str = JOB,
+    *,
+    queued: bool = False,
+    model_path: str = "/models/base",
+    max_restarts: int = 0,
+    num_processes: int = 1,
+) -> job.TrainingRequested:
     """A job exists."""
-    return job.TrainingRequested(job_id=job_id, spec=spec(job_id, model_path=model_path), queued=queued)
+    asked = spec(job_id, model_path=model_path, max_restarts=max_restarts, num_processes=num_processes)
+    return job.TrainingRequested(job_id=job_id, spec=asked, queued=queued)
 
 
-def launching(job_id: str = JOB, *, attempt: int = 1) -> job.AttemptLaunching:
+def launching(
+    job_id: str = JOB, *, attempt: int = 1, resume_from: str | None = None, gpus: tuple[str, ...] = ()
+) -> job.AttemptLaunching:
     """An attempt is about to be spawned."""
-    return job.AttemptLaunching(job_id=job_id, attempt=attempt)
+    return job.AttemptLaunching(job_id=job_id, attempt=attempt, resume_from=resume_from, gpus=gpus)
 
 
 def attempt_spawned(job_id: str = JOB, *, attempt: int = 1) -> job.AttemptSpawned:
@@ -262,23 +302,24 @@ def records_of(*messages: Message, actor: Actor = "api", at: int = NOON) -> list
     return records
 
 
-def given(*past: Message) -> "Given":
-    """What has happened."""
+def given(*past: Message, machine: Machine = ONE_SLOT) -> "Given":
+    """What has happened, on a machine."""
     state = State()
     for record in records_of(*past):
         evolve(state, record)
-    return Given(state)
+    return Given(state, machine)
 
 
 class Given:
-    """A past; `when` something comes, `then` these facts follow."""
+    """A past on a machine; `when` something comes, `then` these facts follow."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, machine: Machine) -> None:
         self.state = state
+        self.machine = machine
 
     def when(self, message: Command | Report) -> "Then":
         """Something is asked or reported."""
-        return Then(lambda: decide(self.state, message))
+        return Then(lambda: decide(self.state, message, self.machine))
 
 
 class Then:

@@ -3,18 +3,16 @@
 # ruff: noqa: ARG002 - the signatures are transformers'
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trainer_entry.signals import Signals
 from trainer_entry.stdout import Wire, note
-from trainer_entry.stop import StopRequest
-from trainer_entry.wire import CHECKPOINT_MANIFEST, CheckpointManifest, CheckpointSaved, Evaluated, StepLogged
+from trainer_entry.wire import CheckpointSaved, Evaluated, StepLogged
 
 
 class StopNow(Exception):
@@ -28,14 +26,14 @@ class WireCallback(TrainerCallback):
         self,
         wire: Wire,
         attempt: int,
-        stop: StopRequest,
+        signals: Signals,
         started: Callable[[TrainerState], None],
         tokens_seen: Callable[[], int],
     ) -> None:
         """`started` reports the beginning, once the trainer has counted its steps."""
         self._wire = wire
         self._attempt = attempt
-        self._stop = stop
+        self._signals = signals
         self._started = started
         self._tokens_seen = tokens_seen
         self._began = time.monotonic()
@@ -70,8 +68,10 @@ class WireCallback(TrainerCallback):
         self._leave_if_asked()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save and end if that was asked for; log the last step whatever the interval."""
-        if self._stop.requested:
+        """Save, and end, if that was asked for; log the last step whatever the interval."""
+        if self._signals.checkpoint_asked:
+            control.should_save = True
+        if self._signals.stop_asked:
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
@@ -145,11 +145,9 @@ class WireCallback(TrainerCallback):
         note(f"step {state.global_step}/{state.max_steps}  eval_loss {figures.get('eval_loss')}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Report a checkpoint, once it would survive a power loss."""
+        """Report a checkpoint, which survives a power loss from now on."""
         folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero:
-            sync(folder)
-            write_manifest(folder, state.global_step)
+        self._signals.checkpoint_saved()
         self.checkpoint = (state.global_step, str(folder))
         self._wire.send(
             lambda seq: CheckpointSaved(attempt=self._attempt, seq=seq, step=state.global_step, path=str(folder))
@@ -160,7 +158,7 @@ class WireCallback(TrainerCallback):
         return self._evaluated_at != step or bool(args.load_best_model_at_end)
 
     def _leave_if_asked(self) -> None:
-        if self._stop.requested:
+        if self._signals.stop_asked:
             raise StopNow
 
 
@@ -175,32 +173,3 @@ def finite(figures: Mapping[str, Any]) -> tuple[dict[str, float | None], tuple[s
             number = None
         numbers[name] = number
     return numbers, tuple(nonfinite)
-
-
-def write_manifest(folder: Path, step: int) -> None:
-    """Say what a checkpoint consists of, now that all of it is on the disk."""
-    names = {CHECKPOINT_MANIFEST, f"{CHECKPOINT_MANIFEST}.partial"}
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
-    partial = folder / f"{CHECKPOINT_MANIFEST}.partial"
-    with partial.open("wb") as file:
-        file.write(msgspec.json.encode(CheckpointManifest(step=step, sizes=sizes)))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(folder / CHECKPOINT_MANIFEST)
-    sync_entry(folder)
-
-
-def sync_entry(path: Path) -> None:
-    """Bring a file, or a folder's own entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync(folder: Path) -> None:
-    """Bring a folder and everything in it to the disk."""
-    for path in [*folder.rglob("*"), folder, folder.parent]:
-        sync_entry(path)

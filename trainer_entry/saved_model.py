@@ -7,7 +7,9 @@ from typing import Any
 
 from peft import PeftModel
 
-from trainer_entry.callback import WireCallback, finite, sync, sync_entry
+from trainer_entry.callback import WireCallback, finite
+from trainer_entry.checkpoint import sync, sync_entry
+from trainer_entry.failures import told_as_disk_full
 from trainer_entry.model_card import write_card
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.sft import CompletionTrainer
@@ -26,16 +28,18 @@ def save_model(
     output = Path(job.output_dir)
     partial = output.with_name(output.name + ".partial")
     if trainer.is_world_process_zero():
-        shutil.rmtree(partial, ignore_errors=True)  # what an earlier attempt left
+        for leftover in (partial, output):  # of an earlier attempt that did not live to tell of it
+            shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        model.save_pretrained(partial)
-        loaded.tokenizer.save_pretrained(partial)
-        if kind == "adapter":
-            model.generation_config.save_pretrained(partial)
-        card = write_card(job, parameters, metrics, kind, loaded.revision)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        sync(partial)
+        with told_as_disk_full(partial):
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            model.save_pretrained(partial)
+            loaded.tokenizer.save_pretrained(partial)
+            if kind == "adapter":
+                model.generation_config.save_pretrained(partial)
+            card = write_card(job, parameters, metrics, kind, loaded.revision)
+            (partial / "README.md").write_text(card, encoding="utf-8")
+            sync(partial)
         partial.rename(output)
         sync_entry(output.parent)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

@@ -21,7 +21,7 @@ from trainer_entry.wire import (
     TrainerStopped,
 )
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # not EFBIG: a limit on a file's size is not lifted while it is written
 _RETRY_SECONDS = 1.0
 _LAST_WORDS = (TrainerFinished, TrainerStopped, TrainerFailed)
 
@@ -37,9 +37,13 @@ def claim_stdout() -> int:
 
 
 def note(line: str) -> None:
-    """Tell a person something, in the attempt's log."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """Tell a person something, in the attempt's log; on a full disk it is not worth a training."""
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
 
 
 class LineWriter:

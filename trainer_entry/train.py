@@ -3,8 +3,8 @@
     accelerate launch … -m trainer_entry.train ATTEMPT_DIR
 
 ATTEMPT_DIR/spec.json says what to do. Stdout becomes the wire (one message a line, trainer_entry.wire), and
-everything that prints goes to stderr. SIGTERM saves a checkpoint at the next step and ends. The exit code is 0
-after TrainerFinished and TrainerStopped, 1 after TrainerFailed.
+everything that prints goes to stderr. SIGTERM saves a checkpoint at the next step and ends, SIGUSR1 saves one
+and goes on. The exit code is 0 after TrainerFinished and TrainerStopped, 1 after TrainerFailed.
 """
 # mypy: allow-untyped-calls
 
@@ -20,8 +20,8 @@ import msgspec
 
 from trainer_entry.failures import NotBuilt, kind_of, message_of
 from trainer_entry.records import Records, held_out
-from trainer_entry.stdout import LineWriter, Wire, claim_stdout
-from trainer_entry.stop import StopRequest
+from trainer_entry.signals import Signals
+from trainer_entry.stdout import LineWriter, Wire, claim_stdout, note
 from trainer_entry.wire import (
     AttemptSpec,
     JobSpec,
@@ -50,18 +50,18 @@ def main(attempt_dir: str) -> int:
     folder = Path(attempt_dir)
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
     wire = Wire(lines, speaks=os.environ.get("RANK", "0") == "0")
-    stop = StopRequest(before_training=lambda: _say_stopped(wire, spec, _resumed_step(spec), spec.resume_from))
-    stop.listen()
+    signals = Signals(before_training=lambda: _say_stopped(wire, spec, _resumed_step(spec), spec.resume_from))
+    signals.listen()
     try:
-        run(spec, folder, wire, stop)
+        run(spec, folder, wire, signals)
     except BaseException as error:  # noqa: BLE001 - nothing is swallowed: the wire gets all of it
-        traceback.print_exc()
+        note(traceback.format_exc())
         _say_failed(wire, spec, error)
         return 1
     return 0
 
 
-def run(spec: AttemptSpec, folder: Path, wire: Wire, stop: StopRequest) -> None:
+def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     """The attempt, from its spec to a saved model."""
     job = spec.job
     _enter(wire, spec, "loading_model")
@@ -84,14 +84,14 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, stop: StopRequest) -> None:
     def say_started(state: TrainerState) -> None:
         _say_started(wire, spec, state, parameters, trainer, loaded, records)
 
-    callback = WireCallback(wire, spec.attempt, stop, say_started, lambda: int(trainer.tokens_seen))
+    callback = WireCallback(wire, spec.attempt, signals, say_started, lambda: int(trainer.tokens_seen))
     trainer.add_callback(callback)
 
-    stop.training_begins()
+    signals.training_begins()
     _enter(wire, spec, "training")
     try:
         trained = trainer.train(resume_from_checkpoint=spec.resume_from)
-        stopped = stop.requested
+        stopped = signals.stop_asked
         evaluates = tokenized.evaluation is not None
         if evaluates and not stopped and callback.must_evaluate(trainer.args, trainer.state.global_step):
             _enter(wire, spec, "evaluating")

@@ -96,6 +96,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
 
     `model_path` is what to load: a local folder, a hub id, or the built-in name. `output_dir` does not exist
     until the whole trained model is in it. `checkpoint_dir` is shared by the attempts of a job.
+    `max_restarts`: how often a job whose attempt was killed or crashed is tried again by itself.
     """
 
     job_id: str
@@ -110,16 +111,21 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     output_dir: str
     checkpoint_dir: str
     grace_seconds: float = 120.0
+    max_restarts: int = 0
 
 
 class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
-    """`spec.json`: a job's spec for one attempt. `token` marks every process of the attempt as ours."""
+    """`spec.json`: a job's spec for one attempt. `token` marks every process of the attempt as ours.
+
+    `gpus`: those that the attempt may use, as CUDA names them; null where there are none to share.
+    """
 
     job: JobSpec
     attempt: int
     token: str
     cpu_threads: int
     resume_from: str | None = None
+    gpus: tuple[str, ...] | None = None
 
 
 CHECKPOINT_MANIFEST = "manifest.json"
@@ -146,7 +152,8 @@ class ExitReport(Struct, frozen=True, kw_only=True, gc=False):
     """`exit.json`: how the launcher ended, written by the shim once every descendant is gone.
 
     `stop_signalled`: a stop reached the shim. `killed_after_grace`: the trainer did not end by itself.
-    `max_rss_kib`: largest resident set of any process of the tree.
+    `max_rss_kib`: largest resident set of any process of the tree. `oom_kills`: processes of this machine that
+    the kernel killed for want of memory meanwhile.
     """
 
     code: int | None
@@ -156,6 +163,7 @@ class ExitReport(Struct, frozen=True, kw_only=True, gc=False):
     max_rss_kib: int
     user_seconds: float
     system_seconds: float
+    oom_kills: int = 0
 
 
 class TrainerMessage(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):

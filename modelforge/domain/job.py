@@ -2,6 +2,7 @@ r"""A training job, from request to end: its commands, events, state, evolve and
 
     queued -> starting -> training -> completed | failed | stopped
                   \____________\-> stopping -> stopped | completed | failed
+    starting | training -> starting, by a restart after an attempt that failed
     stopped | failed -> starting, by a resume
 
 That a trainer reported its end, that its process tree is gone, and why are separate facts. A job ends when
@@ -13,6 +14,7 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec import Struct
 
+from modelforge.domain.causes import RETRIED, Cause, cause_of
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
@@ -55,8 +57,14 @@ class CancelTraining(JobCommand, frozen=True, tag="CancelTraining", gc=False):
     job_id: str
 
 
+class SaveCheckpoint(JobCommand, frozen=True, tag="SaveCheckpoint", gc=False):
+    """Save a checkpoint at the next step, and go on."""
+
+    job_id: str
+
+
 class LaunchNext(JobCommand, frozen=True, tag="LaunchNext", gc=False):
-    """Start the job that has waited longest, if nothing runs."""
+    """Start the jobs that have waited longest, as far as there is room for them."""
 
 
 class Relaunch(JobCommand, frozen=True, tag="Relaunch", gc=False):
@@ -95,15 +103,22 @@ class ReportSilence(Struct, frozen=True, kw_only=True, tag_field="type", tag="Re
 
 
 class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportGone", gc=False):
-    """No process of the attempt is left. `exit` is null where even the shim was killed."""
+    """No process of the attempt is left. `exit` is null where even the shim was killed.
+
+    `rebooted`: the machine was started anew since. `not_launched`: why there never was a process.
+    `checkpoint`: the newest whole one of the job, to go on from.
+    """
 
     job_id: str
     attempt: int
     exit: wire.ExitReport | None
     last_words: str = ""
+    rebooted: bool = False
+    not_launched: Cause | None = None
+    checkpoint: str | None = None
 
 
-Command = StartTraining | StopTraining | ResumeTraining | CancelTraining | LaunchNext | Relaunch
+Command = StartTraining | StopTraining | ResumeTraining | CancelTraining | SaveCheckpoint | LaunchNext | Relaunch
 Report = ReportSpawned | ReportLines | ReportSilence | ReportGone
 
 # ---- events ----
@@ -132,10 +147,14 @@ class TrainingRequested(JobEvent, frozen=True, tag="TrainingRequested", gc=False
 
 
 class AttemptLaunching(JobEvent, frozen=True, tag="AttemptLaunching", gc=False):
-    """An attempt is about to be spawned. Written before the act, so that no process is ever unknown."""
+    """An attempt is about to be spawned. Written before the act, so that no process is ever unknown.
+
+    `gpus` are leased to it until no process of it is left.
+    """
 
     attempt: int
     resume_from: str | None = None
+    gpus: tuple[str, ...] = ()
 
 
 class AttemptSpawned(JobEvent, frozen=True, tag="AttemptSpawned", gc=False):
@@ -181,6 +200,12 @@ class EvaluationLogged(JobEvent, frozen=True, tag="EvaluationLogged", gc=False):
     report: wire.Evaluated
 
 
+class CheckpointRequested(JobEvent, frozen=True, tag="CheckpointRequested", gc=False):
+    """The attempt is to save a checkpoint at its next step."""
+
+    attempt: int
+
+
 class CheckpointSaved(JobEvent, frozen=True, tag="CheckpointSaved", gc=False):
     """A checkpoint is complete on disk."""
 
@@ -221,10 +246,20 @@ class AttemptStalled(JobEvent, frozen=True, tag="AttemptStalled", gc=False):
 
 
 class AttemptExited(JobEvent, frozen=True, tag="AttemptExited", gc=False):
-    """No process of the attempt is left: the machine is free."""
+    """No process of the attempt is left. `lost_messages`: how many it sent that never arrived here."""
 
     attempt: int
     exit: wire.ExitReport | None
+    lost_messages: int = 0
+
+
+class AttemptFailed(JobEvent, frozen=True, tag="AttemptFailed", gc=False):
+    """The attempt ended without a model, and the job is tried again."""
+
+    attempt: int
+    kind: str
+    message: str
+    traceback: str = ""
 
 
 class TrainingCompleted(JobEvent, frozen=True, tag="TrainingCompleted", gc=False):
@@ -256,12 +291,14 @@ Event = (
     | TrainingStarted
     | MetricsLogged
     | EvaluationLogged
+    | CheckpointRequested
     | CheckpointSaved
     | TrainerEnded
     | LineQuarantined
     | StopRequested
     | AttemptStalled
     | AttemptExited
+    | AttemptFailed
     | TrainingCompleted
     | TrainingStopped
     | TrainingFailed
@@ -273,15 +310,23 @@ LastWord = wire.TrainerFinished | wire.TrainerStopped | wire.TrainerFailed
 
 
 class Job(Struct, frozen=True, kw_only=True, gc=False):
-    """What deciding needs of a job. `seq` and `offset` say how much of the attempt's spool is in the log."""
+    """What deciding needs of a job. `seq` and `offset` say how much of the attempt's spool is in the log.
+
+    `heard`: how many of its messages are. `restarts`: tries since the job was last asked for.
+    """
 
     spec: wire.JobSpec
     status: JobStatus
     attempt: int = 0
     seq: int = 0
     offset: int = 0
+    heard: int = 0
     shim: wire.ShimReport | None = None
+    gpus: tuple[str, ...] = ()
     stop_requested: bool = False
+    checkpoint_requested: bool = False
+    stalled: bool = False
+    restarts: int = 0
     resume_from: str | None = None
     last_word: LastWord | None = None
     parameters: wire.TrainingParameters | None = None
@@ -294,38 +339,43 @@ def evolve(job: Job | None, event: Event) -> Job:
     if job is None:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
     match event:
-        case AttemptLaunching(attempt=attempt, resume_from=resume_from):
-            # A stop that came before the launch still holds; one that ended the attempt before does not.
-            stop_requested = job.stop_requested and job.status not in FINAL
+        case AttemptLaunching(attempt=attempt, resume_from=resume_from, gpus=gpus):
+            goes_on = job.status not in FINAL
             return Job(
                 spec=job.spec,
                 status="starting",
                 attempt=attempt,
-                stop_requested=stop_requested,
+                gpus=gpus,
+                # A stop that came before the launch still holds; one that ended the attempt before does not.
+                stop_requested=job.stop_requested and goes_on,
+                restarts=job.restarts if goes_on else 0,
                 resume_from=resume_from,
             )
         case AttemptSpawned(shim=shim):
             return msgspec.structs.replace(job, shim=shim)
         case TrainingStarted(seq=seq, offset=offset, report=report):
             status = job.status if job.status == "stopping" else "training"
-            return msgspec.structs.replace(job, status=status, seq=seq, offset=offset, parameters=report.parameters)
+            return msgspec.structs.replace(_heard(job, seq, offset), status=status, parameters=report.parameters)
         case TrainerEnded(seq=seq, offset=offset, report=report):
-            return msgspec.structs.replace(job, seq=seq, offset=offset, last_word=report)
-        case (
-            PhaseEntered(seq=seq, offset=offset)
-            | MetricsLogged(seq=seq, offset=offset)
-            | EvaluationLogged(seq=seq, offset=offset)
-            | CheckpointSaved(seq=seq, offset=offset)
-        ):
-            return msgspec.structs.replace(job, seq=seq, offset=offset)
+            return msgspec.structs.replace(_heard(job, seq, offset), last_word=report)
+        case CheckpointSaved(seq=seq, offset=offset):
+            return msgspec.structs.replace(_heard(job, seq, offset), checkpoint_requested=False)
+        case MetricsLogged(seq=seq, offset=offset, steps=steps):
+            return _heard(job, seq, offset, messages=len(steps))
+        case PhaseEntered(seq=seq, offset=offset) | EvaluationLogged(seq=seq, offset=offset):
+            return _heard(job, seq, offset)
+        case CheckpointRequested():
+            return msgspec.structs.replace(job, checkpoint_requested=True)
         case LineQuarantined(offset=offset):
             return msgspec.structs.replace(job, offset=offset)
         case StopRequested():
             return msgspec.structs.replace(job, status="stopping", stop_requested=True)
         case AttemptStalled():
-            return job
+            return msgspec.structs.replace(job, stalled=True)
         case AttemptExited():
             return msgspec.structs.replace(job, shim=None)
+        case AttemptFailed():
+            return msgspec.structs.replace(job, status="starting", restarts=job.restarts + 1)
         case TrainingCompleted():
             return msgspec.structs.replace(job, status="completed")
         case TrainingStopped():
@@ -334,6 +384,11 @@ def evolve(job: Job | None, event: Event) -> Job:
             return msgspec.structs.replace(job, status="failed")
         case _:
             assert_never(event)
+
+
+def _heard(job: Job, seq: int, offset: int, *, messages: int = 1) -> Job:
+    """The job after messages of its trainer: whoever speaks is not stalled."""
+    return msgspec.structs.replace(job, seq=seq, offset=offset, heard=job.heard + messages, stalled=False)
 
 
 def stamp(command: StartTraining, job_id: str) -> StartTraining:
@@ -350,23 +405,26 @@ def stamp(command: StartTraining, job_id: str) -> StartTraining:
     )
 
 
-def decide_start(command: StartTraining, active: Job | None) -> list[Event]:
-    """A new job, and its first attempt at once if none is `active`: running, or waiting for its turn.
+def decide_start(command: StartTraining, gpus: tuple[str, ...] | None, active: Job | None) -> list[Event]:
+    """A new job, and its first attempt at once where there is room: on `gpus`, which may be none of them.
+
+    `active`: who has the room where `gpus` is None, or waits for it.
 
     Raises:
-        Conflict: another job is active and `queue` was not asked for.
+        Conflict: there is no room, and `queue` was not asked for.
     """
     job_id = command.spec.job_id
-    if active is None:
+    if gpus is not None:
         requested = TrainingRequested(job_id=job_id, spec=command.spec, queued=False)
-        return [requested, AttemptLaunching(job_id=job_id, attempt=1)]
+        return [requested, AttemptLaunching(job_id=job_id, attempt=1, gpus=gpus)]
     if not command.queue:
-        raise Conflict(
-            "A training job is already active",
-            f"{active.spec.job_id} is {active.status}; stop it, wait for its end, "
-            'or send "queue": true to run this one after it.',
-        )
+        raise _no_room(active, 'wait for its end, or send "queue": true to run this one after it.')
     return [TrainingRequested(job_id=job_id, spec=command.spec, queued=True)]
+
+
+def _no_room(active: Job | None, remedy: str) -> Conflict:
+    who = "a job waits already" if active is None else f"{active.spec.job_id} is {active.status}"
+    return Conflict("A training job is already active", f"{who}; stop it, {remedy}")
 
 
 def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
@@ -387,13 +445,6 @@ def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
     return [StopRequested(job_id=command.job_id, attempt=job.attempt)]
 
 
-def decide_launch_next(waiting: Job | None, running: Job | None) -> list[Event]:
-    """The first attempt of the job that has waited longest, if nothing runs."""
-    if waiting is None or running is not None:
-        return []
-    return [AttemptLaunching(job_id=waiting.spec.job_id, attempt=waiting.attempt + 1)]
-
-
 def decide_relaunch(command: Relaunch, job: Job | None) -> list[Event]:
     """The next attempt in place of one that was never spawned; a stop that came meanwhile ends the job."""
     if job is None or job.attempt != command.attempt or job.status not in {"starting", "stopping"}:
@@ -402,26 +453,30 @@ def decide_relaunch(command: Relaunch, job: Job | None) -> list[Event]:
         return []
     if job.stop_requested:
         return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
-    return [AttemptLaunching(job_id=command.job_id, attempt=job.attempt + 1, resume_from=job.resume_from)]
+    return [launching(job, job.gpus, job.resume_from)]
 
 
-def decide_resume(command: ResumeTraining, job: Job | None, active: Job | None) -> list[Event]:
-    """The next attempt of a job that was stopped or failed, if no other is `active`.
+def launching(job: Job, gpus: tuple[str, ...], resume_from: str | None = None) -> AttemptLaunching:
+    """The next attempt of a job."""
+    return AttemptLaunching(job_id=job.spec.job_id, attempt=job.attempt + 1, resume_from=resume_from, gpus=gpus)
+
+
+def decide_resume(
+    command: ResumeTraining, job: Job | None, gpus: tuple[str, ...] | None, active: Job | None
+) -> list[Event]:
+    """The next attempt of a job that was stopped or failed, where there is room for it.
 
     Raises:
         NotFound: there is no such job.
-        Conflict: it runs, waits or is complete, or another job is active.
+        Conflict: it runs, waits or is complete, or there is no room: `active` has it.
     """
     if job is None:
         raise no_such_job(command.job_id)
     if job.status not in {"stopped", "failed"}:
         raise Conflict("There is nothing to resume", f"{command.job_id} is {job.status}.")
-    if active is not None:
-        raise Conflict(
-            "A training job is already active",
-            f"{active.spec.job_id} is {active.status}; stop it, or wait for its end.",
-        )
-    return [AttemptLaunching(job_id=command.job_id, attempt=job.attempt + 1, resume_from=command.resume_from)]
+    if gpus is None:
+        raise _no_room(active, "or wait for its end.")
+    return [launching(job, gpus, command.resume_from)]
 
 
 def decide_cancel(command: CancelTraining, job: Job | None) -> list[Event]:
@@ -436,6 +491,23 @@ def decide_cancel(command: CancelTraining, job: Job | None) -> list[Event]:
     if job.status != "queued":
         raise Conflict("The job does not wait", f"{command.job_id} is {job.status}; POST …/stop ends one that runs.")
     return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
+
+
+def decide_checkpoint(command: SaveCheckpoint, job: Job | None) -> list[Event]:
+    """Ask the attempt for a checkpoint. Asking again before it is saved changes nothing.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it makes no steps.
+    """
+    if job is None:
+        raise no_such_job(command.job_id)
+    if job.status != "training" or job.last_word is not None:
+        status = job.status if job.last_word is None else "ending"
+        raise Conflict("There is no step to save", f"{command.job_id} is {status}; a checkpoint is saved in training.")
+    if job.checkpoint_requested:
+        return []
+    return [CheckpointRequested(job_id=command.job_id, attempt=job.attempt)]
 
 
 def no_such_job(job_id: str) -> NotFound:
@@ -455,7 +527,7 @@ def decide_report(job: Job | None, report: Report) -> list[Event]:
         case ReportLines():
             return _events_of_lines(job, report)
         case ReportSilence():
-            if job.status != "training" or job.last_word is not None:
+            if job.status != "training" or job.last_word is not None or job.stalled:
                 return []
             return [AttemptStalled(job_id=report.job_id, attempt=report.attempt)]
         case ReportGone():
@@ -522,53 +594,33 @@ def _event_of_message(
 
 
 def _events_of_end(job: Job, report: ReportGone) -> list[Event]:
-    exited = AttemptExited(job_id=report.job_id, attempt=report.attempt, exit=report.exit)
+    told = max(job.seq, 0 if job.last_word is None else job.last_word.messages)
+    exited = AttemptExited(
+        job_id=report.job_id, attempt=report.attempt, exit=report.exit, lost_messages=told - job.heard
+    )
     match job.last_word:
         case wire.TrainerFinished(model=model, step=step):
             return [exited, TrainingCompleted(job_id=report.job_id, model=model, step=step)]
         case wire.TrainerStopped(checkpoint=checkpoint):
             return [exited, TrainingStopped(job_id=report.job_id, checkpoint=checkpoint)]
-        case wire.TrainerFailed(kind=kind, message=message, traceback=traceback):
-            return [
-                exited,
-                TrainingFailed(job_id=report.job_id, kind=kind, message=message, traceback=traceback),
-            ]
-        case None:
-            if job.stop_requested:
-                return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
-            return [exited, _failure_without_a_word(job, report)]
+        case None if job.stop_requested:
+            return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
+        case wire.TrainerFailed() | None as word:
+            cause = report.not_launched or cause_of(word, report.exit, report.last_words, rebooted=report.rebooted)
+            return [exited, *_events_of_failure(job, cause, report)]
         case _:
             assert_never(job.last_word)
 
 
-def _failure_without_a_word(job: Job, report: ReportGone) -> TrainingFailed:
-    if job.shim is None:
-        return TrainingFailed(
-            job_id=report.job_id,
-            kind="LaunchFailed",
-            message=f"The trainer could not be started: {report.last_words}",
-        )
-    tail = f" Last lines of its log: {report.last_words}" if report.last_words else ""
-    if report.exit is None:
-        return TrainingFailed(
-            job_id=report.job_id,
-            kind="Killed",
-            message=f"The trainer's supervising process was killed, and its processes with it.{tail}",
-        )
-    match report.exit.signal:
-        case 9:
-            kind, what = (
-                "Killed",
-                "The trainer was killed by signal 9 that nobody here sent: probably out of memory.",
-            )
-        case None:
-            kind, what = (
-                "Crashed",
-                f"The trainer ended with exit code {report.exit.code} without a last word.",
-            )
-        case number:
-            kind, what = "Crashed", f"The trainer died by signal {number}."
-    return TrainingFailed(job_id=report.job_id, kind=kind, message=what + tail)
+def _events_of_failure(job: Job, cause: Cause, report: ReportGone) -> list[Event]:
+    """The end of the job, or its next attempt, where the cause and `max_restarts` leave room for one."""
+    kind, message, traceback = cause.kind, cause.message, cause.traceback
+    if job.stop_requested or job.restarts >= job.spec.max_restarts or kind not in RETRIED:
+        return [TrainingFailed(job_id=report.job_id, kind=kind, message=message, traceback=traceback)]
+    failed = AttemptFailed(
+        job_id=report.job_id, attempt=report.attempt, kind=kind, message=message, traceback=traceback
+    )
+    return [failed, launching(job, job.gpus, report.checkpoint)]
 
 
 def stream_of(job_id: str) -> str:

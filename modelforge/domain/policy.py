@@ -36,8 +36,15 @@ class Signal(Struct, frozen=True, kw_only=True, gc=False):
     attempt: int
 
 
+class AskForCheckpoint(Struct, frozen=True, kw_only=True, gc=False):
+    """Ask an attempt to save a checkpoint and go on."""
+
+    job_id: str
+    attempt: int
+
+
 class LaunchWaiting(Struct, frozen=True, kw_only=True, gc=False):
-    """The machine is free: start the job that has waited longest. `cause`: the record that freed it."""
+    """There may be room: start the jobs that have waited longest. `cause`: the record that made room."""
 
     cause: int | None
 
@@ -49,7 +56,7 @@ class RemoveFiles(Struct, frozen=True, kw_only=True, gc=False):
     path: str
 
 
-Effect = Launch | Recover | Follow | Signal | LaunchWaiting | RemoveFiles
+Effect = Launch | Recover | Follow | Signal | AskForCheckpoint | LaunchWaiting | RemoveFiles
 
 
 def react(record: Record) -> list[Effect]:
@@ -59,6 +66,8 @@ def react(record: Record) -> list[Effect]:
             return [Launch(job_id=job_id, attempt=attempt, resume_from=resume_from)]
         case job.StopRequested(job_id=job_id, attempt=attempt):
             return [Signal(job_id=job_id, attempt=attempt)]
+        case job.CheckpointRequested(job_id=job_id, attempt=attempt):
+            return [AskForCheckpoint(job_id=job_id, attempt=attempt)]
         case job.TrainingCompleted() | job.TrainingStopped() | job.TrainingFailed():
             return [LaunchWaiting(cause=record.position)]
         case model.ModelDeleted(model_id=model_id, path=path):
@@ -74,13 +83,16 @@ def resume(state: State) -> list[Effect]:
         for trained in state.models.values()
         if trained.deleted and not trained.files_removed
     ]
-    if state.running is None:
-        return [*effects, LaunchWaiting(cause=None)] if state.waiting else effects
-    running = state.jobs[state.running]
-    if running.shim is None:
-        effects.append(Recover(job_id=state.running, attempt=running.attempt))
-    else:
-        effects.append(Follow(job_id=state.running, attempt=running.attempt))
-    if running.stop_requested:
-        effects.append(Signal(job_id=state.running, attempt=running.attempt))
+    for job_id in state.running:
+        running = state.jobs[job_id]
+        if running.shim is None:
+            effects.append(Recover(job_id=job_id, attempt=running.attempt))
+        else:
+            effects.append(Follow(job_id=job_id, attempt=running.attempt))
+        if running.stop_requested:
+            effects.append(Signal(job_id=job_id, attempt=running.attempt))
+        elif running.checkpoint_requested:
+            effects.append(AskForCheckpoint(job_id=job_id, attempt=running.attempt))
+    if state.waiting:
+        effects.append(LaunchWaiting(cause=None))
     return effects

@@ -9,8 +9,10 @@ from msgspec import Struct
 
 from modelforge.domain import dataset, job, model
 from modelforge.domain.idempotency import IdempotencyKey
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Command, Event, Message, Record, Report
 from modelforge.errors import Conflict, NotFound
+from trainer_entry import wire
 
 
 class KeyUse(Struct, frozen=True, kw_only=True, gc=False):
@@ -22,7 +24,10 @@ class KeyUse(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class State(Struct, kw_only=True):
-    """`running`: the job on the machine. `waiting`: the queue, oldest first. `versions`: streams' lengths."""
+    """`running`: the jobs on the machine, in the order in which they got there. `waiting`: the queue, oldest first.
+
+    `versions`: the streams' lengths.
+    """
 
     position: int = 0
     jobs: MutableMapping[str, job.Job] = {}
@@ -30,7 +35,7 @@ class State(Struct, kw_only=True):
     models: MutableMapping[int, model.Model] = {}
     keys: MutableMapping[str, KeyUse] = {}
     versions: MutableMapping[str, int] = {}
-    running: str | None = None
+    running: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
 
     def draft(self) -> "State":
@@ -66,6 +71,7 @@ def evolve(state: State, record: Record) -> None:
             | job.StopTraining(key=key)
             | job.ResumeTraining(key=key)
             | job.CancelTraining(key=key)
+            | job.SaveCheckpoint(key=key)
             | job.LaunchNext(key=key)
             | job.Relaunch(key=key)
             | dataset.RegisterDataset(key=key)
@@ -92,12 +98,15 @@ def _evolve_job(state: State, event: job.Event) -> None:
     if isinstance(event, job.TrainingRequested) and event.queued:
         state.waiting = (*state.waiting, job_id)
     elif isinstance(event, job.AttemptLaunching):
-        state.running = job_id
-        state.waiting = tuple(waiting for waiting in state.waiting if waiting != job_id)
+        state.running = state.running if job_id in state.running else (*state.running, job_id)
+        state.waiting = without(state.waiting, job_id)
     elif after.status in job.FINAL:
-        state.waiting = tuple(waiting for waiting in state.waiting if waiting != job_id)
-        if state.running == job_id:
-            state.running = None
+        state.running, state.waiting = without(state.running, job_id), without(state.waiting, job_id)
+
+
+def without(job_ids: tuple[str, ...], job_id: str) -> tuple[str, ...]:
+    """The jobs but one."""
+    return tuple(other for other in job_ids if other != job_id)
 
 
 def check_key(state: State, key: IdempotencyKey | None) -> KeyUse | None:
@@ -116,7 +125,7 @@ def check_key(state: State, key: IdempotencyKey | None) -> KeyUse | None:
 
 
 def stamp(state: State, command: Command) -> Command:
-    """The command with what only the writer knows: the new job's id, the job that runs now.
+    """The command with what only the writer knows: the new job's id, the job that runs now, the first of several.
 
     Raises:
         Conflict: the job that runs is to be stopped, and none does.
@@ -125,33 +134,35 @@ def stamp(state: State, command: Command) -> Command:
         case job.StartTraining():
             return job.stamp(command, job.job_id_at(state.position + 1))
         case job.StopTraining(job_id=""):
-            if state.running is None:
+            if not state.running:
                 raise Conflict("No training is active", "There is nothing to stop; GET /api/jobs lists the jobs.")
-            return msgspec.structs.replace(command, job_id=state.running)
+            return msgspec.structs.replace(command, job_id=state.running[0])
         case _:
             return command
 
 
-def decide(state: State, message: Command | Report) -> list[Event]:
-    """The facts that a command or report leads to. A command was stamped before.
+def decide(state: State, message: Command | Report, machine: Machine) -> list[Event]:
+    """The facts that a command or report leads to on a machine. A command was stamped before.
 
     Raises:
         NotFound, Conflict: the command cannot be carried out; a report always can.
     """
-    running = state.jobs[state.running] if state.running is not None else None
-    waiting = state.jobs[state.waiting[0]] if state.waiting else None
     match message:
-        case job.StartTraining():
-            _check_base(state, message.spec.model_path)
-            return [*job.decide_start(message, running or waiting)]
+        case job.StartTraining(spec=spec):
+            _check_base(state, spec.model_path)
+            return [*job.decide_start(message, _lease(state, machine, spec), _active(state))]
         case job.StopTraining():
             return [*job.decide_stop(message, state.jobs.get(message.job_id))]
         case job.ResumeTraining():
-            return [*job.decide_resume(message, state.jobs.get(message.job_id), running or waiting)]
+            stopped = state.jobs.get(message.job_id)
+            gpus = None if stopped is None else _lease(state, machine, stopped.spec)
+            return [*job.decide_resume(message, stopped, gpus, _active(state))]
         case job.CancelTraining():
             return [*job.decide_cancel(message, state.jobs.get(message.job_id))]
+        case job.SaveCheckpoint():
+            return [*job.decide_checkpoint(message, state.jobs.get(message.job_id))]
         case job.LaunchNext():
-            return [*job.decide_launch_next(waiting, running)]
+            return [*_launch_waiting(state, machine)]
         case job.Relaunch():
             return [*job.decide_relaunch(message, state.jobs.get(message.job_id))]
         case job.ReportSpawned() | job.ReportLines() | job.ReportSilence():
@@ -167,6 +178,32 @@ def decide(state: State, message: Command | Report) -> list[Event]:
             return [*model.decide_report(state.models.get(message.model_id), message)]
         case _:
             assert_never(message)
+
+
+def _lease(state: State, machine: Machine, spec: wire.JobSpec) -> tuple[str, ...] | None:
+    """The GPUs for a job that comes now; None where it has to wait, be it only for those who came before."""
+    if state.waiting:
+        return None
+    return machine.lease(spec.parameters, tuple(state.jobs[job_id].gpus for job_id in state.running))
+
+
+def _active(state: State) -> job.Job | None:
+    """Who stands in the way of a job that comes now."""
+    first = (*state.running, *state.waiting)[:1]
+    return state.jobs[first[0]] if first else None
+
+
+def _launch_waiting(state: State, machine: Machine) -> list[job.Event]:
+    """The next attempts of those who have waited longest; nobody overtakes one who does not fit yet."""
+    taken = [state.jobs[job_id].gpus for job_id in state.running]
+    events: list[job.Event] = []
+    for job_id in state.waiting:
+        gpus = machine.lease(state.jobs[job_id].spec.parameters, tuple(taken))
+        if gpus is None:
+            break
+        taken.append(gpus)
+        events.append(job.launching(state.jobs[job_id], gpus))
+    return events
 
 
 def _check_base(state: State, model_path: str) -> None:
@@ -190,8 +227,8 @@ def _decide_gone(state: State, report: job.ReportGone) -> list[Event]:
 def _job_on_model(state: State, trained: model.Model | None) -> str | None:
     if trained is None:
         return None
-    for job_id in (state.running, *state.waiting):
-        if job_id is not None and is_within(state.jobs[job_id].spec.model_path, trained.path):
+    for job_id in (*state.running, *state.waiting):
+        if is_within(state.jobs[job_id].spec.model_path, trained.path):
             return job_id
     return None
 

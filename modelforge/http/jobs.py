@@ -74,7 +74,7 @@ class Checkpoints(Struct, frozen=True, kw_only=True):
 
 def _job(request: web.Request) -> JobDetails:
     job_id = request.match_info["job_id"]
-    details = request.app[PROJECTOR].read_models.jobs.get(job_id)
+    details = request.app[PROJECTOR].read_models.details(job_id)
     if details is None:
         raise job.no_such_job(job_id)
     return details
@@ -99,13 +99,15 @@ async def list_jobs(request: web.Request) -> web.Response:
         raise BadInput("Unknown status", f"status={wanted!r}: one of {', '.join(get_args(Status))}.", field="status")
     limit = int_query(request, "limit", _PAGE, minimum=1, maximum=_LARGEST_PAGE)
     after = request.query.get("after")
-    jobs = request.app[PROJECTOR].read_models.jobs
+    read_models = request.app[PROJECTOR].read_models
+    jobs = read_models.jobs
     if after is not None and after not in jobs:
         raise BadInput("Unknown job in the query", f"after={after!r}: the id of a job.", field="after")
     newest_first = reversed(jobs.values())
     older = newest_first if after is None else islice(dropwhile(lambda one: one.job_id != after, newest_first), 1, None)
-    found = [details for details in older if wanted is None or details.status == wanted]
-    return answer(JobList(jobs=found[:limit], has_more=len(found) > limit))
+    found = [details.job_id for details in older if wanted is None or details.status == wanted]
+    page = [shown for job_id in found[:limit] if job_id and (shown := read_models.details(job_id)) is not None]
+    return answer(JobList(jobs=page, has_more=len(found) > limit))
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -123,6 +125,12 @@ async def cancel_job(request: web.Request) -> web.Response:
     """Take a job out of the queue."""
     job_id = _job_id(request)
     return await _carry_out(request, job.CancelTraining(job_id=job_id, key=await idempotency_key(request)))
+
+
+async def save_checkpoint(request: web.Request) -> web.Response:
+    """Ask a job for a checkpoint at its next step; it goes on after it."""
+    job_id = _job_id(request)
+    return await _carry_out(request, job.SaveCheckpoint(job_id=job_id, key=await idempotency_key(request)))
 
 
 async def resume_job(request: web.Request) -> web.Response:

@@ -1,6 +1,5 @@
 """Errors as HTTP answers: the only place that knows status codes. Every one has the same shape."""
 
-import errno
 from http import HTTPStatus
 
 import msgspec
@@ -11,6 +10,7 @@ from aiohttp.web import RequestPayloadError
 from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.errors import (
+    NO_ROOM,
     BadInput,
     Conflict,
     DatasetReport,
@@ -64,7 +64,7 @@ def status_of(error: ForgeError) -> int:
 
 def problem_of(error: Exception) -> Problem:
     """What a client hears of an error. Of one that nobody foresaw it hears no path, stack or secret."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         error = StorageFull("No space is left on the disk", "Free some space and try again; nothing was changed.")
     match error:
         case ForgeError():

@@ -116,6 +116,14 @@ ROUTES: tuple[Route, ...] = (
         errors=(404, 409, 507),
     ),
     Route(
+        method="POST",
+        path="/api/jobs/{job_id}/checkpoint",
+        handler=jobs.save_checkpoint,
+        answer=JobDetails,
+        status=202,
+        errors=(404, 409, 507),
+    ),
+    Route(
         method="GET",
         path="/api/jobs/{job_id}/checkpoints",
         handler=jobs.get_checkpoints,

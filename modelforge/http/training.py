@@ -40,14 +40,16 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
     strategy: wire.Strategy = "sft"
     output_name: Annotated[str, Meta(pattern=_NAME, max_length=100)] | None = None
     queue: bool = False
+    max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
 class Started(Struct, frozen=True, kw_only=True):
-    """The job that was accepted."""
+    """The job that was accepted. `queue_position`: 1 for the next one, as it is now."""
 
     status: Literal["started", "queued"]
     job_id: str
     message: str
+    queue_position: int | None = None
 
 
 class Stopped(Struct, frozen=True, kw_only=True):
@@ -95,6 +97,7 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
         output_dir=str(layout.models),
         checkpoint_dir=str(layout.jobs),
         grace_seconds=settings.stop_grace_seconds,
+        max_restarts=body.max_restarts,
     )
     return job.StartTraining(spec=spec, queue=body.queue, key=key)
 
@@ -159,11 +162,13 @@ async def _started(request: web.Request, position: int, job_id: str) -> web.Resp
     records = await request.app[EVENT_LOG].read(lambda reader: [*reader.records(after=position, limit=1)])
     requested = records[0].message
     queued = isinstance(requested, job.TrainingRequested) and requested.queued
+    details = request.app[PROJECTOR].read_models.details(job_id)
     return answer(
         Started(
             status="queued" if queued else "started",
             job_id=job_id,
             message="Training queued" if queued else "Training started successfully",
+            queue_position=None if details is None else details.queue_position,
         )
     )
 

@@ -54,7 +54,12 @@ class DatasetReference(Struct, frozen=True, gc=False):
 
 
 class JobDetails(TrainingStatus, frozen=True, kw_only=True):
-    """A job, and how far it is. `config`: the parameters asked for, and from its start those in effect."""
+    """A job, and how far it is. `config`: the parameters asked for, and from its start those in effect.
+
+    `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
+    of the attempts were made without being asked for, of `max_restarts` after each start or resume.
+    `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
+    """
 
     task: wire.Task
     model_name: str
@@ -65,6 +70,11 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     started_at: str | None = None
     finished_at: str | None = None
     attempt: int = 0
+    restarts: int = 0
+    max_restarts: int = 0
+    gpus: tuple[str, ...] = ()
+    queue_position: int | None = None
+    lost_messages: int = 0
     model_id: int | None = None
     config: wire.TrainingParameters
     checkpoint: str | None = None
@@ -94,18 +104,20 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             dataset=DatasetReference(spec.dataset.filename, spec.dataset.sha256),
             created_at=iso(at),
             config=spec.parameters,
+            max_restarts=spec.max_restarts,
             position=position,
         )
     if details is None:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
     now = msgspec.structs.replace(details, position=position, stalled=isinstance(event, job.AttemptStalled))
     match event:
-        case job.AttemptLaunching(attempt=attempt):
+        case job.AttemptLaunching(attempt=attempt, gpus=gpus):
             status: JobStatus = "stopping" if details.status == "stopping" else "starting"
             return msgspec.structs.replace(
                 now,
                 status=status,
                 attempt=attempt,
+                gpus=gpus,
                 started_at=details.started_at or iso(at),
                 finished_at=None,
                 error=None,
@@ -130,6 +142,17 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             return msgspec.structs.replace(now, eval_loss=report.metrics.get("eval_loss"))
         case job.CheckpointSaved(path=path):
             return msgspec.structs.replace(now, checkpoint=path)
+        case job.AttemptExited(lost_messages=lost):
+            return msgspec.structs.replace(now, gpus=(), lost_messages=details.lost_messages + lost)
+        case job.AttemptFailed(kind=kind, message=message):
+            return msgspec.structs.replace(
+                now,
+                status="starting",
+                phase=None,
+                eta_seconds=None,
+                error=JobError(kind, message),
+                restarts=details.restarts + 1,
+            )
         case job.StopRequested():
             return msgspec.structs.replace(now, status="stopping", eta_seconds=None)
         case job.TrainingCompleted():
@@ -143,7 +166,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             | job.AttemptStalled()
             | job.TrainerEnded()
             | job.LineQuarantined()
-            | job.AttemptExited()
+            | job.CheckpointRequested()
         ):
             return now
         case _:

@@ -16,9 +16,9 @@ from modelforge.event_log import LogReader, StoredSnapshot
 from modelforge.fields import narrowed
 from modelforge.projections import datasets, jobs, models
 from modelforge.projections.datasets import DatasetSummary
-from modelforge.projections.jobs import JobDetails, TrainingStatus
+from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of
 from modelforge.projections.models import ModelDetails
-from modelforge.projections.status import current_job, training_status
+from modelforge.projections.status import Turns
 from modelforge.version import VERSION
 from trainer_entry import wire
 
@@ -39,18 +39,26 @@ SNAPSHOT_EVERY = 10_000
 
 
 class ReadModels(Struct, kw_only=True):
-    """Everything that the API answers from, as of a record. `current`: the job that the status describes."""
+    """Everything that the API answers from, as of a record."""
 
     position: int = 0
     at: int = 0
     jobs: dict[str, JobDetails] = {}
     models: dict[int, ModelDetails] = {}
     datasets: dict[str, DatasetSummary] = {}
-    current: str | None = None
+    turns: Turns = Turns()
 
     def status(self) -> TrainingStatus:
         """The current training status."""
-        return training_status(self.jobs[self.current] if self.current is not None else None)
+        current = self.turns.current()
+        return status_of(None if current is None else self.jobs[current])
+
+    def details(self, job_id: str) -> JobDetails | None:
+        """A job as it is shown: with its place in the queue, which others' ends change."""
+        details = self.jobs.get(job_id)
+        if details is None or job_id not in self.turns.waiting:
+            return details
+        return msgspec.structs.replace(details, queue_position=self.turns.waiting.index(job_id) + 1)
 
     def apply(self, record: Record) -> None:
         """Fold one record in."""
@@ -74,8 +82,7 @@ class ReadModels(Struct, kw_only=True):
     def _apply_to_job(self, event: job.Event, record: Record) -> None:
         changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
         self.jobs[event.job_id] = changed
-        current = self.jobs[self.current] if self.current is not None else None
-        self.current = current_job(current, changed).job_id
+        self.turns = self.turns.after(event, changed.status)
 
 
 class StateAt(Struct, frozen=True, kw_only=True):

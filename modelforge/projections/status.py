@@ -1,17 +1,36 @@
-"""The status: the job that has the machine, else the last one that did, else idle."""
+"""Whose turn it is: the jobs that run, those that wait, and the one that the status describes."""
 
+from msgspec import Struct
+
+from modelforge.domain import job
 from modelforge.domain.job import FINAL
-from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of
+from modelforge.domain.state import without
+from modelforge.projections.jobs import Status
 
 
-def current_job(current: JobDetails | None, changed: JobDetails) -> JobDetails:
-    """Which of two jobs the status describes, once `changed` has changed."""
-    if current is None or current.job_id == changed.job_id or changed.status in {"starting", "training", "stopping"}:
-        return changed
-    # A job that waits, or that was taken out of the queue, never hides the one that runs or ran last.
-    return changed if current.status in FINAL and changed.status == "queued" else current
+class Turns(Struct, frozen=True, kw_only=True, gc=False):
+    """`running`: in the order in which they began. `waiting`: the queue. `last`: who ran last, or asked first."""
 
+    running: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    last: str | None = None
 
-def training_status(current: JobDetails | None) -> TrainingStatus:
-    """What `GET /api/training_status` answers."""
-    return status_of(current)
+    def after(self, event: job.Event, status: Status) -> "Turns":
+        """The turns after a job's event, which left it with `status`."""
+        job_id, running, waiting, last = event.job_id, self.running, self.waiting, self.last
+        if isinstance(event, job.TrainingRequested):
+            waiting = (*waiting, job_id) if event.queued else waiting
+            # A job that waits never hides the one that runs; one that asks of an idle machine is about to run.
+            last = last if running else job_id
+        elif isinstance(event, job.AttemptLaunching):
+            running = running if job_id in running else (*running, job_id)
+            waiting = without(waiting, job_id)
+        elif status in FINAL:
+            # A job that is taken out of the queue never hides the one that ran last.
+            last = job_id if job_id in running else last
+            running, waiting = without(running, job_id), without(waiting, job_id)
+        return Turns(running=running, waiting=waiting, last=last)
+
+    def current(self) -> str | None:
+        """The job that the status describes: the first of those that run, else the last one that did."""
+        return self.running[0] if self.running else self.last

@@ -8,10 +8,14 @@ from trainer_entry import wire
 
 
 class Ending(Struct, frozen=True, kw_only=True, gc=False):
-    """How an attempt ended. `exit` is null where nobody was left to report it. `last_words`: of its stderr."""
+    """How an attempt ended. `exit` is null where nobody was left to report it. `last_words`: of its stderr.
+
+    `rebooted`: the machine was started anew since the attempt was.
+    """
 
     exit: wire.ExitReport | None
     last_words: str
+    rebooted: bool = False
 
 
 class Launcher(Protocol):
@@ -30,10 +34,13 @@ class Launcher(Protocol):
     async def stop(self, shim: wire.ShimReport) -> None:
         """Ask an attempt to save a checkpoint and end; one that has ended is left alone."""
 
+    async def save_checkpoint(self, shim: wire.ShimReport) -> None:
+        """Ask an attempt to save a checkpoint and go on; one that has ended is left alone."""
+
     async def wait(self, shim: wire.ShimReport) -> None:
         """Return once no process of the attempt is left."""
 
-    async def ending(self, job_id: str, attempt: int) -> Ending:
+    async def ending(self, job_id: str, attempt: int, shim: wire.ShimReport) -> Ending:
         """How an attempt ended that is gone."""
 
     def spool(self, job_id: str, attempt: int) -> str:

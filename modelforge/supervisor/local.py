@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from typing import TypeVar
 import msgspec
 
 from modelforge.child_environment import child_environment
-from modelforge.errors import LaunchFailed
+from modelforge.devices import cpu_count
+from modelforge.errors import NO_ROOM, LaunchFailed
 from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Ending
-from modelforge.supervisor.processes import TOKEN_VARIABLE, kill_all_with, processes_with, terminate, wait_for
+from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_with, processes_with, send, wait_for
 from trainer_entry import wire
 
 TRAINER = "trainer_entry.train"
@@ -31,6 +33,7 @@ def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> lis
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--num_processes", str(processes), "--num_machines", "1", *(["--multi_gpu"] if processes > 1 else [])),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--main_process_port", "0"),  # a free one: two jobs at once must not meet
         *("--num_cpu_threads_per_process", str(spec.cpu_threads)),
         *("-m", module, str(folder)),
     ]
@@ -60,15 +63,18 @@ class LocalLauncher:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env=child_environment(OMP_NUM_THREADS=str(spec.cpu_threads), **{TOKEN_VARIABLE: spec.token}),
+                env=_environment(spec),
             )
         except OSError as error:
-            raise LaunchFailed("The trainer could not be started", f"{folder}: {error}") from error
+            disk_full = error.errno in NO_ROOM
+            raise LaunchFailed("The trainer could not be started", f"{folder}: {error}", disk_full=disk_full) from error
         _, stderr = await shim.communicate()
         report = await asyncio.to_thread(_read, folder / "shim.json", wire.ShimReport)
         if shim.returncode != 0 or report is None:
             words = stderr.decode(errors="replace").strip().splitlines()
-            raise LaunchFailed("The trainer could not be started", f"{folder}: {words[-1] if words else ''}")
+            why = words[-1] if words else f"the shim ended with {shim.returncode}"
+            disk_full = shim.returncode in NO_ROOM
+            raise LaunchFailed("The trainer could not be started", f"{folder}: {why}", disk_full=disk_full)
         return report
 
     async def adopt(self, job_id: str, attempt: int) -> wire.ShimReport | None:
@@ -91,25 +97,41 @@ class LocalLauncher:
 
     async def stop(self, shim: wire.ShimReport) -> None:
         """The shim asks the ranks, and kills what is left after the grace period."""
-        terminate(shim)
+        send(shim, signal.SIGTERM)
+
+    async def save_checkpoint(self, shim: wire.ShimReport) -> None:
+        """The shim passes it on to the ranks."""
+        send(shim, signal.SIGUSR1)
 
     async def wait(self, shim: wire.ShimReport) -> None:
         """Wait for the shim's end. One that was killed leaves the sweeping to us: by token, until none is left."""
         await wait_for(shim)
         await asyncio.to_thread(kill_all_with, shim.token)
 
-    async def ending(self, job_id: str, attempt: int) -> Ending:
+    async def ending(self, job_id: str, attempt: int, shim: wire.ShimReport) -> Ending:
         """Read `exit.json`, and the end of the attempt's log."""
-        return await asyncio.to_thread(self._ending, job_id, attempt)
+        return await asyncio.to_thread(self._ending, job_id, attempt, shim)
 
-    def _ending(self, job_id: str, attempt: int) -> Ending:
+    def _ending(self, job_id: str, attempt: int, shim: wire.ShimReport) -> Ending:
         folder = self._layout.attempt(job_id, attempt)
         report = _read(folder / "exit.json", wire.ExitReport)
-        return Ending(exit=report, last_words=_last_words(folder / "stderr.log"))
+        rebooted = shim.boot_id != boot_id()
+        return Ending(exit=report, last_words=_last_words(folder / "stderr.log"), rebooted=rebooted)
 
     def spool(self, job_id: str, attempt: int) -> str:
         """`stdout.jsonl` in the attempt's folder."""
         return str(self._layout.attempt(job_id, attempt) / "stdout.jsonl")
+
+
+def _environment(spec: wire.AttemptSpec) -> dict[str, str]:
+    """What is set for an attempt: its share of the machine, and the mark of its processes."""
+    added = {"OMP_NUM_THREADS": str(spec.cpu_threads), TOKEN_VARIABLE: spec.token}
+    if spec.cpu_threads < cpu_count():
+        # Threads that spin while they wait take the time of the job beside this one.
+        added["OMP_WAIT_POLICY"] = "PASSIVE"
+    if spec.gpus is not None:
+        added |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus)}
+    return child_environment(**added)
 
 
 def _write_spec(folder: Path, spec: wire.AttemptSpec) -> None:

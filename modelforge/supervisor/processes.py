@@ -21,10 +21,16 @@ def is_alive(shim: wire.ShimReport) -> bool:
     try:
         # The name before these fields may hold anything, parentheses too.
         fields = Path(f"/proc/{shim.pid}/stat").read_text().rpartition(")")[2].split()
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return shim.boot_id == boot_id and shim.start_time == int(fields[_START_TIME]) and fields[_STATE] not in {"Z", "X"}
+    return (
+        shim.boot_id == boot_id() and shim.start_time == int(fields[_START_TIME]) and fields[_STATE] not in {"Z", "X"}
+    )
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def processes_with(token: str) -> list[int]:
@@ -41,11 +47,11 @@ def _carries(pid: int, token: str) -> bool:
     return f"{TOKEN_VARIABLE}={token}".encode() in variables
 
 
-def terminate(shim: wire.ShimReport) -> None:
-    """SIGTERM to a shim, if it is still the process that reported."""
+def send(shim: wire.ShimReport, number: signal.Signals) -> None:
+    """Signal a shim, if it is still the process that reported."""
     with _handle(shim.pid) as handle:
         if handle is not None and is_alive(shim):
-            _send(handle, signal.SIGTERM)
+            _send(handle, number)
 
 
 def kill_all_with(token: str) -> None:

@@ -2,21 +2,23 @@
 
 import asyncio
 import math
-import os
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import assert_never
 
 import structlog
 
+from modelforge.checkpoints import newest_valid
 from modelforge.command_handler import CommandHandler
 from modelforge.domain import job, model, policy
+from modelforge.domain.causes import Cause
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Actor, Command, Record, Report
 from modelforge.errors import LaunchFailed, StorageFull
 from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Launcher
-from modelforge.supervisor.removal import remove_model
+from modelforge.supervisor.removal import remove_model, remove_unfinished
 from modelforge.supervisor.spool import Spool
 from trainer_entry import wire
 
@@ -30,8 +32,16 @@ _LAST_WORD_SECONDS = 60.0
 class Reactor:
     """One task an effect. What it waits for, it waits for in the log or in a process: a restart loses nothing."""
 
-    def __init__(self, handler: CommandHandler, launcher: Launcher, layout: Layout, stalled_seconds: float) -> None:
+    def __init__(
+        self,
+        handler: CommandHandler,
+        launcher: Launcher,
+        layout: Layout,
+        machine: Machine,
+        stalled_seconds: float,
+    ) -> None:
         self._handler = handler
+        self._machine = machine
         self._launcher = launcher
         self._layout = layout
         self._stalled_seconds = stalled_seconds
@@ -79,7 +89,9 @@ class Reactor:
             case policy.Follow(job_id=job_id, attempt=attempt):
                 return self._follow(job_id, attempt)
             case policy.Signal(job_id=job_id, attempt=attempt):
-                return self._stop(job_id, attempt)
+                return self._ask(job_id, attempt, self._launcher.stop)
+            case policy.AskForCheckpoint(job_id=job_id, attempt=attempt):
+                return self._ask(job_id, attempt, self._launcher.save_checkpoint)
             case policy.LaunchWaiting(cause=freed_by):
                 return self._launch_waiting(freed_by)
             case policy.RemoveFiles(model_id=model_id, path=path):
@@ -88,19 +100,22 @@ class Reactor:
                 assert_never(effect)
 
     async def _launch(self, job_id: str, attempt: int, resume_from: str | None, cause: int | None) -> None:
+        launched = self._handler.state.jobs[job_id]
         spec = wire.AttemptSpec(
-            job=self._handler.state.jobs[job_id].spec,
+            job=launched.spec,
             attempt=attempt,
             token=secrets.token_hex(16),
-            cpu_threads=os.cpu_count() or 1,
+            cpu_threads=self._machine.cpu_threads,
             resume_from=resume_from,
+            gpus=launched.gpus if self._machine.gpus else None,
         )
         try:
             shim = await self._launcher.launch(spec)
         except LaunchFailed as error:
             self._shim(job_id, attempt).set_result(None)
             del self._shims[job_id, attempt]
-            gone = job.ReportGone(job_id=job_id, attempt=attempt, exit=None, last_words=str(error))
+            why = Cause(kind="DiskFull" if error.disk_full else "LaunchFailed", message=str(error))
+            gone = job.ReportGone(job_id=job_id, attempt=attempt, exit=None, not_launched=why)
             await self._submit(gone, "supervisor", cause)
             return
         await self._spawned(job_id, attempt, shim, cause)
@@ -160,15 +175,31 @@ class Reactor:
             gone.result()
         finally:
             gone.cancel()
-        ending = await self._launcher.ending(job_id, attempt)
-        report = job.ReportGone(job_id=job_id, attempt=attempt, exit=ending.exit, last_words=ending.last_words)
+        if not isinstance(state.jobs[job_id].last_word, wire.TrainerFinished):
+            await self._remove_unfinished(job_id)
+        ending = await self._launcher.ending(job_id, attempt, shim)
+        checkpoint = await asyncio.to_thread(newest_valid, self._layout.checkpoints(job_id))
+        report = job.ReportGone(
+            job_id=job_id,
+            attempt=attempt,
+            exit=ending.exit,
+            last_words=ending.last_words,
+            rebooted=ending.rebooted,
+            checkpoint=None if checkpoint is None else checkpoint.path,
+        )
         await self._submit(report, "supervisor", None)
         del self._shims[job_id, attempt]
 
-    async def _stop(self, job_id: str, attempt: int) -> None:
+    async def _remove_unfinished(self, job_id: str) -> None:
+        try:
+            await asyncio.to_thread(remove_unfinished, job_id, self._layout)
+        except OSError as error:  # what is left takes room, and harms nothing
+            _log.warning("unfinished_model_kept", job_id=job_id, error=str(error))
+
+    async def _ask(self, job_id: str, attempt: int, ask: Callable[[wire.ShimReport], Awaitable[None]]) -> None:
         shim = await self._shim(job_id, attempt)
         if shim is not None:
-            await self._launcher.stop(shim)
+            await ask(shim)
 
     async def _launch_waiting(self, cause: int | None) -> None:
         await self._submit(job.LaunchNext(), "supervisor", cause)

@@ -20,6 +20,16 @@ def remove_model(name: str, layout: Layout) -> None:
         remove(path.rename(layout.trash / uuid.uuid4().hex))
 
 
+def remove_unfinished(job_id: str, layout: Layout) -> None:
+    """Remove what an attempt that did not finish left of a model.
+
+    Raises:
+        OSError: it cannot be moved or removed.
+    """
+    for name in (f"{job_id}.partial", job_id):
+        remove_model(name, layout)
+
+
 def empty(folder: Path) -> None:
     """Remove everything in a folder, but not the folder."""
     for leftover in folder.iterdir():

@@ -29,6 +29,7 @@ from scenario import (
 )
 
 from modelforge.domain import job
+from modelforge.domain.causes import LESS, Cause
 from modelforge.domain.messages import Event
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
@@ -226,12 +227,12 @@ def test_training_that_starts_after_a_stop_is_still_stopping() -> None:
 
 def test_a_finished_trainer_ends_the_job_only_when_its_processes_are_gone() -> None:
     past = given(*TRAINING, ended(finished(2)))
-    assert past.state.running == JOB
+    assert past.state.running == (JOB,)
     past.when(gone()).then(EXITED_EVENT, COMPLETED, registered())
 
 
 def test_a_job_that_ended_frees_the_machine() -> None:
-    assert given(*TRAINING, ended(finished(2)), EXITED_EVENT, COMPLETED).state.running is None
+    assert given(*TRAINING, ended(finished(2)), EXITED_EVENT, COMPLETED).state.running == ()
 
 
 def test_a_stopped_trainer_leaves_its_checkpoint() -> None:
@@ -247,7 +248,7 @@ def test_a_trainer_that_finished_before_the_stop_reached_it_has_completed() -> N
 def test_a_failed_trainer_says_why() -> None:
     given(*TRAINING, ended(failed(2))).when(gone()).then(
         EXITED_EVENT,
-        job.TrainingFailed(job_id=JOB, kind="OutOfMemory", message="8 GiB asked for", traceback="File …"),
+        job.TrainingFailed(job_id=JOB, kind="OutOfMemory", message=f"8 GiB asked for {LESS}", traceback="File …"),
     )
 
 
@@ -259,6 +260,7 @@ def test_a_stopped_job_without_a_last_word_has_no_checkpoint_of_its_own() -> Non
     ("exit_of", "kind", "words"),
     [
         (exit_report(code=None, signal=9), "Killed", "probably out of memory"),
+        (exit_report(code=1, signal=9, oom_kills=1), "OutOfMemory", "it had reached 390 MiB"),
         (exit_report(code=None, signal=11), "Crashed", "signal 11"),
         (exit_report(code=3), "Crashed", "exit code 3"),
         (exit_report(code=0), "Crashed", "exit code 0 without a last word"),
@@ -275,10 +277,30 @@ def test_a_trainer_that_went_without_a_word_failed(exit_of: wire.ExitReport | No
 
 
 def test_an_attempt_that_could_not_be_spawned_failed_to_launch() -> None:
-    _, failure = given(*STARTING).when(gone(exit_report=None, last_words="no accelerate")).events
-    assert failure == job.TrainingFailed(
-        job_id=JOB, kind="LaunchFailed", message="The trainer could not be started: no accelerate"
-    )
+    cause = Cause(kind="LaunchFailed", message="The trainer could not be started: no accelerate")
+    _, failure = given(*STARTING).when(gone(exit_report=None, not_launched=cause)).events
+    assert failure == job.TrainingFailed(job_id=JOB, kind="LaunchFailed", message=cause.message)
+
+
+def test_a_machine_that_was_started_anew_is_named_as_the_cause() -> None:
+    _, failure = given(*TRAINING).when(gone(exit_report=None, rebooted=True)).events
+    assert isinstance(failure, job.TrainingFailed)
+    assert failure.kind == "LostPower"
+
+
+def test_messages_that_never_arrived_are_counted() -> None:
+    past = (*TRAINING, logged(step(3), step(5)), ended(finished(8)))
+    exited, *_ = given(*past).when(gone()).events
+    assert exited == job.AttemptExited(job_id=JOB, attempt=1, exit=EXITED, lost_messages=4)  # 2, 4, 6 and 7
+
+
+def test_a_trainer_is_found_silent_once_until_it_speaks() -> None:
+    silent = job.ReportSilence(job_id=JOB, attempt=1)
+    stalled = job.AttemptStalled(job_id=JOB, attempt=1)
+    given(*TRAINING).when(silent).then(stalled)
+    given(*TRAINING, stalled).when(silent).then()
+    given(*TRAINING, stalled, logged(step(2))).when(silent).then(stalled)
+    given(*TRAINING, ended(finished(2))).when(silent).then()
 
 
 def test_an_end_is_told_once() -> None:

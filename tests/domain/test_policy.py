@@ -97,12 +97,32 @@ def test_a_start_repeats_a_stop_that_may_not_have_been_signalled() -> None:
     ]
 
 
+def test_a_checkpoint_on_request_is_asked_for_and_again_after_a_start_until_it_is_saved() -> None:
+    asked = job.CheckpointRequested(job_id=JOB, attempt=1)
+    assert effects_of(asked) == [policy.AskForCheckpoint(job_id=JOB, attempt=1)]
+    past = (*STARTING, attempt_spawned(), training_started(), asked)
+    follow = policy.Follow(job_id=JOB, attempt=1)
+    assert policy.resume(given(*past).state) == [follow, policy.AskForCheckpoint(job_id=JOB, attempt=1)]
+    saved = job.CheckpointSaved(job_id=JOB, attempt=1, seq=2, offset=200, step=1, path="/data/checkpoint-1")
+    assert policy.resume(given(*past, saved).state) == [follow]
+
+
+def test_a_start_takes_up_every_job_that_runs() -> None:
+    past = given(*STARTING, attempt_spawned(), requested(OTHER_JOB), launching(OTHER_JOB))
+    assert policy.resume(past.state) == [
+        policy.Follow(job_id=JOB, attempt=1),
+        policy.Recover(job_id=OTHER_JOB, attempt=1),
+    ]
+
+
 def test_a_start_launches_what_waits_once_the_machine_is_free() -> None:
     assert policy.resume(given(*STARTING, WAITING, FAILED).state) == [policy.LaunchWaiting(cause=None)]
 
 
 def test_a_start_launches_nothing_beside_a_running_job() -> None:
-    assert policy.resume(given(*STARTING, WAITING).state) == [policy.Recover(job_id=JOB, attempt=1)]
+    past = given(*STARTING, WAITING)
+    assert policy.resume(past.state) == [policy.Recover(job_id=JOB, attempt=1), policy.LaunchWaiting(cause=None)]
+    past.when(job.LaunchNext()).then()
 
 
 def test_a_start_removes_the_files_that_a_crash_left() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scenario import attempt_spawned, bad_line, checkpoint, launching, lines, records_of, requested, started, step
 
 from modelforge.domain import job
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Message
 from modelforge.domain.state import State, decide, evolve
 from trainer_entry import wire
@@ -65,11 +66,11 @@ def test_a_spool_read_from_any_earlier_line_tells_every_line_once(
     for begin, end in [*reads, (0, len(spool))]:
         stop = min(end, len(spool))
         report = read(spool, min(begin, reached), stop)
-        history.extend(decide(state, report))
+        history.extend(decide(state, report, Machine()))
         state = State()
         for record in records_of(*history):
             evolve(state, record)
-        assert decide(state, report) == []
+        assert decide(state, report, Machine()) == []
         reached = max(reached, stop)
     expected = [line.seq for line in spool if not isinstance(line, job.QuarantinedLine)]
     assert told_by(history) == (expected, [line.offset for line in spool if isinstance(line, job.QuarantinedLine)])

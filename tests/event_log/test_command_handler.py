@@ -10,6 +10,7 @@ from scenario import JOB, finished, gone, key, lines, register_dataset, spawned,
 
 from modelforge.command_handler import CommandHandler, Outcome
 from modelforge.domain import job, model
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import GENESIS, Record
 from modelforge.domain.state import State
 from modelforge.errors import Conflict, LogUnusable, NotFound
@@ -198,7 +199,7 @@ async def test_a_writer_that_fails_leaves_nobody_waiting(path: Path) -> None:
     def fail(_records: Sequence[Record]) -> None:
         raise ZeroDivisionError
 
-    handler = CommandHandler(log, State(), GENESIS, fail)
+    handler = CommandHandler(log, State(), GENESIS, fail, Machine())
     writer = asyncio.create_task(handler.run())
     try:
         answers = await asyncio.gather(
@@ -216,7 +217,9 @@ async def test_a_writer_that_fails_leaves_nobody_waiting(path: Path) -> None:
 async def test_records_that_the_log_refuses_stop_the_writer(path: Path) -> None:
     async with running_log(path) as running:
         await running.submit(register_dataset())
-        other = CommandHandler(running.log, State(), GENESIS, lambda _records: None)  # it knows nothing of position 1
+        other = CommandHandler(
+            running.log, State(), GENESIS, lambda _records: None, Machine()
+        )  # it knows nothing of position 1
         writer = asyncio.create_task(other.run())
         with pytest.raises(LogUnusable):
             await other.submit(start(""))

@@ -29,6 +29,7 @@ from scenario import (
 
 from modelforge.command_handler import Outcome
 from modelforge.domain import job, model
+from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Command, Report
 from modelforge.errors import Conflict, NotFound
 from modelforge.projections.projector import RELEASE
@@ -55,9 +56,10 @@ class Histories(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.running: RunningLog
 
-    @initialize()
-    def open(self) -> None:
-        self.running = self.loop.run(self.stack.enter_async_context(running_log(self.path)))
+    @initialize(slots=st.integers(1, 3), gpus=st.integers(0, 3))
+    def open(self, slots: int, gpus: int) -> None:
+        self.machine = Machine(slots=slots, gpus=tuple(map(str, range(gpus))))
+        self.running = self.loop.run(self.stack.enter_async_context(running_log(self.path, machine=self.machine)))
 
     def teardown(self) -> None:
         try:
@@ -94,12 +96,20 @@ class Histories(RuleBasedStateMachine):
         known = list(self.running.state.jobs)
         return known[-1 - number] if number < len(known) else "train_999999"
 
-    @rule(queues=st.lists(st.booleans(), min_size=1, max_size=3), value=st.none() | st.sampled_from("ab"))
-    def jobs_are_asked_for(self, queues: list[bool], value: str | None) -> None:
+    @rule(
+        queues=st.lists(st.booleans(), min_size=1, max_size=3),
+        value=st.none() | st.sampled_from("ab"),
+        processes=st.integers(1, 2),
+        restarts=st.integers(0, 2),
+    )
+    def jobs_are_asked_for(self, queues: list[bool], value: str | None, processes: int, restarts: int) -> None:
         used = None if value is None else key(value, "start")
-        overtakes = bool(self.running.state.waiting) and self.running.state.running is None
-        outcomes = self.submit(*(start("", queue=queue, key=used) for queue in queues))
-        assert not (overtakes and self.running.state.running is not None)
+        before = self.running.state.running
+        overtakes = bool(self.running.state.waiting)
+        outcomes = self.submit(
+            *(start("", queue=queue, key=used, num_processes=processes, max_restarts=restarts) for queue in queues)
+        )
+        assert not (overtakes and self.running.state.running != before)
         if used is not None:
             assert sum(isinstance(outcome, Outcome) and not outcome.repeated for outcome in outcomes) <= 1
 
@@ -112,12 +122,26 @@ class Histories(RuleBasedStateMachine):
     def an_attempt_is_launched_anew(self, number: int, attempt: int) -> None:
         self.submit(job.Relaunch(job_id=self.job_id(number), attempt=attempt), api=False)
 
+    @rule(number=job_numbers)
+    def a_checkpoint_is_asked_for(self, number: int) -> None:
+        self.submit(job.SaveCheckpoint(job_id=self.job_id(number)))
+
+    @rule(number=job_numbers)
+    def a_job_is_to_go_on(self, number: int) -> None:
+        self.submit(job.ResumeTraining(job_id=self.job_id(number), resume_from="/data/checkpoint-1"))
+
+    @rule(number=job_numbers)
+    def a_job_is_taken_out_of_the_queue(self, number: int) -> None:
+        self.submit(job.CancelTraining(job_id=self.job_id(number)))
+
     @rule()
-    def the_next_is_launched(self) -> None:
-        waiting, free = self.running.state.waiting, self.running.state.running is None
+    def the_next_are_launched(self) -> None:
+        waiting, free = self.running.state.waiting, not self.running.state.running
         self.submit(job.LaunchNext(), api=False)
-        if waiting and free:
-            assert self.running.state.running == waiting[0]
+        launched = len(waiting) - len(self.running.state.waiting)
+        assert self.running.state.waiting == waiting[launched:]
+        assert set(waiting[:launched]) <= set(self.running.state.running)
+        assert launched or not (waiting and free)
 
     @rule(name=st.sampled_from(["a.jsonl", "b.jsonl"]), sha256=st.sampled_from(["0", "1"]))
     def a_dataset_is_registered(self, name: str, sha256: str) -> None:
@@ -141,22 +165,29 @@ class Histories(RuleBasedStateMachine):
 
     # -- what an attempt does --
 
-    def current(self) -> tuple[str, job.Job]:
+    def current(self, number: int) -> tuple[str, job.Job]:
         running = self.running.state.running
-        assert running is not None
-        return running, self.running.state.jobs[running]
+        job_id = running[number % len(running)]
+        return job_id, self.running.state.jobs[job_id]
 
-    @precondition(lambda self: self.running.state.running is not None)
-    @rule()
-    def the_attempt_is_spawned(self) -> None:
-        job_id, known = self.current()
+    @precondition(lambda self: self.running.state.running)
+    @rule(number=job_numbers)
+    def the_attempt_is_spawned(self, number: int) -> None:
+        job_id, known = self.current(number)
         self.alive.add((job_id, known.attempt))
         self.report(spawned(job_id, attempt=known.attempt))
 
-    @precondition(lambda self: self.running.state.running is not None)
-    @rule(data=st.data(), kinds=st.lists(st.sampled_from("sssscbe"), min_size=1, max_size=6))
-    def the_trainer_writes_and_is_read(self, data: st.DataObject, kinds: list[str]) -> None:
-        job_id, known = self.current()
+    @precondition(lambda self: self.running.state.running)
+    @rule(number=job_numbers, silent=st.booleans())
+    def the_attempt_is_silent(self, number: int, *, silent: bool) -> None:
+        job_id, known = self.current(number)
+        if silent:
+            self.report(job.ReportSilence(job_id=job_id, attempt=known.attempt))
+
+    @precondition(lambda self: self.running.state.running)
+    @rule(number=job_numbers, data=st.data(), kinds=st.lists(st.sampled_from("sssscbe"), min_size=1, max_size=6))
+    def the_trainer_writes_and_is_read(self, number: int, data: st.DataObject, kinds: list[str]) -> None:
+        job_id, known = self.current(number)
         spool = self.spools.setdefault((job_id, known.attempt), [])
         for kind in kinds:
             spool.append(self.line(kind, spool, known.attempt))
@@ -188,18 +219,20 @@ class Histories(RuleBasedStateMachine):
             attempt=known.attempt,
         )
 
-    @precondition(lambda self: self.running.state.running is not None)
-    @rule(word=st.sampled_from([finished, stopped, failed, None]), told=st.booleans())
-    def the_attempt_ends(self, word: Callable[..., job.LastWord] | None, *, told: bool) -> None:
-        job_id, known = self.current()
+    @precondition(lambda self: self.running.state.running)
+    @rule(number=job_numbers, word=st.sampled_from([finished, stopped, failed, None]), told=st.booleans())
+    def the_attempt_ends(self, number: int, word: Callable[..., job.LastWord] | None, *, told: bool) -> None:
+        job_id, known = self.current(number)
         spool = self.spools.setdefault((job_id, known.attempt), [])
         if word is not None and known.last_word is None:
             spool.append(word(1 + sum(line is not None for line in spool), attempt=known.attempt))
             self.report(self.read(job_id, known, 0, len(spool)))
         if told:
-            self.alive.clear()
-            self.report(gone(job_id, attempt=known.attempt))
-            assert self.running.state.running is None
+            self.alive.discard((job_id, known.attempt))
+            self.report(gone(job_id, attempt=known.attempt, checkpoint="/data/checkpoint-1"))
+            again = self.running.state.jobs[job_id]
+            assert (job_id in self.running.state.running) == (again.attempt == known.attempt + 1)
+            assert again.restarts <= again.spec.max_restarts
 
     # -- servers come and go --
 
@@ -209,26 +242,30 @@ class Histories(RuleBasedStateMachine):
         if save and live.position:
             self.loop.run(self.running.log.save_snapshot(live, RELEASE))
         self.loop.run(self.stack.aclose())
-        opened = running_log(self.path, from_snapshot=from_snapshot)
+        opened = running_log(self.path, from_snapshot=from_snapshot, machine=self.machine)
         self.running = self.loop.run(self.stack.enter_async_context(opened))
         assert self.running.snapshot() == live
 
     # -- what always holds --
 
     @invariant()
-    def at_most_one_job_runs(self) -> None:
+    def no_more_jobs_run_than_there_is_room_for(self) -> None:
         state = self.running.state
-        active = [
+        active = {
             job_id for job_id, known in state.jobs.items() if known.status in {"starting", "training", "stopping"}
-        ]
-        assert active == ([] if state.running is None else [state.running])
+        }
+        assert active == set(state.running)
+        assert len(state.running) == len(active) <= self.machine.slots
+        leased = [gpu for job_id in state.running for gpu in state.jobs[job_id].gpus]
+        assert len(leased) == len(set(leased))
+        assert all(bool(state.jobs[job_id].gpus) == bool(self.machine.gpus) for job_id in state.running)
         assert set(state.waiting) == {job_id for job_id, known in state.jobs.items() if known.status == "queued"}
 
     @invariant()
     def no_other_attempt_has_the_machine_while_one_is_alive(self) -> None:
-        running = self.running.state.running
         for job_id, attempt in self.alive:
-            assert (running, self.running.state.jobs[job_id].attempt) == (job_id, attempt)
+            assert job_id in self.running.state.running
+            assert self.running.state.jobs[job_id].attempt == attempt
 
     @invariant()
     def the_read_models_say_what_is_decided_against(self) -> None:
@@ -237,8 +274,12 @@ class Histories(RuleBasedStateMachine):
             name: known.status for name, known in state.jobs.items()
         }
         assert set(read_models.models) == {number for number, known in state.models.items() if not known.deleted}
-        if state.running is not None:
-            assert read_models.status().job_id == state.running
+        if state.running:
+            assert read_models.status().job_id == state.running[0]
+        for place, job_id in enumerate(state.waiting, start=1):
+            shown = read_models.details(job_id)
+            assert shown is not None
+            assert shown.queue_position == place
         for shown in read_models.jobs.values():
             assert shown.current_epoch is None or shown.current_epoch <= (shown.total_epochs or 1)
 

@@ -10,6 +10,8 @@ from peft import PeftConfig, PeftModel
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from trainer_entry.checkpoint import prune, seal
+from trainer_entry.failures import told_as_disk_full
 from trainer_entry.parameters import lora_config, trainer_arguments
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.tasks.text_generation import TokenizedRecords
@@ -39,11 +41,22 @@ class CompletionTrainer(SFTTrainer):
         return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save, seal, and only then remove older ones, which transformers would before this one is on the disk."""
+        if not self.args.should_save:
+            super()._save_checkpoint(model, trial)
+            return
+        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
         # An earlier attempt may have saved this step: from now until the end that checkpoint is not whole.
-        if self.args.should_save:
-            folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-            (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
+        (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with told_as_disk_full(folder):
+                super()._save_checkpoint(model, trial)
+                seal(folder, self.state.global_step)
+        finally:
+            self.args.save_total_limit = limit
+        if limit is not None:
+            prune(folder.parent, limit, self.state.best_model_checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint is no model: the card is written with the model, once."""

@@ -1,0 +1,44 @@
+"""What this machine has for trainings: processors and GPUs, found out without loading a training library."""
+
+import os
+
+import pynvml
+
+from modelforge.domain.machine import Machine
+from modelforge.settings import Settings
+
+
+def machine_of(settings: Settings) -> Machine:
+    """The machine as the settings divide it."""
+    slots = settings.max_concurrent_jobs
+    return Machine(slots=slots, gpus=visible_gpus(), cpu_threads=max(1, cpu_count() // slots))
+
+
+def cpu_count() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that trainers may use, by the names that CUDA_VISIBLE_DEVICES takes.
+
+    Where that variable is set, those that it names; otherwise all that the driver has, by index.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return tuple(str(index) for index in range(_count_gpus()))
+    names = [name.strip() for name in named.split(",")]
+    # CUDA too sees those before the first that is none: an empty name, or -1.
+    end = next((place for place, name in enumerate(names) if name in {"", "-1"}), len(names))
+    return tuple(names[:end])
+
+
+def _count_gpus() -> int:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver, and so most often no such device; `modelforge doctor` looks closer
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()

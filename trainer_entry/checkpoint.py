@@ -1,0 +1,65 @@
+"""A checkpoint on disk: whole once its manifest is there, and older ones removed only after that."""
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from trainer_entry.wire import CHECKPOINT_MANIFEST, CheckpointManifest
+
+_PREFIX = "checkpoint-"
+
+
+def seal(folder: Path, step: int) -> None:
+    """Bring a checkpoint to the disk, and then say in its manifest what it consists of."""
+    sync(folder)
+    names = {CHECKPOINT_MANIFEST, f"{CHECKPOINT_MANIFEST}.partial"}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    partial = folder / f"{CHECKPOINT_MANIFEST}.partial"
+    with partial.open("wb") as file:
+        file.write(msgspec.json.encode(CheckpointManifest(step=step, sizes=sizes)))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(folder / CHECKPOINT_MANIFEST)
+    sync_entry(folder)
+
+
+def remove(folder: Path) -> None:
+    """Take a checkpoint away, so that one that is half gone is never taken for whole."""
+    (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def prune(folder: Path, limit: int, best: str | None) -> None:
+    """Keep the newest `limit` whole checkpoints in a job's folder; the newest, and the `best` so far, in any case.
+
+    Torn ones count for nothing and go too: there is a whole one that is newer.
+    """
+    found = {
+        int(path.name.removeprefix(_PREFIX)): path
+        for path in folder.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdigit()
+    }
+    whole = [path for _, path in sorted(found.items()) if (path / CHECKPOINT_MANIFEST).exists()]
+    protected = {path for path in whole if str(path) == best} | set(whole[-1:])
+    surplus = max(0, len(whole) - max(limit, len(protected)))
+    outdated = [path for path in whole if path not in protected][:surplus]
+    for path in [*(path for path in found.values() if path not in whole), *outdated]:
+        remove(path)
+
+
+def sync(folder: Path) -> None:
+    """Bring a folder and everything in it to the disk."""
+    for path in [*folder.rglob("*"), folder, folder.parent]:
+        sync_entry(path)
+
+
+def sync_entry(path: Path) -> None:
+    """Bring a file, or a folder's own entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
