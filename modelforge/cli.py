@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from modelforge.errors import ForgeError
 from modelforge.layout import Layout
+from modelforge.server_log import configure_log
 from modelforge.settings import load_settings
 from modelforge.version import VERSION
 
@@ -61,17 +61,7 @@ def _serve(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) is not None
     }
     settings = load_settings(flags)
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=lambda event, **_: msgspec.json.encode(event).decode()),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    configure_log()
     uvloop.run(serve(settings))
     return 0
 

@@ -15,11 +15,13 @@ import aiosqlite
 from msgspec import Raw, Struct
 
 from modelforge.domain.messages import GENESIS, Record, decode
-from modelforge.errors import LogUnusable, StorageFull
+from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
 
 SCHEMA = 1
 _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
+_FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
+_PROBE_BYTES = 1 << 17
 _COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
 _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _T = TypeVar("_T")
@@ -251,8 +253,24 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _translated(path: Path, error: sqlite3.DatabaseError) -> StorageFull | LogUnusable:
-    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+    code = error.sqlite_errorcode
+    # A write that fails for a quota, or for a limit on a file's size, is to SQLite like one that fails for the disk.
+    if code == sqlite3.SQLITE_FULL or (code in _FAILED_WRITES and not _has_room(path)):
         return StorageFull(
             "No space is left on the disk", f"Free some space on the disk of {path.parent} and try again."
         )
     return LogUnusable("The event log cannot be used", f"{path}: {error}")
+
+
+def _has_room(path: Path) -> bool:
+    """Whether a file beside the log can become as large as the log or its WAL is, and a little larger."""
+    probe = path.with_name(f"{path.name}-probe")
+    files = [file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()]
+    try:
+        with probe.open("wb", buffering=0) as file:
+            file.seek(max((file.stat().st_size for file in files), default=0))
+            return file.write(bytes(_PROBE_BYTES)) == _PROBE_BYTES
+    except OSError as error:
+        return error.errno not in NO_ROOM
+    finally:
+        probe.unlink(missing_ok=True)

@@ -18,8 +18,8 @@ def serve(data_dir: Path) -> Iterator[Callable[..., RunningServer]]:
     """Starts servers with scripted trainers; they and their trainers are gone after the test."""
     servers: list[RunningServer] = []
 
-    def start(folder: Path = data_dir) -> RunningServer:
-        servers.append(RunningServer([sys.executable, "-m", "served", str(folder)], environment()))
+    def start(folder: Path = data_dir, **variables: str) -> RunningServer:
+        servers.append(RunningServer([sys.executable, "-m", "served", str(folder)], environment(**variables)))
         return servers[-1]
 
     yield start

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,23 +25,35 @@ class RunningServer:
         self.start()
 
     def start(self) -> None:
+        # Not a pipe: one that nobody reads would stop the server once it is full.
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`
         self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self._environment
+            self._command, stdout=subprocess.PIPE, stderr=self._stderr, text=True, env=self._environment
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         match = _LISTENS.search(line)
-        assert match, f"the server said {line!r} and {self.process.communicate()[1] if not line else ''!r}"
+        if not match:
+            self.process.wait(timeout=20)
+        assert match, f"the server said {line!r} and {self._close()!r}"
         self.url = match[1]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> str:
         self.process.send_signal(number)
         try:
-            _, stderr = self.process.communicate(timeout=20)
+            self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            _, stderr = self.process.communicate()
-        return stderr
+            self.process.wait()
+        return self._close()
+
+    def _close(self) -> str:
+        """What it said on stderr."""
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        with self._stderr:
+            self._stderr.seek(0)
+            return self._stderr.read()
 
     def get(self, path: str, **options: object) -> requests.Response:
         return requests.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]

@@ -2,7 +2,9 @@
 
 What it does stands in the job's `output_name`: `completes`, `waits` (a step each 20 ms until SIGTERM, or until
 `max_steps`), `raises`, `dies` (SIGKILL to itself), `leaves-orphan`, `ignores-sigterm`, `garbage`, `speechless`,
-`wedges` (says its last word and stays), `chatty` (ten thousand messages at once).
+`wedges` (says its last word and stays), `chatty` (ten thousand messages at once), `dies-once` (SIGKILL to itself in
+the first attempt, after a checkpoint), `devours` (takes memory until there is none), `nan` (figures that are none).
+SIGUSR1 makes it save a checkpoint. What it was given stands in `environment.json` beside its spec.
 """
 
 import ctypes
@@ -18,13 +20,17 @@ from types import FrameType
 import msgspec
 
 from trainer_entry import wire
+from trainer_entry.stdout import LineWriter
 
+lines = LineWriter(1)
 folder = Path(sys.argv[1])
 spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=wire.AttemptSpec)
 behaviour = spec.job.output_name
 total = spec.job.parameters.max_steps if spec.job.parameters.max_steps > 0 else 10
+first = int((spec.resume_from or "-0").rpartition("-")[2])
 seq = 0
 stop = False
+save = False
 
 
 def next_seq() -> int:
@@ -34,12 +40,26 @@ def next_seq() -> int:
 
 
 def say(message: wire.AnyTrainerMessage) -> None:
-    os.write(1, msgspec.json.encode(message) + b"\n")
+    lines.write(message)
 
 
 def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
     global stop  # noqa: PLW0603
     stop = True
+
+
+def ask_to_save(_signal: int, _frame: FrameType | None) -> None:
+    global save  # noqa: PLW0603
+    save = True
+
+
+def save_checkpoint(at: int) -> None:
+    checkpoint = Path(spec.job.checkpoint_dir) / f"checkpoint-{at}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "weights").write_bytes(b"weights")
+    manifest = wire.CheckpointManifest(step=at, sizes={"weights": 7})
+    (checkpoint / wire.CHECKPOINT_MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    say(wire.CheckpointSaved(attempt=spec.attempt, seq=next_seq(), step=at, path=str(checkpoint)))
 
 
 def start() -> None:
@@ -60,6 +80,7 @@ def start() -> None:
             dataset_sha256=spec.job.dataset.sha256,
             base_revision=None,
             chat_template=False,
+            resumed_step=first,
         )
     )
 
@@ -74,8 +95,9 @@ def step(number: int) -> None:
             epoch=2 * number / total,
             elapsed_seconds=float(number),
             eta_seconds=float(total - number),
-            loss=1 / number,
+            loss=None if behaviour == "nan" else 1 / number,
             learning_rate=1e-4,
+            nonfinite=("loss",) if behaviour == "nan" else (),
         )
     )
 
@@ -97,6 +119,8 @@ def stopped(at: int) -> None:
 
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "ignores-sigterm" else ask_to_stop)
+signal.signal(signal.SIGUSR1, ask_to_save)
+(folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 if behaviour == "speechless":
     sys.exit(3)
 start()
@@ -122,14 +146,28 @@ match behaviour:
     case "dies":
         step(1)
         os.kill(os.getpid(), signal.SIGKILL)
+    case "dies-once" if spec.attempt == 1:
+        for number in (1, 2, 3):
+            step(number)
+        save_checkpoint(3)
+        step(4)
+        os.kill(os.getpid(), signal.SIGKILL)
+    case "devours":
+        step(1)
+        taken = []
+        while True:
+            taken.append(os.urandom(1 << 24))
     case "leaves-orphan":
         orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
         (folder / "orphan.json").write_text(json.dumps(orphan.pid))
     case _:
         pass
 at = 0
-for at in range(1, total + 1):
+for at in range(first + 1, total + 1):
     step(at)
+    if save:
+        save = False
+        save_checkpoint(at)
     if stop:
         stopped(at)
         sys.exit(0)

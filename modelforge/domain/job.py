@@ -503,7 +503,7 @@ def decide_checkpoint(command: SaveCheckpoint, job: Job | None) -> list[Event]:
     if job is None:
         raise no_such_job(command.job_id)
     if job.status != "training" or job.last_word is not None:
-        status = job.status if job.last_word is None else "ending"
+        status = "ending" if job.status == "training" else job.status
         raise Conflict("There is no step to save", f"{command.job_id} is {status}; a checkpoint is saved in training.")
     if job.checkpoint_requested:
         return []

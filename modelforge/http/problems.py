@@ -78,7 +78,7 @@ def problem_of(error: Exception) -> Problem:
         case web.HTTPException():
             return of_status(error.status, _detail(error))
         case RequestPayloadError() | HttpProcessingError():
-            return of_status(400, "The body is cut off, or not what its headers say.")
+            return CUT_OFF
         case _:
             _log.error("request_failed", exc_info=error)
             return of_status(500, "The server failed on this request; its log has the details.")
@@ -87,6 +87,10 @@ def problem_of(error: Exception) -> Problem:
 def of_status(status: int, detail: str) -> Problem:
     """A problem that has no error of ours: its title is the status code's."""
     return Problem(error=HTTPStatus(status).phrase, detail=detail, status_code=status)
+
+
+CUT_OFF = of_status(400, "The body is cut off, or not what its headers say.")
+"""What a client that broke off would hear."""
 
 
 def _detail(error: web.HTTPException) -> str:

@@ -92,6 +92,6 @@ def test_the_worker_does_not_outlive_a_killed_server(served: tuple[RunningServer
     ask(server, model)
     (worker,) = workers(server)
     server.process.kill()
-    server.process.communicate()
+    server.end()
     while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
         time.sleep(0.05)

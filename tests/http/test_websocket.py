@@ -85,7 +85,7 @@ def test_a_server_that_is_replaced_costs_a_subscriber_nothing(serve: Serve, star
     start(server, "waits", max_steps=300)
     first = listen(server.url, 0, until="training")
     server.process.kill()
-    server.process.communicate()
+    server.end()
     server = serve()
     position = first[-1]["position"]
     assert isinstance(position, int)
