@@ -20,6 +20,7 @@ from modelforge.domain.state import State
 from modelforge.errors import DirectoryInUse, ForgeError, SettingsInvalid
 from modelforge.event_log import EventLog
 from modelforge.http import problems
+from modelforge.http.datasets import KEEPING
 from modelforge.http.guard import Guard
 from modelforge.http.keys import (
     EVENT_LOG,
@@ -67,7 +68,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[_answering(guard)])
     app[SETTINGS], app[LAYOUT] = settings, layout
     app[OPENAPI] = document()
-    app[GIVEN_ANSWERS] = GivenAnswers()
+    app[GIVEN_ANSWERS], app[KEEPING] = GivenAnswers(), asyncio.Lock()
     add_routes(app)
     chosen = launcher or LocalLauncher(layout)
 

@@ -146,6 +146,8 @@ class EventLog:
             await _begin(path, writer)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
                 await (await writer.execute(f"PRAGMA {pragma}")).close()
+            # The first read makes the WAL's index: where there is no room for it, the log does not open.
+            await (await writer.execute("SELECT position FROM records LIMIT 1")).close()
         except sqlite3.DatabaseError as error:
             await writer.close()
             raise _translated(path, error) from error

@@ -24,7 +24,7 @@ def scripted(data_dir: Path) -> LocalLauncher:
 
 if __name__ == "__main__":
     data_dir = Path(sys.argv[1])
-    roots = [str(data_dir.parent)]
+    roots = [str(data_dir.parent), str(data_dir.parent.parent)]
     flags = {"data_dir": data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
     variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
     flags |= {"stop_grace_seconds": 5, "stalled_seconds": 2}

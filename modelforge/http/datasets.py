@@ -11,12 +11,12 @@ from typing import BinaryIO, Literal, get_args
 from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
-from modelforge.command_handler import Outcome
-from modelforge.dataset_check import ValidDataset, check_dataset
+from modelforge.command_handler import CommandHandler, Outcome
+from modelforge.dataset_check import check_dataset
 from modelforge.domain import dataset
 from modelforge.domain.combinations import check_combination
 from modelforge.domain.state import check_key
-from modelforge.errors import BadInput, DatasetReport, TooLarge
+from modelforge.errors import BadInput, DatasetReport, ForgeError, LogUnusable, TooLarge
 from modelforge.event_log import LogReader
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SETTINGS
 from modelforge.http.messages import answer, idempotency_key
@@ -24,6 +24,9 @@ from modelforge.layout import Layout
 from modelforge.projections.datasets import DatasetSummary
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
+
+KEEPING = web.AppKey("keeping", asyncio.Lock)
+"""Held from when a dataset's content is put in its place until its record is written."""
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
@@ -66,7 +69,6 @@ async def upload_dataset(request: web.Request) -> web.Response:
         asked = f"{upload.filename}\n{upload.task}\n{upload.strategy}\n{found.sha256}"
         key = await idempotency_key(request, asked.encode())
         check_key(request.app[HANDLER].state, key)
-        await asyncio.to_thread(_keep, scratch, layout, found)
         register = dataset.RegisterDataset(
             filename=upload.filename,
             sha256=found.sha256,
@@ -75,7 +77,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             size_bytes=found.size_bytes,
             key=key,
         )
-        outcome = await request.app[HANDLER].submit(register)
+        outcome = await _register(request.app[KEEPING], request.app[HANDLER], register, scratch, layout)
     finally:
         await asyncio.to_thread(scratch.unlink, missing_ok=True)
     return answer(
@@ -189,9 +191,25 @@ def _check_use(upload: _Upload) -> None:
     )
 
 
-def _keep(scratch: Path, layout: Layout, found: ValidDataset) -> None:
+async def _register(
+    keeping: asyncio.Lock, handler: CommandHandler, register: dataset.RegisterDataset, scratch: Path, layout: Layout
+) -> Outcome:
+    """Keep the content and record the dataset, or neither."""
+    async with keeping:  # or the same bytes, sent twice at once, would be taken away from the one that was recorded
+        await asyncio.to_thread(_keep, scratch, layout, register.sha256)
+        try:
+            return await handler.submit(register)
+        except LogUnusable:
+            raise  # whether it was recorded, only the next start can tell
+        except ForgeError:
+            if not any(register.sha256 in known.contents for known in handler.state.datasets.values()):
+                await asyncio.to_thread(layout.dataset(register.sha256).unlink)
+            raise
+
+
+def _keep(scratch: Path, layout: Layout, sha256: str) -> None:
     """Put a checked file where its content belongs; the same bytes are there only once."""
-    scratch.rename(layout.dataset(found.sha256))
+    scratch.rename(layout.dataset(sha256))
     folder = os.open(layout.datasets, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)

@@ -47,38 +47,107 @@ async def test_a_snapshot_for_which_there_is_no_room_leaves_the_log_as_it_was(pa
         assert running.snapshot() == snapshot_of(path)
 
 
-def test_a_disk_that_fails_stops_the_writer_and_loses_nothing_that_was_answered(path: Path) -> None:
-    program = """
-import asyncio, resource, signal, sys
+PROGRAM = """
+import asyncio, sys
 from pathlib import Path
 from running_log import running_log
 from scenario import register_dataset
-from modelforge.errors import LogUnusable
-
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+from modelforge.errors import LogUnusable, StorageFull
 
 async def main():
     async with running_log(Path(sys.argv[1])) as running:
-        for number in range(1000):
+        print("open", flush=True)
+        for number in range(6):
             try:
                 await running.submit(register_dataset(filename=f"{number}.jsonl"))
+                print(number, flush=True)
+            except StorageFull:
+                print("full", flush=True)
             except LogUnusable:
-                break
-            print(number, flush=True)
-        try:
-            await running.submit(register_dataset())
-        except LogUnusable:
-            print("refused", flush=True)
+                print("unusable", flush=True)
 
 asyncio.run(main())
 """
+
+
+def write_six(path: Path, call: str, error: str, nth: int) -> list[str]:
+    """What a program says that records six datasets while the nth `call` of its log fails with `error`."""
+    strace = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}"]
+    done = subprocess.run(
+        [*strace, sys.executable, "-c", PROGRAM, path],
+        env=environment_of_tests(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.split()
+
+
+def has_all_that_was_answered(path: Path, said: list[str]) -> None:
+    """The log on the disk is whole, and has what was acknowledged; what was refused as full is not in it."""
+    names = [event.filename for record in records_in(path) if isinstance(event := record.message, DatasetUploaded)]
+    answered = [f"{word}.jsonl" for word in said if word.isdigit()]
+    assert set(answered) <= set(names)
+    assert first_break(rows_of(path)) is None
+    refused = {f"{number}.jsonl" for number, word in enumerate(said) if word == "full"}
+    assert not refused & set(names)
+
+
+def test_a_disk_that_is_full_at_any_write_refuses_that_one_and_goes_on(tmp_path: Path) -> None:
+    refused = 0
+    for nth in range(1, 200):
+        path = tmp_path / f"{nth}.sqlite"
+        said = write_six(path, "pwrite64", "ENOSPC", nth)
+        if said[:1] == ["open"]:
+            assert "unusable" not in said
+            assert len(said) == 7
+            has_all_that_was_answered(path, said[1:])
+            refused += "full" in said
+            if "full" not in said and refused:
+                return
+    raise AssertionError("there was no end of writes")
+
+
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
+def test_a_disk_that_fails_at_any_call_stops_the_writer_and_loses_nothing_that_was_answered(
+    call: str, tmp_path: Path
+) -> None:
+    stopped = 0
+    for nth in range(1, 200):
+        path = tmp_path / f"{nth}.sqlite"
+        said = write_six(path, call, "EIO", nth)
+        if said[:1] == ["open"]:
+            if "unusable" in said:  # nothing is tried again: only opening it anew shows what is on the disk
+                assert set(said[said.index("unusable") :]) == {"unusable"}
+                stopped += 1
+            has_all_that_was_answered(path, said[1:])
+            if "unusable" not in said and stopped:
+                return
+    raise AssertionError("there was no end of calls")
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(path: Path) -> None:
+    program = (
+        PROGRAM.replace("range(6)", "range(1000)")
+        .replace("import asyncio, sys", "import asyncio, resource, sys\nunlimited = resource.RLIM_INFINITY")
+        .replace('print("open", flush=True)', "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, unlimited))")
+        .replace(
+            "\nasyncio.run",
+            """
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        await running.submit(register_dataset(filename="later.jsonl"))
+
+asyncio.run""",
+        )
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, path], env=environment_of_tests(), check=True, capture_output=True, text=True
     )
-    *answered, last = done.stdout.split()
-    assert last == "refused"
-    assert answered
-    names = [event.filename for record in records_in(path) if isinstance(event := record.message, DatasetUploaded)]
-    assert names[: len(answered)] == [f"{number}.jsonl" for number in answered]
-    assert first_break(rows_of(path)) is None
+    said = done.stdout.split()
+    assert said[0] == "0"
+    assert said[-1] == "full"
+    assert "unusable" not in said
+    has_all_that_was_answered(path, said)
+    assert "later.jsonl" in {
+        event.filename for r in records_in(path) if isinstance(event := r.message, DatasetUploaded)
+    }
