@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rebuilding import rebuild_and_compare
 from running_log import running_log, snapshot_of, sqlite
 from scenario import SHA256, register_dataset, start
 
@@ -80,3 +81,7 @@ async def test_a_snapshot_and_the_records_give_the_same_at_every_position(path: 
             with closing(LogReader(path)) as reader:
                 assert rebuild(reader).read_models == running.read_models
             assert snapshot_of(path, from_snapshot=True) == snapshot_of(path) == running.snapshot()
+
+
+async def test_ten_thousand_records_of_many_jobs_are_rebuilt_to_the_byte(tmp_path: Path) -> None:
+    assert await rebuild_and_compare(tmp_path, 10_000) == []
