@@ -1,11 +1,14 @@
 """A server on a disk that is full: what it refuses, what it still answers, and how it goes on."""
 
+import contextlib
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from attempts_on_disk import steps_of, until_step
+import requests
+from attempts_on_disk import processes_of, shim_of, steps_of, until_step
 from running_server import RECORDS, RunningServer, modelforge
 from small_disk import SmallDisk, small_disk
 
@@ -81,6 +84,38 @@ def test_a_limit_on_the_size_of_files_is_said_as_a_full_disk(
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     refuses_and_reads(server, job_id)
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, UNLIMITED)
+    goes_on(server, job_id, data_dir)
+
+
+def test_a_disk_that_fails_under_the_log_ends_the_server_and_the_next_one_knows_what_is_on_it(
+    server: RunningServer, start: Start, data_dir: Path
+) -> None:
+    job_id = start(server, "waits", max_steps=400)
+    until_step(server, job_id, 20)
+    before = processes_of(shim_of(data_dir, job_id)["token"])
+    inject = "inject=fdatasync:error=EIO:when=4"
+    with subprocess.Popen(
+        ["strace", "-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", inject, "-p", str(server.process.pid)],  # noqa: S607
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as strace:
+        assert strace.stderr is not None
+        assert "attached" in strace.stderr.readline()
+        accepted = []
+        with contextlib.suppress(requests.ConnectionError):
+            for n in range(100):
+                answer = server.upload(RECORDS + b'{"input": "%d", "output": "b"}\n' % n, f"{n}.jsonl")
+                if answer.status_code == 200:
+                    accepted.append(f"{n}.jsonl")
+                else:
+                    assert answer.status_code == 500
+        assert server.process.wait(timeout=20) == 1
+    assert "The event log cannot be used" in server.end()
+    # what a supervisor does
+    server.start()
+    assert processes_of(shim_of(data_dir, job_id)["token"]) == before
+    names = {entry["filename"] for entry in server.get("/api/datasets").json()["datasets"]}
+    assert names >= {*accepted, "data.jsonl"}
     goes_on(server, job_id, data_dir)
 
 
