@@ -1,9 +1,13 @@
 """Looks at a log from outside, beside a running server or without one: is it whole, and how did things stand."""
 
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, assert_never
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +17,9 @@ from modelforge.errors import BadInput, LogUnusable
 from modelforge.event_log import LogReader, Row
 from modelforge.layout import Layout
 from modelforge.projections.projector import RELEASE, StateAt, encode_snapshot, rebuild
+
+_Way = Literal["at rest", "shared", "copied"]
+"""How a log is to be read: without a WAL the file is all there is; with one, its index is needed too."""
 
 
 class Fault(Struct, frozen=True, gc=False):
@@ -37,11 +44,20 @@ def verify(layout: Layout) -> Verification:
     Raises:
         LogUnusable: there is no log.
     """
+    while True:
+        way = _way(layout)
+        found = _verified(layout)
+        # Or else a server began or ended meanwhile, and what was read may be half of what it wrote.
+        if not found.faults or _way(layout) == way:
+            return found
+
+
+def _verified(layout: Layout) -> Verification:
     faults: list[Fault] = []
     digest, count = GENESIS, 0
     versions: dict[str, int] = {}
     try:
-        with _opened(layout) as reader:
+        with opened(layout) as reader:
             for count, row in enumerate(reader.rows(), start=1):
                 position, stream, version = row[:3]
                 what = _fault(digest, row)
@@ -59,10 +75,57 @@ def verify(layout: Layout) -> Verification:
     return Verification(records=count, digest=digest, snapshot=snapshot, faults=tuple(faults))
 
 
-def _opened(layout: Layout) -> closing[LogReader]:
+@contextmanager
+def opened(layout: Layout) -> Iterator[LogReader]:
+    """A view of the log that leaves every file as it is, whether a server writes to it, was killed, or is none.
+
+    An ordinary reader would leave a WAL and its index where there was none, or begin the index anew.
+
+    Raises:
+        LogUnusable: there is no log.
+    """
     if not layout.log.exists():
         raise LogUnusable("There is no event log", f"{layout.log} does not exist.")
-    return closing(LogReader(layout.log))
+    with ExitStack() as stack:
+        while True:
+            way = _way(layout)
+            try:
+                reader = stack.enter_context(_reader(layout, way))
+                reader.schema()  # only the first read opens the files
+                break
+            except (sqlite3.OperationalError, FileNotFoundError):
+                if _way(layout) == way:  # and no server began or ended meanwhile
+                    raise
+        yield reader
+
+
+def _way(layout: Layout) -> _Way:
+    if not _beside(layout, "-wal").exists():
+        return "at rest"
+    return "shared" if _beside(layout, "-shm").exists() else "copied"
+
+
+def _beside(layout: Layout, suffix: str) -> Path:
+    return layout.log.with_name(layout.log.name + suffix)
+
+
+@contextmanager
+def _reader(layout: Layout, way: _Way) -> Iterator[LogReader]:
+    match way:
+        case "at rest":
+            with closing(LogReader(layout.log, "mode=ro&immutable=1")) as reader:
+                yield reader
+        case "shared":
+            with closing(LogReader(layout.log, "mode=ro&readonly_shm=1")) as reader:
+                yield reader
+        case "copied":  # as in a copy of a data directory: an index is made beside another copy, and goes with it
+            with tempfile.TemporaryDirectory(prefix="modelforge-") as folder:
+                copy = Path(shutil.copy(layout.log, folder))
+                shutil.copy(_beside(layout, "-wal"), folder)
+                with closing(LogReader(copy)) as reader:
+                    yield reader
+        case _:
+            assert_never(way)
 
 
 def _fault(previous: str, row: Row) -> str | None:
@@ -81,7 +144,7 @@ def _fault(previous: str, row: Row) -> str | None:
 
 
 def _compare_snapshot(layout: Layout, faults: list[Fault]) -> int | None:
-    with _opened(layout) as reader:
+    with opened(layout) as reader:
         stored = reader.snapshot(RELEASE)
         if stored is None:
             return None
@@ -98,7 +161,7 @@ def state_at(layout: Layout, moment: str) -> StateAt:
         LogUnusable: there is no log.
         BadInput: `moment` is neither, or a position that is not there.
     """
-    with _opened(layout) as reader:
+    with opened(layout) as reader:
         head, _ = reader.head()
         position = int(moment) if moment.isascii() and moment.isdigit() else reader.position_at(_micros(moment))
         if position > head:

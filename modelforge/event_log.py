@@ -47,10 +47,10 @@ class _AtomicConnection(sqlite3.Connection):
 
 
 class LogReader:
-    """A read-only view of the log, for use inside one thread."""
+    """A read-only view of the log, for use inside one thread. `options`: of the file, in SQLite's words for a URI."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    def __init__(self, path: Path, options: str = "mode=ro") -> None:
+        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None)
         self._connection.execute("BEGIN")  # one view of the log, however long the reading takes
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running_server import RunningServer, modelforge
 
-from modelforge.audit import verify
+from modelforge.audit import state_at, verify
 from modelforge.layout import Layout
 
 Start = Callable[..., str]
@@ -33,6 +33,13 @@ def test_a_log_that_nobody_touched_is_whole(past: Path) -> None:
     assert "0 faults" in ended.stdout
     found = verify(Layout(past))
     assert found.snapshot == found.records
+
+
+def test_an_audit_leaves_no_file_and_changes_none(past: Path) -> None:
+    before = {path.name: path.read_bytes() for path in past.iterdir() if path.is_file()}
+    verify(Layout(past))
+    state_at(Layout(past), "5")
+    assert {path.name: path.read_bytes() for path in past.iterdir() if path.is_file()} == before
 
 
 def change(data_dir: Path, *statements: str) -> None:
