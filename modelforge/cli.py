@@ -1,4 +1,4 @@
-"""The command line: `serve`; `verify` and `replay` for its log; and a client: `train`, `watch`, `stop` and more."""
+"""The command line: `serve`; `verify`, `replay`, `doctor` for its data; a client: `train`, `watch`, `stop` and more."""
 
 import argparse
 import asyncio
@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _verify(options)
             case "replay":
                 return _replay(options)
+            case "doctor":
+                return _doctor(options)
             case _:
                 pass
         from modelforge import terminal_commands
@@ -89,6 +91,15 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from modelforge.doctor import examination, finding
+
+    findings = examination.examine(_layout(options))
+    for line in finding.lines(findings):
+        sys.stdout.write(f"{line}\n")
+    return 1 if any(found.level == "problem" for found in findings) else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="modelforge", description="Fine-tune language models on your own machine.")
     parser.add_argument("--version", action="version", version=f"modelforge {VERSION}")
@@ -132,6 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("verify", parents=[data], help="check that the log is what was written, record by record")
     replay = commands.add_parser("replay", parents=[data], help="print status, models and datasets as they once stood")
     replay.add_argument("--at", required=True, help="a position of the log, or a time as in 2026-01-31T12:00:00Z")
+    commands.add_parser(
+        "doctor", parents=[data], help="say what is wrong with the data and this machine; changes nothing"
+    )
 
     client = argparse.ArgumentParser(add_help=False)
     client.add_argument(

@@ -24,7 +24,7 @@ def test_every_path_in_the_readme_is_a_route() -> None:
 
 
 def test_every_option_in_the_readme_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("serve", "train", "stop", "verify", "replay"):
+    for command in ("serve", "train", "stop", "verify", "replay", "doctor"):
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))

@@ -33,18 +33,24 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def processes_with(token: str) -> list[int]:
-    """The living processes that carry a token in their environment."""
+def tokens() -> dict[int, str]:
+    """The token of every living process that carries one and that this user may look at."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - no Path for each of thousands
-    return [pid for pid in pids if _carries(pid, token)]
+    return {pid: token for pid in pids if (token := _token(pid)) is not None}
 
 
-def _carries(pid: int, token: str) -> bool:
+def _token(pid: int) -> str | None:
+    mark = f"{TOKEN_VARIABLE}=".encode()
     try:
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except (PermissionError, FileNotFoundError, ProcessLookupError):
-        return False  # not ours to read, or gone already: then it is none of ours
-    return f"{TOKEN_VARIABLE}={token}".encode() in variables
+        return None  # not ours to read, or gone already: then it is none of ours
+    return next((name.removeprefix(mark).decode(errors="replace") for name in variables if name.startswith(mark)), None)
+
+
+def processes_with(token: str) -> list[int]:
+    """The living processes that carry a token in their environment."""
+    return [pid for pid, carried in tokens().items() if carried == token]
 
 
 def send(shim: wire.ShimReport, number: signal.Signals) -> None:
@@ -60,7 +66,7 @@ def kill_all_with(token: str) -> None:
         for pid in found:
             with _handle(pid) as handle:
                 # The handle keeps the process, the second look proves that it is the one that was meant.
-                if handle is not None and _carries(pid, token):
+                if handle is not None and _token(pid) == token:
                     _send(handle, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
 

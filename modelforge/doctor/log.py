@@ -1,0 +1,71 @@
+"""The log of a data directory: which schema it has, whether it is whole, and what it says."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+
+from modelforge import audit
+from modelforge.doctor.finding import Finding, ok, problem, size
+from modelforge.domain.messages import GENESIS
+from modelforge.domain.state import State
+from modelforge.event_log import SCHEMA
+from modelforge.layout import Layout
+from modelforge.projections.projector import ReadModels, Rebuilt, rebuild
+
+_MOST_NAMED = 10
+_FORGET_SNAPSHOTS = "DELETE FROM snapshots"  # they only ever save time: the records say it all
+
+
+def log_findings(layout: Layout) -> Iterator[Finding]:
+    """Whether this release can read it, and every record is what was written."""
+    if not layout.log.exists():
+        yield ok("log", f"{layout.log} does not exist yet")
+        return
+    if not os.access(layout.log, os.R_OK, effective_ids=True):
+        yield problem("log", f"{layout.log} cannot be read by this user", "Run this as the user that owns it.")
+        return
+    try:
+        with audit.opened(layout) as reader:
+            schema = reader.schema()
+    except sqlite3.DatabaseError as error:
+        yield problem("log", f"{layout.log} cannot be read: {error}", _restore(layout))
+        return
+    if schema > SCHEMA:
+        found = f"{layout.log} has schema {schema}, this release knows {SCHEMA}"
+        yield problem("log", found, "Install the newer release that wrote it.")
+    elif schema == 0 and layout.log.stat().st_size > 0:
+        yield problem("log", f"{layout.log} is another program's database", f"Move {layout.log} away to begin anew.")
+    elif schema == SCHEMA:
+        yield from _verification(layout)
+    else:
+        yield ok("log", f"{layout.log} is empty yet")
+
+
+def _verification(layout: Layout) -> Iterator[Finding]:
+    found = audit.verify(layout)
+    wal = layout.log.with_name(f"{layout.log.name}-wal")
+    length = sum(path.stat().st_size for path in (layout.log, wal) if path.exists())
+    if not found.faults:
+        yield ok("log", f"{found.records} records in {size(length)}, every one as it was written")
+    for fault in found.faults[:_MOST_NAMED]:
+        if fault.position is not None and fault.position == found.snapshot:
+            remedy = f"Stop the server, and take the snapshots away: sqlite3 {layout.log} '{_FORGET_SNAPSHOTS}'"
+        else:
+            remedy = _restore(layout)
+        where = "" if fault.position is None else f"position {fault.position}: "
+        yield problem("log", f"{where}{fault.what}", remedy)
+    if len(found.faults) > _MOST_NAMED:
+        remedy = f"`modelforge verify --data-dir {layout.root}` lists them all."
+        yield problem("log", f"{len(found.faults) - _MOST_NAMED} more faults", remedy)
+
+
+def _restore(layout: Layout) -> str:
+    return f"Stop the server, and put a backup in place of {layout.log} (without its -wal and -shm)."
+
+
+def told(layout: Layout) -> Rebuilt:
+    """What the records say, up to the last one; nothing where there is no log yet."""
+    if not layout.log.exists() or layout.log.stat().st_size == 0:
+        return Rebuilt(State(), ReadModels(), GENESIS)
+    with audit.opened(layout) as reader:
+        return rebuild(reader, from_snapshot=False)

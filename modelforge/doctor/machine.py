@@ -1,0 +1,184 @@
+"""This machine: its cores and memory, what the kernel allows, and what the container around it does."""
+
+import contextlib
+import ctypes
+import math
+import os
+import re
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from modelforge.doctor.finding import Finding, ok, problem, size, warning
+
+_MEMORY_WANTED = 4_000_000_000  # torch and transformers take about 1 GB, a model of 135M with its optimizer 2 GB
+_SHARED_WANTED = 256 << 20  # Docker gives 64 MiB, which two processes of a training fill at once
+_FILES_WANTED = 1024  # what systems give; the server has a few for each subscriber and each attempt
+_REAPED_WITHIN, _AGAIN_SECONDS = 3.0, 0.1  # some look for ended children every second or two
+_PR_GET_CHILD_SUBREAPER = 37
+_STATE, _PARENT = 0, 1  # fields 3 and 4 of /proc/PID/stat, counted from the third (proc(5))
+
+
+class Limits(Struct, kw_only=True, gc=False):
+    """What the control groups above this process leave it; memory in bytes."""
+
+    cores: float = math.inf
+    memory: float = math.inf
+    memory_left: float = math.inf
+
+
+def machine_findings(root: Path = Path("/")) -> Iterator[Finding]:
+    """Everything of it, as the files below `root` tell it."""
+    limits = limits_of(root)
+    yield _cores_finding(limits)
+    yield from _memory_findings(root, limits)
+    yield from _kernel_findings()
+    yield _shared_memory_finding(root / "dev" / "shm")
+    yield _open_files_finding()
+    yield _zombies_finding(root / "proc")
+
+
+def _cores_finding(limits: Limits) -> Finding:
+    allowed, all_cores = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    return ok("cores", f"{min(allowed, limits.cores):g} of {all_cores} may be used")
+
+
+def _memory_findings(root: Path, limits: Limits) -> Iterator[Finding]:
+    told = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
+    amounts = {name: int(number) * 1024 for name, number in told}
+    total, available = min(amounts["MemTotal"], limits.memory), min(amounts["MemAvailable"], limits.memory_left)
+    found = f"{size(available)} available of {size(total)}"
+    if available < _MEMORY_WANTED:
+        remedy = "End what uses it, or train a small model: strategy qlora, per_device_train_batch_size 1."
+        yield warning("memory", found, remedy)
+    else:
+        yield ok("memory", found)
+    swap = amounts.get("SwapTotal", 0)
+    yield ok("swap", f"{size(amounts['SwapFree'])} free of {size(swap)}" if swap else "none")
+
+
+def limits_of(root: Path) -> Limits:
+    """The narrowest limits of the control groups that this process is in, of either version (cgroups(7))."""
+    limits = Limits()
+    groups = [line.split(":", 2) for line in text_of(root / "proc" / "self" / "cgroup").splitlines()]
+    for kind, options, mounted, point in _mounts(root):
+        for _, controllers, group in groups:
+            if kind == "cgroup2" and not controllers:
+                for folder in _upwards(point, mounted, group):
+                    quota, _, period = text_of(folder / "cpu.max").partition(" ")
+                    _narrow_cores(limits, quota, period)
+                    _narrow_memory(limits, folder, "memory.max", "memory.current", "inactive_file")
+            elif kind == "cgroup" and controllers and set(controllers.split(",")) <= options:
+                for folder in _upwards(point, mounted, group):
+                    quota, period = text_of(folder / "cpu.cfs_quota_us"), text_of(folder / "cpu.cfs_period_us")
+                    _narrow_cores(limits, quota, period)
+                    usage = "memory.usage_in_bytes"
+                    _narrow_memory(limits, folder, "memory.limit_in_bytes", usage, "total_inactive_file")
+    return limits
+
+
+def _mounts(root: Path) -> Iterator[tuple[str, set[str], str, Path]]:
+    """Type, options, mounted folder and mount point of each hierarchy of control groups."""
+    for line in text_of(root / "proc" / "self" / "mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind.startswith("cgroup"):
+            mounted, point = before.split()[3:5]
+            yield kind, set(options.split(",")), mounted, root / point.lstrip("/")
+
+
+def _upwards(point: Path, mounted: str, group: str) -> Iterator[Path]:
+    """The folder of a group and those above it, as far as they are mounted here."""
+    inside = group.removeprefix(mounted.rstrip("/")).lstrip("/")
+    folder = point / inside if ".." not in inside and (point / inside).is_dir() else point
+    while folder.is_relative_to(point):
+        yield folder
+        folder = folder.parent
+
+
+def _narrow_cores(limits: Limits, quota: str, period: str) -> None:
+    if quota.isdigit() and period.isdigit():  # no limit is `max`, or -1
+        limits.cores = min(limits.cores, int(quota) / int(period))
+
+
+def _narrow_memory(limits: Limits, folder: Path, limit_name: str, usage_name: str, given_back: str) -> None:
+    """Take a group's limit in; the cache of files that it has read is given back when memory is needed."""
+    limit, usage = text_of(folder / limit_name), text_of(folder / usage_name)
+    cache = re.search(rf"^{given_back} (\d+)$", text_of(folder / "memory.stat"), re.MULTILINE)
+    if limit.isdigit() and usage.isdigit():
+        left = int(limit) - int(usage) + (int(cache[1]) if cache else 0)
+        limits.memory = min(limits.memory, int(limit))
+        limits.memory_left = min(limits.memory_left, max(0, left))
+
+
+def text_of(path: Path) -> str:
+    """A file of the kernel's; nothing where it has none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _kernel_findings() -> Iterator[Finding]:
+    """Whether the kernel has what keeps trainers under control."""
+    remedy = "Take Linux 5.3 or newer; in a container, a seccomp profile that allows it, as Docker's own does."
+    faults = []
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        faults.append(f"pidfd_open fails: {error.strerror}")
+    if ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(ctypes.c_int()), 0, 0, 0) != 0:
+        faults.append("prctl knows no subreaper")
+    needed = (Path("/proc/self/stat"), Path("/proc/self/environ"), Path("/proc/sys/kernel/random/boot_id"))
+    faults += [f"{path} cannot be read" for path in needed if not text_of(path)]
+    for fault in faults:
+        yield problem("kernel", f"{fault}: trainers cannot be told from other processes", remedy)
+    if not faults:
+        yield ok("kernel", f"{os.uname().release}: pidfd, subreaper and /proc can be used")
+
+
+def _shared_memory_finding(folder: Path) -> Finding:
+    remedy = "Give the container more: docker run --shm-size=1g"
+    if not folder.is_dir():
+        return warning("shared memory", f"{folder} does not exist: more than one process cannot train a model", remedy)
+    disk = os.statvfs(folder)
+    whole, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+    found = f"{folder}: {size(free)} free of {size(whole)}"
+    if free < _SHARED_WANTED:
+        return warning("shared memory", f"{found}: too little for more than one process a training", remedy)
+    return ok("shared memory", found)
+
+
+def _open_files_finding() -> Finding:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = "no limit" if most == resource.RLIM_INFINITY else f"{most} for one process"
+    if 0 <= most < _FILES_WANTED:
+        return warning("open files", found, f"Start the server after `ulimit -n {_FILES_WANTED}`.")
+    return ok("open files", found)
+
+
+def _zombies_finding(proc: Path) -> Finding:
+    """Whether process 1 takes leave of its children, as orphans of trainers become."""
+    deadline = time.monotonic() + _REAPED_WITHIN
+    lasting = _zombies(proc)
+    while lasting and time.monotonic() < deadline:
+        time.sleep(_AGAIN_SECONDS)
+        lasting &= _zombies(proc)
+    if lasting:
+        found = f"process 1 does not reap its children: {len(lasting)} have ended and are still listed"
+        return warning("init", found, "Give the container an init: docker run --init")
+    return ok("init", "process 1 reaps its children")
+
+
+def _zombies(proc: Path) -> set[int]:
+    found = set()
+    for folder in proc.iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if (fields[_STATE], fields[_PARENT]) == ("Z", "1"):
+                    found.add(int(folder.name))
+    return found
