@@ -77,15 +77,14 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
 
 
 def attempt_findings(layout: Layout, state: State, server: Server | None, bearers: list[Bearer]) -> Iterator[Finding]:
-    """Whether every process has its attempt, and the active attempt its processes."""
-    active = None
-    if state.running is not None:
-        active = Attempt(state.running, state.jobs[state.running].attempt)
-        yield _active_finding(layout, state, server, active)
-    else:
+    """Whether every process has its attempt, and every active attempt its processes."""
+    active = [Attempt(job_id, state.jobs[job_id].attempt) for job_id in state.running]
+    for attempt in active:
+        yield _active_finding(layout, state, server, attempt)
+    if not active:
         yield ok("job", f"none of {len(state.jobs)} is active")
     for bearer in bearers:
-        if bearer.attempt != active and bearer.pid in processes_with(bearer.token):
+        if bearer.attempt not in active and bearer.pid in processes_with(bearer.token):
             yield _left_behind(bearer)
 
 

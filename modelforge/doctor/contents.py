@@ -108,7 +108,7 @@ def checkpoint_findings(layout: Layout, job_ids: list[str]) -> Iterator[Finding]
 def unknown_findings(layout: Layout, listing: Listing, state: State) -> Iterator[Finding]:
     """What the log does not know, and what it says should be gone."""
     kept = {Path(model.path).name: model for model in state.models.values() if not model.files_removed}
-    under_way = set() if state.running is None else {state.running, f"{state.running}.partial"}
+    under_way = {name for job_id in state.running for name in (job_id, f"{job_id}.partial")}
     unknown = [layout.jobs / name for name in sorted(listing.jobs - state.jobs.keys())]
     unknown += [layout.models / name for name in sorted(listing.models - kept.keys() - under_way)]
     for path in filter(os.path.lexists, unknown):  # what is gone was removed while the log was read
