@@ -1,9 +1,12 @@
 """What this machine has for trainings: processors and GPUs, found out without loading a training library."""
 
+import math
 import os
+from pathlib import Path
 
 import pynvml
 
+from modelforge.control_groups import limits_of
 from modelforge.domain.machine import Machine
 from modelforge.settings import Settings
 
@@ -14,9 +17,9 @@ def machine_of(settings: Settings) -> Machine:
     return Machine(slots=slots, gpus=visible_gpus(), cpu_threads=max(1, cpu_count() // slots))
 
 
-def cpu_count() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+def cpu_count(root: Path = Path("/")) -> int:
+    """The processors that this process may use, by its affinity and by the quota of a container around it."""
+    return max(1, math.floor(min(len(os.sched_getaffinity(0)), limits_of(root).cores)))
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -10,9 +10,11 @@ import pytest
 from huggingface_hub import constants
 from running_server import environment
 
+from modelforge.control_groups import limits_of
+from modelforge.devices import cpu_count
 from modelforge.doctor import software
 from modelforge.doctor.finding import Finding
-from modelforge.doctor.machine import limits_of, machine_findings
+from modelforge.doctor.machine import machine_findings
 from modelforge.doctor.software import HUB_FOLDER, package_findings, software_findings, torch_finding
 from trainer_entry import builtin_model
 
@@ -73,6 +75,7 @@ def test_the_limits_of_a_container_count_in_version_2(root: Path) -> None:
     (group.parent / "memory.max").write_text("max\n")
     limits = limits_of(root)
     assert (limits.cores, limits.memory, limits.memory_left) == (0.5, 6 * GB, 2 * GB)
+    assert cpu_count(root) == 1
     findings = by_subject(list(machine_findings(root)))
     assert (findings["memory"].level, findings["memory"].found) == ("warning", "2.0 GB available of 6.0 GB")
     assert findings["cores"].found == f"0.5 of {os.cpu_count()} may be used"
@@ -96,6 +99,7 @@ def test_the_limits_of_a_container_count_in_version_1(root: Path) -> None:
     assert (limits.cores, limits.memory, limits.memory_left) == (float("inf"), 8 * GB, 6 * GB)
     (cpu / "cpu.cfs_quota_us").write_text("250000\n")
     assert limits_of(root).cores == 2.5
+    assert cpu_count(root) == min(2, len(os.sched_getaffinity(0)))
 
 
 def test_children_of_process_1_that_nobody_reaps_are_told(root: Path) -> None:
