@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from attempts_on_disk import model_in, training
 from running_server import RECORDS, RunningServer, environment
 
 
@@ -46,12 +47,7 @@ def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
-    """A folder that looks like a model; scripted trainers do not load it."""
-    folder = tmp_path / "base"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    (folder / "model.safetensors").write_bytes(b"")
-    return folder
+    return model_in(tmp_path)
 
 
 @pytest.fixture
@@ -60,14 +56,7 @@ def start(model_folder: Path) -> Callable[..., str]:
 
     def start_job(server: RunningServer, behaviour: str, **fields: object) -> str:
         server.upload(RECORDS).raise_for_status()
-        body = {
-            "task": "text-generation",
-            "model_name": str(model_folder),
-            "dataset": "data.jsonl",
-            "output_name": behaviour,
-            **fields,
-        }
-        answer = server.post("/api/start_training", body)
+        answer = server.post("/api/start_training", training(model_folder, behaviour, **fields))
         assert answer.status_code == 200, answer.text
         return str(answer.json()["job_id"])
 

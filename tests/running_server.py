@@ -24,12 +24,19 @@ class RunningServer:
         self._environment = environment
         self.start()
 
-    def start(self) -> None:
+    def start(self, *flags: str) -> None:
+        self.spawn(*flags)
+        self.listen()
+
+    def spawn(self, *flags: str) -> None:
         # Not a pipe: one that nobody reads would stop the server once it is full.
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`
         self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=self._stderr, text=True, env=self._environment
+            [*self._command, *flags], stdout=subprocess.PIPE, stderr=self._stderr, text=True, env=self._environment
         )
+
+    def listen(self) -> None:
+        """Wait until it answers; an AssertionError if it ends before."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         match = _LISTENS.search(line)

@@ -3,8 +3,9 @@
 What it does stands in the job's `output_name`: `completes`, `waits` (a step each 20 ms until SIGTERM, or until
 `max_steps`), `raises`, `dies` (SIGKILL to itself), `leaves-orphan`, `ignores-sigterm`, `garbage`, `speechless`,
 `wedges` (says its last word and stays), `chatty` (ten thousand messages at once), `dies-once` (SIGKILL to itself in
-the first attempt, after a checkpoint), `devours` (takes memory until there is none), `nan` (figures that are none).
-SIGUSR1 makes it save a checkpoint. What it was given stands in `environment.json` beside its spec.
+the first attempt, after a checkpoint), `devours` (takes memory until there is none), `nan` (figures that are none),
+`obeys` (three steps, and then silent: three more for each file `order` in its folder that says `step`; `finish`, or
+SIGTERM, ends it). SIGUSR1 makes it save a checkpoint. What it was given stands in `environment.json` beside its spec.
 """
 
 import ctypes
@@ -118,6 +119,39 @@ def stopped(at: int) -> None:
     say(wire.TrainerStopped(attempt=spec.attempt, seq=number, step=at, messages=number, checkpoint=None))
 
 
+def next_order(at: int) -> str:
+    """What was ordered; after SIGTERM, that."""
+    global save  # noqa: PLW0603
+    order = folder / "order"
+    while not stop:
+        if save:
+            save = False
+            save_checkpoint(at)
+        if order.exists():
+            what = order.read_text()
+            order.unlink()
+            return what
+        time.sleep(0.01)
+    return "stop"
+
+
+def obey() -> None:
+    at = first
+    while True:
+        for _ in range(3):
+            at += 1
+            step(at)
+        match next_order(at):
+            case "stop":
+                stopped(at)
+                sys.exit(0)
+            case "finish":
+                finish()
+                sys.exit(0)
+            case _:
+                pass
+
+
 signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "ignores-sigterm" else ask_to_stop)
 signal.signal(signal.SIGUSR1, ask_to_save)
 (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
@@ -160,6 +194,8 @@ match behaviour:
     case "leaves-orphan":
         orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
         (folder / "orphan.json").write_text(json.dumps(orphan.pid))
+    case "obeys":
+        obey()
     case _:
         pass
 at = 0

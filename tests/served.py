@@ -1,7 +1,12 @@
 """`python -m served DATA_DIR`: the real server in a process of its own, with scripted trainers."""
 
+import argparse
+import asyncio
 import os
+import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvloop
@@ -9,24 +14,58 @@ import uvloop
 from modelforge.app import serve
 from modelforge.layout import Layout
 from modelforge.server_log import configure_log
-from modelforge.settings import load_settings
-from modelforge.supervisor.local import LocalLauncher
+from modelforge.settings import Settings, load_settings
+from modelforge.supervisor import reactor
+from modelforge.supervisor.local import LocalLauncher, accelerate_command
 from trainer_entry import wire
+
+POOL_THREAD = "pool"
+"""The name under which /proc has the one thread of `--one-thread`."""
 
 
 def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
     return [sys.executable, "-m", module, str(folder)]
 
 
-def scripted(data_dir: Path) -> LocalLauncher:
-    return LocalLauncher(Layout(data_dir), module="scripted_trainer", command=command)
+def scripted(data_dir: Path, *, accelerate: bool = False) -> LocalLauncher:
+    launch = accelerate_command if accelerate else command
+    return LocalLauncher(Layout(data_dir), module="scripted_trainer", command=launch)
+
+
+def name_thread() -> None:
+    Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(POOL_THREAD)
+
+
+async def run(settings: Settings, launcher: LocalLauncher, options: argparse.Namespace) -> None:
+    if options.one_thread:
+        loop = asyncio.get_running_loop()
+        pool = ThreadPoolExecutor(1, initializer=name_thread)
+        loop.set_default_executor(pool)
+        await loop.run_in_executor(None, threading.get_native_id)
+    if options.stopped:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    await serve(settings, launcher)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--accelerate", action="store_true", help="trainers under the real accelerate launch")
+    parser.add_argument("--one-thread", action="store_true", help="every thread call in one thread, named in /proc")
+    parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
+    parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool")
+    parser.add_argument("--stalled-seconds", type=float, default=2)
+    options = parser.parse_args()
+    if options.read_seconds is not None:
+        reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
+    roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]
+    flags = {"data_dir": options.data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
+    flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
+    configure_log()
+    settings = load_settings(flags, environ=variables, folder=options.data_dir.parent)
+    uvloop.run(run(settings, scripted(options.data_dir, accelerate=options.accelerate), options))
 
 
 if __name__ == "__main__":
-    data_dir = Path(sys.argv[1])
-    roots = [str(data_dir.parent), str(data_dir.parent.parent)]
-    flags = {"data_dir": data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
-    variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
-    flags |= {"stop_grace_seconds": 5, "stalled_seconds": 2}
-    configure_log()
-    uvloop.run(serve(load_settings(flags, environ=variables, folder=data_dir.parent), scripted(data_dir)))
+    main()
