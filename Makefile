@@ -29,9 +29,9 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-## torture: kill the server at random under a training, KILLS times
+## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls or processes
 torture: setup
-	$(BIN)/python tests/torture.py --seed $(or $(SEED),1) --kills $(or $(KILLS),100)
+	$(BIN)/python tests/torture.py $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
 
 ## check: format, lint, types, import rules
 check: setup
