@@ -49,7 +49,7 @@ def rows_of(data_dir: Path) -> list[Row]:
     uri = (data_dir / "events.sqlite").absolute().as_uri()
     with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True)) as connection:
         found = connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position").fetchall()  # noqa: S608 - constants
-    return [Row(*columns, json.loads(columns[8])) for columns in found]
+    return [Row._make((*columns, json.loads(columns[8]))) for columns in found]
 
 
 def answered(server: RunningServer, path: str) -> Any:

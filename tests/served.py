@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from trainer_entry import wire
 
 POOL_THREAD = "pool"
 """The name under which /proc has the one thread of `--one-thread`."""
+_PR_SET_PTRACER = 0x59616D61
+_PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
 
 
 def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
@@ -36,8 +39,14 @@ def name_thread() -> None:
     Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(POOL_THREAD)
 
 
+def let_be_followed() -> None:
+    """Anybody of the same user may attach; some kernels (Yama) let only a parent, and strace is none of ours."""
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
+
+
 async def run(settings: Settings, launcher: LocalLauncher, options: argparse.Namespace) -> None:
     if options.one_thread:
+        let_be_followed()
         loop = asyncio.get_running_loop()
         pool = ThreadPoolExecutor(1, initializer=name_thread)
         loop.set_default_executor(pool)

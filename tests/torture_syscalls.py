@@ -1,11 +1,13 @@
 """Kills the server at every system call of a command that changes anything outside it.
 
 A kill at a call that changes nothing outside (a wait, a lock, a read, a stat) leaves the same world as a kill at
-the next call that does; so those are all that there are. A trial without a kill shows which calls a command makes;
-then `strace` delivers the signal on entering the N-th call of a name in a thread, for each thread, each name, and
-N = 1, 2, … until the command comes to its end without a kill. It counts by thread, and so it is attached to one
-at a time: the loop's is the process's first, every thread call runs in the one thread of the pool, and the third
-writes the log. (libuv's own workers look up names and do nothing else.)
+the next call that does; so those are all that there are. (A kill is no power loss: what was written stays.)
+
+A trial without a kill shows which calls a command makes; then `strace` delivers the signal on entering the N-th
+call of a name in a thread, for each thread, each name, and N = 1, 2, … until the command comes to its end without
+a kill. It counts by thread and by name, and so it is attached to one thread at a time: the loop's is the process's
+first, every thread call runs in the one thread of the pool, and the third writes the log. (libuv's own workers
+look up names and do nothing else.) What the server starts, shim and trainer, is not killed with it.
 
 Two kinds of calls count though nobody outside sees them, since a call is chosen by its name alone: opening a file
 for reading, and waking another thread by a `write`. They make some kills the same; none is missed by it.
