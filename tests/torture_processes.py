@@ -39,7 +39,8 @@ def torture(folder: Path, seed: int, count: int) -> list[str]:
         for number in range(1, count + 1):
             for victim in VICTIMS:
                 following = _request(server, body)
-                broken += _until_it_trains(server, job_id)
+                if stuck := _until_it_trains(server, job_id):
+                    return [*broken, *stuck]  # there is nothing to kill, now or later
                 time.sleep(chance.uniform(0, 0.5))
                 seconds, found = _kill(server, data_dir, job_id, victim)
                 longest[victim] = max(longest[victim], seconds)
