@@ -29,7 +29,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls or processes
+## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls, processes or stops
 torture: setup
 	$(BIN)/python tests/torture.py $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
 

@@ -55,8 +55,10 @@ class RunningServer:
         return self._close()
 
     def _close(self) -> str:
-        """What it said on stderr."""
+        """What it said on stderr, unless that was asked for before."""
         assert self.process.stdout is not None
+        if self._stderr.closed:
+            return ""
         self.process.stdout.close()
         with self._stderr:
             self._stderr.seek(0)

@@ -3,9 +3,10 @@
     python tests/torture.py server --seed 1 --kills 1000     the server, at random instants of a training
     python tests/torture.py syscalls --seed 1 --count 0      the server, at every system call of each command
     python tests/torture.py processes --seed 1 --count 100   the launcher, the shim and the trainer of a training
+    python tests/torture.py stops --seed 1 --count 20        no kills: a real training, stopped and resumed
 
 `--count` is, for `syscalls`, how many points of each command, chosen by the seed; 0 takes every one. The trainers
-are scripted, everything else is real. The exit code is 1 if a promise was broken.
+of the first three are scripted, everything else is real. The exit code is 1 if a promise was broken.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import seen_from_outside as seen
 import torture_processes
+import torture_stops
 import torture_syscalls
 from attempts_on_disk import kill_trainers, model_in, training
 from promises import broken_promises
@@ -72,6 +74,7 @@ SCENARIOS: dict[str, tuple[Callable[[Path, int, int], list[str]], int]] = {
     "server": (torture, 100),
     "syscalls": (torture_syscalls.torture, 3),
     "processes": (torture_processes.torture, 3),
+    "stops": (torture_stops.torture, 3),
 }
 """Each scenario, and how often it kills unless told."""
 
