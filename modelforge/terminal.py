@@ -94,6 +94,15 @@ def is_worth_a_line(message: StatusMessage) -> bool:
     return message.type != "MetricsLogged" or (message.current_step or 0) % _PLAIN_STEP == 0
 
 
+def _status(job: JobDetails) -> str:
+    """The status, and what there is to say about it."""
+    if job.error is not None:
+        return f"{job.status}: {escape(job.error.kind)}"
+    if job.queue_position is not None:
+        return f"{job.status}, {job.queue_position} in line"
+    return "stalled" if job.stalled else job.status
+
+
 def jobs_table(jobs: list[JobDetails]) -> Table:
     """The jobs, one a row."""
     table = Table(
@@ -109,7 +118,7 @@ def jobs_table(jobs: list[JobDetails]) -> Table:
     for job in jobs:
         table.add_row(
             job.job_id,
-            job.status if job.error is None else f"{job.status}: {escape(job.error.kind)}",
+            _status(job),
             f"{job.progress:.1f} %",
             "" if job.loss is None else f"{job.loss:.4f}",
             escape(job.model_name),

@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from attempts_on_disk import processes_of, shim_of, steps_of, until_step
-from running_server import RunningServer
+from running_server import RunningServer, environment
 from torture import torture
 
 Start = Callable[..., str]
@@ -153,6 +155,24 @@ def test_a_second_server_on_the_directory_is_refused_and_names_the_first(serve: 
     with pytest.raises(AssertionError, match=f"process {first.process.pid} at {first.url}"):
         serve()
     assert first.get("/api/health").status_code == 200
+
+
+def test_of_many_servers_at_once_on_one_directory_exactly_one_serves(data_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "served", str(data_dir)]
+    logs = [(tmp_path / f"{number}.log").open("w+") for number in range(12)]
+    servers = [subprocess.Popen(command, stdout=log, stderr=log, env=environment()) for log in logs]
+    while sum(server.poll() is None for server in servers) > 1:
+        time.sleep(0.05)
+    (serving,) = [server for server in servers if server.poll() is None]
+    while "listens on" not in (tmp_path / f"{servers.index(serving)}.log").read_text():
+        time.sleep(0.05)
+    serving.terminate()
+    assert serving.wait(timeout=20) == 0
+    for server, log in zip(servers, logs, strict=True):
+        log.seek(0)
+        text = log.read()
+        log.close()
+        assert server is serving or (server.returncode != 0 and "Another server has this data directory" in text), text
 
 
 def test_a_start_sweeps_what_a_crash_left_of_uploads_and_deletions(serve: Serve, start: Start, data_dir: Path) -> None:
