@@ -12,7 +12,10 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_ROOM_WORDS = tuple(os.strerror(number) for number in sorted(NO_ROOM))
 _PROBE_BYTES = 1 << 20
 _MESSAGE_CHARACTERS = 2_000
-_HOST_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory")
+_NO_MEMORY_WORDS = (
+    *("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
+)
 
 
 class DiskFull(Exception):
@@ -51,7 +54,7 @@ def kind_of(error: BaseException) -> str:
     """The exception's type, or `OutOfMemory` or `DiskFull`, which the libraries name by many types and words."""
     if _says_no_room(error):
         return "DiskFull"
-    told = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _HOST_OUT_OF_MEMORY)
+    told = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _NO_MEMORY_WORDS)
     if told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "OutOfMemory"
     return type(error).__name__

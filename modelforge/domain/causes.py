@@ -6,8 +6,11 @@ from msgspec import Struct
 
 from trainer_entry import wire
 
-RETRIED = frozenset({"Killed", "Crashed", "LostPower"})
-"""Causes that another try may not meet again; the same settings meet a bug or too little memory every time."""
+RETRIED = frozenset({"Killed", "Crashed", "LostPower", "AcceleratorError"})
+"""Causes that another try may not meet again; the same settings meet a bug or too little memory every time.
+
+`AcceleratorError` is what torch raises for a GPU that failed.
+"""
 
 
 LESS = (
