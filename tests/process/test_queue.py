@@ -117,3 +117,23 @@ def test_a_checkpoint_is_saved_on_request_and_the_training_goes_on(server: Runni
     refused = server.post(f"/api/jobs/{job_id}/checkpoint")
     assert (refused.status_code, "is stopped" in refused.json()["detail"]) == (409, True)
     assert server.post("/api/jobs/train_999999/checkpoint").status_code == 404
+
+
+def test_a_server_with_more_places_launches_those_who_wait_and_one_with_fewer_ends_nobody(
+    serve: Serve, start: Start
+) -> None:
+    server = serve()
+    first = start(server, "waits", max_steps=100_000)
+    second = start(server, "waits", max_steps=100_000, queue=True)
+    server.end()
+    server = serve(MODELFORGE_MAX_CONCURRENT_JOBS="2")
+    until_step(server, second, 2)
+    server.end()
+    server = serve()
+    third = start(server, "completes", queue=True)
+    for job_id, status in ((first, "training"), (second, "training"), (third, "queued")):
+        assert server.get(f"/api/jobs/{job_id}").json()["status"] == status
+    server.post("/api/stop_training")
+    assert server.get(f"/api/jobs/{third}").json()["status"] == "queued"  # there is room only for the second
+    server.post("/api/stop_training")
+    assert server.wait_for(third)["status"] == "completed"
