@@ -157,7 +157,9 @@ def _killed_with_leftovers(trial: Trial) -> None:
 
 SERVER_START = Command("server-start", _killed_with_leftovers, ask=None, last="MetricsLogged")
 SERVER_STOP = Command("server-stop", _running, ask=None, happen=lambda trial: trial.server.process.terminate())
-CHECKPOINT = Command("checkpoint", _running, ask=_about("checkpoint", lambda trial: trial.running))
+CHECKPOINT = Command(
+    "checkpoint", _running, ask=_about("checkpoint", lambda trial: trial.running), last="CheckpointSaved"
+)
 COMMANDS = (
     Command("start", _nothing, _starting(), last="MetricsLogged"),
     Command("start-queued", _running, _starting(queue=True)),

@@ -51,6 +51,7 @@ class LocalLauncher:
         self._layout = layout
         self._module = module
         self._command = command
+        self._cores = cpu_count()
 
     async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
         """Write the attempt's `spec.json`, and start the shim, which starts the rest."""
@@ -63,7 +64,7 @@ class LocalLauncher:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env=_environment(spec),
+                env=_environment(spec, self._cores),
             )
         except OSError as error:
             disk_full = error.errno in NO_ROOM
@@ -123,10 +124,10 @@ class LocalLauncher:
         return str(self._layout.attempt(job_id, attempt) / "stdout.jsonl")
 
 
-def _environment(spec: wire.AttemptSpec) -> dict[str, str]:
+def _environment(spec: wire.AttemptSpec, cores: int) -> dict[str, str]:
     """What is set for an attempt: its share of the machine, and the mark of its processes."""
     added = {"OMP_NUM_THREADS": str(spec.cpu_threads), TOKEN_VARIABLE: spec.token}
-    if spec.cpu_threads < cpu_count():
+    if spec.cpu_threads < cores:
         # Threads that spin while they wait take the time of the job beside this one.
         added["OMP_WAIT_POLICY"] = "PASSIVE"
     if spec.gpus is not None:
