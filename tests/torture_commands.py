@@ -157,9 +157,6 @@ def _killed_with_leftovers(trial: Trial) -> None:
 
 SERVER_START = Command("server-start", _killed_with_leftovers, ask=None, last="MetricsLogged")
 SERVER_STOP = Command("server-stop", _running, ask=None, happen=lambda trial: trial.server.process.terminate())
-CHECKPOINT = Command(
-    "checkpoint", _running, ask=_about("checkpoint", lambda trial: trial.running), last="CheckpointSaved"
-)
 COMMANDS = (
     Command("start", _nothing, _starting(), last="MetricsLogged"),
     Command("start-queued", _running, _starting(queue=True)),
@@ -171,7 +168,7 @@ COMMANDS = (
     Command("delete", _nothing, lambda trial: trial.ask("DELETE", "/api/models/1")),
     Command("ingest", _running, None, _ordering("step"), last="MetricsLogged"),
     Command("launch-next", _running_and_waiting, None, _ordering("finish"), last="MetricsLogged"),
-    CHECKPOINT,
+    Command("checkpoint", _running, _about("checkpoint", lambda trial: trial.running), last="CheckpointSaved"),
     SERVER_START,
     SERVER_STOP,
 )

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import seen_from_outside as seen
 from promises import Asked, broken_promises
 from server_calls import THREADS, Point, Strace, thread_ids
-from torture_commands import CHECKPOINT, COMMANDS, SERVER_START, SERVER_STOP, Command, Prepared, Trial
+from torture_commands import COMMANDS, SERVER_START, SERVER_STOP, Command, Prepared, Trial
 
 _PATIENCE_SECONDS = 20.0
 _TAIL_SECONDS = 0.05
@@ -55,7 +55,6 @@ class Result:
     where: str | None
     broken: list[str]
     calls: list[Call] = field(default_factory=list)
-    status: int = 0
 
 
 def run_trial(prepared: Prepared, command: Command, point: Point | None, chance: random.Random) -> Result:
@@ -76,7 +75,7 @@ def run_trial(prepared: Prepared, command: Command, point: Point | None, chance:
         trial.end_jobs()
         broken += broken_promises(trial.server, trial.data_dir, chance, sent, still=True)
         broken += _said(trial)
-        return Result(where, list(dict.fromkeys(broken)), calls, 0 if asked is None else asked.status)
+        return Result(where, list(dict.fromkeys(broken)), calls)
     except (AssertionError, LookupError, OSError) as error:
         return Result("?", [f"the trial could not go on: {error!r}"])
     finally:
@@ -169,9 +168,6 @@ def _every(command: Command, calls: list[Call], results: dict[Point, Result]) ->
 def torture_command(prepared: Prepared, command: Command, count: int, chance: random.Random) -> list[str]:
     """Kill a command at `count` points by chance, or with 0 at every one; what broke."""
     whole = run_trial(prepared, command, None, chance)
-    if command is CHECKPOINT and whole.status == 404:
-        say(f"{command.name}: skipped, this server has no such path")
-        return []
     broken = [f"{command.name} without a kill: {what}" for what in whole.broken]
     results: dict[Point, Result] = {}
     points = _every(command, whole.calls, results)
