@@ -17,7 +17,7 @@ from modelforge.command_handler import CommandHandler
 from modelforge.devices import machine_of
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
-from modelforge.errors import DirectoryInUse, ForgeError, SettingsInvalid
+from modelforge.errors import DirectoryInUse, LogUnusable, SettingsInvalid, StorageFull
 from modelforge.event_log import EventLog
 from modelforge.http import problems
 from modelforge.http.datasets import KEEPING
@@ -188,12 +188,13 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
             task = asyncio.get_running_loop().create_task(save_snapshot())
             snapshots.add(task)
             task.add_done_callback(snapshots.discard)
+            task.add_done_callback(reactor.tell_failure)
 
     async def save_snapshot() -> None:
         snapshot = encode_snapshot(handler.state, projector.read_models, handler.digest)
         try:
             await log.save_snapshot(snapshot, RELEASE)
-        except ForgeError as error:  # a snapshot only ever saves time
+        except StorageFull as error:  # a snapshot only ever saves time
             _log.warning("snapshot_not_saved", error=str(error))
 
     machine = machine_of(app[SETTINGS])
@@ -208,7 +209,8 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
     finally:
         await reactor.close()
         if not writer.done():
-            await save_snapshot()
+            with contextlib.suppress(LogUnusable):  # this server ends in any case
+                await save_snapshot()
         writer.cancel()
         await asyncio.gather(writer, *snapshots, return_exceptions=True)
 

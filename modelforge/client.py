@@ -19,7 +19,11 @@ _TRIES = 60
 
 
 class RequestRefused(ForgeError):
-    """The server refused, or cannot be reached."""
+    """The server refused, with a status code, or cannot be reached."""
+
+    def __init__(self, message: str, detail: str = "", *, status: int | None = None) -> None:
+        super().__init__(message, detail)
+        self.status = status
 
 
 class _Problem(Struct):
@@ -80,7 +84,7 @@ class Client:
             ) from error
         if answer.status >= _NOT_A_SUCCESS:
             problem = msgspec.json.decode(data, type=_Problem)
-            raise RequestRefused(problem.error, problem.detail)
+            raise RequestRefused(problem.error, problem.detail, status=answer.status)
         return msgspec.json.decode(data, type=kind)
 
     async def follow(self, after: int, kind: type[_T]) -> AsyncIterator[_T]:

@@ -1,6 +1,9 @@
 """The commands that talk to a running server."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
+from http import HTTPStatus
 
 from rich.console import Console
 
@@ -96,13 +99,29 @@ async def _resume(client: Client, options: argparse.Namespace, console: Console)
 
 
 async def _stop_all(client: Client, console: Console) -> int:
-    """First those that wait, so that none of them takes the place of one that is stopped."""
-    for job in (await client.get("/api/jobs?status=queued&limit=1000", JobList)).jobs:
-        await client.post(f"/api/jobs/{job.job_id}/cancel", {}, JobDetails)
-        console.print(f"{job.job_id} waits no longer", highlight=False)
-    while (await client.get("/api/training_status", TrainingStatus)).status in {"starting", "training", "stopping"}:
-        await _stop(client, None, console)
-    return 0
+    """Again and again, first those that wait, until none is left: a job may start, or end, in between."""
+    while True:
+        waiting = (await client.get("/api/jobs?status=queued&limit=1000", JobList)).jobs
+        for job in waiting:
+            with _unless_it_is_too_late():
+                await client.post(f"/api/jobs/{job.job_id}/cancel", {}, JobDetails)
+                console.print(f"{job.job_id} waits no longer", highlight=False)
+        status = await client.get("/api/training_status", TrainingStatus)
+        if status.status in {"starting", "training", "stopping"}:
+            with _unless_it_is_too_late():
+                await _stop(client, None, console)
+        elif not waiting:
+            return 0
+
+
+@contextlib.contextmanager
+def _unless_it_is_too_late() -> Iterator[None]:
+    """What waited may run by now, and what ran may have ended."""
+    try:
+        yield
+    except RequestRefused as refusal:
+        if refusal.status != HTTPStatus.CONFLICT:
+            raise
 
 
 async def _stop(client: Client, job_id: str | None, console: Console) -> int:

@@ -130,6 +130,8 @@ def _lost(server: RunningServer, asked: Asked, rows: list[Row]) -> Iterator[str]
             yield f"there is no job {answer['job_id']}"
         elif verb in {"stop_training", "cancel"} and not (ended and events & _ENDS):
             yield f"{answer['job_id']} has not ended"
+        elif verb == "checkpoint" and not ("CheckpointRequested" in events and (ended or "CheckpointSaved" in events)):
+            yield f"{answer['job_id']} has saved no checkpoint"
         elif verb == "resume" and job.json()["attempt"] < answer["attempt"]:
             yield f"{answer['job_id']} has no attempt {answer['attempt']}"
 

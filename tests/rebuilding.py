@@ -47,6 +47,8 @@ def life_of_a_job(number: int, job_id: str) -> Iterator[Command | Report]:
             yield spawned(job_id, attempt=attempt)
             yield read(started)
         yield read(lambda seq, attempt: step(seq, attempt=attempt, loss=1 / seq, epoch=seq / STEPS))
+    if number % 5 == 0:
+        yield job.StopTraining(job_id=job_id)
     yield read(finished if number % 5 else stopped_word)
     yield gone(job_id, attempt=attempt)
 

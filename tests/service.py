@@ -21,12 +21,12 @@ from trainer_entry.processes import descendants
 PR_SET_CHILD_SUBREAPER = 36
 
 
-class Service:
+class Unit:
     """The main process of a unit, and what came of it."""
 
-    def __init__(self, unit: Path, command: list[str]) -> None:
+    def __init__(self, file: Path, command: list[str]) -> None:
         parser = configparser.ConfigParser(interpolation=None)
-        parser.read_string(unit.read_text())
+        parser.read_string(file.read_text())
         settings = parser["Service"]
         self._kills_all = settings.get("KillMode", "control-group") == "control-group"
         self._restarts = settings.get("Restart", "no") == "on-failure"
@@ -82,12 +82,12 @@ class Service:
 
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    service = Service(Path(sys.argv[1]), sys.argv[2:])
-    threading.Thread(target=service.watch, daemon=True).start()
+    unit = Unit(Path(sys.argv[1]), sys.argv[2:])
+    threading.Thread(target=unit.watch, daemon=True).start()
     for line in sys.stdin:
-        service.stop()
+        unit.stop()
         if line.strip() == "restart":
-            service.start()
+            unit.start()
 
 
 if __name__ == "__main__":

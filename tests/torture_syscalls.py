@@ -182,6 +182,8 @@ def torture_command(prepared: Prepared, command: Command, count: int, chance: ra
     kills = Counter(point.thread for point, result in results.items() if result.where is not None)
     by_thread = ", ".join(f"{thread} {kills[thread]}" for thread in THREADS)
     say(f"{command.name}: {kills.total()} kills ({by_thread}), {len(broken)} promises broken")
+    if not kills.total():
+        broken.append(f"{command.name} was never killed: nothing was tested")
     for what in broken:
         say(f"  {what}")
     return broken

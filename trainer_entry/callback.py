@@ -14,6 +14,8 @@ from trainer_entry.signals import Signals
 from trainer_entry.stdout import Wire, note
 from trainer_entry.wire import CheckpointSaved, Evaluated, StepLogged
 
+_SIGN_OF_LIFE_SECONDS = 5.0
+
 
 class StopNow(Exception):
     """Leaves the loop between two optimizer steps, where the loop itself offers no way out."""
@@ -43,6 +45,7 @@ class WireCallback(TrainerCallback):
         self.final_loss: float | None = None
         self.evaluation: dict[str, float | None] = {}
         self._evaluated_at: int | None = None
+        self._showed_life = self._began
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -59,16 +62,19 @@ class WireCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Do not wait for the rest of a long step."""
+        self._show_life()
         self._leave_if_asked()
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Do not wait for the rest of an evaluation."""
+        self._show_life()
         self._leave_if_asked()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save, and end, if that was asked for; log the last step whatever the interval."""
+        self._show_life()
         if self._signals.checkpoint_asked:
             control.should_save = True
         if self._signals.stop_asked:
@@ -156,6 +162,12 @@ class WireCallback(TrainerCallback):
     def must_evaluate(self, args: TrainingArguments, step: int) -> bool:
         """Whether the weights at the end, after `step`, were never evaluated, or are no longer the last ones."""
         return self._evaluated_at != step or bool(args.load_best_model_at_end)
+
+    def _show_life(self) -> None:
+        """Silence is no sign of a hang where only every hundredth step is logged."""
+        if time.monotonic() - self._showed_life > _SIGN_OF_LIFE_SECONDS:
+            self._showed_life = time.monotonic()
+            self._wire.touch()
 
     def _leave_if_asked(self) -> None:
         if self._signals.stop_asked:

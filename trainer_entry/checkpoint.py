@@ -32,22 +32,31 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def prune(folder: Path, limit: int, best: str | None) -> None:
-    """Keep the newest `limit` whole checkpoints in a job's folder; the newest, and the `best` so far, in any case.
+def prune(newest: Path, limit: int, best: str | None) -> None:
+    """Keep `limit` whole checkpoints of a job: the one that was just sealed, the `best` so far, and the latest others.
 
-    Torn ones count for nothing and go too: there is a whole one that is newer.
+    Torn ones count for nothing and go too: there is a whole one.
     """
     found = {
         int(path.name.removeprefix(_PREFIX)): path
-        for path in folder.glob(f"{_PREFIX}*")
+        for path in newest.parent.glob(f"{_PREFIX}*")
         if path.name.removeprefix(_PREFIX).isdigit()
     }
-    whole = [path for _, path in sorted(found.items()) if (path / CHECKPOINT_MANIFEST).exists()]
-    protected = {path for path in whole if str(path) == best} | set(whole[-1:])
+    whole = [path for _, path in sorted(found.items()) if is_whole(path)]
+    protected = {path for path in whole if path == newest or str(path) == best}
     surplus = max(0, len(whole) - max(limit, len(protected)))
     outdated = [path for path in whole if path not in protected][:surplus]
     for path in [*(path for path in found.values() if path not in whole), *outdated]:
         remove(path)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether everything that the manifest names is there, and as long as it says."""
+    try:
+        manifest = msgspec.json.decode((folder / CHECKPOINT_MANIFEST).read_bytes(), type=CheckpointManifest)
+        return all((folder / name).stat().st_size == size for name, size in manifest.sizes.items())
+    except (OSError, msgspec.DecodeError):
+        return False
 
 
 def sync(folder: Path) -> None:

@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says when a file cannot grow: the disk, the quota or the limit on a file is at its end."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says when the disk or the quota is at its end: that can change while one waits."""
+NO_ROOM = FULL | {errno.EFBIG}
+"""The same, and the limit on a file's size, which is not lifted while it is written."""
 _NO_ROOM_WORDS = tuple(os.strerror(number) for number in sorted(NO_ROOM))
 _PROBE_BYTES = 1 << 20
 _MESSAGE_CHARACTERS = 2_000

@@ -22,7 +22,10 @@ def start_time(pid: int) -> int:
 
 def count_oom_kills() -> int:
     """How many processes the kernel has killed for want of memory since the boot; 0 where it does not say."""
-    counters = Path("/proc/vmstat").read_text().splitlines()
+    try:
+        counters = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
     return next((int(line.split()[1]) for line in counters if line.startswith("oom_kill ")), 0)
 
 
@@ -59,7 +62,7 @@ def runs(pid: int, module: bytes) -> bool:
     """Whether a process is `python -m MODULE`, and no launcher that only has it among its arguments."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return False
     first = words.index(b"-m") if b"-m" in words else -1
     return words[first + 1 : first + 2] == [module]
@@ -69,6 +72,6 @@ def _stat(pid: int) -> list[str]:
     """Fields 3 and on of /proc/PID/stat (proc(5)); the name before them may hold anything."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError) as error:
+    except OSError as error:  # gone, or somebody else's where /proc shows only one's own
         raise ProcessLookupError(pid) from error
     return text.rpartition(")")[2].split()

@@ -59,12 +59,22 @@ def save_checkpoint(trainer: CompletionTrainer, callback: WireCallback) -> str |
 def final_metrics(
     trained: dict[str, Any], callback: WireCallback, trainer: CompletionTrainer
 ) -> dict[str, float | None]:
-    """Every figure of the end: of the training, and of the last evaluation."""
-    figures, _ = finite({name: value for name, value in trained.items() if name != "epoch"})
-    return {
-        "final_loss": callback.final_loss,
-        **figures,
-        "num_tokens": float(trainer.tokens_seen),
-        "epoch": float(trainer.state.epoch or 0.0),
-        **callback.evaluation,
-    }
+    """Every figure of the end: of the training, and of the last evaluation.
+
+    Of a job that was resumed, those are left out that would be of its last attempt alone: its speed, its tokens.
+    """
+    logged = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+    if callback.first_step == 0:
+        figures = {name: value for name, value in trained.items() if name != "epoch"}
+        figures["num_tokens"] = float(trainer.tokens_seen)
+    else:
+        figures = {"train_loss": _mean_over_steps(logged)}
+    plain, _ = finite({"final_loss": logged[-1][1] if logged else None, **figures})
+    return {**plain, "epoch": float(trainer.state.epoch or 0.0), **callback.evaluation}
+
+
+def _mean_over_steps(logged: list[tuple[int, float]]) -> float | None:
+    """The mean loss of all steps, from (step, mean loss since the entry before)."""
+    before = [0, *(step for step, _ in logged)]
+    sums = [(step - last) * loss for last, (step, loss) in zip(before, logged, strict=False)]
+    return sum(sums) / before[-1] if logged else None

@@ -13,7 +13,6 @@ Standard library only: it stands beside a training for hours, in a few megabytes
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import re
@@ -25,6 +24,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from trainer_entry.failures import FULL
 from trainer_entry.processes import boot_id, count_oom_kills, descendants, runs, send, start_time
 
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +33,8 @@ _NICENESS = 10  # a trainer at 0 beside the server costs it an order of magnitud
 _OOM_SCORE = 500  # the kernel, out of memory, is to end a trainer rather than anything else of its owner's
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_LONGEST_STOP_WAIT = 5
+_OOM_WINDOW_SECONDS = 3.0  # a launcher tells of its rank's death a second later
 _ERROR = 1
 _TAIL_BYTES = 16_384
 # accelerate and torchrun end with 1 whatever killed the rank; how it died stands in what they print.
@@ -79,7 +80,8 @@ class _Shim:
         self._killed_after_grace = False
         self._launcher = 0
         self._launcher_status: int | None = None
-        self._oom_kills = count_oom_kills()
+        self._oom_kills = self._oom_kills_before = count_oom_kills()
+        self._counted_at = time.monotonic()
 
     def begin(self) -> tuple[int, int]:
         """Make the attempt's files, and say who runs it; the spool and the log are given back, open."""
@@ -108,15 +110,20 @@ class _Shim:
         with open(os.devnull, "r+b") as null:  # noqa: PTH123 - a device, not a path of ours
             os.dup2(null.fileno(), 0)
             os.dup2(null.fileno(), 1)
-        launcher = subprocess.Popen(  # noqa: S603 - an argument list of the server's, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=spool,
-            stderr=stderr,
-            preexec_fn=_prepare_launcher,  # noqa: PLW1509 - no thread runs here
-        )
+        try:
+            launcher = subprocess.Popen(  # noqa: S603 - an argument list of the server's, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=spool,
+                stderr=stderr,
+                preexec_fn=_prepare_launcher,  # noqa: PLW1509 - no thread runs here
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            sys.stderr.write(f"The launcher could not be started: {error}\n")
+            self._launcher_status = _ERROR << 8  # as of a launcher that ended with it
+        else:
+            self._launcher = launcher.pid
         os.close(spool)
-        self._launcher = launcher.pid
         self._watch()
         self._kill_all()
         self._report()
@@ -134,6 +141,9 @@ class _Shim:
         deadline: float | None = None
         while self._launcher_status is None:
             self._reap()
+            if time.monotonic() - self._counted_at > _OOM_WINDOW_SECONDS:
+                self._counted_at = time.monotonic()
+                self._oom_kills_before, self._oom_kills = self._oom_kills, count_oom_kills()
             if self._checkpoint_asked:
                 self._checkpoint_asked = False
                 for rank in self._ranks():
@@ -188,15 +198,18 @@ class _Shim:
             "max_rss_kib": usage.ru_maxrss,
             "user_seconds": usage.ru_utime,
             "system_seconds": usage.ru_stime,
-            "oom_kills": count_oom_kills() - self._oom_kills,
+            "oom_kills": count_oom_kills() - self._oom_kills_before,
         }
-        while True:
+        stop_waits = 0
+        while stop_waits < _LONGEST_STOP_WAIT:
             try:
                 return write_whole(self._folder / "exit.json", report)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in FULL:
                     raise
             time.sleep(_RETRY_SECONDS)  # a full disk can be emptied, and then the cause is known
+            stop_waits += self._stop_asked  # but somebody may wait for the machine
+        return None
 
 
 def write_whole(path: Path, record: dict[str, str | int | float | bool | None]) -> None:

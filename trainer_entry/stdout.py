@@ -3,7 +3,7 @@
 Standard library and msgspec only: it runs before anything that could print is imported.
 """
 
-import errno
+import contextlib
 import os
 import sys
 import threading
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from trainer_entry.failures import FULL
 from trainer_entry.wire import (
     MAX_LINE_BYTES,
     AnyTrainerMessage,
@@ -21,7 +22,6 @@ from trainer_entry.wire import (
     TrainerStopped,
 )
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # not EFBIG: a limit on a file's size is not lifted while it is written
 _RETRY_SECONDS = 1.0
 _LAST_WORDS = (TrainerFinished, TrainerStopped, TrainerFailed)
 
@@ -42,7 +42,7 @@ def note(line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in FULL:
             raise
 
 
@@ -66,13 +66,18 @@ class LineWriter:
         with self._lock:
             self._write_all(line)
 
+    def touch(self) -> None:
+        """Show whoever follows the file that its writer lives, though it has nothing to say."""
+        with contextlib.suppress(OSError):  # a pipe has no time of its own
+            os.utime(self._descriptor)
+
     def _write_all(self, line: bytes) -> None:
         rest = memoryview(line)
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in FULL:
                     raise
                 time.sleep(_RETRY_SECONDS)  # a full disk can be emptied
 
@@ -85,6 +90,11 @@ class Wire:
         self._speaks = speaks
         self._lock = threading.Lock()
         self._seq = 0
+
+    def touch(self) -> None:
+        """Show that the attempt goes on, though it has nothing to say."""
+        if self._speaks:
+            self._lines.touch()
 
     def send(self, message_at: Callable[[int], AnyTrainerMessage]) -> None:
         """Send what `message_at` makes of the next sequence number."""

@@ -96,7 +96,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
 
     `model_path` is what to load: a local folder, a hub id, or the built-in name. `output_dir` does not exist
     until the whole trained model is in it. `checkpoint_dir` is shared by the attempts of a job.
-    `max_restarts`: how often a job whose attempt was killed or crashed is tried again by itself.
+    `max_restarts`: how often a job is tried again by itself whose attempt was killed, interrupted, crashed, lost its
+    power, or had its GPU fail.
     """
 
     job_id: str
@@ -273,7 +274,7 @@ class TrainerStopped(TrainerMessage, frozen=True, tag="stopped", gc=False):
 
 
 class TrainerFailed(TrainerMessage, frozen=True, tag="failed", gc=False):
-    """The last word after an exception: `kind` is its type, or `OutOfMemory`."""
+    """The last word after an exception: `kind` is its type, or `OutOfMemory` or `DiskFull`."""
 
     kind: str
     message: str

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from trainer_entry import wire
 
-RETRIED = frozenset({"Killed", "Crashed", "LostPower", "AcceleratorError"})
+RETRIED = frozenset({"Killed", "Crashed", "Interrupted", "LostPower", "AcceleratorError"})
 """Causes that another try may not meet again; the same settings meet a bug or too little memory every time.
 
 `AcceleratorError` is what torch raises for a GPU that failed.
@@ -19,8 +19,11 @@ LESS = (
 )
 
 
+_INTERRUPTED = "Something other than this server asked the trainer to end, as a machine does that shuts down"
+
+
 class Cause(Struct, frozen=True, kw_only=True, gc=False):
-    """`kind`: `OutOfMemory`, `DiskFull`, `Killed`, `Crashed`, `LostPower`, `LaunchFailed`, or an exception's type."""
+    """Kinds: `OutOfMemory DiskFull Killed Crashed Interrupted LostPower LaunchFailed`, or an exception's type."""
 
     kind: str
     message: str
@@ -28,18 +31,29 @@ class Cause(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def cause_of(
-    word: wire.TrainerFailed | None, report: wire.ExitReport | None, last_words: str, *, rebooted: bool
+    word: wire.TrainerFailed | wire.TrainerStopped | None,
+    report: wire.ExitReport | None,
+    last_words: str,
+    *,
+    rebooted: bool,
 ) -> Cause:
     """The cause: what the trainer said itself, else what the shim saw, else what is left to conclude.
 
-    `report` is null where even the shim was gone; `last_words` are of the attempt's log.
+    `word`: of a trainer that nobody here asked to stop. `report` is null where even the shim was gone;
+    `last_words` are of the attempt's log.
     """
-    if word is not None:
-        message = f"{word.message} {LESS}" if word.kind == "OutOfMemory" else word.message
-        return Cause(kind=word.kind, message=message, traceback=word.traceback)
-    kind, message = _without_a_word(report, rebooted=rebooted)
-    tail = f" Last lines of its log: {last_words}" if last_words else ""
-    return Cause(kind=kind, message=message + tail)
+    match word:
+        case wire.TrainerFailed(kind=kind, message=message, traceback=traceback):
+            told = f"{message} {LESS}" if kind == "OutOfMemory" else message
+            return Cause(kind=kind, message=told, traceback=traceback)
+        case wire.TrainerStopped(step=step):
+            return Cause(kind="Interrupted", message=f"{_INTERRUPTED}; it ended at step {step}.")
+        case None:
+            kind, message = _without_a_word(report, rebooted=rebooted)
+            tail = f" Last lines of its log: {last_words}" if last_words else ""
+            return Cause(kind=kind, message=message + tail)
+        case _:
+            assert_never(word)
 
 
 def _without_a_word(report: wire.ExitReport | None, *, rebooted: bool) -> tuple[str, str]:
@@ -48,9 +62,11 @@ def _without_a_word(report: wire.ExitReport | None, *, rebooted: bool) -> tuple[
             return "LostPower", "The machine was started anew, or lost power, while the trainer ran."
         case None:
             return "Killed", "The trainer's supervising process was killed, and its processes with it."
+        case wire.ExitReport(killed_after_grace=True):
+            return "Interrupted", f"{_INTERRUPTED}; it did not in time, and was killed."
         case wire.ExitReport(signal=9, oom_kills=kills) if kills > 0:
             reached = f"it had reached {report.max_rss_kib // 1024} MiB"
-            return "OutOfMemory", f"The machine had no memory left and the kernel killed the trainer; {reached}. {LESS}"
+            return "OutOfMemory", f"The kernel killed the trainer, as the machine had no memory left; {reached}. {LESS}"
         case wire.ExitReport(signal=9):
             return "Killed", "The trainer was killed by signal 9 that nobody here sent: probably out of memory."
         case wire.ExitReport(signal=None, code=code):

@@ -323,6 +323,7 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
     heard: int = 0
     shim: wire.ShimReport | None = None
     gpus: tuple[str, ...] = ()
+    phase: wire.Phase | None = None
     stop_requested: bool = False
     checkpoint_requested: bool = False
     stalled: bool = False
@@ -362,18 +363,20 @@ def evolve(job: Job | None, event: Event) -> Job:
             return msgspec.structs.replace(_heard(job, seq, offset), checkpoint_requested=False)
         case MetricsLogged(seq=seq, offset=offset, steps=steps):
             return _heard(job, seq, offset, messages=len(steps))
-        case PhaseEntered(seq=seq, offset=offset) | EvaluationLogged(seq=seq, offset=offset):
+        case PhaseEntered(seq=seq, offset=offset, phase=phase):
+            return msgspec.structs.replace(_heard(job, seq, offset), phase=phase)
+        case EvaluationLogged(seq=seq, offset=offset):
             return _heard(job, seq, offset)
         case CheckpointRequested():
             return msgspec.structs.replace(job, checkpoint_requested=True)
         case LineQuarantined(offset=offset):
-            return msgspec.structs.replace(job, offset=offset)
+            return msgspec.structs.replace(job, offset=offset, stalled=False)
         case StopRequested():
             return msgspec.structs.replace(job, status="stopping", stop_requested=True)
         case AttemptStalled():
             return msgspec.structs.replace(job, stalled=True)
         case AttemptExited():
-            return msgspec.structs.replace(job, shim=None)
+            return msgspec.structs.replace(job, shim=None, stalled=False)
         case AttemptFailed():
             return msgspec.structs.replace(job, status="starting", restarts=job.restarts + 1)
         case TrainingCompleted():
@@ -423,8 +426,8 @@ def decide_start(command: StartTraining, gpus: tuple[str, ...] | None, active: J
 
 
 def _no_room(active: Job | None, remedy: str) -> Conflict:
-    who = "a job waits already" if active is None else f"{active.spec.job_id} is {active.status}"
-    return Conflict("A training job is already active", f"{who}; stop it, {remedy}")
+    who = "" if active is None else f"{active.spec.job_id} is {active.status}; "
+    return Conflict("A training job is already active", f"{who}stop it, {remedy}")
 
 
 def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
@@ -445,7 +448,7 @@ def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
     return [StopRequested(job_id=command.job_id, attempt=job.attempt)]
 
 
-def decide_relaunch(command: Relaunch, job: Job | None) -> list[Event]:
+def decide_relaunch(command: Relaunch, job: Job | None, gpus: tuple[str, ...]) -> list[Event]:
     """The next attempt in place of one that was never spawned; a stop that came meanwhile ends the job."""
     if job is None or job.attempt != command.attempt or job.status not in {"starting", "stopping"}:
         return []
@@ -453,7 +456,7 @@ def decide_relaunch(command: Relaunch, job: Job | None) -> list[Event]:
         return []
     if job.stop_requested:
         return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
-    return [launching(job, job.gpus, job.resume_from)]
+    return [launching(job, gpus, job.resume_from)]
 
 
 def launching(job: Job, gpus: tuple[str, ...], resume_from: str | None = None) -> AttemptLaunching:
@@ -502,7 +505,7 @@ def decide_checkpoint(command: SaveCheckpoint, job: Job | None) -> list[Event]:
     """
     if job is None:
         raise no_such_job(command.job_id)
-    if job.status != "training" or job.last_word is not None:
+    if job.status != "training" or job.last_word is not None or job.phase in {"evaluating", "saving"}:
         status = "ending" if job.status == "training" else job.status
         raise Conflict("There is no step to save", f"{command.job_id} is {status}; a checkpoint is saved in training.")
     if job.checkpoint_requested:
@@ -515,8 +518,11 @@ def no_such_job(job_id: str) -> NotFound:
     return NotFound("No such job", f"There is no job {job_id!r}; GET /api/jobs lists them.")
 
 
-def decide_report(job: Job | None, report: Report) -> list[Event]:
-    """The facts in a report that the log does not have yet; a report of an earlier attempt has none."""
+def decide_report(job: Job | None, report: Report, gpus: tuple[str, ...] = ()) -> list[Event]:
+    """The facts in a report that the log does not have yet; a report of an earlier attempt has none.
+
+    `gpus`: for the next attempt, if this one is gone and another is made.
+    """
     if job is None or report.attempt != job.attempt or job.status in FINAL:
         return []
     match report:
@@ -531,7 +537,7 @@ def decide_report(job: Job | None, report: Report) -> list[Event]:
                 return []
             return [AttemptStalled(job_id=report.job_id, attempt=report.attempt)]
         case ReportGone():
-            return _events_of_end(job, report)
+            return _events_of_end(job, report, gpus)
         case _:
             assert_never(report)
 
@@ -593,7 +599,7 @@ def _event_of_message(
             assert_never(message)
 
 
-def _events_of_end(job: Job, report: ReportGone) -> list[Event]:
+def _events_of_end(job: Job, report: ReportGone, gpus: tuple[str, ...]) -> list[Event]:
     told = max(job.seq, 0 if job.last_word is None else job.last_word.messages)
     exited = AttemptExited(
         job_id=report.job_id, attempt=report.attempt, exit=report.exit, lost_messages=told - job.heard
@@ -601,18 +607,18 @@ def _events_of_end(job: Job, report: ReportGone) -> list[Event]:
     match job.last_word:
         case wire.TrainerFinished(model=model, step=step):
             return [exited, TrainingCompleted(job_id=report.job_id, model=model, step=step)]
-        case wire.TrainerStopped(checkpoint=checkpoint):
+        case wire.TrainerStopped(checkpoint=checkpoint) if job.stop_requested:
             return [exited, TrainingStopped(job_id=report.job_id, checkpoint=checkpoint)]
         case None if job.stop_requested:
             return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
-        case wire.TrainerFailed() | None as word:
+        case wire.TrainerStopped() | wire.TrainerFailed() | None as word:
             cause = report.not_launched or cause_of(word, report.exit, report.last_words, rebooted=report.rebooted)
-            return [exited, *_events_of_failure(job, cause, report)]
+            return [exited, *_events_of_failure(job, cause, report, gpus)]
         case _:
             assert_never(job.last_word)
 
 
-def _events_of_failure(job: Job, cause: Cause, report: ReportGone) -> list[Event]:
+def _events_of_failure(job: Job, cause: Cause, report: ReportGone, gpus: tuple[str, ...]) -> list[Event]:
     """The end of the job, or its next attempt, where the cause and `max_restarts` leave room for one."""
     kind, message, traceback = cause.kind, cause.message, cause.traceback
     if job.stop_requested or job.restarts >= job.spec.max_restarts or kind not in RETRIED:
@@ -620,7 +626,7 @@ def _events_of_failure(job: Job, cause: Cause, report: ReportGone) -> list[Event
     failed = AttemptFailed(
         job_id=report.job_id, attempt=report.attempt, kind=kind, message=message, traceback=traceback
     )
-    return [failed, launching(job, job.gpus, report.checkpoint)]
+    return [failed, launching(job, gpus, report.checkpoint)]
 
 
 def stream_of(job_id: str) -> str:

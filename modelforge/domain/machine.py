@@ -13,12 +13,13 @@ class Machine(Struct, frozen=True, kw_only=True, gc=False):
     cpu_threads: int = 1
 
     def lease(self, parameters: wire.TrainingParameters, taken: tuple[tuple[str, ...], ...]) -> tuple[str, ...] | None:
-        """The GPUs for one more job, a process each; none where there are none. None: it does not fit beside `taken`.
+        """The GPUs for one more job, where there is a place for it beside `taken`, the leases of those that run."""
+        return None if len(taken) >= self.slots else self.free_gpus(parameters, taken)
 
-        `taken`: the leases of the jobs that run, one each.
-        """
-        if len(taken) >= self.slots:
-            return None
+    def free_gpus(
+        self, parameters: wire.TrainingParameters, taken: tuple[tuple[str, ...], ...]
+    ) -> tuple[str, ...] | None:
+        """A GPU for each process of a job, or all there are; None where too few are free beside `taken`."""
         free = [gpu for gpu in self.gpus if not any(gpu in lease for lease in taken)]
         wanted = min(parameters.num_processes, len(self.gpus))
         return tuple(free[:wanted]) if len(free) >= wanted else None

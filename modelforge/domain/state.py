@@ -164,11 +164,12 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
         case job.LaunchNext():
             return [*_launch_waiting(state, machine)]
         case job.Relaunch():
-            return [*job.decide_relaunch(message, state.jobs.get(message.job_id))]
+            again = state.jobs.get(message.job_id)
+            return [*job.decide_relaunch(message, again, _lease_again(state, machine, again))]
         case job.ReportSpawned() | job.ReportLines() | job.ReportSilence():
             return [*job.decide_report(state.jobs.get(message.job_id), message)]
         case job.ReportGone():
-            return _decide_gone(state, message)
+            return _decide_gone(state, message, machine)
         case dataset.RegisterDataset():
             return [*dataset.decide(state.datasets.get(message.filename), message)]
         case model.DeleteModel():
@@ -185,6 +186,17 @@ def _lease(state: State, machine: Machine, spec: wire.JobSpec) -> tuple[str, ...
     if state.waiting:
         return None
     return machine.lease(spec.parameters, tuple(state.jobs[job_id].gpus for job_id in state.running))
+
+
+def _lease_again(state: State, machine: Machine, again: job.Job | None) -> tuple[str, ...]:
+    """The GPUs for the next attempt of a job that has its place: those that it had, if they are still to be had."""
+    if again is None:
+        return ()
+    others = tuple(state.jobs[job_id].gpus for job_id in state.running if job_id != again.spec.job_id)
+    free = machine.free_gpus(again.spec.parameters, others)
+    if free is None or (len(again.gpus) == len(free) and set(again.gpus) <= set(machine.gpus)):
+        return again.gpus
+    return free
 
 
 def _active(state: State) -> job.Job | None:
@@ -212,10 +224,10 @@ def _check_base(state: State, model_path: str) -> None:
         raise NotFound("No such model", f"model_name: {model_path} was deleted.")
 
 
-def _decide_gone(state: State, report: job.ReportGone) -> list[Event]:
+def _decide_gone(state: State, report: job.ReportGone, machine: Machine) -> list[Event]:
     trained = state.jobs.get(report.job_id)
     events: list[Event] = []
-    for event in job.decide_report(trained, report):
+    for event in job.decide_report(trained, report, _lease_again(state, machine, trained)):
         events.append(event)
         if trained is not None and isinstance(event, job.TrainingCompleted):
             parameters = trained.parameters or trained.spec.parameters

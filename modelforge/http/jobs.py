@@ -162,7 +162,7 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
     evaluations: list[Evaluation] = []
     position, read = after, 0
     types = ("MetricsLogged", "EvaluationLogged")
-    last_kept = _last_kept(reader, stream)
+    last_kept, evaluated_by = _last_kept(reader, stream), _evaluated_by(reader, stream)
     for record in reader.records(after=after, streams=(stream,), types=types, limit=limit + 1):
         read += 1
         if read > limit:
@@ -175,7 +175,9 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
                     for step in steps
                     if step.step <= last_kept(attempt)
                 )
-            case job.EvaluationLogged(report=report, attempt=attempt) if report.step <= last_kept(attempt):
+            case job.EvaluationLogged(report=report, attempt=attempt) if (
+                report.step <= last_kept(attempt) and attempt == evaluated_by[report.step]
+            ):
                 evaluations.append(narrowed(report, Evaluation, position=position, attempt=attempt))
             case _:
                 pass
@@ -190,6 +192,15 @@ def _last_kept(reader: LogReader, stream: str) -> Callable[[int], float]:
         if isinstance(record.message, job.TrainingStarted)
     }
     return lambda attempt: min((step for later, step in began.items() if later > attempt), default=math.inf)
+
+
+def _evaluated_by(reader: LogReader, stream: str) -> dict[int, int]:
+    """The last attempt that evaluated after a step: one that went on from it may have done so again."""
+    return {
+        record.message.report.step: record.message.attempt
+        for record in reader.records(streams=(stream,), types=("EvaluationLogged",))
+        if isinstance(record.message, job.EvaluationLogged)
+    }
 
 
 async def get_logs(request: web.Request) -> web.Response:

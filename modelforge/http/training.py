@@ -44,12 +44,11 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
 
 
 class Started(Struct, frozen=True, kw_only=True):
-    """The job that was accepted. `queue_position`: 1 for the next one, as it is now."""
+    """The job that was accepted."""
 
     status: Literal["started", "queued"]
     job_id: str
     message: str
-    queue_position: int | None = None
 
 
 class Stopped(Struct, frozen=True, kw_only=True):
@@ -162,13 +161,11 @@ async def _started(request: web.Request, position: int, job_id: str) -> web.Resp
     records = await request.app[EVENT_LOG].read(lambda reader: [*reader.records(after=position, limit=1)])
     requested = records[0].message
     queued = isinstance(requested, job.TrainingRequested) and requested.queued
-    details = request.app[PROJECTOR].read_models.details(job_id)
     return answer(
         Started(
             status="queued" if queued else "started",
             job_id=job_id,
             message="Training queued" if queued else "Training started successfully",
-            queue_position=None if details is None else details.queue_position,
         )
     )
 

@@ -57,7 +57,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     """A job, and how far it is. `config`: the parameters asked for, and from its start those in effect.
 
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
-    of the attempts were made without being asked for, of `max_restarts` after each start or resume.
+    of the attempts were made because the one before failed, of `max_restarts` after each start or resume.
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
     """
 
@@ -89,6 +89,13 @@ def status_of(details: JobDetails | None) -> TrainingStatus:
     return narrowed(details, TrainingStatus)
 
 
+_ENDS_OF_SILENCE = (
+    *(job.AttemptLaunching, job.PhaseEntered, job.TrainingStarted, job.MetricsLogged, job.EvaluationLogged),
+    *(job.CheckpointSaved, job.TrainerEnded, job.LineQuarantined, job.AttemptExited),
+)
+"""What a trainer that spoke, or that is no more, leads to."""
+
+
 def evolve(details: JobDetails | None, event: job.Event, position: int, at: int) -> JobDetails:
     """The job after one of its events."""
     if isinstance(event, job.TrainingRequested):
@@ -109,7 +116,8 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
         )
     if details is None:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
-    now = msgspec.structs.replace(details, position=position, stalled=isinstance(event, job.AttemptStalled))
+    stalled = isinstance(event, job.AttemptStalled) or (details.stalled and not isinstance(event, _ENDS_OF_SILENCE))
+    now = msgspec.structs.replace(details, position=position, stalled=stalled)
     match event:
         case job.AttemptLaunching(attempt=attempt, gpus=gpus):
             status: JobStatus = "stopping" if details.status == "stopping" else "starting"

@@ -131,7 +131,9 @@ def _environment(spec: wire.AttemptSpec, cores: int) -> dict[str, str]:
         # Threads that spin while they wait take the time of the job beside this one.
         added["OMP_WAIT_POLICY"] = "PASSIVE"
     if spec.gpus is not None:
-        added |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus)}
+        added["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)
+        if "CUDA_VISIBLE_DEVICES" not in os.environ:  # then the driver counted them, in this order
+            added["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     return child_environment(**added)
 
 

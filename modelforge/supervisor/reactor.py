@@ -164,9 +164,11 @@ class Reactor:
                     break
                 else:
                     await asyncio.wait({gone}, timeout=_READ_SECONDS)
-                    if loop.time() - heard > self._stalled_seconds:
+                    if spool.was_touched():
+                        heard = loop.time()
+                    elif loop.time() - heard > self._stalled_seconds:
                         await self._submit(job.ReportSilence(job_id=job_id, attempt=attempt), "supervisor", None)
-                        heard = math.inf  # said once; the next word begins anew
+                        heard = loop.time()
                 if leave_by is None and state.jobs[job_id].last_word is not None:
                     leave_by = loop.time() + _LAST_WORD_SECONDS
                 elif leave_by is not None and loop.time() > leave_by:

@@ -30,6 +30,16 @@ class Spool:
         self._rest = bytearray()  # what was read of a line whose end has not come, up to the longest line allowed
         self._skipped = 0  # bytes of it beyond that
         self._hash = hashlib.sha256()
+        self._touched_ns: int | None = None
+
+    def was_touched(self) -> bool:
+        """Whether its writer has shown since the last time it was asked that it lives, by a line or without one."""
+        try:
+            touched_ns = self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        touched, self._touched_ns = touched_ns != self._touched_ns, touched_ns
+        return touched
 
     def read(self, *, ended: bool = False) -> Batch | None:
         """The lines that are complete now, a bounded number at a time; None if there is none.

@@ -18,6 +18,7 @@ from scenario import (
     requested,
     start,
     step,
+    stopped,
     training_started,
 )
 from scenario import logged as logged_at
@@ -26,6 +27,7 @@ from modelforge.domain import job
 from modelforge.domain.causes import Cause
 from modelforge.domain.machine import Machine
 from modelforge.errors import Conflict, NotFound
+from trainer_entry import wire
 
 THIRD = "train_000007"
 TWO_SLOTS = Machine(slots=2)
@@ -155,6 +157,42 @@ def test_a_job_that_is_to_stop_is_not_tried_again() -> None:
     assert given(*past).when(gone(exit_report=KILLED)).events[-1] == STOPPED
 
 
+def test_an_attempt_that_somebody_else_ended_is_made_again_and_otherwise_failed() -> None:
+    past = (*STARTED, ended(stopped(2)))
+    assert given(requested(max_restarts=1), *past).when(gone(checkpoint=CHECKPOINT)).events[-1] == launching(
+        attempt=2, resume_from=CHECKPOINT
+    )
+    failure = given(requested(), *past).when(gone()).events[-1]
+    assert isinstance(failure, job.TrainingFailed)
+    assert failure.kind == "Interrupted"
+
+
+@pytest.mark.parametrize(
+    ("had", "machine", "gets"),
+    [
+        (("1",), TWO_GPUS, ("1",)),
+        (("4",), TWO_GPUS, ("0",)),
+        ((), TWO_GPUS, ("0",)),
+        (("1",), TWO_SLOTS, ()),
+        (("1",), Machine(slots=1, gpus=("1", "2")), ("1",)),
+    ],
+    ids=["the same", "gone", "new", "none any more", "fewer places"],
+)
+def test_the_next_attempt_has_gpus_that_this_machine_has(
+    had: tuple[str, ...], machine: Machine, gets: tuple[str, ...]
+) -> None:
+    past = (requested(max_restarts=1), launching(gpus=had))
+    spawned = (*past, attempt_spawned())
+    assert given(*spawned, machine=machine).when(gone(exit_report=KILLED)).events[-1] == launching(attempt=2, gpus=gets)
+    given(*past, machine=machine).when(job.Relaunch(job_id=JOB, attempt=1)).then(launching(attempt=2, gpus=gets))
+
+
+def test_no_attempt_is_given_a_gpu_of_another_job() -> None:
+    other = (requested(OTHER_JOB), launching(OTHER_JOB, gpus=("0",)))
+    past = (requested(max_restarts=1), launching(gpus=("4",)), *other)
+    given(*past, machine=TWO_GPUS).when(job.Relaunch(job_id=JOB, attempt=1)).then(launching(attempt=2, gpus=("1",)))
+
+
 def test_a_machine_that_lost_power_tries_again_where_that_was_asked_for() -> None:
     past = given(requested(max_restarts=1), *STARTED)
     assert past.when(gone(exit_report=None, rebooted=True)).events[-1] == launching(attempt=2)
@@ -186,6 +224,12 @@ def test_a_training_is_asked_for_a_checkpoint_once_until_it_is_saved() -> None:
 )
 def test_where_no_step_is_made_there_is_nothing_to_save(past: tuple[job.Event, ...], words: str) -> None:
     given(*past).when(job.SaveCheckpoint(job_id=JOB)).then_refused(Conflict, f"{JOB} is {words}")
+
+
+@pytest.mark.parametrize("phase", ["evaluating", "saving"])
+def test_after_the_last_step_no_checkpoint_is_promised(phase: wire.Phase) -> None:
+    entered = job.PhaseEntered(job_id=JOB, attempt=1, seq=2, offset=200, phase=phase)
+    given(requested(), *STARTED, entered).when(job.SaveCheckpoint(job_id=JOB)).then_refused(Conflict, "ending")
 
 
 def test_an_unknown_job_has_no_checkpoint() -> None:

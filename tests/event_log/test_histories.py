@@ -178,11 +178,10 @@ class Histories(RuleBasedStateMachine):
         self.report(spawned(job_id, attempt=known.attempt))
 
     @precondition(lambda self: self.running.state.running)
-    @rule(number=job_numbers, silent=st.booleans())
-    def the_attempt_is_silent(self, number: int, *, silent: bool) -> None:
+    @rule(number=job_numbers)
+    def the_attempt_is_silent(self, number: int) -> None:
         job_id, known = self.current(number)
-        if silent:
-            self.report(job.ReportSilence(job_id=job_id, attempt=known.attempt))
+        self.report(job.ReportSilence(job_id=job_id, attempt=known.attempt))
 
     @precondition(lambda self: self.running.state.running)
     @rule(number=job_numbers, data=st.data(), kinds=st.lists(st.sampled_from("sssscbe"), min_size=1, max_size=6))
@@ -272,6 +271,9 @@ class Histories(RuleBasedStateMachine):
         state, read_models = self.running.state, self.running.read_models
         assert {name: shown.status for name, shown in read_models.jobs.items()} == {
             name: known.status for name, known in state.jobs.items()
+        }
+        assert {name: shown.stalled for name, shown in read_models.jobs.items()} == {
+            name: known.stalled for name, known in state.jobs.items()
         }
         assert set(read_models.models) == {number for number, known in state.models.items() if not known.deleted}
         if state.running:

@@ -96,14 +96,15 @@ def test_figures_that_are_no_numbers_are_null_and_named(server: RunningServer, s
     assert server.get("/api/training_status").json()["loss"] is None
 
 
-def test_a_trainer_that_was_stopped_by_a_kill_of_its_launcher_leaves_nobody(
-    server: RunningServer, start: Start, data_dir: Path
+@pytest.mark.parametrize("behaviour", ["waits", "ignores-sigterm"])
+def test_a_training_that_somebody_else_ended_was_interrupted_and_not_stopped(
+    server: RunningServer, start: Start, data_dir: Path, behaviour: str
 ) -> None:
-    job_id = start(server, "waits", max_steps=100_000)
+    job_id = start(server, behaviour, max_steps=100_000)
     until_step(server, job_id, 1)
     shim = shim_of(data_dir, job_id)
-    others = [pid for pid in processes_of(shim["token"]) if pid != shim["pid"]]
-    os.kill(min(others), signal.SIGKILL)
+    os.kill(int(str(shim["pid"])), signal.SIGTERM)
     job = server.wait_for(job_id)
-    assert job["error"]["kind"] == "Killed"  # type: ignore[index]
+    assert job["status"] == "failed"
+    assert job["error"]["kind"] == "Interrupted"  # type: ignore[index]
     assert processes_of(shim["token"]) == []

@@ -44,17 +44,6 @@ def test_places_in_the_queue_are_shown_and_kept_over_a_restart(serve: Serve, sta
     assert [event["stream"] for event in launches] == [first, third, fourth]
 
 
-def test_a_queued_start_says_where_it_stands(server: RunningServer, start: Start, model_folder: Path) -> None:
-    start(server, "waits", max_steps=100_000)
-    start(server, "completes", queue=True)
-    body = {"task": "text-generation", "model_name": str(model_folder), "dataset": "data.jsonl", "queue": True}
-    answer = server.post("/api/start_training", {**body, "output_name": "completes"}).json()
-    assert (answer["status"], answer["queue_position"]) == ("queued", 2)
-    jobs = server.get("/api/jobs?status=queued").json()["jobs"]
-    for job in jobs:
-        server.post(f"/api/jobs/{job['job_id']}/cancel")
-
-
 def test_two_jobs_train_at_once_each_with_a_gpu_and_its_share_of_the_processors(
     serve: Serve, start: Start, data_dir: Path
 ) -> None:

@@ -26,6 +26,7 @@ class CompletionTrainer(SFTTrainer):
     """
 
     tokens_seen: torch.Tensor | int = 0
+    checkpoint_limit: int | None = None
 
     def compute_loss(
         self,
@@ -48,15 +49,11 @@ class CompletionTrainer(SFTTrainer):
         folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
         # An earlier attempt may have saved this step: from now until the end that checkpoint is not whole.
         (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            with told_as_disk_full(folder):
-                super()._save_checkpoint(model, trial)
-                seal(folder, self.state.global_step)
-        finally:
-            self.args.save_total_limit = limit
-        if limit is not None:
-            prune(folder.parent, limit, self.state.best_model_checkpoint)
+        with told_as_disk_full(folder):
+            super()._save_checkpoint(model, trial)
+            seal(folder, self.state.global_step)
+        if self.checkpoint_limit is not None:
+            prune(folder, self.checkpoint_limit, self.state.best_model_checkpoint)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint is no model: the card is written with the model, once."""
@@ -78,6 +75,8 @@ def build_trainer(
         processing_class=loaded.tokenizer,
         peft_config=adapter,
     )
+    # Ours to keep to: transformers removes checkpoints before the new one is on the disk, and at the end the newest.
+    trainer.checkpoint_limit, trainer.args.save_total_limit = parameters.save_total_limit, None
     if parameters.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)
