@@ -4,6 +4,7 @@ What it does stands in the job's `output_name`: `completes`, `waits` (a step eac
 `max_steps`), `raises`, `dies` (SIGKILL to itself), `leaves-orphan`, `ignores-sigterm`, `garbage`, `speechless`,
 `wedges` (says its last word and stays), `chatty` (ten thousand messages at once), `dies-once` (SIGKILL to itself in
 the first attempt, after a checkpoint), `devours` (takes memory until there is none), `nan` (figures that are none),
+`breathes` (says nothing for four seconds, and shows that it lives),
 `obeys` (three steps, and then silent: three more for each file `order` in its folder that says `step`; `finish`, or
 SIGTERM, ends it). SIGUSR1 makes it save a checkpoint. What it was given stands in `environment.json` beside its spec.
 """
@@ -186,6 +187,10 @@ match behaviour:
         save_checkpoint(3)
         step(4)
         os.kill(os.getpid(), signal.SIGKILL)
+    case "breathes":  # longer than it takes to be called stalled
+        for _ in range(40):
+            time.sleep(0.1)
+            lines.touch()
     case "devours":
         step(1)
         taken = []

@@ -131,6 +131,23 @@ def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(disk: SmallDisk,
     assert server.upload(RECORDS).status_code == 200
 
 
+def test_a_stop_on_a_full_disk_leaves_nobody_and_frees_the_machine(
+    disk: SmallDisk, serve: Serve, start: Start, data_dir: Path
+) -> None:
+    # the log has room, and the folder of the attempts has none: not even for how it ended
+    (data_dir / "jobs").parent.mkdir()
+    (data_dir / "jobs").symlink_to(disk.path)
+    server = serve()
+    job_id = start(server, "waits", max_steps=100_000)
+    until_step(server, job_id, 5)
+    token = shim_of(data_dir, job_id)["token"]
+    disk.fill()
+    assert server.post("/api/stop_training").json()["status"] == "stopped"
+    assert processes_of(token) == []
+    disk.empty()
+    assert server.wait_for(start(server, "completes"))["status"] == "completed"
+
+
 def test_an_attempt_that_the_disk_has_no_room_for_fails_for_that_reason(
     disk: SmallDisk, serve: Serve, start: Start, data_dir: Path
 ) -> None:

@@ -192,6 +192,12 @@ def test_ten_kills_at_random_instants_cost_nothing(tmp_path: Path) -> None:
     assert torture(tmp_path, seed=7, kills=10) == []
 
 
+def test_a_trainer_that_shows_life_without_a_word_is_not_stalled(server: RunningServer, start: Start) -> None:
+    job_id = start(server, "breathes")
+    assert server.wait_for(job_id)["status"] == "completed"
+    assert server.get(f"/api/events?stream={job_id}&type=AttemptStalled").json()["events"] == []
+
+
 def test_a_silent_trainer_is_shown_as_stalled_and_left_alone(
     server: RunningServer, start: Start, data_dir: Path
 ) -> None:
@@ -203,6 +209,9 @@ def test_a_silent_trainer_is_shown_as_stalled_and_left_alone(
     while not server.get("/api/training_status").json()["stalled"]:
         time.sleep(0.05)
     assert server.get("/api/training_status").json()["status"] == "training"
+    # what others ask of it meanwhile is no word of its own
+    assert server.post(f"/api/jobs/{job_id}/checkpoint").status_code == 202
+    assert server.get("/api/training_status").json()["stalled"]
     for pid in processes:
         os.kill(pid, signal.SIGCONT)
     assert server.wait_for(job_id)["status"] == "completed"
