@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from attempts_on_disk import processes_of, shim_of, steps_of, until_step
+from attempts_on_disk import processes_of, shim_of, steps_of, training, until_step
 from running_server import RECORDS, RunningServer, environment, modelforge
 
 UNIT = Path(__file__).parents[2] / "docs" / "modelforge.service"
@@ -86,13 +86,7 @@ def supervised(unit: Path, data_dir: Path) -> Iterator[Supervised]:
 def train(model_folder: Path) -> Callable[[Supervised], str]:
     def start(server: Supervised) -> str:
         server.upload(RECORDS).raise_for_status()
-        body = {
-            "task": "text-generation",
-            "model_name": str(model_folder),
-            "dataset": "data.jsonl",
-            "output_name": "waits",
-            "max_steps": 100_000,
-        }
+        body = training(model_folder, "waits", max_steps=100_000)
         return str(server.post("/api/start_training", body).json()["job_id"])
 
     return start
