@@ -95,17 +95,24 @@ def _evolve_job(state: State, event: job.Event) -> None:
     job_id = event.job_id
     after = job.evolve(state.jobs.get(job_id), event)
     state.jobs[job_id] = after
+    state.running, state.waiting = turns_after(event, after.status, state.running, state.waiting)
+
+
+def turns_after(
+    event: job.Event, status: str, running: tuple[str, ...], waiting: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Who runs, and who waits, after a job's event that left it with `status`."""
+    job_id = event.job_id
     if isinstance(event, job.TrainingRequested) and event.queued:
-        state.waiting = (*state.waiting, job_id)
-    elif isinstance(event, job.AttemptLaunching):
-        state.running = state.running if job_id in state.running else (*state.running, job_id)
-        state.waiting = without(state.waiting, job_id)
-    elif after.status in job.FINAL:
-        state.running, state.waiting = without(state.running, job_id), without(state.waiting, job_id)
+        return running, (*waiting, job_id)
+    if isinstance(event, job.AttemptLaunching):
+        return running if job_id in running else (*running, job_id), _without(waiting, job_id)
+    if status in job.FINAL:
+        return _without(running, job_id), _without(waiting, job_id)
+    return running, waiting
 
 
-def without(job_ids: tuple[str, ...], job_id: str) -> tuple[str, ...]:
-    """The jobs but one."""
+def _without(job_ids: tuple[str, ...], job_id: str) -> tuple[str, ...]:
     return tuple(other for other in job_ids if other != job_id)
 
 

@@ -74,10 +74,11 @@ class Checkpoints(Struct, frozen=True, kw_only=True):
 
 def _job(request: web.Request) -> JobDetails:
     job_id = request.match_info["job_id"]
-    details = request.app[PROJECTOR].read_models.details(job_id)
+    read_models = request.app[PROJECTOR].read_models
+    details = read_models.jobs.get(job_id)
     if details is None:
         raise job.no_such_job(job_id)
-    return details
+    return read_models.with_place(details)
 
 
 def _job_id(request: web.Request) -> str:
@@ -105,8 +106,8 @@ async def list_jobs(request: web.Request) -> web.Response:
         raise BadInput("Unknown job in the query", f"after={after!r}: the id of a job.", field="after")
     newest_first = reversed(jobs.values())
     older = newest_first if after is None else islice(dropwhile(lambda one: one.job_id != after, newest_first), 1, None)
-    found = [details.job_id for details in older if wanted is None or details.status == wanted]
-    page = [shown for job_id in found[:limit] if job_id and (shown := read_models.details(job_id)) is not None]
+    found = [details for details in older if wanted is None or details.status == wanted]
+    page = [read_models.with_place(details) for details in found[:limit]]
     return answer(JobList(jobs=page, has_more=len(found) > limit))
 
 

@@ -53,12 +53,11 @@ class ReadModels(Struct, kw_only=True):
         current = self.turns.current()
         return status_of(None if current is None else self.jobs[current])
 
-    def details(self, job_id: str) -> JobDetails | None:
-        """A job as it is shown: with its place in the queue, which others' ends change."""
-        details = self.jobs.get(job_id)
-        if details is None or job_id not in self.turns.waiting:
+    def with_place(self, details: JobDetails) -> JobDetails:
+        """A job with its place in the queue, which others' ends change."""
+        if details.job_id not in self.turns.waiting:
             return details
-        return msgspec.structs.replace(details, queue_position=self.turns.waiting.index(job_id) + 1)
+        return msgspec.structs.replace(details, queue_position=self.turns.waiting.index(details.job_id) + 1)
 
     def apply(self, record: Record) -> None:
         """Fold one record in."""

@@ -3,8 +3,7 @@
 from msgspec import Struct
 
 from modelforge.domain import job
-from modelforge.domain.job import FINAL
-from modelforge.domain.state import without
+from modelforge.domain.state import turns_after
 from modelforge.projections.jobs import Status
 
 
@@ -17,18 +16,12 @@ class Turns(Struct, frozen=True, kw_only=True, gc=False):
 
     def after(self, event: job.Event, status: Status) -> "Turns":
         """The turns after a job's event, which left it with `status`."""
-        job_id, running, waiting, last = event.job_id, self.running, self.waiting, self.last
-        if isinstance(event, job.TrainingRequested):
-            waiting = (*waiting, job_id) if event.queued else waiting
-            # A job that waits never hides the one that runs; one that asks of an idle machine is about to run.
-            last = last if running else job_id
-        elif isinstance(event, job.AttemptLaunching):
-            running = running if job_id in running else (*running, job_id)
-            waiting = without(waiting, job_id)
-        elif status in FINAL:
-            # A job that is taken out of the queue never hides the one that ran last.
-            last = job_id if job_id in running else last
-            running, waiting = without(running, job_id), without(waiting, job_id)
+        running, waiting = turns_after(event, status, self.running, self.waiting)
+        last = self.last
+        if isinstance(event, job.TrainingRequested) and not running:
+            last = event.job_id  # who asks of an idle machine is about to run; who waits never hides the one that runs
+        elif event.job_id in self.running and event.job_id not in running:
+            last = event.job_id  # one that is only taken out of the queue never hides the one that ran last
         return Turns(running=running, waiting=waiting, last=last)
 
     def current(self) -> str | None:

@@ -279,9 +279,7 @@ class Histories(RuleBasedStateMachine):
         if state.running:
             assert read_models.status().job_id == state.running[0]
         for place, job_id in enumerate(state.waiting, start=1):
-            shown = read_models.details(job_id)
-            assert shown is not None
-            assert shown.queue_position == place
+            assert read_models.with_place(read_models.jobs[job_id]).queue_position == place
         for shown in read_models.jobs.values():
             assert shown.current_epoch is None or shown.current_epoch <= (shown.total_epochs or 1)
 
