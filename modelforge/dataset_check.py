@@ -8,7 +8,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -146,10 +146,8 @@ class _Check:
                     self.fault(number, "output", "It is blank: there is nothing to learn. Write the answer.")
             case "messages":
                 self._check_turns(number, _conversation.decode(line).messages)
-            case None:
-                raise AssertionError("the format is detected first")
             case _:
-                assert_never(self.format)
+                raise AssertionError("the format is detected first")
 
     def _check_turns(self, number: int, turns: list[Message]) -> None:
         if not turns:

@@ -47,6 +47,7 @@ def in_effect(parameters: TrainingParameters, strategy: Strategy) -> TrainingPar
     bf16, fp16 = _precision(parameters)
     chosen = msgspec.structs.replace(
         parameters,
+        num_train_epochs=parameters.num_train_epochs or 3.0,
         learning_rate=parameters.learning_rate
         or (ADAPTER_LEARNING_RATE if parameters.use_lora else FULL_LEARNING_RATE),
         per_device_eval_batch_size=parameters.per_device_eval_batch_size or parameters.per_device_train_batch_size,

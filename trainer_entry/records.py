@@ -4,14 +4,14 @@ import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar, assert_never
+from typing import assert_never
 
 import msgspec
 from msgspec import Struct
 
 from trainer_entry.failures import DatasetChanged
 from trainer_entry.prompts import Message
-from trainer_entry.wire import DatasetFile
+from trainer_entry.wire import DatasetFile, DatasetFormat
 
 
 class InputOutput(Struct, frozen=True, gc=False):
@@ -27,8 +27,75 @@ class Conversation(Struct, frozen=True, gc=False):
     messages: list[Message]
 
 
-Record = InputOutput | Conversation
-_RecordType = TypeVar("_RecordType", InputOutput, Conversation)
+class Span(Struct, frozen=True, gc=False):
+    """A text that stands in a context, from the character `start` on."""
+
+    text: str
+    start: int
+
+
+class Question(Struct, frozen=True, gc=False):
+    """A question on a context, and where its answers stand in it; without answers it has none."""
+
+    context: str
+    question: str
+    answers: list[Span]
+
+
+class Preference(Struct, frozen=True, gc=False):
+    """Two answers to one prompt. A prompt in plain text is a user's turn; an answer is the turns that follow."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+
+
+Record = InputOutput | Conversation | Question | Preference
+
+
+class _DocumentSummary(Struct, frozen=True, gc=False):
+    document: str
+    summary: str
+
+
+class _ArticleHighlights(Struct, frozen=True, gc=False):
+    article: str
+    highlights: str
+
+
+class _QuestionAnswer(Struct, frozen=True, gc=False):
+    context: str
+    question: str
+    answer: str
+
+
+class _SquadAnswers(Struct, frozen=True, gc=False):
+    text: list[str]
+    answer_start: list[int]
+
+
+class _Squad(Struct, frozen=True, gc=False):
+    context: str
+    question: str
+    answers: _SquadAnswers
+
+
+class _Preference(Struct, frozen=True, gc=False):
+    prompt: str | list[Message]
+    chosen: str | list[Message]
+    rejected: str | list[Message]
+
+
+_Line = InputOutput | Conversation | _DocumentSummary | _ArticleHighlights | _QuestionAnswer | _Squad | _Preference
+_LINES: dict[DatasetFormat, type[_Line]] = {
+    "input_output": InputOutput,
+    "messages": Conversation,
+    "document_summary": _DocumentSummary,
+    "article_highlights": _ArticleHighlights,
+    "question_answer": _QuestionAnswer,
+    "squad": _Squad,
+    "preferences": _Preference,
+}
 
 
 class Records:
@@ -55,28 +122,42 @@ class Records:
             )
 
     def __iter__(self) -> Iterator[Record]:
+        decoder: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_LINES[self._dataset.format])
         with Path(self._dataset.path).open("rb") as file:
-            match self._dataset.format:
-                case "input_output":
-                    yield from _decode(file, InputOutput)
-                case "messages":
-                    yield from _decode(file, Conversation)
-                case _:
-                    assert_never(self._dataset.format)
+            for number, line in enumerate(file, start=1):
+                if line.isspace():
+                    continue
+                try:
+                    yield _record_of(decoder.decode(line))
+                except msgspec.ValidationError as error:
+                    raise ValueError(f"Line {number} of the dataset: {error}") from error
+
+
+def _record_of(line: _Line) -> Record:
+    """What a line means, whichever spelling it has."""
+    match line:
+        case InputOutput() | Conversation():
+            return line
+        case _DocumentSummary(document=text, summary=summary) | _ArticleHighlights(article=text, highlights=summary):
+            return InputOutput(text, summary)
+        case _QuestionAnswer(context=context, question=question, answer=answer):
+            start = context.find(answer)
+            spans = [Span(answer, start)] if answer and start >= 0 else []
+            return Question(context, question, spans)
+        case _Squad(context=context, question=question, answers=answers):
+            spans = [Span(text, start) for text, start in zip(answers.text, answers.answer_start, strict=False)]
+            return Question(context, question, spans)
+        case _Preference(prompt=prompt, chosen=chosen, rejected=rejected):
+            return Preference(_turns(prompt, "user"), _turns(chosen, "assistant"), _turns(rejected, "assistant"))
+        case _:
+            assert_never(line)
+
+
+def _turns(content: str | list[Message], role: str) -> list[Message]:
+    return [Message(role, content)] if isinstance(content, str) else content
 
 
 def held_out(count: int, fraction: float, seed: int) -> frozenset[int]:
     """Which of `count` records are kept for evaluation: at least one if a fraction is asked for, never all."""
     size = min(max(1, round(count * fraction)), count - 1) if fraction > 0 else 0
     return frozenset(random.Random(seed).sample(range(count), max(0, size)))  # noqa: S311 - no secret
-
-
-def _decode(file: BinaryIO, record_type: type[_RecordType]) -> Iterator[_RecordType]:
-    decoder = msgspec.json.Decoder(record_type)
-    for number, line in enumerate(file, start=1):
-        if line.isspace():
-            continue
-        try:
-            yield decoder.decode(line)
-        except msgspec.ValidationError as error:
-            raise ValueError(f"Line {number} of the dataset: {error}") from error

@@ -11,9 +11,26 @@ from msgspec import Meta, Struct
 Task = Literal["text-generation", "summarization", "extractive-question-answering"]
 Strategy = Literal["sft", "qlora", "rlhf", "dpo"]
 Provider = Literal["huggingface", "unsloth"]
-DatasetFormat = Literal["input_output", "messages"]
+DatasetFormat = Literal[
+    "input_output",
+    "messages",
+    "document_summary",
+    "article_highlights",
+    "question_answer",
+    "squad",
+    "preferences",
+]
 ModelKind = Literal["adapter", "full"]
-Phase = Literal["loading_model", "preparing_data", "training", "evaluating", "saving"]
+Phase = Literal[
+    "loading_model",
+    "preparing_data",
+    "evaluating_base",
+    "training_reward_model",
+    "merging_reward_model",
+    "training",
+    "evaluating",
+    "saving",
+]
 Scheduler = Literal[
     "linear",
     "cosine",
@@ -39,7 +56,7 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     `TrainerStarted.parameters`, where no field of this kind is left open.
     """
 
-    num_train_epochs: Annotated[float, Meta(gt=0, le=10_000)] = 3.0
+    num_train_epochs: Annotated[float, Meta(gt=0, le=10_000)] | None = None
     max_steps: Annotated[int, Meta(ge=-1, le=100_000_000)] = -1
     per_device_train_batch_size: Annotated[int, Meta(ge=1, le=4096)] = 4
     per_device_eval_batch_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
@@ -77,6 +94,12 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     use_nested_quant: bool = True
     beta: Annotated[float, Meta(ge=0, le=100)] | None = None
+    reward_model: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    reward_learning_rate: Annotated[float, Meta(gt=0, le=10)] | None = None
+    rl_algorithm: Literal["rloo", "grpo"] = "rloo"
+    num_generations: Annotated[int, Meta(ge=2, le=64)] = 4
+    max_completion_length: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
+    doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
     num_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     report_to: Literal["none", "tensorboard"] = "none"
 
@@ -96,6 +119,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
 
     `model_path` is what to load: a local folder, a hub id, or the built-in name. `output_dir` does not exist
     until the whole trained model is in it. `checkpoint_dir` is shared by the attempts of a job.
+    `reward_model_path`: what to load for `parameters.reward_model`, where one is given.
     `max_restarts`: how often a job is tried again by itself whose attempt was killed, interrupted, crashed, lost its
     power, or had its GPU fail.
     """
@@ -111,6 +135,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     output_name: str
     output_dir: str
     checkpoint_dir: str
+    reward_model_path: str | None = None
     grace_seconds: float = 120.0
     max_restarts: int = 0
 
@@ -194,7 +219,8 @@ class Environment(Struct, frozen=True, kw_only=True, gc=False):
 class TrainerStarted(TrainerMessage, frozen=True, tag="started", gc=False):
     """Training is about to begin: every parameter in effect, and what the trainer counted.
 
-    `total_steps` are optimizer steps. `trainer_arguments` are the trainer's own, by its own names, as JSON.
+    `total_steps` are optimizer steps, of every phase together. `trainer_arguments` are the trainer's own, by its
+    own names, as JSON.
     `base_revision`: commit of a hub model, or the SHA-256 of a local folder's weight files' names and sizes.
     """
 
@@ -217,7 +243,10 @@ class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
     """Figures after optimizer step `step`. A figure that is not finite is null and named in `nonfinite`.
 
     `loss`: mean per completion token since the last report. `elapsed_seconds`: of training in this attempt,
-    by a monotonic clock. `eta_seconds`: as the trainer reckons it.
+    by a monotonic clock. `eta_seconds`: as the trainer reckons it. `step` counts through all phases of a job,
+    `phase_step` those of `phase`. `reward`, `kl`: means over the completions, `completion_length`: in tokens.
+    `reward_accuracy`: how often the chosen answer is rewarded more; `reward_margin`: by how much.
+    `memory_mb`, `gpu_memory_mb`: the most that the process, and torch on its GPU, held so far, in 10^6 bytes.
     """
 
     step: int
@@ -229,6 +258,16 @@ class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
+    phase: Phase = "training"
+    phase_step: int | None = None
+    phase_total_steps: int | None = None
+    reward: float | None = None
+    kl: float | None = None
+    completion_length: float | None = None
+    reward_accuracy: float | None = None
+    reward_margin: float | None = None
+    memory_mb: float | None = None
+    gpu_memory_mb: float | None = None
     nonfinite: tuple[str, ...] = ()
 
 
@@ -249,12 +288,17 @@ class CheckpointSaved(TrainerMessage, frozen=True, tag="checkpoint", gc=False):
 
 
 class SavedModel(Struct, frozen=True, kw_only=True, gc=False):
-    """A trained model on disk. `metrics` has every final figure of training and evaluation."""
+    """A trained model on disk. `metrics` has every final figure of training and evaluation.
+
+    Figures of the untrained model on the same held-out records have the prefix `base_`. `reward_model_path`: the
+    reward model beside it, where one was trained.
+    """
 
     path: str
     kind: ModelKind
     size_bytes: int
     metrics: dict[str, float | None]
+    reward_model_path: str | None = None
 
 
 class TrainerFinished(TrainerMessage, frozen=True, tag="finished", gc=False):

@@ -64,8 +64,8 @@ def details_of(event: ModelRegistered, at: int) -> ModelDetails:
     )
 
 
-def _whole(number: float) -> float:
-    return int(number) if number == int(number) else number
+def _whole(number: float | None) -> float | None:
+    return int(number) if number is not None and number == int(number) else number
 
 
 def _with_perplexity(metrics: dict[str, float | None]) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.failures import NoChatTemplate, NoTrainableTokens
 from trainer_entry.prompts import Message, end_tokens, plain_prompt, render
-from trainer_entry.records import Conversation, InputOutput, Record, Records
+from trainer_entry.records import Conversation, InputOutput, Preference, Question, Record, Records
 from trainer_entry.stdout import note
 
 IGNORED = -100
@@ -97,6 +97,8 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
                 "The records are conversations, and the model has no chat template to write them with. "
                 "Use an instruction-tuned model, or records of input and output."
             )
+        case Question() | Preference():
+            raise TypeError(f"A {type(record).__name__} is no text to learn.")
         case _:
             assert_never(record)
 
