@@ -3,18 +3,31 @@
 # ruff: noqa: ARG002 - the signatures are transformers'
 
 import math
+import resource
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trainer_entry.attempt_trainer import AttemptTrainer
 from trainer_entry.signals import Signals
 from trainer_entry.stdout import Wire, note
-from trainer_entry.wire import CheckpointSaved, Evaluated, StepLogged
+from trainer_entry.wire import CheckpointSaved, Evaluated, Phase, StepLogged
 
 _SIGN_OF_LIFE_SECONDS = 5.0
+_FIGURES = {
+    "loss": ("loss",),
+    "learning_rate": ("learning_rate",),
+    "grad_norm": ("grad_norm",),
+    "reward": ("reward", "mean_reward"),
+    "kl": ("kl",),
+    "completion_length": ("completions/mean_length",),
+    "reward_accuracy": ("rewards/accuracies", "accuracy"),
+    "reward_margin": ("rewards/margins", "margin"),
+}
+"""Our figures of a step, and what the trainers call them."""
 
 
 class StopNow(Exception):
@@ -29,20 +42,24 @@ class WireCallback(TrainerCallback):
         wire: Wire,
         attempt: int,
         signals: Signals,
+        trainer: AttemptTrainer,
         started: Callable[[TrainerState], None],
-        tokens_seen: Callable[[], int],
+        phase: Phase = "training",
     ) -> None:
         """`started` reports the beginning, once the trainer has counted its steps."""
         self._wire = wire
         self._attempt = attempt
         self._signals = signals
+        self._trainer = trainer
         self._started = started
-        self._tokens_seen = tokens_seen
+        self._phase: Phase = phase
+        self._before = trainer.steps_before
+        self._after = trainer.steps_after
         self._began = time.monotonic()
         self.first_step = 0
         self._last_report = (self._began, 0)
         self.checkpoint: tuple[int, str] | None = None
-        self.final_loss: float | None = None
+        self.last_figures: dict[str, float | None] = {}
         self.evaluation: dict[str, float | None] = {}
         self._evaluated_at: int | None = None
         self._showed_life = self._began
@@ -56,21 +73,19 @@ class WireCallback(TrainerCallback):
         self.first_step = state.global_step
         self._started(state)
         self._began = time.monotonic()
-        self._last_report = (self._began, self._tokens_seen())
+        self._last_report = (self._began, int(self._trainer.tokens_seen))
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Do not wait for the rest of a long step."""
-        self._show_life()
-        self._leave_if_asked()
+        self.go_on()
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Do not wait for the rest of an evaluation."""
-        self._show_life()
-        self._leave_if_asked()
+        self.go_on()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save, and end, if that was asked for; log the last step whatever the interval."""
@@ -102,30 +117,38 @@ class WireCallback(TrainerCallback):
         """Report the figures of a step."""
         if logs is None or "loss" not in logs:
             return
-        figures, nonfinite = finite({name: logs.get(name) for name in ("loss", "learning_rate", "grad_norm")})
-        now, tokens = time.monotonic(), self._tokens_seen()
+        figures, nonfinite = finite({name: _figure(logs, names) for name, names in _FIGURES.items()})
+        now, tokens = time.monotonic(), int(self._trainer.tokens_seen) or int(logs.get("num_tokens", 0))
         seconds, new_tokens = now - self._last_report[0], tokens - self._last_report[1]
         self._last_report = (now, tokens)
         elapsed, done = now - self._began, state.global_step - self.first_step
-        self.final_loss = figures["loss"]
-        step = state.global_step
+        self.last_figures = {
+            f"final_{name}": figure
+            for name, figure in figures.items()
+            if figure is not None and name not in {"learning_rate", "grad_norm"}
+        }
+        step, total = self._before + state.global_step, self._before + state.max_steps + self._after
+        host, gpu = memory()
         self._wire.send(
             lambda seq: StepLogged(
                 attempt=self._attempt,
                 seq=seq,
                 step=step,
-                total_steps=state.max_steps,
+                total_steps=total,
                 epoch=float(state.epoch or 0.0),
                 elapsed_seconds=elapsed,
-                eta_seconds=elapsed / done * (state.max_steps - step) if done else None,
-                loss=figures["loss"],
-                learning_rate=figures["learning_rate"],
-                grad_norm=figures["grad_norm"],
+                eta_seconds=elapsed / done * (total - step) if done else None,
                 tokens_per_second=new_tokens / seconds if seconds > 0 else None,
+                phase=self._phase,
+                phase_step=state.global_step,
+                phase_total_steps=state.max_steps,
+                memory_mb=host,
+                gpu_memory_mb=gpu,
                 nonfinite=nonfinite,
+                **figures,
             )
         )
-        note(f"step {step}/{state.max_steps}  loss {logs['loss']:.4f}  {elapsed:.1f} s")
+        note(f"step {step}/{total}  loss {logs['loss']:.4f}  {elapsed:.1f} s")
 
     def on_evaluate(
         self,
@@ -136,13 +159,18 @@ class WireCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Report the figures on the held-out records."""
-        figures, nonfinite = finite(metrics or {})
+        told = dict(metrics or {})
+        for ours, names in _FIGURES.items():
+            figure = _figure(told, tuple(f"eval_{name}" for name in names))
+            if figure is not None:
+                told[f"eval_{ours}"] = figure
+        figures, nonfinite = finite(told)
         self.evaluation, self._evaluated_at = figures, state.global_step
         self._wire.send(
             lambda seq: Evaluated(
                 attempt=self._attempt,
                 seq=seq,
-                step=state.global_step,
+                step=self._before + state.global_step,
                 epoch=float(state.epoch or 0.0),
                 metrics=figures,
                 nonfinite=nonfinite,
@@ -152,12 +180,24 @@ class WireCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report a checkpoint, which survives a power loss from now on."""
-        folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+        folder, step = str(self._trainer.checkpoint_at(state.global_step)), self._before + state.global_step
         self._signals.checkpoint_saved()
-        self.checkpoint = (state.global_step, str(folder))
+        self.checkpoint = (state.global_step, folder)
+        self._wire.send(lambda seq: CheckpointSaved(attempt=self._attempt, seq=seq, step=step, path=folder))
+
+    def say_measured(self, state: TrainerState, figures: Mapping[str, float | None]) -> None:
+        """Report how good the answers are; it belongs to the evaluation after the same step."""
+        step = self._before + state.global_step
+        metrics = {**self.evaluation, **figures}
         self._wire.send(
-            lambda seq: CheckpointSaved(attempt=self._attempt, seq=seq, step=state.global_step, path=str(folder))
+            lambda seq: Evaluated(
+                attempt=self._attempt, seq=seq, step=step, epoch=float(state.epoch or 0.0), metrics=metrics
+            )
         )
+
+    def forget_evaluation(self) -> None:
+        """What was found out of the untrained model says nothing of the trained one."""
+        self.evaluation, self._evaluated_at = {}, None
 
     def must_evaluate(self, args: TrainingArguments, step: int) -> bool:
         """Whether the weights at the end, after `step`, were never evaluated, or are no longer the last ones."""
@@ -169,9 +209,25 @@ class WireCallback(TrainerCallback):
             self._showed_life = time.monotonic()
             self._wire.touch()
 
-    def _leave_if_asked(self) -> None:
+    def go_on(self) -> None:
+        """Show life, and leave if that was asked for. For everything that takes long and makes no step.
+
+        Raises:
+            StopNow: the attempt is to end.
+        """
+        self._show_life()
         if self._signals.stop_asked:
             raise StopNow
+
+
+def _figure(logs: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((logs[name] for name in names if name in logs), None)
+
+
+def memory() -> tuple[float, float | None]:
+    """The most that this process, and torch on its GPU, held so far, in 10^6 bytes."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return host, torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
 
 
 def finite(figures: Mapping[str, Any]) -> tuple[dict[str, float | None], tuple[str, ...]]:

@@ -32,6 +32,10 @@ class NoTrainableTokens(Exception):
     """No record has a token that the loss is computed on."""
 
 
+class LossNotFinite(Exception):
+    """The loss was no number from the beginning: there is nothing to learn from it."""
+
+
 class NoChatTemplate(Exception):
     """The records are conversations, and the model does not say how to write one."""
 
@@ -40,8 +44,8 @@ class ConflictingParameters(Exception):
     """Two parameters cannot both be had."""
 
 
-class NotBuilt(Exception):
-    """This combination of task, strategy and provider is not here yet."""
+class WrongRecords(Exception):
+    """The records are of a format that the task or the strategy cannot learn from."""
 
 
 class ModelUnavailable(Exception):

@@ -1,71 +1,113 @@
-"""Our parameters' one mapping onto the present names of transformers, trl, peft and bitsandbytes.
+"""What a job's parameters are in effect: what was asked for, and what is chosen where nothing was.
 
-    ours                          theirs
-    max_seq_length                SFTConfig.max_length
-    warmup_steps, warmup_ratio    SFTConfig.warmup_steps: a number of steps from 1 on, a ratio below; steps win
-    eval_split, eval_steps        SFTConfig.eval_strategy and eval_steps
-    early_stopping_patience       EarlyStoppingCallback; the best model by eval_loss is the one that is kept
-    gradient_checkpointing        activation_checkpointing (its name from transformers 5.24 on)
-    lora_r, target_modules, …     LoraConfig.r, target_modules, …
-    use_4bit, use_nested_quant    BitsAndBytesConfig.load_in_4bit, bnb_4bit_use_double_quant
+Chosen by task and strategy, and where each value comes from:
 
-Every other parameter has the name that it has there. The defaults that depend on the strategy:
+    learning_rate     adapter            all weights
+    sft, qlora        2e-4 [1]           2e-5 [2]           text generation, and summaries by causal models
+                      1e-3 [3]           1e-4 [4]           summaries by encoder-decoder models
+                      5e-4 [5]           3e-5 [6]           question answering
+    dpo               5e-6 [7]           5e-7 [7]
+    rlhf              1e-5 [8]           1e-6 [8]
+    reward model      1e-4 [9]           1e-5 [9]
 
-    learning_rate   2e-4 with adapters (QLoRA, arXiv 2305.14314, table 9; trl's own examples)
-                    2e-5 for all weights (trl's SFTConfig)
+    num_train_epochs  3 for sft and qlora [2], 2 for question answering [6], 1 for dpo and rlhf [7] [8]
+    beta              0.1 for dpo [7]; 0.05 for rloo [8], 0.04 for grpo [10]
+
+    [1] QLoRA, arXiv 2305.14314, table 9        [6] BERT, arXiv 1810.04805, A.3; run_qa.py of transformers
+    [2] trl's SFTConfig and TrainingArguments   [7] dpo.py of trl and its DPOConfig
+    [3] peft's guide to seq2seq with LoRA       [8] trl's RLOOConfig; ten times that for adapters, as trl's guide says
+    [4] transformers' guide to T5               [9] reward_modeling.py of trl
+    [5] LoRA, arXiv 2106.09685, table 9         [10] DeepSeekMath, arXiv 2402.03300, section 4.2
 """
 # mypy: allow-untyped-calls
 
-import dataclasses
 import math
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
+from msgspec import Struct
 from peft import LoraConfig
-from transformers import BitsAndBytesConfig, TrainingArguments
-from trl.trainer.sft_config import SFTConfig
+from transformers import BitsAndBytesConfig
 
 from trainer_entry.failures import ConflictingParameters
-from trainer_entry.wire import Strategy, TrainingParameters
+from trainer_entry.wire import JobSpec, Strategy, Task, TrainingParameters
 
-ADAPTER_LEARNING_RATE = 2e-4
-FULL_LEARNING_RATE = 2e-5
-_NEARLY_ONE = 1 - 1e-9
+UNSLOTH_LENGTH = 2048
+"""unsloth sets a model up for one length; this is its own default."""
 
 
-def in_effect(parameters: TrainingParameters, strategy: Strategy) -> TrainingParameters:
-    """The parameters with everything chosen that does not depend on the model or the data.
+class Defaults(Struct, frozen=True, gc=False):
+    """What suits a task and a strategy; sources in the module's text."""
+
+    adapter_learning_rate: float
+    full_learning_rate: float
+    epochs: float
+    beta: float | None = None
+
+
+def defaults_of(task: Task, strategy: Strategy, rl_algorithm: str, *, encoder_decoder: bool) -> Defaults:
+    """The table of this module's text."""
+    match strategy:
+        case "dpo":
+            return Defaults(5e-6, 5e-7, 1, beta=0.1)
+        case "rlhf":
+            return Defaults(1e-5, 1e-6, 1, beta=0.05 if rl_algorithm == "rloo" else 0.04)
+        case "sft" | "qlora" if task == "extractive-question-answering":
+            return Defaults(5e-4, 3e-5, 2)
+        case "sft" | "qlora" if encoder_decoder:
+            return Defaults(1e-3, 1e-4, 3)
+        case _:
+            return Defaults(2e-4, 2e-5, 3)
+
+
+REWARD_DEFAULTS = Defaults(1e-4, 1e-5, 1)
+
+
+def in_effect(job: JobSpec) -> TrainingParameters:
+    """The parameters with everything chosen that depends on neither the model nor the data.
 
     Raises:
         ConflictingParameters: two of them cannot both be had.
     """
+    parameters, strategy = job.parameters, job.strategy
     use_4bit = parameters.use_4bit
     if use_4bit is None:
         use_4bit = strategy == "qlora" and not parameters.use_8bit
     bf16, fp16 = _precision(parameters)
+    length = parameters.max_seq_length
     chosen = msgspec.structs.replace(
         parameters,
-        num_train_epochs=parameters.num_train_epochs or 3.0,
-        learning_rate=parameters.learning_rate
-        or (ADAPTER_LEARNING_RATE if parameters.use_lora else FULL_LEARNING_RATE),
-        per_device_eval_batch_size=parameters.per_device_eval_batch_size or parameters.per_device_train_batch_size,
+        per_device_eval_batch_size=_eval_batch(parameters, strategy),
         bf16=bf16,
         fp16=fp16,
         use_4bit=use_4bit,
         bnb_4bit_compute_dtype=parameters.bnb_4bit_compute_dtype
         or ("bfloat16" if bf16 else "float16" if fp16 else "float32"),
+        max_seq_length=UNSLOTH_LENGTH if length is None and job.provider == "unsloth" else length,
     )
     _refuse_conflicts(chosen, strategy)
     return chosen
 
 
-def with_length(parameters: TrainingParameters, context: int) -> TrainingParameters:
-    """The parameters with a sequence length that the model's context has room for."""
+def with_model(
+    parameters: TrainingParameters, job: JobSpec, context: int, *, encoder_decoder: bool
+) -> TrainingParameters:
+    """The parameters with what depends on the model: learning rates, and a length that its context has room for."""
+    defaults = defaults_of(job.task, job.strategy, parameters.rl_algorithm, encoder_decoder=encoder_decoder)
+    rewards = REWARD_DEFAULTS if job.strategy == "rlhf" and parameters.reward_model is None else None
     asked = parameters.max_seq_length
-    length = context if asked is None or asked < 1 else min(asked, context)
-    return msgspec.structs.replace(parameters, max_seq_length=length)
+    return msgspec.structs.replace(
+        parameters,
+        num_train_epochs=parameters.num_train_epochs or defaults.epochs,
+        learning_rate=parameters.learning_rate or _rate(parameters, defaults),
+        beta=defaults.beta if parameters.beta is None else parameters.beta,
+        reward_learning_rate=parameters.reward_learning_rate or (_rate(parameters, rewards) if rewards else None),
+        max_seq_length=context if asked is None or asked < 1 else min(asked, context),
+    )
+
+
+def _rate(parameters: TrainingParameters, defaults: Defaults) -> float:
+    return defaults.adapter_learning_rate if parameters.use_lora else defaults.full_learning_rate
 
 
 def with_evaluation(parameters: TrainingParameters, examples: int, tokens: int) -> TrainingParameters:
@@ -73,7 +115,7 @@ def with_evaluation(parameters: TrainingParameters, examples: int, tokens: int) 
     if parameters.eval_split == 0:
         return parameters
     rows = math.ceil(tokens / (parameters.max_seq_length or 1)) if parameters.packing else examples
-    batches = math.ceil(rows / parameters.per_device_train_batch_size)
+    batches = math.ceil(rows / (parameters.per_device_train_batch_size * parameters.num_processes))
     epoch = math.ceil(batches / parameters.gradient_accumulation_steps)
     eval_steps = parameters.eval_steps or max(1, epoch)
     # The best model can only be kept where a checkpoint was saved when it was evaluated.
@@ -81,75 +123,44 @@ def with_evaluation(parameters: TrainingParameters, examples: int, tokens: int) 
     return msgspec.structs.replace(parameters, eval_steps=eval_steps, save_steps=save_steps)
 
 
-def trainer_arguments(parameters: TrainingParameters, checkpoint_dir: str) -> SFTConfig:
-    """The trainer's own arguments."""
-    names = {field.name for field in dataclasses.fields(SFTConfig)}
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    on_cpu = not torch.cuda.is_available()
-    keep_best = parameters.early_stopping_patience is not None
-    arguments: dict[str, Any] = {
-        "output_dir": checkpoint_dir,
-        "num_train_epochs": parameters.num_train_epochs,
-        "max_steps": parameters.max_steps,
-        "per_device_train_batch_size": parameters.per_device_train_batch_size,
-        "per_device_eval_batch_size": parameters.per_device_eval_batch_size,
-        "gradient_accumulation_steps": parameters.gradient_accumulation_steps,
-        checkpointing: parameters.gradient_checkpointing,
-        "learning_rate": parameters.learning_rate,
-        "lr_scheduler_type": parameters.lr_scheduler_type,
-        "warmup_steps": parameters.warmup_steps or min(parameters.warmup_ratio, _NEARLY_ONE),
-        "weight_decay": parameters.weight_decay,
-        "max_grad_norm": parameters.max_grad_norm,
-        "optim": parameters.optim,
-        "seed": parameters.seed,
-        "data_seed": parameters.seed,
-        "bf16": parameters.bf16,
-        "fp16": parameters.fp16,
-        "max_length": parameters.max_seq_length,
-        "packing": parameters.packing,
-        "eval_strategy": "steps" if parameters.eval_split > 0 else "no",
-        "eval_steps": parameters.eval_steps if parameters.eval_split > 0 else None,
-        "logging_strategy": "steps",
-        "logging_steps": parameters.logging_steps,
-        "save_strategy": "steps",
-        "save_steps": parameters.save_steps,
-        "save_total_limit": parameters.save_total_limit,
-        "load_best_model_at_end": keep_best,
-        "metric_for_best_model": "eval_loss" if keep_best else None,
-        "report_to": parameters.report_to,
-        # Not parameters: what an isolated trainer needs to be honest and quiet.
-        "restore_callback_states_from_checkpoint": True,  # the patience already used up, after a resume
-        "logging_nan_inf_filter": False,  # a loss that is not a number is reported as such
-        "disable_tqdm": True,
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": not on_cpu,
-        "push_to_hub": False,
-        # Without packing the records come tokenized, labelled and cut: nothing is left to prepare.
-        "dataset_kwargs": {"skip_prepare_dataset": not parameters.packing},
-    }
-    return SFTConfig(**arguments)
-
-
-def lora_config(parameters: TrainingParameters) -> LoraConfig:
-    """What the adapter looks like."""
+def lora_config(parameters: TrainingParameters, task: Task, *, encoder_decoder: bool) -> LoraConfig:
+    """What the adapter looks like. A head for answers is trained whole: it is new."""
     target = parameters.target_modules
+    answers = task == "extractive-question-answering"
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="QUESTION_ANS" if answers else "SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM",
         r=parameters.lora_r,
         lora_alpha=parameters.lora_alpha,
         lora_dropout=parameters.lora_dropout,
         target_modules=target if isinstance(target, str) else list(target),
+        exclude_modules=["qa_outputs"] if answers else None,
+    )
+
+
+def reward_lora_config(parameters: TrainingParameters) -> LoraConfig:
+    """What the adapter of a reward model looks like, before it is merged; the head that rewards is trained whole."""
+    causal = lora_config(parameters, "text-generation", encoder_decoder=False)
+    return LoraConfig(
+        task_type="SEQ_CLS",
+        r=causal.r,
+        lora_alpha=causal.lora_alpha,
+        lora_dropout=causal.lora_dropout,
+        target_modules=causal.target_modules,
+        modules_to_save=["score"],
+        exclude_modules=["score"],
     )
 
 
 def quantization_config(parameters: TrainingParameters) -> BitsAndBytesConfig | None:
-    """How the frozen weights are compressed, if at all."""
+    """How the frozen weights are compressed, if at all; heads are left as they are."""
+    heads = ["qa_outputs", "lm_head", "score"]
     if parameters.use_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
     if not parameters.use_4bit:
         return None
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=heads,
         bnb_4bit_quant_type=parameters.bnb_4bit_quant_type,
         bnb_4bit_compute_dtype=getattr(torch, parameters.bnb_4bit_compute_dtype or "float32"),
         bnb_4bit_use_double_quant=parameters.use_nested_quant,
@@ -163,19 +174,12 @@ def weight_dtype(parameters: TrainingParameters) -> torch.dtype:
     return torch.bfloat16 if parameters.bf16 else torch.float16 if parameters.fp16 else torch.float32
 
 
-def as_json(arguments: TrainingArguments) -> dict[str, str | int | float | bool | list[str] | None]:
-    """The trainer's arguments by its own names, as far as they are plain values."""
-    plain: dict[str, str | int | float | bool | list[str] | None] = {}
-    for name, value in arguments.to_dict().items():
-        if value is None or isinstance(value, str | int | bool):
-            plain[name] = value
-        elif isinstance(value, float):
-            plain[name] = value if math.isfinite(value) else str(value)
-        elif isinstance(value, list):
-            plain[name] = [str(item) for item in value]
-        elif isinstance(value, Path):
-            plain[name] = str(value)
-    return plain
+def _eval_batch(parameters: TrainingParameters, strategy: Strategy) -> int:
+    """As in training, unless it was said; rlhf evaluates whole groups of completions."""
+    size = parameters.per_device_eval_batch_size or parameters.per_device_train_batch_size
+    if strategy != "rlhf":
+        return size
+    return math.ceil(size / parameters.num_generations) * parameters.num_generations
 
 
 def _precision(parameters: TrainingParameters) -> tuple[bool, bool]:

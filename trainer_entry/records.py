@@ -122,13 +122,17 @@ class Records:
             )
 
     def __iter__(self) -> Iterator[Record]:
+        return (record for _, record in self.by_line())
+
+    def by_line(self) -> Iterator[tuple[int, Record]]:
+        """The records with the lines of the file in which they stand."""
         decoder: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_LINES[self._dataset.format])
         with Path(self._dataset.path).open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.isspace():
                     continue
                 try:
-                    yield _record_of(decoder.decode(line))
+                    yield number, _record_of(decoder.decode(line))
                 except msgspec.ValidationError as error:
                     raise ValueError(f"Line {number} of the dataset: {error}") from error
 

@@ -1,9 +1,11 @@
 """A trained model on disk: there whole, or not at all."""
 # mypy: allow-untyped-calls
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 
@@ -11,19 +13,26 @@ from trainer_entry.callback import WireCallback, finite
 from trainer_entry.checkpoint import sync, sync_entry
 from trainer_entry.failures import told_as_disk_full
 from trainer_entry.model_card import write_card
-from trainer_entry.providers.huggingface import LoadedModel
-from trainer_entry.strategies.sft import CompletionTrainer
 from trainer_entry.wire import JobSpec, ModelKind, SavedModel, TrainingParameters
+
+if TYPE_CHECKING:
+    from trainer_entry.attempt_trainer import AttemptTrainer
+    from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.strategies.rlhf import Rewards
 
 
 def save_model(
-    trainer: CompletionTrainer,
+    trainer: AttemptTrainer,
     loaded: LoadedModel,
     job: JobSpec,
     parameters: TrainingParameters,
     metrics: dict[str, float | None],
+    rewards: Rewards | None = None,
 ) -> SavedModel:
-    """Write weights, tokenizer, chat template, generation config and card, and only then give them their place."""
+    """Write weights, tokenizer, chat template, generation config and card, and only then give them their place.
+
+    A reward model that was trained for `rewards` goes beside them.
+    """
     kind: ModelKind = "adapter" if isinstance(trainer.model, PeftModel) else "full"
     output = Path(job.output_dir)
     partial = output.with_name(output.name + ".partial")
@@ -35,18 +44,21 @@ def save_model(
             model = trainer.accelerator.unwrap_model(trainer.model)
             model.save_pretrained(partial)
             loaded.tokenizer.save_pretrained(partial)
-            if kind == "adapter":
+            if kind == "adapter" and model.can_generate():
                 model.generation_config.save_pretrained(partial)
+            if rewards is not None:
+                rewards.keep_beside(partial)
             card = write_card(job, parameters, metrics, kind, loaded.revision)
             (partial / "README.md").write_text(card, encoding="utf-8")
             sync(partial)
         partial.rename(output)
         sync_entry(output.parent)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    return SavedModel(path=str(output), kind=kind, size_bytes=size, metrics=metrics)
+    reward_model = None if rewards is None else rewards.path_beside(output)
+    return SavedModel(path=str(output), kind=kind, size_bytes=size, metrics=metrics, reward_model_path=reward_model)
 
 
-def save_checkpoint(trainer: CompletionTrainer, callback: WireCallback) -> str | None:
+def save_checkpoint(trainer: AttemptTrainer, callback: WireCallback) -> str | None:
     """The checkpoint of the last step that was made; it is saved now unless it was, or there was no step."""
     step = trainer.state.global_step
     if step > callback.first_step and (callback.checkpoint is None or callback.checkpoint[0] != step):
@@ -56,9 +68,7 @@ def save_checkpoint(trainer: CompletionTrainer, callback: WireCallback) -> str |
     return callback.checkpoint[1] if callback.checkpoint else None
 
 
-def final_metrics(
-    trained: dict[str, Any], callback: WireCallback, trainer: CompletionTrainer
-) -> dict[str, float | None]:
+def final_metrics(trained: dict[str, Any], callback: WireCallback, trainer: AttemptTrainer) -> dict[str, float | None]:
     """Every figure of the end: of the training, and of the last evaluation.
 
     Of a job that was resumed, those are left out that would be of its last attempt alone: its speed, its tokens.
@@ -66,11 +76,11 @@ def final_metrics(
     logged = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
     if callback.first_step == 0:
         figures = {name: value for name, value in trained.items() if name != "epoch"}
-        figures["num_tokens"] = float(trainer.tokens_seen)
+        figures["num_tokens"] = float(trainer.tokens_seen) or float(trainer.state.num_input_tokens_seen)
     else:
         figures = {"train_loss": _mean_over_steps(logged)}
     plain, _ = finite({"final_loss": logged[-1][1] if logged else None, **figures})
-    return {**plain, "epoch": float(trainer.state.epoch or 0.0), **callback.evaluation}
+    return {**plain, **callback.last_figures, "epoch": float(trainer.state.epoch or 0.0), **callback.evaluation}
 
 
 def _mean_over_steps(logged: list[tuple[int, float]]) -> float | None:

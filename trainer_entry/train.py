@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
-from trainer_entry.failures import NotBuilt, kind_of, message_of
+from trainer_entry.failures import ModelUnavailable, kind_of, message_of
+from trainer_entry.phases import Phases, Stopped
 from trainer_entry.records import Records, held_out
 from trainer_entry.signals import Signals
 from trainer_entry.stdout import LineWriter, Wire, claim_stdout, note
 from trainer_entry.wire import (
     AttemptSpec,
     JobSpec,
-    Phase,
-    PhaseEntered,
     TrainerFailed,
     TrainerFinished,
     TrainerStarted,
@@ -37,9 +36,9 @@ from trainer_entry.wire import (
 if TYPE_CHECKING:
     from transformers import TrainerState
 
+    from trainer_entry.attempt_trainer import AttemptTrainer
+    from trainer_entry.examples import Examples
     from trainer_entry.providers.huggingface import LoadedModel
-    from trainer_entry.strategies.sft import CompletionTrainer
-    from trainer_entry.tasks.text_generation import TokenizedRecords
 
 _TRACEBACK_CHARACTERS = 16_384
 
@@ -54,6 +53,8 @@ def main(attempt_dir: str) -> int:
     signals.listen()
     try:
         run(spec, folder, wire, signals)
+    except Stopped as stop:
+        _say_stopped(wire, spec, stop.step, stop.checkpoint)
     except BaseException as error:  # noqa: BLE001 - nothing is swallowed: the wire gets all of it
         note(traceback.format_exc())
         _say_failed(wire, spec, error)
@@ -62,52 +63,64 @@ def main(attempt_dir: str) -> int:
 
 
 def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
-    """The attempt, from its spec to a saved model."""
+    """The attempt, from its spec to a saved model.
+
+    Raises:
+        Stopped: it was asked to end.
+    """
     job = spec.job
-    _enter(wire, spec, "loading_model")
+    phases = Phases(spec, wire, signals)
+    phases.enter("loading_model")
     records = Records(job.dataset)
     _prepare_process(spec, folder)
-    from trainer_entry.callback import StopNow, WireCallback
-    from trainer_entry.parameters import in_effect, with_evaluation, with_length
-    from trainer_entry.saved_model import final_metrics, save_checkpoint, save_model
+    from trainer_entry.parameters import in_effect, with_evaluation, with_model
+    from trainer_entry.saved_model import save_model
 
-    parameters = in_effect(job.parameters, job.strategy)
+    parameters = in_effect(job)
     loaded = _load_model(job, parameters)
-    parameters = with_length(parameters, loaded.context)
+    parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
 
-    _enter(wire, spec, "preparing_data")
-    places = held_out(records.count, parameters.eval_split, parameters.seed)
-    tokenized = _tokenize(job, records, places, loaded, parameters)
-    parameters = with_evaluation(parameters, len(tokenized.train), tokenized.tokens)
-    trainer = _build_trainer(job, loaded, tokenized, parameters)
+    phases.enter("preparing_data")
+    examples = _prepare_examples(job, records, loaded, parameters)
+    parameters = with_evaluation(parameters, len(examples.train), examples.tokens)
 
-    def say_started(state: TrainerState) -> None:
+    def say_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
         _say_started(wire, spec, state, parameters, trainer, loaded, records)
 
-    callback = WireCallback(wire, spec.attempt, signals, say_started, lambda: int(trainer.tokens_seen))
-    trainer.add_callback(callback)
+    resume_from, earlier, rewards = spec.resume_from, {}, None
+    match job.strategy:
+        case "sft":
+            from trainer_entry.strategies import sft
 
-    signals.training_begins()
-    _enter(wire, spec, "training")
-    try:
-        trained = trainer.train(resume_from_checkpoint=spec.resume_from)
-        stopped = signals.stop_asked
-        evaluates = tokenized.evaluation is not None
-        if evaluates and not stopped and callback.must_evaluate(trainer.args, trainer.state.global_step):
-            _enter(wire, spec, "evaluating")
-            trainer.evaluate()
-    except StopNow:
-        stopped = True
-    if stopped:
-        checkpoint = save_checkpoint(trainer, callback) or spec.resume_from
-        _say_stopped(wire, spec, trainer.state.global_step, checkpoint)
-        return
+            trainer = sft.build_trainer(job, loaded, examples, parameters)
+        case "qlora":
+            from trainer_entry.strategies import qlora, sft
 
-    _enter(wire, spec, "saving")
-    metrics = final_metrics(trained.metrics, callback, trainer)
-    model = save_model(trainer, loaded, job, parameters, metrics)
-    step = trainer.state.global_step
-    wire.send(lambda seq: TrainerFinished(attempt=spec.attempt, seq=seq, messages=seq, step=step, model=model))
+            trainer = sft.build_trainer(job, qlora.prepare(loaded, parameters), examples, parameters)
+        case "dpo":
+            from trainer_entry.strategies import dpo
+
+            trainer = dpo.build_trainer(job, _ready(loaded, parameters), examples, parameters)
+        case "rlhf":
+            from trainer_entry.strategies import rlhf
+
+            rewards = rlhf.learn_rewards(phases, job, loaded, examples, parameters, say_started)
+            trainer = rlhf.build_policy(job, _ready(loaded, parameters), rewards, examples, parameters)
+            earlier = rewards.report.metrics
+            if _resumed_step(spec) <= rewards.report.steps:  # a checkpoint of the reward model
+                resume_from = None
+        case _:
+            assert_never(job.strategy)
+
+    trained = phases.train(
+        trainer,
+        lambda state: say_started(trainer, parameters, state),
+        resume_from=resume_from,
+        measure=examples.measure,
+    )
+    phases.enter("saving")
+    model = save_model(trainer, loaded, job, parameters, {**trained.metrics, **earlier}, rewards)
+    wire.send(lambda seq: TrainerFinished(attempt=spec.attempt, seq=seq, messages=seq, step=trained.step, model=model))
 
 
 def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
@@ -131,52 +144,46 @@ def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
         case "huggingface":
             from trainer_entry.providers import huggingface
 
-            return huggingface.load(job.model_path, weight_dtype(parameters), quantization_config(parameters))
+            quantization = quantization_config(parameters)
+            return huggingface.load(job.model_path, weight_dtype(parameters), quantization, job.task)
         case "unsloth":
-            raise NotBuilt("The provider unsloth is not here yet: use huggingface.")
+            raise ModelUnavailable("unsloth is not installed beside the server: use the provider huggingface.")
         case _:
             assert_never(job.provider)
 
 
-def _tokenize(
-    job: JobSpec,
-    records: Records,
-    places: frozenset[int],
-    loaded: LoadedModel,
-    parameters: TrainingParameters,
-) -> TokenizedRecords:
+def _ready(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
+    """The model, made ready for an adapter where it is quantized."""
+    if not parameters.use_4bit and not parameters.use_8bit:
+        return loaded
+    from trainer_entry.strategies import qlora
+
+    return qlora.prepare(loaded, parameters)
+
+
+def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:
+    places = held_out(records.count, parameters.eval_split, parameters.seed)
+    length = parameters.max_seq_length or loaded.context
+    if job.strategy in {"dpo", "rlhf"}:
+        from trainer_entry.tasks import preferences
+
+        room = min(length, loaded.context - parameters.max_completion_length) if job.strategy == "rlhf" else length
+        return preferences.prepare(records, places, loaded.tokenizer, job.task, room)
     match job.task:
         case "text-generation":
             from trainer_entry.tasks import text_generation
 
-            length = parameters.max_seq_length or loaded.context
-            return text_generation.tokenize(records, places, loaded.tokenizer, length)
-        case "summarization" | "extractive-question-answering":
-            raise NotBuilt(f"The task {job.task} is not here yet: use text-generation.")
+            return text_generation.prepare(records, places, loaded.tokenizer, length)
+        case "summarization":
+            from trainer_entry.tasks import summarization
+
+            return summarization.prepare(records, places, loaded.model, loaded.tokenizer, length)
+        case "extractive-question-answering":
+            from trainer_entry.tasks import answers
+
+            return answers.prepare(records, places, loaded.tokenizer, length, parameters.doc_stride)
         case _:
             assert_never(job.task)
-
-
-def _build_trainer(
-    job: JobSpec, loaded: LoadedModel, tokenized: TokenizedRecords, parameters: TrainingParameters
-) -> CompletionTrainer:
-    match job.strategy:
-        case "sft":
-            from trainer_entry.strategies import sft
-
-            return sft.build_trainer(loaded, tokenized, parameters, job.checkpoint_dir)
-        case "qlora":
-            from trainer_entry.strategies import qlora
-
-            return qlora.build_trainer(loaded, tokenized, parameters, job.checkpoint_dir)
-        case "rlhf" | "dpo":
-            raise NotBuilt(f"The strategy {job.strategy} is not here yet: use sft or qlora.")
-        case _:
-            assert_never(job.strategy)
-
-
-def _enter(wire: Wire, spec: AttemptSpec, phase: Phase) -> None:
-    wire.send(lambda seq: PhaseEntered(attempt=spec.attempt, seq=seq, phase=phase))
 
 
 def _say_started(
@@ -184,13 +191,13 @@ def _say_started(
     spec: AttemptSpec,
     state: TrainerState,
     parameters: TrainingParameters,
-    trainer: CompletionTrainer,
+    trainer: AttemptTrainer,
     loaded: LoadedModel,
     records: Records,
 ) -> None:
+    from trainer_entry.arguments import as_json
+    from trainer_entry.attempt_trainer import count_parameters, count_rows
     from trainer_entry.environment import describe
-    from trainer_entry.parameters import as_json
-    from trainer_entry.strategies.sft import count_parameters, count_rows
 
     trainable, total = count_parameters(trainer)
     wire.send(
@@ -200,7 +207,7 @@ def _say_started(
             parameters=parameters,
             trainer_arguments=as_json(trainer.args),
             environment=describe(),
-            total_steps=state.max_steps,
+            total_steps=trainer.steps_before + state.max_steps + trainer.steps_after,
             total_epochs=int(state.num_train_epochs),
             train_examples=count_rows(trainer.train_dataset),
             eval_examples=count_rows(trainer.eval_dataset),
@@ -209,7 +216,7 @@ def _say_started(
             dataset_sha256=records.sha256,
             base_revision=loaded.revision,
             chat_template=loaded.tokenizer.chat_template is not None,
-            resumed_step=state.global_step,
+            resumed_step=trainer.steps_before + state.global_step,
         )
     )
 

@@ -34,9 +34,26 @@ def write_dataset(path: Path, records: list[dict[str, Any]]) -> wire.DatasetFile
         filename=path.name,
         path=str(path),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        format="messages" if "messages" in records[0] else "input_output",
+        format=format_of(records[0]),
         num_examples=len(records),
     )
+
+
+def format_of(record: dict[str, Any]) -> wire.DatasetFormat:
+    """The format that a record's fields show."""
+    match record:
+        case {"messages": _}:
+            return "messages"
+        case {"chosen": _}:
+            return "preferences"
+        case {"answers": _}:
+            return "squad"
+        case {"context": _}:
+            return "question_answer"
+        case {"document": _}:
+            return "document_summary"
+        case _:
+            return "input_output"
 
 
 def questions(count: int) -> list[dict[str, Any]]:
@@ -53,6 +70,9 @@ class Attempt:
         dataset: wire.DatasetFile,
         *,
         strategy: wire.Strategy = "sft",
+        task: wire.Task = "text-generation",
+        provider: wire.Provider = "huggingface",
+        reward_model_path: str | None = None,
         resume_from: str | None = None,
         checkpoint_dir: Path | None = None,
         launcher: tuple[str, ...] = DIRECT,
@@ -62,9 +82,10 @@ class Attempt:
         folder.mkdir(parents=True, exist_ok=True)
         job = wire.JobSpec(
             job_id="train_000001",
-            task="text-generation",
+            task=task,
             strategy=strategy,
-            provider="huggingface",
+            provider=provider,
+            reward_model_path=reward_model_path,
             model_name="tiny",
             model_path=str(model),
             dataset=dataset,

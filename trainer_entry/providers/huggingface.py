@@ -6,7 +6,10 @@ from pathlib import Path
 import torch
 from msgspec import Struct
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -16,6 +19,7 @@ from transformers import (
 from trainer_entry import hub
 from trainer_entry.builtin_model import resolve
 from trainer_entry.failures import ModelUnavailable
+from trainer_entry.wire import Task
 
 _REPACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' 4-bit modules
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".gguf"}
@@ -29,8 +33,15 @@ class LoadedModel(Struct, frozen=True, gc=False):
     revision: str | None
     context: int
 
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether a text is read by one part of the model, and the answer written by another."""
+        return bool(self.model.config.is_encoder_decoder)
 
-def load(path: str, dtype: torch.dtype, quantization: BitsAndBytesConfig | None) -> LoadedModel:
+
+def load(
+    path: str, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, task: Task = "text-generation"
+) -> LoadedModel:
     """Load a causal language model: from a local folder, by a hub id, or by the built-in name."""
     where = resolve(path)
     local = Path(where)
@@ -45,7 +56,15 @@ def load(path: str, dtype: torch.dtype, quantization: BitsAndBytesConfig | None)
         raise ModelUnavailable(
             f"{path} is neither a folder nor in this machine's cache, and the hub cannot be reached."
         ) from error
-    model = AutoModelForCausalLM.from_pretrained(
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=cache_only)
+    auto = (
+        AutoModelForQuestionAnswering
+        if task == "extractive-question-answering"
+        else AutoModelForSeq2SeqLM
+        if config.is_encoder_decoder
+        else AutoModelForCausalLM
+    )
+    model = auto.from_pretrained(
         where,
         dtype=dtype,
         quantization_config=quantization,

@@ -1,32 +1,34 @@
 """Supervised fine-tuning: of an adapter, or of all weights."""
 # mypy: allow-untyped-calls
 
-from collections.abc import Sized
-from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
+from peft import get_peft_model
+from transformers import (
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Seq2SeqTrainer,
+    Trainer,
+)
 from trl.trainer.sft_trainer import SFTTrainer
 
-from trainer_entry.checkpoint import prune, seal
-from trainer_entry.failures import told_as_disk_full
-from trainer_entry.parameters import lora_config, trainer_arguments
+from trainer_entry.arguments import completion_arguments, sequence_arguments, span_arguments
+from trainer_entry.attempt_trainer import AttemptTrainer, keep_updates_exact
+from trainer_entry.examples import IGNORED, Examples
+from trainer_entry.parameters import lora_config
 from trainer_entry.providers.huggingface import LoadedModel
-from trainer_entry.tasks.text_generation import TokenizedRecords
-from trainer_entry.wire import CHECKPOINT_MANIFEST, TrainingParameters
+from trainer_entry.wire import JobSpec, TrainingParameters
 
 
-class CompletionTrainer(SFTTrainer):
+class CompletionTrainer(AttemptTrainer, SFTTrainer):
     """trl's trainer with the model's own loss.
 
     trl's loss also computes entropy and accuracy for its logs, over every position where there is no Triton;
     the loss is the same, and a test holds it to that.
     """
-
-    tokens_seen: torch.Tensor | int = 0
-    checkpoint_limit: int | None = None
 
     def compute_loss(
         self,
@@ -36,74 +38,80 @@ class CompletionTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The mean over the completion tokens of the whole step."""
-        if model.training:
-            mask = inputs.get("attention_mask")
-            self.tokens_seen = self.tokens_seen + (inputs["input_ids"].numel() if mask is None else mask.sum())
         return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save, seal, and only then remove older ones, which transformers would before this one is on the disk."""
-        if not self.args.should_save:
-            super()._save_checkpoint(model, trial)
-            return
-        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-        # An earlier attempt may have saved this step: from now until the end that checkpoint is not whole.
-        (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
-        with told_as_disk_full(folder):
-            super()._save_checkpoint(model, trial)
-            seal(folder, self.state.global_step)
-        if self.checkpoint_limit is not None:
-            prune(folder, self.checkpoint_limit, self.state.best_model_checkpoint)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """A checkpoint is no model: the card is written with the model, once."""
+class SequenceTrainer(AttemptTrainer, Seq2SeqTrainer):
+    """For encoder-decoder models."""
+
+
+class SpanTrainer(AttemptTrainer, Trainer):
+    """For answers that stand in a context."""
 
 
 def build_trainer(
-    loaded: LoadedModel,
-    records: TokenizedRecords,
-    parameters: TrainingParameters,
-    checkpoint_dir: str,
-) -> CompletionTrainer:
+    job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters
+) -> AttemptTrainer:
     """A trainer for the model as it is loaded."""
-    adapter: PeftConfig | None = lora_config(parameters) if parameters.use_lora else None
-    trainer = CompletionTrainer(
-        model=loaded.model,
-        args=trainer_arguments(parameters, checkpoint_dir),
-        train_dataset=records.train,
-        eval_dataset=records.evaluation,
-        processing_class=loaded.tokenizer,
-        peft_config=adapter,
-    )
-    # Ours to keep to: transformers removes checkpoints before the new one is on the disk, and at the end the newest.
-    trainer.checkpoint_limit, trainer.args.save_total_limit = parameters.save_total_limit, None
-    if parameters.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
-    trainer.remove_callback(PrinterCallback)
-    for weights in trained_model(trainer).parameters():
-        if weights.requires_grad:
-            # trl makes an adapter on quantized weights 16-bit, where an optimizer's small updates are lost.
-            weights.data = weights.data.float()
+    trainer = _build(job, loaded, examples, parameters)
+    follow(trainer, job, parameters)
     return trainer
 
 
-def trained_model(trainer: Trainer) -> torch.nn.Module:
-    """The trainer's model, which the libraries allow to be missing."""
-    if trainer.model is None:
-        raise TypeError("A trainer without a model.")
-    return trainer.model
+def follow(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingParameters, steps_before: int = 0) -> None:
+    """What every trainer of a job does beside training."""
+    trainer.keep_checkpoints(job.checkpoint_dir, parameters.save_total_limit, steps_before)
+    if parameters.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
+    trainer.remove_callback(PrinterCallback)
+    keep_updates_exact(trainer)
 
 
-def count_rows(dataset: object) -> int:
-    """How many rows the trainer made of a dataset; packing makes fewer of them."""
-    return len(dataset) if isinstance(dataset, Sized) else 0
+def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters) -> AttemptTrainer:
+    encoder_decoder = loaded.is_encoder_decoder
+    adapter = lora_config(parameters, job.task, encoder_decoder=encoder_decoder) if parameters.use_lora else None
+    answers = job.task == "extractive-question-answering"
+    if not answers and not encoder_decoder:
+        return CompletionTrainer(
+            model=loaded.model,
+            args=completion_arguments(parameters, job.checkpoint_dir),
+            train_dataset=examples.train,
+            eval_dataset=examples.evaluation,
+            processing_class=loaded.tokenizer,
+            peft_config=adapter,
+        )
+    # As trl does it: an adapter begins with the numbers that the seed gives, whatever was drawn before.
+    torch.manual_seed(parameters.seed)
+    model: Any = get_peft_model(loaded.model, adapter) if adapter is not None else loaded.model
+    if adapter is not None and parameters.gradient_checkpointing:
+        model.enable_input_require_grads()
+    if answers:
+        return SpanTrainer(
+            model=model,
+            args=span_arguments(parameters, job.checkpoint_dir),
+            train_dataset=examples.train,
+            eval_dataset=examples.evaluation,
+            data_collator=DataCollatorWithPadding(loaded.tokenizer),
+            processing_class=loaded.tokenizer,
+        )
+    return SequenceTrainer(
+        model=model,
+        args=sequence_arguments(parameters, job.checkpoint_dir),
+        train_dataset=examples.train,
+        eval_dataset=examples.evaluation,
+        data_collator=DataCollatorForSeq2Seq(loaded.tokenizer, model=model, label_pad_token_id=IGNORED),
+        processing_class=loaded.tokenizer,
+        compute_loss_func=_loss_by_token,
+    )
 
 
-def count_parameters(trainer: Trainer) -> tuple[int, int]:
-    """How many parameters are trained, and how many there are."""
-    model = trained_model(trainer)
-    if isinstance(model, PeftModel):  # knows how many parameters a packed 4-bit weight stands for
-        trainable, total = model.get_nb_trainable_parameters()
-        return int(trainable), int(total)
-    sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
-    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+def _loss_by_token(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Cross-entropy, the mean over the answer's tokens of the whole step; few of these models can do it themselves."""
+    logits = outputs["logits"].float()
+    flat = labels.to(logits.device).reshape(-1)
+    total = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), flat, ignore_index=IGNORED, reduction="sum"
+    )
+    return total / ((flat != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)

@@ -4,25 +4,17 @@ A conversation is written out by the model's own template. Where the assistant's
 found by writing it out up to each turn; the tokens that touch those spans carry the loss.
 """
 
-import array
 from collections.abc import Iterator
 from typing import assert_never
 
-import pyarrow as pa  # type: ignore[import-untyped]
-from datasets import Dataset
 from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
 
-from trainer_entry.failures import NoChatTemplate, NoTrainableTokens
+from trainer_entry.examples import IGNORED, Examples, Measure, Rows, examples_of
+from trainer_entry.failures import NoChatTemplate, WrongRecords
 from trainer_entry.prompts import Message, end_tokens, plain_prompt, render
 from trainer_entry.records import Conversation, InputOutput, Preference, Question, Record, Records
 from trainer_entry.stdout import note
-
-IGNORED = -100
-"""The label of a token that carries no loss (torch's and transformers' own)."""
-
-_BATCH = 1000
-_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 
 
 class LabelledTokens(Struct, frozen=True, gc=False):
@@ -32,53 +24,40 @@ class LabelledTokens(Struct, frozen=True, gc=False):
     labels: list[int]
 
 
-class TokenizedRecords(Struct, frozen=True, gc=False):
-    """Records as the trainer takes them. `dropped`: examples without a token to learn from."""
-
-    train: Dataset
-    evaluation: Dataset | None
-    tokens: int
-    dropped: int
-
-
-def tokenize(
+def prepare(
     records: Records, held_out: frozenset[int], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> TokenizedRecords:
+) -> Examples:
     """Tokenize and label every record; those at the places in `held_out` are for evaluation.
 
     Raises:
         NoTrainableTokens: nothing to learn from is left.
         NoChatTemplate: conversations, for a model that does not say how to write one.
     """
-    train, evaluation = _Table(), _Table()
-    dropped = shortened = 0
-    for place, record in enumerate(records):
+    return label_all(records.by_line(), held_out, tokenizer, max_length)
+
+
+def label_all(
+    records: Iterator[tuple[int, Record]],
+    held_out: frozenset[int],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    measure: Measure | None = None,
+) -> Examples:
+    """Records with their lines as labelled tokens."""
+    train, evaluation = Rows("input_ids", "labels"), Rows("input_ids", "labels")
+    dropped: list[int] = []
+    shortened = 0
+    for place, (line, record) in enumerate(records):
         for example in label(record, tokenizer):
-            if any(token != IGNORED for token in example.labels[1:max_length]):
-                (evaluation if place in held_out else train).add(example, max_length)
+            input_ids, labels = example.input_ids[:max_length], example.labels[:max_length]
+            if any(token != IGNORED for token in labels[1:]):
+                (evaluation if place in held_out else train).add(line=line, input_ids=input_ids, labels=labels)
                 shortened += len(example.input_ids) > max_length
             else:
-                dropped += 1
+                dropped.append(line)
     if shortened:
         note(f"{shortened} examples are longer than {max_length} tokens and were cut there.")
-    if dropped:
-        note(f"{dropped} examples were left out: no answer lies within their first {max_length} tokens.")
-    if train.rows == 0:
-        raise NoTrainableTokens(
-            f"No record has an answer within its first {max_length} tokens. "
-            "Raise max_seq_length, shorten the prompts, or fill the empty answers."
-        )
-    if held_out and evaluation.rows == 0:
-        raise NoTrainableTokens(
-            f"No record held out for evaluation has an answer within its first {max_length} tokens. "
-            "Raise max_seq_length or eval_split."
-        )
-    return TokenizedRecords(
-        train=train.dataset(),
-        evaluation=evaluation.dataset() if evaluation.rows else None,
-        tokens=train.tokens,
-        dropped=dropped,
-    )
+    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
 
 
 def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:
@@ -98,7 +77,9 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
                 "Use an instruction-tuned model, or records of input and output."
             )
         case Question() | Preference():
-            raise TypeError(f"A {type(record).__name__} is no text to learn.")
+            raise WrongRecords(
+                f"A {type(record).__name__.lower()} is no text to learn: choose another task or strategy."
+            )
         case _:
             assert_never(record)
 
@@ -151,36 +132,3 @@ def _label_spans(text: str, spans: list[tuple[int, int]], tokenizer: PreTrainedT
             input_ids.append(tokenizer.eos_token_id)
             labels.append(tokenizer.eos_token_id)
     return LabelledTokens(input_ids, labels)
-
-
-class _Table:
-    """Rows of 32-bit integers: a record costs its tokens, not a Python object for each."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.tokens = 0
-        self._batches: list[pa.RecordBatch] = []
-        self._input_ids: list[array.array[int]] = []
-        self._labels: list[array.array[int]] = []
-
-    def add(self, example: LabelledTokens, max_length: int) -> None:
-        self._input_ids.append(array.array("i", example.input_ids[:max_length]))
-        self._labels.append(array.array("i", example.labels[:max_length]))
-        self.rows += 1
-        self.tokens += len(self._input_ids[-1])
-        if len(self._input_ids) == _BATCH:
-            self._flush()
-
-    def dataset(self) -> Dataset:
-        self._flush()
-        return Dataset(pa.Table.from_batches(self._batches, schema=_SCHEMA))
-
-    def _flush(self) -> None:
-        self._batches.append(
-            pa.RecordBatch.from_arrays(
-                [pa.array(self._input_ids, type=_SCHEMA.types[0]), pa.array(self._labels, type=_SCHEMA.types[1])],
-                schema=_SCHEMA,
-            )
-        )
-        self._input_ids.clear()
-        self._labels.clear()

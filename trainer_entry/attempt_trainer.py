@@ -1,0 +1,142 @@
+"""What all trainers of an attempt have in common: sealed checkpoints, counted tokens, no step on a broken loss."""
+# mypy: allow-untyped-calls
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import Trainer
+
+from trainer_entry.checkpoint import prune, remove, seal, sync_entry
+from trainer_entry.failures import LossNotFinite, told_as_disk_full
+from trainer_entry.wire import CHECKPOINT_MANIFEST
+
+LINE = "line"
+"""The column of a dataset that says in which line of the file a record stands; no model takes it."""
+
+_NAMED_LINES = 10
+
+
+class AttemptTrainer(Trainer):
+    """Stands before transformers' or trl's own trainer among the parents of a class.
+
+    `steps_before`, `steps_after`: optimizer steps of the job's phases before and after this one; its checkpoints are
+    numbered after the former.
+    """
+
+    tokens_seen: torch.Tensor | int = 0
+    checkpoint_dir: Path
+    checkpoint_limit: int | None = None
+    steps_before = 0
+    steps_after = 0
+    _loss_was_finite = False
+
+    def keep_checkpoints(self, folder: str, limit: int | None, steps_before: int = 0) -> None:
+        """Put the checkpoints into `folder`, the newest `limit` of them.
+
+        transformers would remove checkpoints before the new one is on the disk, and at the end the newest.
+        """
+        self.checkpoint_dir, self.checkpoint_limit, self.steps_before = Path(folder), limit, steps_before
+        self.args.save_total_limit = None
+
+    def checkpoint_at(self, step: int) -> Path:
+        """Where the checkpoint of a step of this phase lies."""
+        return self.checkpoint_dir / f"checkpoint-{self.steps_before + step}"
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One forward and backward.
+
+        Raises:
+            LossNotFinite: not even the first loss was a number.
+        """
+        named = inputs if isinstance(inputs, Mapping) else {}
+        if "input_ids" in named:
+            mask = named.get("attention_mask")
+            self.tokens_seen = self.tokens_seen + (named["input_ids"].numel() if mask is None else mask.sum())
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not self._loss_was_finite:
+            if not torch.isfinite(loss):
+                raise LossNotFinite(
+                    f"The loss of the first records is {float(loss)}{self._lines_of(named)}. "
+                    "Look at these records, at the model's weights, and at fp16, which overflows where bf16 does not."
+                )
+            self._loss_was_finite = True
+        return loss
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint is no model: the card is written with the model, once."""
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save, seal, and only then remove older ones, which transformers would before this one is on the disk."""
+        step = self.state.global_step
+        saved, kept = Path(self.args.output_dir or ".") / f"checkpoint-{step}", self.checkpoint_at(step)
+        if not self.args.should_save:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            return
+        # An earlier attempt may have saved this step: from now until the end that checkpoint is not whole.
+        (saved / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
+        with told_as_disk_full(saved):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process saves the state of its random numbers
+            seal(saved, self.steps_before + step)
+        if saved != kept:
+            if kept.exists():
+                remove(kept)
+            saved.rename(kept)
+            sync_entry(kept.parent)
+        if self.checkpoint_limit is not None:
+            prune(kept, self.checkpoint_limit, self.state.best_model_checkpoint)
+
+    def _lines_of(self, inputs: Mapping[str, Any]) -> str:
+        """Which lines of the dataset the rows of a batch came from, in words, as far as it can be found out."""
+        dataset: Any = self.train_dataset
+        columns = set(getattr(dataset, "column_names", None) or [])
+        if not {LINE, "input_ids"} <= columns or "input_ids" not in inputs:
+            return ""
+        mask = inputs.get("attention_mask")
+        rows = inputs["input_ids"].tolist() if mask is None else [
+            row[kept.bool()].tolist() for row, kept in zip(inputs["input_ids"], mask, strict=True)
+        ]  # fmt: skip
+        found = {line for line, ids in zip(dataset[LINE], dataset["input_ids"], strict=True) if ids in rows}
+        return f" (dataset, {in_words(sorted(found))})" if found else ""
+
+
+def in_words(lines: list[int]) -> str:
+    """Lines of a dataset for a message: the first of them, and how many more there are."""
+    named = ", ".join(map(str, lines[:_NAMED_LINES]))
+    more = f" and {len(lines) - _NAMED_LINES} more" if len(lines) > _NAMED_LINES else ""
+    return f"{'line' if len(lines) == 1 else 'lines'} {named}{more}"
+
+
+def trained_model(trainer: Trainer) -> torch.nn.Module:
+    """The trainer's model, which the libraries allow to be missing."""
+    if trainer.model is None:
+        raise TypeError("A trainer without a model.")
+    return trainer.model
+
+
+def count_rows(dataset: Any) -> int:
+    """How many rows the trainer made of a dataset; packing makes fewer of them."""
+    return len(dataset) if hasattr(dataset, "__len__") else 0
+
+
+def count_parameters(trainer: Trainer) -> tuple[int, int]:
+    """How many parameters are trained, and how many there are."""
+    model = trained_model(trainer)
+    if isinstance(model, PeftModel):  # knows how many parameters a packed 4-bit weight stands for
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total)
+    sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def keep_updates_exact(trainer: Trainer) -> None:
+    """Train in 32 bits: trl makes an adapter on quantized weights 16-bit, where small updates are lost."""
+    for weights in trained_model(trainer).parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.float()

@@ -1,0 +1,152 @@
+"""The phases of an attempt: each said on the wire as it begins, and a training among them run to its end."""
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+
+from trainer_entry.wire import AttemptSpec, Phase, PhaseEntered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import TrainerState
+
+    from trainer_entry.attempt_trainer import AttemptTrainer
+    from trainer_entry.callback import WireCallback
+    from trainer_entry.examples import Measure
+    from trainer_entry.signals import Signals
+    from trainer_entry.stdout import Wire
+
+
+class Stopped(Exception):
+    """The attempt was asked to end, and did: after `step`, with `checkpoint` to go on from, if there is one."""
+
+    def __init__(self, step: int, checkpoint: str | None) -> None:
+        super().__init__(f"Stopped after step {step}.")
+        self.step = step
+        self.checkpoint = checkpoint
+
+
+class Trained(Struct, frozen=True, gc=False):
+    """What a training came to: every final figure, and the job's steps until then."""
+
+    step: int
+    metrics: dict[str, float | None]
+
+
+_OF_THE_RUN = ("runtime", "_per_second", "_time", "num_tokens", "epoch", "flos")
+
+
+def tells_quality(name: str) -> bool:
+    """Whether a figure of an evaluation is one of the model, and not of the machine that found it."""
+    return name.startswith("eval_") and not name.endswith(_OF_THE_RUN)
+
+
+class Phases:
+    """An attempt's way through its phases."""
+
+    def __init__(self, spec: AttemptSpec, wire: Wire, signals: Signals) -> None:
+        self.spec = spec
+        self.wire = wire
+        self._signals = signals
+        self._step = 0
+        self._checkpoint = spec.resume_from
+
+    def enter(self, phase: Phase) -> None:
+        """Say that another phase begins.
+
+        Raises:
+            Stopped: the attempt was asked to end between two trainings.
+        """
+        if self._signals.stop_asked:
+            raise Stopped(self._step, self._checkpoint)
+        self.wire.send(lambda seq: PhaseEntered(attempt=self.spec.attempt, seq=seq, phase=phase))
+
+    def train(
+        self,
+        trainer: AttemptTrainer,
+        started: Callable[[TrainerState], None],
+        *,
+        phase: Phase = "training",
+        resume_from: str | None,
+        measure: Measure | None = None,
+    ) -> Trained:
+        """Train, evaluate before and after it, and give all figures.
+
+        `started` reports the beginning; `measure` judges a model's answers to records that were held out.
+
+        Raises:
+            Stopped: the attempt was asked to end.
+        """
+        from trainer_entry.callback import StopNow, WireCallback
+        from trainer_entry.saved_model import final_metrics, save_checkpoint
+
+        spec, signals = self.spec, self._signals
+        callback = WireCallback(self.wire, spec.attempt, signals, trainer, started, phase)
+        trainer.add_callback(callback)
+        signals.training_begins()
+        try:
+            before = self._evaluate_base(trainer, callback, measure, phase)
+            self.enter(phase)
+            trained = trainer.train(resume_from_checkpoint=resume_from)
+            stopped = signals.stop_asked
+            if trainer.eval_dataset is not None and not stopped:
+                if callback.must_evaluate(trainer.args, trainer.state.global_step):
+                    self.enter("evaluating")
+                    trainer.evaluate()
+                if measure is not None:
+                    self.enter("evaluating")
+                    callback.evaluation |= self._measure(trainer, callback, measure)
+        except StopNow:
+            stopped = True
+        self._step = trainer.steps_before + trainer.state.global_step
+        if stopped:
+            raise Stopped(self._step, save_checkpoint(trainer, callback) or self._checkpoint)
+        self._checkpoint = callback.checkpoint[1] if callback.checkpoint else self._checkpoint
+        trainer.remove_callback(callback)
+        return Trained(self._step, {**final_metrics(trained.metrics, callback, trainer), **before})
+
+    def _evaluate_base(
+        self, trainer: AttemptTrainer, callback: WireCallback, measure: Measure | None, phase: Phase
+    ) -> dict[str, float | None]:
+        """The untrained model's figures on the held-out records; found once in a job, whatever happens to it."""
+        import torch
+
+        if trainer.eval_dataset is None:
+            return {}
+        kept = Path(self.spec.job.checkpoint_dir) / f"base_metrics-{phase}.json"
+        if kept.exists():
+            return msgspec.json.decode(kept.read_bytes(), type=dict[str, float | None])
+        self.enter("evaluating_base")
+        devices = list(range(torch.cuda.device_count()))
+        with torch.random.fork_rng(devices):  # the training draws the same numbers whether this was done or not
+            trainer.evaluate()
+            if measure is not None:
+                callback.evaluation |= self._measure(trainer, callback, measure)
+        figures = {f"base_{name}": value for name, value in callback.evaluation.items() if tells_quality(name)}
+        callback.forget_evaluation()
+        if trainer.is_world_process_zero():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_suffix(".partial")
+            partial.write_bytes(msgspec.json.encode(figures))
+            partial.rename(kept)
+        return figures
+
+    def _measure(self, trainer: AttemptTrainer, callback: WireCallback, measure: Measure) -> dict[str, float | None]:
+        """How good the answers are, told as the evaluation after this step."""
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        training = model.training
+        model.eval()
+        try:
+            figures = dict(measure(model, callback.go_on)) if trainer.is_world_process_zero() else {}
+        finally:
+            model.train(training)
+        trainer.accelerator.wait_for_everyone()
+        callback.say_measured(trainer.state, figures)
+        return figures

@@ -1,0 +1,118 @@
+"""Summaries: by encoder-decoder models from the text itself, by causal models from a prompt that asks for one."""
+# mypy: allow-untyped-calls
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from trainer_entry.examples import MEASURED_RECORDS, Examples, Measure, Rows, examples_of
+from trainer_entry.failures import WrongRecords
+from trainer_entry.metrics import rouge
+from trainer_entry.prompts import end_token_ids, prompt_ids, summarization_prompt, summarization_source
+from trainer_entry.records import InputOutput, Record, Records
+from trainer_entry.tasks.text_generation import label_all
+
+_ANSWERED_AT_ONCE = 8
+
+
+def prepare(
+    records: Records,
+    held_out: frozenset[int],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> Examples:
+    """Tokenize texts and summaries; those at the places in `held_out` are for evaluation, and for ROUGE.
+
+    Raises:
+        NoTrainableTokens: nothing to learn from is left.
+        WrongRecords: a record is no text with a summary.
+    """
+    documents = [(line, _document(record)) for line, record in records.by_line()]
+    measured = [document for place, (_, document) in enumerate(documents) if place in held_out][:MEASURED_RECORDS]
+    longest = max((len(tokenizer(document.output)["input_ids"]) for _, document in documents), default=1)
+    limit = min(longest + 1, max_length)  # and an end token
+    if not model.config.is_encoder_decoder:
+        asked: Iterator[tuple[int, Record]] = (
+            (line, InputOutput(summarization_prompt(document.input), document.output)) for line, document in documents
+        )
+        return label_all(asked, held_out, tokenizer, max_length, _measure(measured, tokenizer, max_length, limit))
+    columns = ("input_ids", "labels")
+    train, evaluation = Rows(*columns), Rows(*columns)
+    dropped: list[int] = []
+    for place, (line, document) in enumerate(documents):
+        source = summarization_source(model.config, document.input)
+        input_ids = tokenizer(source, truncation=True, max_length=max_length)["input_ids"]
+        labels = tokenizer(text_target=document.output, truncation=True, max_length=max_length)["input_ids"]
+        if document.output.strip():
+            (evaluation if place in held_out else train).add(line=line, input_ids=input_ids, labels=labels)
+        else:
+            dropped.append(line)
+    measure = _measure(measured, tokenizer, max_length, limit)
+    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
+
+
+def _document(record: Record) -> InputOutput:
+    if isinstance(record, InputOutput):
+        return record
+    raise WrongRecords(f"A {type(record).__name__.lower()} is no text with a summary.")
+
+
+def _measure(
+    documents: list[InputOutput], tokenizer: PreTrainedTokenizerBase, max_length: int, limit: int
+) -> Measure | None:
+    """ROUGE of the summaries that a model writes of `documents`, greedily, in `limit` tokens at most."""
+    if not documents:
+        return None
+
+    def measure(model: Any, alive: Callable[[], None]) -> dict[str, float | None]:
+        written: list[str] = []
+        for begin in range(0, len(documents), _ANSWERED_AT_ONCE):
+            alive()
+            written += summarize(model, tokenizer, documents[begin : begin + _ANSWERED_AT_ONCE], max_length, limit)
+        return rouge(written, [document.output for document in documents])
+
+    return measure
+
+
+def summarize(
+    model: Any, tokenizer: PreTrainedTokenizerBase, documents: list[InputOutput], max_length: int, limit: int
+) -> list[str]:
+    """The model's summaries of some texts."""
+    if model.config.is_encoder_decoder:
+        sources = [summarization_source(model.config, document.input) for document in documents]
+        prompts = [tokenizer(source, truncation=True, max_length=max_length)["input_ids"] for source in sources]
+    else:
+        asked = [summarization_prompt(document.input) for document in documents]
+        prompts = [prompt_ids(tokenizer, prompt)[: max(1, max_length - limit)] for prompt in asked]
+    width = max(map(len, prompts))
+    left = not model.config.is_encoder_decoder  # an answer follows its prompt, so the padding stands before both
+    padding = int(tokenizer.pad_token_id or 0)
+    gaps = [width - len(prompt) for prompt in prompts]
+    rows = [[padding] * gap * left + prompt + [padding] * gap * (not left)
+            for gap, prompt in zip(gaps, prompts, strict=True)]  # fmt: skip
+    masks = [[0] * gap * left + [1] * (width - gap) + [0] * gap * (not left) for gap in gaps]
+    with torch.no_grad():
+        written = model.generate(
+            input_ids=torch.tensor(rows, device=model.device),
+            attention_mask=torch.tensor(masks, device=model.device),
+            generation_config=_configure(model, tokenizer, limit),
+        )
+    answers = written[:, width:] if left else written
+    return [str(text).strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+
+def _configure(model: Any, tokenizer: PreTrainedTokenizerBase, limit: int) -> GenerationConfig:
+    """Greedy: a figure that is the same every time."""
+    own = model.generation_config
+    return GenerationConfig(
+        max_new_tokens=limit,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=end_token_ids(tokenizer, own.eos_token_id),
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=getattr(own, "decoder_start_token_id", None),
+        bos_token_id=own.bos_token_id,
+    )
