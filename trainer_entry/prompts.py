@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+_TASK_IN_WORDS = frozenset({"t5", "mt5", "umt5", "longt5"})
+"""Model types that are told their task by the first words of their input."""
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -25,6 +28,19 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     ids = list(tokenizer(plain_prompt(prompt))["input_ids"])
     # Some tokenizers close every text with an end token: no answer would follow it.
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def summarization_prompt(document: str) -> str:
+    """What a causal model is asked for a summary; it is written as any prompt is, in training and afterwards."""
+    return f"Summarize the following text.\n\n{document}"
+
+
+def summarization_source(config: PreTrainedConfig, document: str) -> str:
+    """What the encoder of an encoder-decoder model reads for a summary, in training and afterwards."""
+    told = config.model_type in _TASK_IN_WORDS or "summarization" in (
+        getattr(config, "task_specific_params", None) or {}
+    )
+    return f"summarize: {document}" if told else document
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_follows: bool) -> str:
