@@ -8,14 +8,15 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from modelforge.child_process import run_module
+from modelforge.dataset_faults import faults
+from modelforge.dataset_records import EXPECTED, Fault, format_of
 from modelforge.errors import BadInput, DatasetReport, InvalidDataset, LineError
-from modelforge.fields import field_error, narrowed
+from modelforge.fields import narrowed
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
@@ -23,26 +24,6 @@ _LONGEST_LINE = 16 << 20
 _LISTED = 100
 _UNREADABLE = 3  # the exit code; an interpreter that fails has others
 _BOM = b"\xef\xbb\xbf"
-
-
-class InputOutput(Struct, gc=False):
-    """A prompt and the answer to learn."""
-
-    input: str
-    output: str
-
-
-class Message(Struct, gc=False):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class Conversation(Struct, gc=False):
-    """A conversation whose assistant turns are to be learned."""
-
-    messages: list[Message]
 
 
 class DatasetCheck(Struct, frozen=True, kw_only=True, gc=False):
@@ -65,24 +46,6 @@ class ValidDataset(Struct, frozen=True, kw_only=True, gc=False):
     report: DatasetReport
 
 
-# Formats that will come, by the fields that show them: known by name, so that the refusal can name them.
-_LATER: tuple[tuple[str, frozenset[str]], ...] = (
-    ("preferences (prompt, chosen, rejected)", frozenset({"chosen", "rejected"})),
-    ("prompt and completion", frozenset({"prompt", "completion"})),
-    ("Alpaca (instruction, output)", frozenset({"instruction", "output"})),
-    ("ShareGPT (conversations)", frozenset({"conversations"})),
-    ("plain text", frozenset({"text"})),
-    ("questions on a context", frozenset({"context", "question"})),
-    ("document and summary", frozenset({"document", "summary"})),
-    ("article and highlights", frozenset({"article", "highlights"})),
-)
-_EXPECTED = 'Each line is an object with "input" and "output", or with "messages".'
-
-_any_record = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_input_output = msgspec.json.Decoder(InputOutput)
-_conversation = msgspec.json.Decoder(Conversation)
-
-
 class _Check:
     """The pass over one file."""
 
@@ -100,7 +63,7 @@ class _Check:
             line.decode()  # the decoder passes over what it does not need, text or not
             self._take(number, line)
         except msgspec.ValidationError:
-            self.fault(number, None, f"The line is no JSON object. {_EXPECTED}")
+            self.fault(number, None, f"The line is no JSON object. {EXPECTED}")
         except RecursionError:
             self.fault(number, None, "The line is nested too deeply.")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -108,72 +71,20 @@ class _Check:
 
     def _take(self, number: int, line: bytes) -> None:
         if self.format is None:
-            self.format = self._detect(number, line)
-            if self.format is None:
+            shown = format_of(line)
+            if isinstance(shown, Fault):
+                self.fault(number, shown.field, shown.message)
                 return
-        try:
-            self._check(number, line)
-        except msgspec.ValidationError as error:
-            self._explain(number, line, error)
-        else:
-            self.records += 1
+            self.format = shown
+        for found in faults(line, self.format):
+            self.fault(number, found.field, found.message)
+        self.records += 1
 
     def fault(self, number: int, field: str | None, message: str) -> None:
         """Count a fault, and list it if it is among the first."""
         self.error_count += 1
         if len(self.errors) < _LISTED:
             self.errors.append(LineError(number, field, message))
-
-    def _detect(self, number: int, line: bytes) -> wire.DatasetFormat | None:
-        fields = _any_record.decode(line).keys()
-        if "messages" in fields:
-            return "messages"
-        if "input" in fields or ("output" in fields and "instruction" not in fields):
-            return "input_output"
-        for name, shown_by in _LATER:
-            if shown_by <= fields:
-                self.fault(number, None, f"Records of the format {name} cannot be trained on yet. {_EXPECTED}")
-                return None
-        found = ", ".join(repr(field) for field in list(fields)[:10]) or "none"
-        self.fault(number, None, f"The fields show no known format: found {found}. {_EXPECTED}")
-        return None
-
-    def _check(self, number: int, line: bytes) -> None:
-        match self.format:
-            case "input_output":
-                record = _input_output.decode(line)
-                if not record.output.strip():
-                    self.fault(number, "output", "It is blank: there is nothing to learn. Write the answer.")
-            case "messages":
-                self._check_turns(number, _conversation.decode(line).messages)
-            case _:
-                raise AssertionError("the format is detected first")
-
-    def _check_turns(self, number: int, turns: list[Message]) -> None:
-        if not turns:
-            self.fault(number, "messages", "It is empty. A conversation has a user's turn and an assistant's.")
-            return
-        expected: tuple[str, ...] = ("system", "user")
-        for index, turn in enumerate(turns):
-            if turn.role not in expected:
-                wanted = " or ".join(expected)
-                self.fault(number, f"messages[{index}].role", f"{turn.role!r} cannot stand here; expected {wanted}.")
-                return
-            if turn.role == "assistant" and not turn.content.strip():
-                self.fault(number, f"messages[{index}].content", "It is blank: there is nothing to learn.")
-            expected = ("assistant",) if turn.role == "user" else ("user",)
-        if turns[-1].role != "assistant":
-            self.fault(number, "messages", "No assistant's turn at the end: there is nothing to learn.")
-
-    def _explain(self, number: int, line: bytes, error: msgspec.ValidationError) -> None:
-        fields = _any_record.decode(line).keys()
-        fields_of = {"input_output": {"input", "output"}, "messages": {"messages"}}
-        wanted = fields_of.pop(self.format or "")
-        if not wanted & fields and any(other <= fields for other in fields_of.values()):
-            self.fault(number, None, f"This record is of another format than the first, which is {self.format}.")
-            return
-        fault = field_error(error, InputOutput if self.format == "input_output" else Conversation)
-        self.fault(number, fault.field, " ".join(filter(None, (f"{fault.message}.", fault.remedy))))
 
 
 def _what_is_no_json(line: bytes, error: Exception) -> str:
@@ -202,7 +113,7 @@ def check(path: Path) -> DatasetCheck:
             found.take(number, line)
     size = path.stat().st_size
     if not found.records and not found.error_count:
-        found.fault(max(number, 1), None, f"The file has no record. {_EXPECTED}")
+        found.fault(max(number, 1), None, f"The file has no record. {EXPECTED}")
     return DatasetCheck(
         format=found.format,
         num_examples=found.records,

@@ -80,5 +80,47 @@ def _check_quantisation(strategy: wire.Strategy, parameters: wire.TrainingParame
             raise _conflict(name, f"strategy {strategy}", 'Use "strategy": "qlora".', name)
 
 
+_TUNED: tuple[wire.Strategy, ...] = ("sft", "qlora")
+_TRAINS: dict[wire.DatasetFormat, tuple[tuple[wire.Task, ...], tuple[wire.Strategy, ...]]] = {
+    "input_output": (("text-generation", "summarization"), _TUNED),
+    "messages": (("text-generation",), _TUNED),
+    "document_summary": (("summarization",), _TUNED),
+    "article_highlights": (("summarization",), _TUNED),
+    "question_answer": (("extractive-question-answering",), _TUNED),
+    "squad": (("extractive-question-answering",), _TUNED),
+    "preferences": (("text-generation", "summarization"), ("dpo", "rlhf")),
+}
+"""The tasks and strategies that the records of a format can be trained on for."""
+
+
+def check_format(
+    dataset_format: wire.DatasetFormat,
+    task: wire.Task | None,
+    strategy: wire.Strategy | None,
+    field: str = "dataset",
+) -> None:
+    """Refuse a dataset whose records have not what a training needs; None: whichever suits. `field` named it.
+
+    Raises:
+        BadInput: it says which formats would do, and what this one is for.
+    """
+    if _suits(dataset_format, task, strategy):
+        return
+    wanted = " with ".join(filter(None, (task, strategy)))
+    others = [name for name in _TRAINS if _suits(name, task, strategy)]
+    tasks, strategies = _TRAINS[dataset_format]
+    remedy = f"Records for {wanted} have the format {' or '.join(others)}; " if others else ""
+    raise BadInput(
+        f"A dataset of the format {dataset_format} cannot be used for {wanted}",
+        f"{remedy}{dataset_format} is for {' or '.join(tasks)}, with {' or '.join(strategies)}.",
+        field=field,
+    )
+
+
+def _suits(dataset_format: wire.DatasetFormat, task: wire.Task | None, strategy: wire.Strategy | None) -> bool:
+    tasks, strategies = _TRAINS[dataset_format]
+    return (task is None or task in tasks) and (strategy is None or strategy in strategies)
+
+
 def _conflict(one: str, other: str, remedy: str, field: str | None = None) -> BadInput:
     return BadInput(f"{one} and {other} do not go together", remedy, field=field or one)

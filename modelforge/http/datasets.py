@@ -6,7 +6,7 @@ import re
 import uuid
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal, TypeVar, get_args
 
 from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
@@ -14,7 +14,7 @@ from msgspec import Struct
 from modelforge.command_handler import CommandHandler, Outcome
 from modelforge.dataset_check import check_dataset
 from modelforge.domain import dataset
-from modelforge.domain.combinations import check_combination
+from modelforge.domain.combinations import check_combination, check_format
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, DatasetReport, ForgeError, LogUnusable, TooLarge
 from modelforge.event_log import LogReader
@@ -31,6 +31,7 @@ KEEPING = web.AppKey("keeping", asyncio.Lock)
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
 _MOST_PARTS = 10
+_Word = TypeVar("_Word")
 _FILENAME = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 
 
@@ -64,9 +65,12 @@ async def upload_dataset(request: web.Request) -> web.Response:
     scratch = layout.temporary / uuid.uuid4().hex
     try:
         upload = await _receive(request, scratch, settings.max_upload_bytes)
-        _check_use(upload)
+        check_combination(
+            upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
+        )
         found = await check_dataset(scratch, "file")
-        asked = f"{upload.filename}\n{upload.task}\n{upload.strategy}\n{found.sha256}"
+        check_format(found.format, upload.task, upload.strategy, "file")
+        asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
         key = await idempotency_key(request, asked.encode())
         check_key(request.app[HANDLER].state, key)
         register = dataset.RegisterDataset(
@@ -106,8 +110,8 @@ class _Upload(Struct):
     """What the form's parts said."""
 
     filename: str = ""
-    task: str = ""
-    strategy: str = ""
+    task: wire.Task | None = None
+    strategy: wire.Strategy | None = None
 
 
 async def _receive(request: web.Request, scratch: Path, limit: int) -> _Upload:
@@ -126,9 +130,9 @@ async def _receive(request: web.Request, scratch: Path, limit: int) -> _Upload:
                     await _write(part, scratch, limit)
                     received = True
                 case "task":
-                    upload.task = await _text(part)
+                    upload.task = await _one_of(part, get_args(wire.Task))
                 case "strategy":
-                    upload.strategy = await _text(part)
+                    upload.strategy = await _one_of(part, get_args(wire.Strategy))
                 case name:
                     raise BadInput(
                         f"Unexpected part {name!r}", "The form takes one 'file', and 'task' and 'strategy'.", field=name
@@ -148,11 +152,16 @@ def _filename(name: str | None) -> str:
     return label
 
 
-async def _text(part: BodyPartReader) -> str:
+async def _one_of(part: BodyPartReader, known: tuple[_Word, ...]) -> _Word | None:
+    """The one that a part names; an empty part names none."""
     data = await part.read_chunk(_LONGEST_FIELD + 1)
     if len(data) > _LONGEST_FIELD:
         raise BadInput(f"The part {part.name!r} is too long", "It names a task or a strategy.", field=part.name)
-    return data.decode(errors="replace")
+    value = data.decode(errors="replace")
+    if value and value not in known:
+        choice = ", ".join(map(str, known))
+        raise BadInput(f"Unknown {part.name} {value!r}", f"It takes one of {choice}.", field=part.name)
+    return next((word for word in known if word == value), None)
 
 
 async def _write(part: BodyPartReader, scratch: Path, limit: int) -> None:
@@ -174,21 +183,6 @@ def _finish(file: BinaryIO, rest: bytes) -> None:
     file.write(rest)
     file.flush()
     os.fsync(file.fileno())
-
-
-def _check_use(upload: _Upload) -> None:
-    for field, value, known in (
-        ("task", upload.task, get_args(wire.Task)),
-        ("strategy", upload.strategy, get_args(wire.Strategy)),
-    ):
-        if value and value not in known:
-            raise BadInput(f"Unknown {field} {value!r}", f"It takes one of {', '.join(known)}.", field=field)
-    check_combination(
-        upload.task or "text-generation",  # type: ignore[arg-type]  # one of the known ones, as was just seen
-        upload.strategy or "sft",  # type: ignore[arg-type]
-        "huggingface",
-        wire.TrainingParameters(),
-    )
 
 
 async def _register(

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from modelforge.dataset_check import check_dataset
 from modelforge.domain import job
-from modelforge.domain.combinations import check_combination
+from modelforge.domain.combinations import check_combination, check_format
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, NotFound
@@ -83,6 +83,7 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     model_path = await check_model(body.model_name, (*settings.model_roots, layout.models))
     dataset = await _dataset(request, body.dataset)
+    check_format(dataset.format, body.task, body.strategy)
     spec = wire.JobSpec(
         job_id="",
         task=body.task,

@@ -1,0 +1,179 @@
+"""What is wrong with a record of a dataset, and what would be right."""
+
+from collections.abc import Generator, Iterator
+from typing import assert_never
+
+import msgspec
+
+from modelforge.dataset_records import (
+    KINDS,
+    ArticleHighlights,
+    Conversation,
+    DocumentSummary,
+    Fault,
+    InputOutput,
+    Message,
+    Preference,
+    QuestionAnswer,
+    Record,
+    Squad,
+    fields_of,
+    format_shown_by,
+)
+from modelforge.fields import field_error
+from trainer_entry import wire
+
+_EXAMPLES: dict[wire.DatasetFormat, str] = {
+    "input_output": '{"input": "…", "output": "…"}',
+    "messages": '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
+    "document_summary": '{"document": "…", "summary": "…"}',
+    "article_highlights": '{"article": "…", "highlights": "…"}',
+    "question_answer": '{"context": "…", "question": "…", "answer": "…"}, with "" for no answer',
+    "squad": '{"context": "…", "question": "…", "answers": {"text": ["…"], "answer_start": [0]}}',
+    "preferences": '{"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages',
+}
+_SHOWN = 60  # characters of a text in a message
+
+_decoders: dict[wire.DatasetFormat, msgspec.json.Decoder[Record]] = {
+    name: msgspec.json.Decoder(kind) for name, kind in KINDS.items()
+}
+
+
+def faults(line: bytes, dataset_format: wire.DatasetFormat) -> Iterator[Fault]:
+    """What is wrong with a record of a file of this format.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON; msgspec.ValidationError: it is no object.
+    """
+    try:
+        record = _decoders[dataset_format].decode(line)
+    except msgspec.ValidationError as error:
+        yield _explained(line, dataset_format, error)
+        return
+    match record:
+        case InputOutput(output=answer):
+            yield from _blank("output", answer, "there is nothing to learn. Write the answer")
+        case Conversation(messages=turns):
+            yield from _conversation("messages", turns)
+        case DocumentSummary(document=text, summary=summary):
+            yield from _blank("document", text, "there is nothing to summarise")
+            yield from _blank("summary", summary, "there is nothing to learn. Write the summary")
+        case ArticleHighlights(article=text, highlights=summary):
+            yield from _blank("article", text, "there is nothing to summarise")
+            yield from _blank("highlights", summary, "there is nothing to learn. Write the summary")
+        case QuestionAnswer():
+            yield from _faults_of_answer(record)
+        case Squad():
+            yield from _faults_of_answers(record)
+        case Preference():
+            yield from _faults_of_preference(record)
+        case _:
+            assert_never(record)
+
+
+def _explained(line: bytes, dataset_format: wire.DatasetFormat, error: msgspec.ValidationError) -> Fault:
+    fields = fields_of.decode(line).keys()
+    shown = format_shown_by(fields)
+    if shown is not None and shown != dataset_format and set(KINDS[shown].__struct_fields__) <= fields:
+        return Fault(None, f"This record is of another format ({shown}) than the first, which is {dataset_format}.")
+    fault = field_error(error, KINDS[dataset_format])
+    return Fault(fault.field, f"{fault.message}. A record of this format is {_EXAMPLES[dataset_format]}.")
+
+
+def _blank(field: str, text: str, why: str) -> Iterator[Fault]:
+    if not text.strip():
+        yield Fault(field, f"It is blank: {why}.")
+
+
+def _conversation(field: str, turns: list[Message]) -> Iterator[Fault]:
+    if not turns:
+        yield Fault(field, "It is empty. A conversation has a user's turn and an assistant's.")
+    elif (yield from _turns(field, turns, ("system", "user"))) and turns[-1].role != "assistant":
+        yield Fault(field, "No assistant's turn at the end: there is nothing to learn.")
+
+
+def _turns(field: str, turns: list[Message], first: tuple[str, ...]) -> Generator[Fault, None, bool]:
+    """The faults of turns one by one; whether each stands where it can."""
+    expected = first
+    for index, turn in enumerate(turns):
+        if turn.role not in expected:
+            wanted = " or ".join(expected)
+            yield Fault(f"{field}[{index}].role", f"{turn.role!r} cannot stand here; expected {wanted}.")
+            return False
+        if turn.role == "assistant":
+            yield from _blank(f"{field}[{index}].content", turn.content, "there is nothing to learn")
+        expected = ("assistant",) if turn.role == "user" else ("user",)
+    return True
+
+
+def _asked(record: QuestionAnswer | Squad) -> Iterator[Fault]:
+    yield from _blank("context", record.context, "answers are looked for in it. Write the text")
+    yield from _blank("question", record.question, "there is nothing to answer. Write the question")
+
+
+def _faults_of_answer(record: QuestionAnswer) -> Iterator[Fault]:
+    yield from _asked(record)
+    if record.answer and not record.answer.strip():
+        yield Fault("answer", 'It is blank. Write an answer from the context, or "" where the context has none.')
+    elif record.answer not in record.context:
+        yield Fault(
+            "answer",
+            f"{_short(record.answer)} does not stand in the context. Copy the answer from it, letter by letter, "
+            'or write "" where the context has none.',
+        )
+
+
+def _faults_of_answers(record: Squad) -> Iterator[Fault]:
+    yield from _asked(record)
+    texts, starts = record.answers.text, record.answers.answer_start
+    if len(texts) != len(starts):
+        yield Fault(
+            "answers",
+            f"text has {len(texts)} and answer_start {len(starts)}: each text has its start, and a question without "
+            "an answer has two empty lists.",
+        )
+        return
+    for index, (text, start) in enumerate(zip(texts, starts, strict=True)):
+        if not text.strip():
+            yield Fault(f"answers.text[{index}]", "It is blank. A question without an answer has two empty lists.")
+        elif start < 0 or not record.context.startswith(text, start):
+            yield _misplaced(record.context, text, start, index)
+
+
+def _misplaced(context: str, text: str, start: int, index: int) -> Fault:
+    found = context.find(text)
+    if found < 0:
+        where = f"{_short(text)} does not stand in the context. Copy the answer from it, letter by letter."
+        return Fault(f"answers.text[{index}]", where)
+    there = context[start : start + len(text)] if start >= 0 else ""
+    return Fault(
+        f"answers.answer_start[{index}]",
+        f"At character {start} stands {_short(there)}, not {_short(text)}, which stands at {found}. "
+        "Characters count from 0.",
+    )
+
+
+def _faults_of_preference(record: Preference) -> Iterator[Fault]:
+    if isinstance(record.prompt, str):
+        yield from _blank("prompt", record.prompt, "there is nothing to answer. Write the prompt")
+    elif not record.prompt:
+        yield Fault("prompt", "It is empty. A prompt has a user's turn at its end.")
+    elif (yield from _turns("prompt", record.prompt, ("system", "user"))) and record.prompt[-1].role != "user":
+        yield Fault("prompt", "No user's turn at the end: the answers to it follow in chosen and rejected.")
+    for field, answer in (("chosen", record.chosen), ("rejected", record.rejected)):
+        if isinstance(answer, str):
+            yield from _blank(field, answer, "there is nothing to compare. Write the answer")
+        elif not answer:
+            yield Fault(field, "It is empty. An answer is an assistant's turn, or turns that end with one.")
+        elif (yield from _turns(field, answer, ("assistant",))) and answer[-1].role != "assistant":
+            yield Fault(field, "No assistant's turn at the end: an answer ends with one.")
+    if _as_turns(record.chosen) == _as_turns(record.rejected):
+        yield Fault("rejected", "It is the same as chosen: nothing is preferred. Write the worse answer.")
+
+
+def _as_turns(answer: str | list[Message]) -> list[Message]:
+    return [Message("assistant", answer)] if isinstance(answer, str) else answer
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
