@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-
 from trainer_entry.wire import AttemptSpec, Phase, PhaseEntered
 
 if TYPE_CHECKING:
