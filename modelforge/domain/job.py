@@ -21,6 +21,7 @@ from trainer_entry import wire
 
 JobStatus = Literal["queued", "starting", "training", "stopping", "stopped", "completed", "failed"]
 FINAL: frozenset[JobStatus] = frozenset({"stopped", "completed", "failed"})
+_WITHOUT_STEPS: frozenset[wire.Phase | None] = frozenset({"merging_reward_model", "evaluating", "saving"})
 
 # ---- commands ----
 
@@ -505,7 +506,7 @@ def decide_checkpoint(command: SaveCheckpoint, job: Job | None) -> list[Event]:
     """
     if job is None:
         raise no_such_job(command.job_id)
-    if job.status != "training" or job.last_word is not None or job.phase in {"evaluating", "saving"}:
+    if job.status != "training" or job.last_word is not None or job.phase in _WITHOUT_STEPS:
         status = "ending" if job.status == "training" else job.status
         raise Conflict("There is no step to save", f"{command.job_id} is {status}; a checkpoint is saved in training.")
     if job.checkpoint_requested:

@@ -19,6 +19,7 @@ from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
 from modelforge.http.messages import answer, idempotency_key, int_query
 from modelforge.layout import Layout
 from modelforge.projections.jobs import JobDetails, Status
+from trainer_entry import wire
 
 _PAGE = 50
 _LARGEST_PAGE = 1000
@@ -33,7 +34,10 @@ class JobList(Struct, frozen=True, kw_only=True):
 
 
 class Metric(Struct, frozen=True, kw_only=True):
-    """The figures of one optimizer step, and the position of the record that has them."""
+    """The figures of one optimizer step, and the position of the record that has them.
+
+    `memory_mb`, `gpu_memory_mb`: the most that the trainer, and torch on its GPU, held until then, in 10^6 bytes.
+    """
 
     position: int
     attempt: int
@@ -44,6 +48,16 @@ class Metric(Struct, frozen=True, kw_only=True):
     grad_norm: float | None
     tokens_per_second: float | None
     elapsed_seconds: float
+    phase: wire.Phase
+    phase_step: int | None
+    phase_total_steps: int | None
+    reward: float | None
+    kl: float | None
+    completion_length: float | None
+    reward_accuracy: float | None
+    reward_margin: float | None
+    memory_mb: float | None
+    gpu_memory_mb: float | None
     nonfinite: tuple[str, ...]
 
 
@@ -187,11 +201,10 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
 
 def _last_kept(reader: LogReader, stream: str) -> Callable[[int], float]:
     """The last step of an attempt that no later attempt made again, having gone on from an earlier checkpoint."""
-    began = {
-        record.message.attempt: record.message.report.resumed_step
-        for record in reader.records(streams=(stream,), types=("TrainingStarted",))
-        if isinstance(record.message, job.TrainingStarted)
-    }
+    began: dict[int, int] = {}
+    for record in reader.records(streams=(stream,), types=("TrainingStarted",)):
+        if isinstance(record.message, job.TrainingStarted):  # one for each phase that trains: the first counts
+            began.setdefault(record.message.attempt, record.message.report.resumed_step)
     return lambda attempt: min((step for later, step in began.items() if later > attempt), default=math.inf)
 
 

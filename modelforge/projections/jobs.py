@@ -28,7 +28,10 @@ class JobError(Struct, frozen=True, gc=False):
 
 
 class TrainingStatus(Struct, frozen=True, kw_only=True):
-    """How far a job is. `progress` in percent; steps are optimizer steps as the trainer counts them."""
+    """How far a job is. `progress` in percent; steps are optimizer steps as the trainer counts them.
+
+    They count through the whole job, `phase_step` through `phase`: rlhf trains a reward model, and then a policy.
+    """
 
     status: Status
     progress: float | None = 0.0
@@ -42,7 +45,12 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     eta_seconds: float | None = None
     error: JobError | None = None
     phase: wire.Phase | None = None
+    phase_step: int | None = None
+    phase_total_steps: int | None = None
     eval_loss: float | None = None
+    reward: float | None = None
+    kl: float | None = None
+    completion_length: float | None = None
     stalled: bool = False
 
 
@@ -131,7 +139,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 error=None,
             )
         case job.PhaseEntered(phase=phase):
-            return msgspec.structs.replace(now, phase=phase)
+            return msgspec.structs.replace(now, phase=phase, phase_step=None, phase_total_steps=None)
         case job.TrainingStarted(report=report):
             return msgspec.structs.replace(
                 now,
@@ -191,6 +199,11 @@ def _after_step(details: JobDetails, step: wire.StepLogged) -> JobDetails:
         progress=_percent(step.step, step.total_steps),
         loss=step.loss,
         learning_rate=step.learning_rate,
+        phase_step=step.phase_step,
+        phase_total_steps=step.phase_total_steps,
+        reward=step.reward,
+        kl=step.kl,
+        completion_length=step.completion_length,
         eta_seconds=None if details.status == "stopping" else step.eta_seconds,
     )
 

@@ -13,7 +13,9 @@ from trainer_entry import wire
 class ModelDetails(Struct, frozen=True, kw_only=True):
     """A trained model. `training_params` has every parameter in effect; `size_mb` counts 10^6 bytes.
 
-    `base_path` is what the base was loaded from. `metrics`: every final figure; perplexity is exp(loss).
+    `base_path` is what the base was loaded from. `metrics`: every final figure; those of the untrained model on the
+    same held-out records begin with `base_`; perplexity is exp(loss), where the loss is one of every token.
+    `reward_model_path`: the reward model that was trained with it, and is kept beside it.
     """
 
     id: int
@@ -31,6 +33,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     dataset: DatasetReference
     size_mb: float
     kind: wire.ModelKind
+    reward_model_path: str | None = None
 
 
 def megabytes(size: int) -> float:
@@ -54,13 +57,14 @@ def details_of(event: ModelRegistered, at: int) -> ModelDetails:
             "batch_size": parameters.per_device_train_batch_size,
             **msgspec.to_builtins(parameters),
         },
-        metrics=_with_perplexity(event.model.metrics),
+        metrics=_with_perplexity(event.model.metrics, spec),
         created_at=iso(at),
         path=event.model.path,
         job_id=spec.job_id,
         dataset=DatasetReference(spec.dataset.filename, spec.dataset.sha256),
         size_mb=megabytes(event.model.size_bytes),
         kind=event.model.kind,
+        reward_model_path=event.model.reward_model_path,
     )
 
 
@@ -68,9 +72,14 @@ def _whole(number: float | None) -> float | None:
     return int(number) if number is not None and number == int(number) else number
 
 
-def _with_perplexity(metrics: dict[str, float | None]) -> dict[str, float | None]:
-    pairs = {"perplexity": metrics.get("final_loss"), "eval_perplexity": metrics.get("eval_loss")}
-    figures = {name: _exp(loss) for name, loss in pairs.items() if loss is not None}
+def _with_perplexity(metrics: dict[str, float | None], spec: wire.JobSpec) -> dict[str, float | None]:
+    by_token = spec.strategy in {"sft", "qlora"} and spec.task != "extractive-question-answering"
+    pairs = {
+        "perplexity": metrics.get("final_loss"),
+        "eval_perplexity": metrics.get("eval_loss"),
+        "base_eval_perplexity": metrics.get("base_eval_loss"),
+    }
+    figures = {name: _exp(loss) for name, loss in pairs.items() if by_token and loss is not None}
     return {"final_loss": None, "perplexity": None, **metrics, **figures}
 
 

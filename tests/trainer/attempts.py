@@ -56,6 +56,28 @@ def format_of(record: dict[str, Any]) -> wire.DatasetFormat:
             return "input_output"
 
 
+def job_of(parameters: wire.TrainingParameters, **fields: Any) -> wire.JobSpec:
+    """A job as the trainer is given it; `fields` are those that matter."""
+    dataset = wire.DatasetFile(filename="", path="", sha256="", format="input_output", num_examples=0)
+    given: dict[str, Any] = {
+        "task": "text-generation",
+        "strategy": "sft",
+        "provider": "huggingface",
+        "model_path": "",
+        "dataset": dataset,
+        "output_dir": "",
+        "checkpoint_dir": "",
+        **fields,
+    }
+    return wire.JobSpec(
+        job_id="train_000001",
+        model_name="tiny",
+        parameters=parameters,
+        output_name="my-tiny-finetuned",
+        **given,
+    )
+
+
 def questions(count: int) -> list[dict[str, Any]]:
     return [{"input": f"What is {i}?", "output": f"It is {i}, and seven times {7 * i}."} for i in range(count)]
 
@@ -80,17 +102,14 @@ class Attempt:
         **parameters: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        job = wire.JobSpec(
-            job_id="train_000001",
+        job = job_of(
+            msgspec.convert(parameters, wire.TrainingParameters),
             task=task,
             strategy=strategy,
             provider=provider,
             reward_model_path=reward_model_path,
-            model_name="tiny",
             model_path=str(model),
             dataset=dataset,
-            parameters=msgspec.convert(parameters, wire.TrainingParameters),
-            output_name="my-tiny-finetuned",
             output_dir=str(folder / "output"),
             checkpoint_dir=str(checkpoint_dir or folder / "checkpoints"),
         )

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from attempts import questions, write_dataset
+from attempts import job_of, questions, write_dataset
 from tiny_model import build_tiny_model
 from trl import SFTTrainer
 
-from trainer_entry.parameters import in_effect, quantization_config, weight_dtype, with_length
+from trainer_entry.parameters import in_effect, quantization_config, weight_dtype, with_model
 from trainer_entry.providers import huggingface
 from trainer_entry.records import Records
 from trainer_entry.strategies import qlora, sft
-from trainer_entry.tasks.text_generation import tokenize
+from trainer_entry.tasks.text_generation import prepare
 from trainer_entry.wire import Strategy, TrainingParameters
 
 if TYPE_CHECKING:
@@ -31,12 +31,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(model: Path, folder: Path, strategy: Strategy, *, packing: bool = False) -> sft.CompletionTrainer:
-    parameters = with_length(in_effect(TrainingParameters(packing=packing), strategy), 128)
+    job = job_of(TrainingParameters(packing=packing), strategy=strategy, checkpoint_dir=str(folder / "checkpoints"))
+    parameters = with_model(in_effect(job), job, 128, encoder_decoder=False)
     loaded = huggingface.load(str(model), weight_dtype(parameters), quantization_config(parameters))
     records = Records(write_dataset(folder / "data.jsonl", questions(16)))
-    tokenized = tokenize(records, frozenset(), loaded.tokenizer, 128)
-    strategies = qlora if strategy == "qlora" else sft
-    return strategies.build_trainer(loaded, tokenized, parameters, str(folder / "checkpoints"))
+    examples = prepare(records, frozenset(), loaded.tokenizer, 128)
+    if strategy == "qlora":
+        loaded = qlora.prepare(loaded, parameters)
+    trainer = sft.build_trainer(job, loaded, examples, parameters)
+    assert isinstance(trainer, sft.CompletionTrainer)
+    return trainer
 
 
 def gradient(trainer: sft.CompletionTrainer, batch: dict[str, torch.Tensor]) -> torch.Tensor:

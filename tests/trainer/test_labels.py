@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from trainer_entry.failures import NoChatTemplate, NoTrainableTokens
 from trainer_entry.prompts import Message, end_token_ids, prompt_ids
 from trainer_entry.records import Conversation, InputOutput, Records, held_out
-from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label, tokenize
+from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,11 +140,11 @@ def test_what_is_cut_off_is_left_out_and_counted(
     rows = [*questions(6), {"input": "long " * 200, "output": "never seen"}]
     records = Records(write_dataset(tmp_path / "rows.jsonl", rows))
     # when
-    tokenized = tokenize(records, frozenset({0, 3}), tokenizer, 40)
+    tokenized = prepare(records, frozenset({0, 3}), tokenizer, 40)
     # then
     assert (len(tokenized.train), len(tokenized.evaluation or [])) == (4, 2)
     assert tokenized.dropped == 1
-    assert "1 examples were left out" in capsys.readouterr().err
+    assert "1 records were left out, with no answer in their first 40 tokens: line 7." in capsys.readouterr().err
     assert all(len(row["input_ids"]) <= 40 for row in tokenized.train)
 
 
@@ -152,7 +152,7 @@ def test_nothing_left_to_learn_is_a_failure(tokenizer: PreTrainedTokenizerBase, 
     tokenizer.chat_template = CHATML
     records = Records(write_dataset(tmp_path / "rows.jsonl", questions(3)))
     with pytest.raises(NoTrainableTokens, match="max_seq_length"):
-        tokenize(records, frozenset(), tokenizer, 4)
+        prepare(records, frozenset(), tokenizer, 4)
 
 
 def test_the_seed_decides_what_is_held_out() -> None:

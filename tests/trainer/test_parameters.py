@@ -7,21 +7,33 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import torch
+from attempts import job_of
 
+from trainer_entry.arguments import (
+    completion_arguments,
+    policy_arguments,
+    policy_steps,
+    preference_arguments,
+    reward_arguments,
+    sequence_arguments,
+    span_arguments,
+)
 from trainer_entry.failures import ConflictingParameters
 from trainer_entry.parameters import (
     in_effect,
     lora_config,
     quantization_config,
-    trainer_arguments,
+    reward_lora_config,
     with_evaluation,
-    with_length,
+    with_model,
 )
 from trainer_entry.records import held_out
-from trainer_entry.wire import TrainingParameters
+from trainer_entry.wire import Strategy, Task, TrainingParameters
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from transformers import TrainingArguments
 
 # Of each parameter: another value than its default, what it becomes, and where.
 ARGUMENTS: dict[str, tuple[Any, str, Any]] = {
@@ -41,14 +53,21 @@ ARGUMENTS: dict[str, tuple[Any, str, Any]] = {
     "seed": (1234, "seed", 1234),
     "bf16": (True, "bf16", True),
     "fp16": (True, "fp16", True),
-    "max_seq_length": (77, "max_length", 77),
-    "packing": (True, "packing", True),
     "eval_steps": (13, "eval_steps", 13),
     "logging_steps": (17, "logging_steps", 17),
     "save_steps": (19, "save_steps", 19),
     "save_total_limit": (2, "save_total_limit", 2),
     "report_to": ("tensorboard", "report_to", ["tensorboard"]),
     "early_stopping_patience": (4, "load_best_model_at_end", True),
+}
+# Of each parameter that not every trainer has: the same, and whose it is.
+COMPLETION = {"max_seq_length": (77, "max_length", 77), "packing": (True, "packing", True)}
+PREFERENCE = {"max_seq_length": (77, "max_length", 77), "beta": (0.7, "beta", 0.7)}
+REWARD = {"max_seq_length": (77, "max_length", 77), "reward_learning_rate": (0.3, "learning_rate", 0.3)}
+POLICY = {
+    "beta": (0.7, "beta", 0.7),
+    "num_generations": (2, "num_generations", 2),
+    "max_completion_length": (9, "max_completion_length", 9),
 }
 ADAPTER: dict[str, tuple[Any, str, Any]] = {
     "lora_r": (5, "r", 5),
@@ -63,27 +82,64 @@ QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
     "bnb_4bit_compute_dtype": ("bfloat16", "bnb_4bit_compute_dtype", torch.bfloat16),
     "use_nested_quant": (False, "bnb_4bit_use_double_quant", False),
 }
-# Tested by what they do: how many records are held out, which strategy's figures, which weights are trained.
-ELSEWHERE = {"eval_split", "beta", "num_processes", "use_lora"}
+# Tested by what they do: how many records are held out, which weights are trained, whose rewards count.
+ELSEWHERE = {"eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride"}
 
 
-def effective(**values: Any) -> TrainingParameters:
-    chosen = in_effect(msgspec.convert(values, TrainingParameters), "sft")
-    return with_evaluation(with_length(chosen, 2048), examples=56, tokens=2000)
+def effective(strategy: Strategy = "sft", task: Task = "text-generation", **values: Any) -> TrainingParameters:
+    job = job_of(msgspec.convert(values, TrainingParameters), strategy=strategy, task=task)
+    chosen = with_model(in_effect(job), job, 2048, encoder_decoder=False)
+    return with_evaluation(chosen, examples=56, tokens=2000)
+
+
+def arguments_of(trainer: str, folder: Path, **values: Any) -> TrainingArguments:
+    match trainer:
+        case "completion":
+            return completion_arguments(effective(**values), str(folder))
+        case "sequence":
+            return sequence_arguments(effective(task="summarization", **values), str(folder))
+        case "span":
+            return span_arguments(effective(task="extractive-question-answering", **values), str(folder))
+        case "preference":
+            return preference_arguments(effective("dpo", **values), str(folder))
+        case "reward":
+            # What is learned at this rate is the policy.
+            rates = {"reward_learning_rate": values["learning_rate"]} if "learning_rate" in values else {}
+            return reward_arguments(effective("rlhf", **values, **rates), str(folder))
+        case "rloo" | "grpo" as algorithm:
+            parameters = effective("rlhf", rl_algorithm=algorithm, **values)
+            return policy_arguments(parameters, str(folder), policy_steps(parameters, prompts=56))
+        case _:
+            raise AssertionError(trainer)
+
+
+TRAINERS = ("completion", "sequence", "span", "preference", "reward", "rloo", "grpo")
+EVERY = [(trainer, name, ARGUMENTS[name]) for trainer in TRAINERS for name in ARGUMENTS]
+OWN = [
+    *(("completion", name, told) for name, told in COMPLETION.items()),
+    *(("preference", name, told) for name, told in PREFERENCE.items()),
+    *(("reward", name, told) for name, told in REWARD.items()),
+    *((trainer, name, told) for name, told in POLICY.items() for trainer in ("rloo", "grpo")),
+]
 
 
 def test_no_parameter_is_forgotten() -> None:
-    known = {*ARGUMENTS, *ADAPTER, *QUANTIZATION} | ELSEWHERE
+    own = {name for _, name, _ in OWN}
+    known = {*ARGUMENTS, *ADAPTER, *QUANTIZATION} | own | ELSEWHERE
     assert known == {field.name for field in msgspec.structs.fields(TrainingParameters)}
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_a_parameter_reaches_the_trainer(name: str, tmp_path: Path) -> None:
-    value, theirs, expected = ARGUMENTS[name]
-    needs = {"eval_split": 0.1} if name in {"eval_steps", "early_stopping_patience"} else {}
+@pytest.mark.parametrize(("trainer", "name", "told"), [*EVERY, *OWN])
+def test_a_parameter_reaches_the_trainer(trainer: str, name: str, told: tuple[Any, str, Any], tmp_path: Path) -> None:
+    value, theirs, expected = told
+    needs: dict[str, Any] = {"eval_split": 0.1} if name in {"eval_steps", "early_stopping_patience"} else {}
+    if trainer in {"reward", "rloo", "grpo"} and name.startswith("per_device"):
+        needs |= {"num_generations": value, "per_device_train_batch_size": value}  # whole groups of completions
+    if trainer in {"rloo", "grpo"} and name == "num_train_epochs":
+        theirs, expected = "max_steps", round(value * 56)  # four completions of one prompt a step
     # when
     try:
-        arguments = trainer_arguments(effective(**{name: value}, **needs), str(tmp_path))
+        arguments = arguments_of(trainer, tmp_path, **needs | {name: value})
     except ValueError as error:
         assert name == "fp16", error  # noqa: PT017 - transformers refuses it where there is no GPU
         return
@@ -94,7 +150,14 @@ def test_a_parameter_reaches_the_trainer(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ADAPTER)
 def test_a_parameter_reaches_the_adapter(name: str) -> None:
     value, theirs, expected = ADAPTER[name]
-    assert getattr(lora_config(effective(**{name: value})), theirs) == expected
+    parameters = effective(**{name: value})
+    for adapter in (
+        lora_config(parameters, "text-generation", encoder_decoder=False),
+        lora_config(parameters, "summarization", encoder_decoder=True),
+        lora_config(parameters, "extractive-question-answering", encoder_decoder=False),
+        reward_lora_config(parameters),
+    ):
+        assert getattr(adapter, theirs) == expected
 
 
 @pytest.mark.parametrize("name", QUANTIZATION)
@@ -104,19 +167,47 @@ def test_a_parameter_reaches_the_quantization(name: str) -> None:
     assert getattr(quantization_config(effective(**{name: value}, **needs)), theirs) == expected
 
 
-def test_what_the_trainer_chooses_depends_on_the_strategy() -> None:
-    plain = TrainingParameters()
-    assert in_effect(plain, "sft").learning_rate == 2e-4
-    assert in_effect(TrainingParameters(use_lora=False), "sft").learning_rate == 2e-5
-    assert (in_effect(plain, "sft").use_4bit, in_effect(plain, "qlora").use_4bit) == (False, True)
-    assert quantization_config(in_effect(plain, "sft")) is None
+@pytest.mark.parametrize(
+    ("strategy", "task", "adapter_rate", "full_rate", "epochs", "beta"),
+    [
+        ("sft", "text-generation", 2e-4, 2e-5, 3, None),
+        ("sft", "extractive-question-answering", 5e-4, 3e-5, 2, None),
+        ("dpo", "text-generation", 5e-6, 5e-7, 1, 0.1),
+        ("rlhf", "summarization", 1e-5, 1e-6, 1, 0.05),
+    ],
+)
+def test_what_the_trainer_chooses_depends_on_strategy_and_task(
+    strategy: Any, task: Any, adapter_rate: float, full_rate: float, epochs: float, beta: float | None
+) -> None:
+    chosen = effective(strategy, task)
+    assert (chosen.learning_rate, chosen.num_train_epochs, chosen.beta) == (adapter_rate, epochs, beta)
+    assert effective(strategy, task, use_lora=False).learning_rate == full_rate
+
+
+def test_qlora_alone_quantizes_by_itself() -> None:
+    assert (effective().use_4bit, effective("qlora").use_4bit) == (False, True)
+    assert quantization_config(effective()) is None
+
+
+def test_an_encoder_decoder_model_learns_faster() -> None:
+    job = job_of(TrainingParameters(), task="summarization")
+    assert with_model(in_effect(job), job, 512, encoder_decoder=True).learning_rate == 1e-3
 
 
 def test_the_context_bounds_the_length() -> None:
-    lengths = [
-        with_length(TrainingParameters(max_seq_length=asked), 512).max_seq_length for asked in (None, -1, 99, 9999)
-    ]
-    assert lengths == [512, 512, 99, 512]
+    lengths = [effective(max_seq_length=asked).max_seq_length for asked in (None, -1, 99, 9999)]
+    assert lengths == [2048, 2048, 99, 2048]
+
+
+def test_unsloth_is_set_up_for_one_length() -> None:
+    job = job_of(TrainingParameters(), provider="unsloth")
+    assert with_model(in_effect(job), job, 8192, encoder_decoder=False).max_seq_length == 2048
+
+
+def test_a_policy_makes_a_step_of_whole_groups() -> None:
+    parameters = effective("rlhf", per_device_train_batch_size=8, gradient_accumulation_steps=2, num_train_epochs=2)
+    assert policy_steps(parameters, prompts=10) == 4  # four prompts a step, two left over in each epoch
+    assert policy_steps(effective("rlhf", max_steps=7), prompts=10) == 7
 
 
 def test_an_evaluation_follows_every_epoch_unless_told_otherwise() -> None:
@@ -138,4 +229,4 @@ def test_an_evaluation_follows_every_epoch_unless_told_otherwise() -> None:
 )
 def test_what_cannot_be_had_together_is_refused(values: dict[str, Any], strategy: Any, words: str) -> None:
     with pytest.raises(ConflictingParameters, match=words):
-        in_effect(TrainingParameters(**values), strategy)
+        in_effect(job_of(TrainingParameters(**values), strategy=strategy))

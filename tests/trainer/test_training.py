@@ -81,7 +81,7 @@ def test_messages_are_numbered_without_a_gap_and_the_last_one_counts_them(finish
 
 def test_the_phases_are_reported_in_their_order(finished: Attempt) -> None:
     phases = [message.phase for message in finished.of_type(wire.PhaseEntered)]
-    assert phases == ["loading_model", "preparing_data", "training", "saving"]
+    assert phases == ["loading_model", "preparing_data", "evaluating_base", "training", "saving"]
 
 
 def test_nothing_that_prints_reaches_the_wire(finished: Attempt) -> None:
@@ -107,7 +107,7 @@ def test_the_job_can_be_run_again_from_its_first_message(finished: Attempt, data
 
 def test_every_epoch_is_evaluated(finished: Attempt) -> None:
     evaluations = finished.of_type(wire.Evaluated)
-    assert [evaluation.step for evaluation in evaluations] == [14, 28]
+    assert [evaluation.step for evaluation in evaluations] == [0, 14, 28]  # the untrained model's, for comparison
     assert all(evaluation.metrics["eval_loss"] is not None for evaluation in evaluations)
 
 
@@ -201,7 +201,7 @@ def test_a_stop_before_training_ends_at_once(tiny_model: Path, dataset: wire.Dat
 
 def test_a_stop_does_not_wait_for_an_evaluation(tiny_model: Path, tmp_path: Path) -> None:
     # given an evaluation that takes thousands of batches
-    dataset = write_dataset(tmp_path / "many.jsonl", questions(6000))
+    dataset = write_dataset(tmp_path / "many.jsonl", questions(2000))
     attempt = Attempt(
         tmp_path / "attempt",
         tiny_model,
@@ -217,7 +217,7 @@ def test_a_stop_does_not_wait_for_an_evaluation(tiny_model: Path, tmp_path: Path
     # then
     assert attempt.wait() == 0, attempt.stderr()
     stopped = attempt.one(wire.TrainerStopped)
-    assert (stopped.step, attempt.of_type(wire.Evaluated)) == (2, [])
+    assert (stopped.step, [evaluated.step for evaluated in attempt.of_type(wire.Evaluated)]) == (2, [0])
     assert stopped.checkpoint is not None
     assert (Path(stopped.checkpoint) / "trainer_state.json").exists()
 
@@ -261,7 +261,7 @@ def test_qlora_trains_on_four_bits_and_evaluates(tiny_model: Path, dataset: wire
     assert attempt.wait() == 0, attempt.stderr()
     started = attempt.one(wire.TrainerStarted)
     assert started.parameters.use_4bit
-    assert [evaluation.step for evaluation in attempt.of_type(wire.Evaluated)] == [2, 4]
+    assert [evaluation.step for evaluation in attempt.of_type(wire.Evaluated)] == [0, 2, 4]
     assert attempt.one(wire.TrainerFinished).model.kind == "adapter"
 
 

@@ -4,6 +4,7 @@
 from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import get_peft_model
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -16,7 +17,7 @@ from transformers import (
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry.arguments import completion_arguments, sequence_arguments, span_arguments
-from trainer_entry.attempt_trainer import AttemptTrainer, keep_updates_exact
+from trainer_entry.attempt_trainer import LINE, AttemptTrainer, keep_updates_exact
 from trainer_entry.examples import IGNORED, Examples
 from trainer_entry.parameters import lora_config
 from trainer_entry.providers.huggingface import LoadedModel
@@ -75,8 +76,8 @@ def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: Tr
         return CompletionTrainer(
             model=loaded.model,
             args=completion_arguments(parameters, job.checkpoint_dir),
-            train_dataset=examples.train,
-            eval_dataset=examples.evaluation,
+            train_dataset=_packable(examples.train, parameters),
+            eval_dataset=examples.evaluation and _packable(examples.evaluation, parameters),
             processing_class=loaded.tokenizer,
             peft_config=adapter,
         )
@@ -103,6 +104,11 @@ def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: Tr
         processing_class=loaded.tokenizer,
         compute_loss_func=_loss_by_token,
     )
+
+
+def _packable(rows: Dataset, parameters: TrainingParameters) -> Dataset:
+    """Rows that are packed into one stand in no one line."""
+    return rows.remove_columns(LINE) if parameters.packing else rows
 
 
 def _loss_by_token(
