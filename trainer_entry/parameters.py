@@ -151,9 +151,12 @@ def reward_lora_config(parameters: TrainingParameters) -> LoraConfig:
     )
 
 
-def quantization_config(parameters: TrainingParameters) -> BitsAndBytesConfig | None:
-    """How the frozen weights are compressed, if at all; heads are left as they are."""
-    heads = ["qa_outputs", "lm_head", "score"]
+def quantization_config(parameters: TrainingParameters, task: Task = "text-generation") -> BitsAndBytesConfig | None:
+    """How the frozen weights are compressed, if at all; a head is left as it is.
+
+    transformers finds a head that writes tokens by itself, and not one that answers.
+    """
+    heads = ["qa_outputs"] if task == "extractive-question-answering" else None
     if parameters.use_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
     if not parameters.use_4bit:

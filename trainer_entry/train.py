@@ -144,7 +144,7 @@ def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
         case "huggingface":
             from trainer_entry.providers import huggingface
 
-            quantization = quantization_config(parameters)
+            quantization = quantization_config(parameters, job.task)
             return huggingface.load(job.model_path, weight_dtype(parameters), quantization, job.task)
         case "unsloth":
             raise ModelUnavailable("unsloth is not installed beside the server: use the provider huggingface.")
