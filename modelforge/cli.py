@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("dataset", type=Path, help="a JSONL file")
     train.add_argument("--model", required=True, help="a hub id, a folder, or smollm2-135m-instruct")
     train.add_argument("--task", default="text-generation")
-    train.add_argument("--strategy", default="sft", help="sft or qlora")
+    train.add_argument("--strategy", default="sft", help="sft, qlora, dpo or rlhf")
     train.add_argument("--provider", default="huggingface")
     train.add_argument("--name", dest="output_name", help="a name for the trained model")
     train.add_argument(

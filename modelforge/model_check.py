@@ -10,6 +10,7 @@ import msgspec
 from huggingface_hub import constants
 from msgspec import Struct
 
+from modelforge.domain.combinations import Build, Purpose, check_build
 from modelforge.errors import BadInput, NotFound
 from trainer_entry.wire import BUILT_IN_MODEL
 
@@ -18,6 +19,12 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 # What trainers leave beside a model; never loaded as weights.
 _HARMLESS = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
 _HUB_SECONDS = 3.0
+# How the names of architectures end: of those that write a text, and of those that only read one.
+_WRITING = ("ForCausalLM", "LMHeadModel")
+_READING = (
+    *("Model", "ForMaskedLM", "ForPreTraining", "ForQuestionAnswering", "ForSequenceClassification"),
+    *("ForTokenClassification", "ForMultipleChoice", "ForNextSentencePrediction"),
+)
 
 
 class _Config(Struct):
@@ -35,11 +42,14 @@ class _Sibling(Struct):
 class _HubModel(Struct):
     """The parts of the hub's answer about a model that are looked at."""
 
+    config: _Config | None = None
     siblings: list[_Sibling] = []
 
 
-async def check_model(name: str, roots: tuple[Path, ...], field: str = "model_name") -> str:
-    """What to load for a name: a resolved folder, a hub id, or the built-in name.
+async def check_model(
+    name: str, roots: tuple[Path, ...], field: str = "model_name", purpose: Purpose | None = None
+) -> str:
+    """What to load for a name: a resolved folder, a hub id, or the built-in name. `purpose`: what it has to be fit for.
 
     Raises:
         BadInput: it cannot or must not be loaded.
@@ -48,7 +58,7 @@ async def check_model(name: str, roots: tuple[Path, ...], field: str = "model_na
     if name == BUILT_IN_MODEL:
         return name
     if Path(name).is_absolute() or name.startswith(("~", ".")):
-        return str(await asyncio.to_thread(_check_folder, name, roots, field))
+        return str(await asyncio.to_thread(_check_folder, name, roots, field, purpose))
     if not _HUB_ID.fullmatch(name):
         raise BadInput(
             f"{name!r} is no model name",
@@ -58,13 +68,13 @@ async def check_model(name: str, roots: tuple[Path, ...], field: str = "model_na
     snapshot = await asyncio.to_thread(_cached_snapshot, name)
     if snapshot is not None:
         _check_files(name, {path.name for path in snapshot.iterdir()}, field)
-        _check_configs(name, snapshot, field)
+        _check_configs(name, snapshot, field, purpose)
     else:
-        await _check_hub(name, field)
+        await _check_hub(name, field, purpose)
     return name
 
 
-def _check_folder(name: str, roots: tuple[Path, ...], field: str) -> Path:
+def _check_folder(name: str, roots: tuple[Path, ...], field: str, purpose: Purpose | None) -> Path:
     try:
         path = Path(name).expanduser().resolve()
         is_folder = path.is_dir()
@@ -90,7 +100,7 @@ def _check_folder(name: str, roots: tuple[Path, ...], field: str) -> Path:
             field=field,
         )
     _check_files(name, names, field)
-    _check_configs(name, path, field)
+    _check_configs(name, path, field, purpose)
     return path
 
 
@@ -113,25 +123,41 @@ def _check_files(name: str, names: set[str], field: str) -> None:
         )
 
 
-def _check_configs(name: str, folder: Path, field: str) -> None:
+def _check_configs(name: str, folder: Path, field: str, purpose: Purpose | None) -> None:
     for path in sorted(folder.glob("*config.json")):
         try:
             config = msgspec.json.decode(path.read_bytes(), type=_Config)
         except (OSError, RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
-        if config.auto_map:
-            raise BadInput(
-                "The model brings code of its own, which is never run",
-                f"{name}: {path.name} has auto_map ({', '.join(config.auto_map)}). "
-                "Use a model of an architecture that transformers has itself.",
-                field=field,
-            )
-        if path.name == "config.json" and config.is_encoder_decoder:
-            raise BadInput(
-                "This model cannot be trained for text-generation",
-                f"{name} is an encoder-decoder model ({', '.join(config.architectures or ['?'])}); use a causal one.",
-                field=field,
-            )
+        _check_config(name, path.name, config, field)
+        if path.name == "config.json":
+            _check_purpose(name, config, field, purpose)
+
+
+def _check_config(name: str, file: str, config: _Config, field: str) -> None:
+    if config.auto_map:
+        raise BadInput(
+            "The model brings code of its own, which is never run",
+            f"{name}: {file} has auto_map ({', '.join(config.auto_map)}). "
+            "Use a model of an architecture that transformers has itself.",
+            field=field,
+        )
+
+
+def _check_purpose(name: str, config: _Config, field: str, purpose: Purpose | None) -> None:
+    build = _build_of(config)
+    if build is not None and purpose is not None:
+        check_build(f"{name} ({', '.join(config.architectures or ['?'])})", build, purpose, field)
+
+
+def _build_of(config: _Config) -> Build | None:
+    """How a model is built, as far as its config says."""
+    names = config.architectures or []
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    if any(name.endswith(_WRITING) for name in names):
+        return "causal"
+    return "headless" if names and all(name.endswith(_READING) for name in names) else None
 
 
 def _cached_snapshot(name: str) -> Path | None:
@@ -144,7 +170,7 @@ def _cached_snapshot(name: str) -> Path | None:
     return snapshot if (snapshot / "config.json").exists() else None
 
 
-async def _check_hub(name: str, field: str) -> None:
+async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
     if constants.HF_HUB_OFFLINE:
         raise NotFound("No such model", f"{field}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set.")
     token = os.environ.get("HF_TOKEN")
@@ -169,7 +195,10 @@ async def _check_hub(name: str, field: str) -> None:
             "start the server with HF_TOKEN set.",
         )
     try:
-        names = {sibling.rfilename for sibling in msgspec.json.decode(body, type=_HubModel).siblings}
+        found = msgspec.json.decode(body, type=_HubModel)
     except msgspec.DecodeError as error:
         raise NotFound("The hub's answer cannot be read", f"{field}: {name}: {error}") from error
-    _check_files(name, names, field)
+    _check_files(name, {sibling.rfilename for sibling in found.siblings}, field)
+    if found.config is not None:
+        _check_config(name, "config.json", found.config, field)
+        _check_purpose(name, found.config, field, purpose)

@@ -1,5 +1,10 @@
 """Which settings of a training go together; what cannot work is refused by name, with what would."""
 
+import math
+from typing import Literal, assert_never
+
+from msgspec import Struct
+
 from modelforge.errors import BadInput
 from trainer_entry import wire
 
@@ -12,8 +17,10 @@ def check_combination(
     Raises:
         BadInput: `field` is the setting to change.
     """
-    _check_built(task, strategy, provider)
+    _check_task(task, strategy, provider)
+    _check_provider(provider, parameters)
     _check_quantisation(strategy, parameters)
+    _check_strategy(task, strategy, parameters)
     if parameters.bf16 and parameters.fp16:
         raise _conflict("bf16", "fp16", "Set at most one of them; with neither, the machine decides.")
     if parameters.max_seq_length == 0:
@@ -26,34 +33,40 @@ def check_combination(
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(parameters, name) is not None:
                 raise _conflict(name, "eval_split 0", f'Send "eval_split": 0.1 too, or leave out {name}.')
-    if parameters.num_processes > 1:
-        raise BadInput(
-            "Training in several processes is not built in this release",
-            'Leave out num_processes, or send "num_processes": 1.',
-            field="num_processes",
-        )
+    if strategy == "rlhf":
+        _check_generations(parameters)
 
 
-def _check_built(task: wire.Task, strategy: wire.Strategy, provider: wire.Provider) -> None:
-    if strategy in {"dpo", "rlhf"} and task == "extractive-question-answering":
+def _check_task(task: wire.Task, strategy: wire.Strategy, provider: wire.Provider) -> None:
+    if task != "extractive-question-answering":
+        return
+    if strategy in {"dpo", "rlhf"}:
         raise _conflict(
-            f"strategy {strategy}",
-            f"task {task}",
-            'Preferences are between generated texts: use "sft".',
-            "strategy",
+            f"strategy {strategy}", f"task {task}", 'Preferences are between generated texts: use "sft".', "strategy"
         )
-    if provider == "unsloth" and task != "text-generation":
+    if provider == "unsloth":
         raise _conflict(
             "provider unsloth", f"task {task}", 'It trains causal models only: use "huggingface".', "provider"
         )
-    for name, value, built in (
-        ("task", task, ("text-generation",)),
-        ("strategy", strategy, ("sft", "qlora")),
-        ("provider", provider, ("huggingface",)),
-    ):
-        if value not in built:
-            choice = " or ".join(f'"{one}"' for one in built)
-            raise BadInput(f"The {name} {value!r} is known but not built in this release", f"Use {choice}.", field=name)
+
+
+def _check_provider(provider: wire.Provider, parameters: wire.TrainingParameters) -> None:
+    if provider != "unsloth":
+        return
+    if parameters.max_seq_length == -1:
+        raise _conflict(
+            "max_seq_length -1",
+            "provider unsloth",
+            "It needs a length that is fixed: send one, or leave it out for 2048.",
+            "max_seq_length",
+        )
+    if parameters.num_processes > 1:
+        raise _conflict(
+            f"num_processes {parameters.num_processes}",
+            "provider unsloth",
+            'It trains in one process: send "num_processes": 1, or use "huggingface".',
+            "num_processes",
+        )
 
 
 def _check_quantisation(strategy: wire.Strategy, parameters: wire.TrainingParameters) -> None:
@@ -76,8 +89,67 @@ def _check_quantisation(strategy: wire.Strategy, parameters: wire.TrainingParame
             )
         return
     for name, wanted in (("use_4bit", parameters.use_4bit), ("use_8bit", parameters.use_8bit)):
-        if wanted:
+        if wanted and strategy == "sft":
             raise _conflict(name, f"strategy {strategy}", 'Use "strategy": "qlora".', name)
+        if wanted and not parameters.use_lora:
+            raise _conflict(
+                "use_lora false",
+                name,
+                f"Quantised weights cannot be trained, an adapter on them can: leave out use_lora, or {name}.",
+                "use_lora",
+            )
+
+
+_LEFT_OUT = wire.TrainingParameters()
+_ONLY_RLHF = ("reward_model", "reward_learning_rate", "rl_algorithm", "num_generations", "max_completion_length")
+
+
+def _check_strategy(task: wire.Task, strategy: wire.Strategy, parameters: wire.TrainingParameters) -> None:
+    """Refuse parameters that another task or strategy has, where they are not as they are when left out."""
+    changed = {name for name in parameters.__struct_fields__ if getattr(parameters, name) != getattr(_LEFT_OUT, name)}
+    prefers = strategy in {"dpo", "rlhf"}
+    asks = task == "extractive-question-answering"
+    for name in _ONLY_RLHF:
+        if name in changed and strategy != "rlhf":
+            raise _conflict(name, f"strategy {strategy}", f'Leave out {name}, or use "rlhf".')
+    if "beta" in changed and not prefers:
+        raise _conflict("beta", f"strategy {strategy}", 'Leave out beta; "dpo" and "rlhf" have one.')
+    if "packing" in changed and prefers:
+        raise _conflict("packing", f"strategy {strategy}", 'Leave out packing, or use "sft" or "qlora".')
+    if "packing" in changed and asks:
+        raise _conflict("packing", f"task {task}", "Leave out packing: each question is read with its own context.")
+    if "doc_stride" in changed and not asks:
+        raise _conflict("doc_stride", f"task {task}", 'Leave out doc_stride; "extractive-question-answering" has one.')
+    if "early_stopping_patience" in changed and strategy == "rlhf":
+        raise _conflict(
+            "early_stopping_patience",
+            f"strategy {strategy}",
+            "Leave it out: eval_split holds preferences back for the reward model, and no loss tells when to stop.",
+        )
+
+
+def _check_generations(parameters: wire.TrainingParameters) -> None:
+    """The completions of a prompt are compared with each other, so they have to stand in one batch."""
+    wanted = parameters.num_generations
+    beside = parameters.gradient_accumulation_steps * parameters.num_processes
+    batch = parameters.per_device_train_batch_size * beside
+    if batch % wanted == 0:
+        return
+    divisors = [number for number in range(2, 65) if batch % number == 0]
+    nearest = {max((n for n in divisors if n < wanted), default=0), min((n for n in divisors if n > wanted), default=0)}
+    step = wanted // math.gcd(wanted, beside)
+    size = parameters.per_device_train_batch_size
+    sizes = {size - size % step, size - size % step + step}
+    works = [
+        f"num_generations {' or '.join(map(str, sorted(nearest - {0})))}" if nearest - {0} else "",
+        f"per_device_train_batch_size {' or '.join(map(str, sorted(sizes - {0})))}",
+    ]
+    raise BadInput(
+        f"num_generations {wanted} does not divide the batch of {batch}",
+        "The batch is per_device_train_batch_size * gradient_accumulation_steps * num_processes. "
+        f"What works: {', or '.join(filter(None, works))}.",
+        field="num_generations",
+    )
 
 
 _TUNED: tuple[wire.Strategy, ...] = ("sft", "qlora")
@@ -120,6 +192,54 @@ def check_format(
 def _suits(dataset_format: wire.DatasetFormat, task: wire.Task | None, strategy: wire.Strategy | None) -> bool:
     tasks, strategies = _TRAINS[dataset_format]
     return (task is None or task in tasks) and (strategy is None or strategy in strategies)
+
+
+Build = Literal["causal", "encoder-decoder", "headless"]
+"""How a model is built: one that goes on with a text, one that turns a text into another, one that only reads it."""
+
+
+class Purpose(Struct, frozen=True, gc=False):
+    """What a model is to be trained for, and with what."""
+
+    task: wire.Task
+    strategy: wire.Strategy
+    provider: wire.Provider
+
+
+def check_build(name: str, build: Build, purpose: Purpose, field: str) -> None:
+    """Refuse a model, described as `name`, that cannot learn the task. `field` is the one that named it.
+
+    Raises:
+        BadInput: it says what the model is, and which would do.
+    """
+    task = purpose.task
+    match build:
+        case "causal":
+            return
+        case "headless":
+            if task != "extractive-question-answering":
+                raise BadInput(
+                    f"This model cannot be trained for {task}",
+                    f"{name} reads texts and writes none: use a causal model (…ForCausalLM), "
+                    'or the task "extractive-question-answering".',
+                    field=field,
+                )
+        case "encoder-decoder":
+            if task != "summarization" or purpose.strategy not in _TUNED:
+                raise BadInput(
+                    f"This model cannot be trained for {task} with {purpose.strategy}",
+                    f"{name} is an encoder-decoder model, which is for summarization with sft or qlora: "
+                    f"use {'one that only encodes' if task == 'extractive-question-answering' else 'a causal one'}.",
+                    field=field,
+                )
+            if purpose.provider != "huggingface":
+                raise BadInput(
+                    f"This model cannot be trained by {purpose.provider}",
+                    f'{name} is an encoder-decoder model: use "provider": "huggingface", or a causal model.',
+                    field=field,
+                )
+        case _:
+            assert_never(build)
 
 
 def _conflict(one: str, other: str, remedy: str, field: str | None = None) -> BadInput:

@@ -156,7 +156,7 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
     """
     match message:
         case job.StartTraining(spec=spec):
-            _check_base(state, spec.model_path)
+            _check_models(state, spec)
             return [*job.decide_start(message, _lease(state, machine, spec), _active(state))]
         case job.StopTraining():
             return [*job.decide_stop(message, state.jobs.get(message.job_id))]
@@ -225,10 +225,11 @@ def _launch_waiting(state: State, machine: Machine) -> list[job.Event]:
     return events
 
 
-def _check_base(state: State, model_path: str) -> None:
+def _check_models(state: State, spec: wire.JobSpec) -> None:
     """Refuse a trained model that was deleted after it was looked up."""
-    if any(trained.deleted and is_within(model_path, trained.path) for trained in state.models.values()):
-        raise NotFound("No such model", f"model_name: {model_path} was deleted.")
+    for field, path in (("model_name", spec.model_path), ("reward_model", spec.reward_model_path)):
+        if path and any(trained.deleted and is_within(path, trained.path) for trained in state.models.values()):
+            raise NotFound("No such model", f"{field}: {path} was deleted.")
 
 
 def _decide_gone(state: State, report: job.ReportGone, machine: Machine) -> list[Event]:
@@ -247,7 +248,8 @@ def _job_on_model(state: State, trained: model.Model | None) -> str | None:
     if trained is None:
         return None
     for job_id in (*state.running, *state.waiting):
-        if is_within(state.jobs[job_id].spec.model_path, trained.path):
+        spec = state.jobs[job_id].spec
+        if any(path and is_within(path, trained.path) for path in (spec.model_path, spec.reward_model_path)):
             return job_id
     return None
 

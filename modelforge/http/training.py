@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from modelforge.dataset_check import check_dataset
 from modelforge.domain import job
-from modelforge.domain.combinations import check_combination, check_format
+from modelforge.domain.combinations import Purpose, check_combination, check_format
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, NotFound
@@ -74,6 +74,12 @@ async def start_training(request: web.Request) -> web.Response:
 async def _command(request: web.Request, body: StartTrainingBody, key: IdempotencyKey | None) -> job.StartTraining:
     parameters = narrowed(body, wire.TrainingParameters)
     check_combination(body.task, body.strategy, body.provider, parameters)
+    if body.provider == "unsloth" and importlib.util.find_spec("unsloth") is None:
+        raise BadInput(
+            "unsloth is not installed",
+            'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
+            field="provider",
+        )
     if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
         raise BadInput(
             f"{parameters.report_to} is not installed",
@@ -81,7 +87,11 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
             field="report_to",
         )
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
-    model_path = await check_model(body.model_name, (*settings.model_roots, layout.models))
+    roots = (*settings.model_roots, layout.models)
+    purpose = Purpose(body.task, body.strategy, body.provider)
+    model_path = await check_model(body.model_name, roots, purpose=purpose)
+    reward_model = parameters.reward_model
+    reward_model_path = None if reward_model is None else await check_model(reward_model, roots, "reward_model")
     dataset = await _dataset(request, body.dataset)
     check_format(dataset.format, body.task, body.strategy)
     spec = wire.JobSpec(
@@ -96,6 +106,7 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
         output_name=body.output_name or output_name(model_path),
         output_dir=str(layout.models),
         checkpoint_dir=str(layout.jobs),
+        reward_model_path=reward_model_path,
         grace_seconds=settings.stop_grace_seconds,
         max_restarts=body.max_restarts,
     )

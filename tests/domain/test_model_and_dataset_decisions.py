@@ -1,5 +1,6 @@
 """What is decided about models and datasets."""
 
+import msgspec
 import pytest
 from scenario import (
     EXITED,
@@ -15,6 +16,7 @@ from scenario import (
     register_dataset,
     registered,
     requested,
+    spec,
     training_started,
     uploaded,
 )
@@ -53,6 +55,18 @@ def test_a_model_that_an_active_job_trains_on_stays(folder: str, *, waits: bool)
     past = (*first, requested(OTHER_JOB, queued=waits, model_path=base))
     launched = () if waits else (launching(OTHER_JOB),)
     given(*COMPLETED, *past, *launched).when(model.DeleteModel(model_id=1)).then_refused(Conflict, OTHER_JOB)
+
+
+def test_a_model_that_rewards_an_active_job_stays() -> None:
+    asked = msgspec.structs.replace(spec(OTHER_JOB), reward_model_path=SAVED.path)
+    rewarded = job.TrainingRequested(job_id=OTHER_JOB, spec=asked, queued=False)
+    past = given(*COMPLETED, rewarded, launching(OTHER_JOB))
+    past.when(model.DeleteModel(model_id=1)).then_refused(Conflict, OTHER_JOB)
+
+
+def test_no_job_is_rewarded_by_a_model_that_was_deleted() -> None:
+    asked = job.StartTraining(spec=msgspec.structs.replace(spec(OTHER_JOB), reward_model_path=SAVED.path))
+    given(*COMPLETED, DELETED).when(asked).then_refused(NotFound, "reward_model")
 
 
 def test_a_job_on_a_neighbouring_folder_does_not_hold_a_model() -> None:

@@ -1,5 +1,6 @@
 """What cannot be used is refused by field, before anything is started, and leaves nothing behind."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -41,9 +42,13 @@ def nothing_was_started(server: RunningServer, data_dir: Path) -> None:
         ({"task": None}, "task", "text-generation"),
         ({"provider": "openai"}, "provider", "huggingface"),
         ({"strategy": "ppo"}, "strategy", "qlora"),
-        ({"task": "summarization"}, "task", "text-generation"),
-        ({"strategy": "dpo"}, "strategy", "sft"),
-        ({"provider": "unsloth"}, "provider", "huggingface"),
+        ({"strategy": "dpo"}, "dataset", "preferences"),
+        ({"task": "extractive-question-answering"}, "dataset", "question_answer or squad"),
+        ({"task": "extractive-question-answering", "provider": "unsloth"}, "provider", "causal models only"),
+        ({"provider": "unsloth", "max_seq_length": -1}, "max_seq_length", "2048"),
+        ({"beta": 0.1}, "beta", "dpo"),
+        ({"strategy": "rlhf", "num_generations": 3}, "num_generations", "2 or 4"),
+        ({"strategy": "rlhf", "reward_model": "no such model!"}, "reward_model", "owner/name"),
         ({"strategy": "dpo", "task": "extractive-question-answering"}, "strategy", "do not go together"),
         ({"use_4bit": True, "use_8bit": True, "strategy": "qlora"}, "use_4bit", "use_8bit"),
         ({"use_4bit": True}, "use_4bit", "qlora"),
@@ -51,7 +56,7 @@ def nothing_was_started(server: RunningServer, data_dir: Path) -> None:
         ({"bf16": True, "fp16": True}, "bf16", "fp16"),
         ({"eval_steps": 5}, "eval_steps", "eval_split"),
         ({"max_seq_length": 0}, "max_seq_length", "maximum"),
-        ({"num_processes": 2}, "num_processes", "not built"),
+        ({"provider": "unsloth", "num_processes": 2}, "num_processes", "one process"),
         ({"output_name": "../../etc/passwd"}, "output_name", "regex"),
         ({"model_name": "no such model!"}, "model_name", "owner/name"),
         ({"queue": "yes"}, "queue", "true or false"),
@@ -65,6 +70,16 @@ def test_a_setting_that_cannot_work_is_a_400_that_names_it(
     assert answer.status_code == problem["status_code"] == 400, problem
     assert problem["field"] == field
     assert says in problem["error"] + problem["detail"]
+    nothing_was_started(server, data_dir)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("unsloth") is not None, reason="unsloth is installed")
+def test_a_provider_that_is_not_installed_says_how_to_install_it(
+    server: RunningServer, data_dir: Path, body: dict[str, object]
+) -> None:
+    answer = server.post("/api/start_training", {**body, "provider": "unsloth"})
+    assert (answer.status_code, answer.json()["field"]) == (400, "provider")
+    assert "make setup-unsloth" in answer.json()["detail"]
     nothing_was_started(server, data_dir)
 
 
@@ -130,6 +145,7 @@ def test_the_records_of_a_dataset_by_path_are_checked_first(
             "tokenizer_config.json",
         ),
         ({"config.json": '{"is_encoder_decoder": true}', "model.safetensors": ""}, 400, "encoder-decoder"),
+        ({"config.json": '{"architectures": ["BertForMaskedLM"]}', "model.safetensors": ""}, 400, "BertForMaskedLM"),
         ({"config.json": "{", "model.safetensors": ""}, 400, "config.json"),
         ({"model.safetensors": ""}, 400, "config.json"),
         ({"config.json": "{}"}, 400, "safetensors"),
@@ -219,7 +235,8 @@ def test_a_form_that_is_none_is_a_400(server: RunningServer) -> None:
     assert no_boundary.status_code == 400
     assert server.upload(RECORDS, filename="/").status_code == 400
     assert server.upload(RECORDS, task="poetry").json()["field"] == "task"
-    assert server.upload(RECORDS, strategy="dpo").json()["field"] == "strategy"
+    assert server.upload(RECORDS, strategy="ppo").json()["field"] == "strategy"
+    assert server.upload(RECORDS, strategy="dpo", task="extractive-question-answering").json()["field"] == "strategy"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from huggingface_hub import constants
 
+from modelforge.domain.combinations import Purpose
 from modelforge.errors import BadInput, NotFound
 from modelforge.model_check import check_model
 
@@ -32,7 +33,8 @@ async def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[st
             name = request.match_info["name"]
             if name not in models:
                 return web.json_response({"error": "Repository not found"}, status=401)
-            return web.json_response({"siblings": [{"rfilename": file} for file in models[name]]})
+            config = {"architectures": ["BertForMaskedLM"], "model_type": "bert"} if "bert" in name else None
+            return web.json_response({"siblings": [{"rfilename": file} for file in models[name]], "config": config})
 
         app = web.Application()
         app.router.add_get("/api/models/{name:.+}", model)
@@ -54,6 +56,14 @@ async def test_a_model_with_pickles_only_is_refused(hub: Hub) -> None:
     await hub({"owner/old": ["config.json", "pytorch_model.bin"]})
     with pytest.raises(BadInput, match="safetensors"):
         await check_model("owner/old", ())
+
+
+async def test_a_model_of_the_hub_that_cannot_learn_the_task_is_refused(hub: Hub) -> None:
+    await hub({"owner/bert": ["config.json", "model.safetensors"]})
+    asks = Purpose("extractive-question-answering", "sft", "huggingface")
+    assert await check_model("owner/bert", (), purpose=asks) == "owner/bert"
+    with pytest.raises(BadInput, match="BertForMaskedLM"):
+        await check_model("owner/bert", (), purpose=Purpose("text-generation", "sft", "huggingface"))
 
 
 async def test_a_model_that_the_hub_does_not_have_is_not_found(hub: Hub) -> None:
