@@ -182,6 +182,10 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands.add_parser("resume", parents=[client], help="go on with a job that was stopped or failed")
     resume.add_argument("job_id")
     resume.add_argument("--watch", action="store_true", help="show the training until its end")
+    rerun = commands.add_parser("rerun", parents=[client], help="start a job again as a new one, from its records")
+    rerun.add_argument("job_id")
+    rerun.add_argument("--queue", action="store_true", help="wait for a job that runs, instead of giving up")
+    rerun.add_argument("--watch", action="store_true", help="show the training until its end")
     return parser
 
 

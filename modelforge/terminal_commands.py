@@ -37,6 +37,8 @@ async def run(options: argparse.Namespace) -> int:
                 return 0
             case "resume":
                 return await _resume(client, options, console)
+            case "rerun":
+                return await _rerun(client, options, console)
             case _ if options.all:
                 return await _stop_all(client, console)
             case _:
@@ -96,6 +98,13 @@ async def _resume(client: Client, options: argparse.Namespace, console: Console)
     job = await client.post(f"/api/jobs/{options.job_id}/resume", {}, JobDetails)
     console.print(f"{job.job_id} goes on: attempt {job.attempt}", highlight=False)
     return await _watch(client, options.job_id, job.position, console) if options.watch else 0
+
+
+async def _rerun(client: Client, options: argparse.Namespace, console: Console) -> int:
+    job = await client.post(f"/api/jobs/{options.job_id}/rerun", {"queue": options.queue}, JobDetails)
+    job_id = job.job_id or ""
+    console.print(f"{job_id} trains as {options.job_id} did: it is {job.status}", highlight=False)
+    return await _watch(client, job_id, _position_of(job_id), console) if options.watch else 0
 
 
 async def _stop_all(client: Client, console: Console) -> int:

@@ -122,6 +122,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     `reward_model_path`: what to load for `parameters.reward_model`, where one is given.
     `max_restarts`: how often a job is tried again by itself whose attempt was killed, interrupted, crashed, lost its
     power, or had its GPU fail.
+    `rerun_of`: the job that this one repeats.
     """
 
     job_id: str
@@ -138,6 +139,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     reward_model_path: str | None = None
     grace_seconds: float = 120.0
     max_restarts: int = 0
+    rerun_of: str | None = None
 
 
 class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):

@@ -409,6 +409,11 @@ def stamp(command: StartTraining, job_id: str) -> StartTraining:
     )
 
 
+def again(spec: wire.JobSpec, parameters: wire.TrainingParameters) -> wire.JobSpec:
+    """What a new job needs to repeat one, with the parameters that were in effect; its id and folders come later."""
+    return msgspec.structs.replace(spec, job_id="", parameters=parameters, rerun_of=spec.job_id)
+
+
 def decide_start(command: StartTraining, gpus: tuple[str, ...] | None, active: Job | None) -> list[Event]:
     """A new job, and its first attempt at once where there is room: on `gpus`, which may be none of them.
 

@@ -86,7 +86,12 @@ class Checkpoints(Struct, frozen=True, kw_only=True):
     checkpoints: list[Checkpoint]
 
 
-def _job(request: web.Request) -> JobDetails:
+def find_job(request: web.Request) -> JobDetails:
+    """The job in the path.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
     job_id = request.match_info["job_id"]
     read_models = request.app[PROJECTOR].read_models
     details = read_models.jobs.get(job_id)
@@ -97,14 +102,14 @@ def _job(request: web.Request) -> JobDetails:
 
 def _job_id(request: web.Request) -> str:
     """The id in the path, of a job that is there."""
-    _job(request)
+    find_job(request)
     return request.match_info["job_id"]
 
 
 async def _carry_out(request: web.Request, command: Command) -> web.Response:
     """Submit a command about the job in the path; the job as it is then is the answer."""
     await request.app[HANDLER].submit(command)
-    return answer(_job(request), status=202)
+    return answer(find_job(request), status=202)
 
 
 async def list_jobs(request: web.Request) -> web.Response:
@@ -127,7 +132,7 @@ async def list_jobs(request: web.Request) -> web.Response:
 
 async def get_job(request: web.Request) -> web.Response:
     """One job, with everything that is known of it."""
-    return answer(_job(request))
+    return answer(find_job(request))
 
 
 async def stop_job(request: web.Request) -> web.Response:
@@ -219,7 +224,7 @@ def _evaluated_by(reader: LogReader, stream: str) -> dict[int, int]:
 
 async def get_logs(request: web.Request) -> web.Response:
     """What the trainer wrote on stderr, from a byte on; `X-Next-Offset` is where the next part begins."""
-    details = _job(request)
+    details = find_job(request)
     offset = int_query(request, "offset", 0)
     attempt = int_query(request, "attempt", max(details.attempt, 1), minimum=1, maximum=max(details.attempt, 1))
     text = await asyncio.to_thread(read_log, request.app[LAYOUT], _job_id(request), attempt, offset)

@@ -84,7 +84,7 @@ def _operation(route: Route, schema_of: dict[type[Struct], dict[str, Any]]) -> d
     }
     if route.body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": not route.may_be_empty,
             "content": {"application/json": {"schema": schema_of[route.body]}},
         }
     elif route.path == "/api/upload_dataset":

@@ -6,7 +6,7 @@ from typing import Literal
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.http import datasets, events, jobs, models, playground, state, system, training
+from modelforge.http import datasets, events, jobs, models, playground, reruns, state, system, training
 from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.projector import StateAt
@@ -23,13 +23,17 @@ class Query(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes."""
+    """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes.
+
+    `may_be_empty`: a request without a body is one with all its defaults.
+    """
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     answer: type[Struct] | None
     body: type[Struct] | None = None
+    may_be_empty: bool = False
     query: tuple[Query, ...] = ()
     status: int = 200
     errors: tuple[int, ...] = ()
@@ -106,6 +110,16 @@ ROUTES: tuple[Route, ...] = (
         answer=JobDetails,
         status=202,
         errors=(404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/jobs/{job_id}/rerun",
+        handler=reruns.rerun_job,
+        body=reruns.RerunBody,
+        may_be_empty=True,
+        answer=JobDetails,
+        status=202,
+        errors=(400, 404, 409, 507),
     ),
     Route(
         method="POST",

@@ -74,18 +74,7 @@ async def start_training(request: web.Request) -> web.Response:
 async def _command(request: web.Request, body: StartTrainingBody, key: IdempotencyKey | None) -> job.StartTraining:
     parameters = narrowed(body, wire.TrainingParameters)
     check_combination(body.task, body.strategy, body.provider, parameters)
-    if body.provider == "unsloth" and importlib.util.find_spec("unsloth") is None:
-        raise BadInput(
-            "unsloth is not installed",
-            'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
-            field="provider",
-        )
-    if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
-        raise BadInput(
-            f"{parameters.report_to} is not installed",
-            f'Install it beside the server (pip install {parameters.report_to}), or send "report_to": "none".',
-            field="report_to",
-        )
+    check_installed(body.provider, parameters)
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     roots = (*settings.model_roots, layout.models)
     purpose = Purpose(body.task, body.strategy, body.provider)
@@ -113,6 +102,26 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
     return job.StartTraining(spec=spec, queue=body.queue, key=key)
 
 
+def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters) -> None:
+    """Refuse what needs a package that is not here.
+
+    Raises:
+        BadInput: it says how to install it.
+    """
+    if provider == "unsloth" and importlib.util.find_spec("unsloth") is None:
+        raise BadInput(
+            "unsloth is not installed",
+            'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
+            field="provider",
+        )
+    if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
+        raise BadInput(
+            f"{parameters.report_to} is not installed",
+            f'Install it beside the server (pip install {parameters.report_to}), or send "report_to": "none".',
+            field="report_to",
+        )
+
+
 def output_name(model_name: str) -> str:
     """A name for what comes of a model."""
     last = model_name.rpartition("/")[2].lower()
@@ -136,7 +145,7 @@ async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
             format=summary.format,
             num_examples=summary.num_examples,
         )
-    path = await asyncio.to_thread(_allowed_file, name, request.app[SETTINGS].dataset_roots)
+    path = await asyncio.to_thread(allowed_file, name, request.app[SETTINGS].dataset_roots)
     found = await check_dataset(path, "dataset")
     return wire.DatasetFile(
         filename=path.name,
@@ -147,7 +156,13 @@ async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
     )
 
 
-def _allowed_file(name: str, roots: tuple[Path, ...]) -> Path:
+def allowed_file(name: str, roots: tuple[Path, ...]) -> Path:
+    """The file that a path names.
+
+    Raises:
+        BadInput: it is no regular file under the dataset roots.
+        NotFound: it is not there.
+    """
     try:
         path = Path(name).resolve()
         inside = any(path.is_relative_to(root) for root in roots)

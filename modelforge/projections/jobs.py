@@ -67,6 +67,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
     of the attempts were made because the one before failed, of `max_restarts` after each start or resume.
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
+    `rerun_of`: the job that this one repeats.
     """
 
     task: wire.Task
@@ -86,6 +87,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     model_id: int | None = None
     config: wire.TrainingParameters
     checkpoint: str | None = None
+    rerun_of: str | None = None
     environment: wire.Environment | None = None
     position: int
 
@@ -120,6 +122,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             created_at=iso(at),
             config=spec.parameters,
             max_restarts=spec.max_restarts,
+            rerun_of=spec.rerun_of,
             position=position,
         )
     if details is None:

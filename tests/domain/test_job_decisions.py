@@ -1,8 +1,10 @@
 """What is decided about a job, from request to end."""
 
+import msgspec
 import pytest
 from scenario import (
     EXITED,
+    IN_EFFECT,
     JOB,
     OTHER_JOB,
     SAVED,
@@ -21,6 +23,7 @@ from scenario import (
     registered,
     requested,
     spawned,
+    spec,
     start,
     started,
     step,
@@ -80,6 +83,14 @@ def test_nothing_is_launched_beside_a_running_job() -> None:
 
 def test_nothing_is_launched_where_nothing_waits() -> None:
     given().when(job.LaunchNext()).then()
+
+
+def test_a_job_is_repeated_with_the_parameters_that_were_in_effect_under_a_new_id() -> None:
+    again = job.again(spec(), IN_EFFECT)
+    assert (again.rerun_of, again.parameters, again.dataset) == (JOB, IN_EFFECT, spec().dataset)
+    roots = msgspec.structs.replace(again, output_dir="/data/models", checkpoint_dir="/data/jobs")
+    stamped = job.stamp(job.StartTraining(spec=roots), OTHER_JOB)
+    assert stamped.spec == msgspec.structs.replace(spec(OTHER_JOB), parameters=IN_EFFECT, rerun_of=JOB)
 
 
 # ---- stopping ----

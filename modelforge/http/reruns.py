@@ -1,0 +1,85 @@
+"""Starting a job again as a new one, from its own records."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.domain import job
+from modelforge.domain.combinations import Purpose
+from modelforge.domain.state import check_key
+from modelforge.errors import BadInput, Conflict, NotFound
+from modelforge.http.jobs import find_job
+from modelforge.http.keys import HANDLER, LAYOUT, PROJECTOR, SETTINGS
+from modelforge.http.messages import answer, idempotency_key, read_body
+from modelforge.http.training import allowed_file, check_installed
+from modelforge.layout import Layout
+from modelforge.model_check import check_model
+from trainer_entry import wire
+
+
+class RerunBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`queue`: wait where there is no room now."""
+
+    queue: bool = False
+
+
+async def rerun_job(request: web.Request) -> web.Response:
+    """Start a job again as a new one: the same records, model and parameters. The new job is the answer."""
+    repeated = find_job(request)
+    key = await idempotency_key(request)
+    body = await read_body(request, RerunBody) if await request.read() else RerunBody()
+    handler, read_models = request.app[HANDLER], request.app[PROJECTOR].read_models
+    use = check_key(handler.state, key)
+    if use is not None:
+        stream = use.stream
+    else:
+        spec = await _checked(
+            request, job.again(handler.state.jobs[request.match_info["job_id"]].spec, repeated.config)
+        )
+        stream = (await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key))).stream
+    return answer(read_models.with_place(read_models.jobs[stream]), status=202)
+
+
+async def _checked(request: web.Request, spec: wire.JobSpec) -> wire.JobSpec:
+    """The spec as it can be had now: what it names may have gone, or changed, since the first time."""
+    layout, settings = request.app[LAYOUT], request.app[SETTINGS]
+    check_installed(spec.provider, spec.parameters)
+    roots = (*settings.model_roots, layout.models)
+    purpose = Purpose(spec.task, spec.strategy, spec.provider)
+    reward = spec.reward_model_path
+    return msgspec.structs.replace(
+        spec,
+        model_path=await check_model(spec.model_path, roots, purpose=purpose),
+        reward_model_path=None if reward is None else await check_model(reward, roots, "reward_model"),
+        dataset=await asyncio.to_thread(_same_dataset, spec.dataset, layout, settings.dataset_roots),
+        output_dir=str(layout.models),
+        checkpoint_dir=str(layout.jobs),
+        grace_seconds=settings.stop_grace_seconds,
+    )
+
+
+def _same_dataset(dataset: wire.DatasetFile, layout: Layout, roots: tuple[Path, ...]) -> wire.DatasetFile:
+    """The file that has the bytes which the job was started with: the one that was uploaded, or the one it named."""
+    kept = layout.dataset(dataset.sha256)
+    if not kept.is_file() and Path(dataset.path).is_relative_to(layout.datasets):
+        raise NotFound(
+            "The dataset is gone",
+            f"dataset: {dataset.filename} with the SHA-256 {dataset.sha256} is kept no longer; upload it again.",
+        )
+    path = kept if kept.is_file() else allowed_file(dataset.path, roots)
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput("The dataset cannot be read", f"{path}: {error.strerror}", field="dataset") from error
+    if sha256 != dataset.sha256:
+        raise Conflict(
+            "The dataset has changed",
+            f"{path} has the SHA-256 {sha256} now, and had {dataset.sha256} for this job. Bring back the file as it "
+            "was, or POST /api/start_training to train on it as it is.",
+        )
+    return msgspec.structs.replace(dataset, path=str(path))
