@@ -6,19 +6,20 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from trainer_entry.extraction import extract
 from trainer_entry.failures import ModelUnavailable, PromptTooLong
-from trainer_entry.prompts import end_token_ids, prompt_ids
+from trainer_entry.prompts import end_token_ids, prompt_ids, summarization_prompt, summarization_source
 from trainer_entry.providers import huggingface
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.stdout import LineWriter
-from trainer_entry.wire import Generate, Generated, Token
+from trainer_entry.wire import Generate, Generated, Task, Token
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -28,7 +29,7 @@ class Models:
     """The model that was asked for last, and the adapter that was put on it last, stay loaded."""
 
     def __init__(self) -> None:
-        self._path: str | None = None
+        self._kept: tuple[str, Task] | None = None
         self._loaded: LoadedModel | None = None
         self._adapter_path: str | None = None
         self._adapted: PeftModel | None = None
@@ -36,23 +37,26 @@ class Models:
     @contextlib.contextmanager
     def use(self, request: Generate) -> Iterator[tuple[LoadedModel, Any]]:
         """What was loaded, and what generates: the model itself, or the adapter on it."""
-        loaded = self._load(request.model_path)
+        loaded = self._load(request.model_path, request.task)
         if request.adapter_path is not None:
             yield loaded, self._adapt(loaded, request.adapter_path)
         elif self._adapted is not None:
-            with self._adapted.disable_adapter():
-                yield loaded, self._adapted
+            with self._adapted.disable_adapter():  # not by peft's wrapper, which does not pass every input on
+                yield loaded, loaded.model
         else:
             yield loaded, loaded.model
 
-    def _load(self, path: str) -> LoadedModel:
-        if self._loaded is None or self._path != path:
+    def _load(self, path: str, task: Task) -> LoadedModel:
+        if self._loaded is None or self._kept != (path, task):
             self._adapted = self._adapter_path = self._loaded = None  # make room first
-            self._loaded = huggingface.load(path, _dtype(), quantization=None)
-            self._path = path
+            torch.manual_seed(0)  # a head that is made new is the same one each time
+            loaded = huggingface.load(path, _dtype(), None, task)
             if torch.cuda.is_available():
-                torch.nn.Module.to(self._loaded.model, "cuda")
-            self._loaded.model.eval()
+                torch.nn.Module.to(loaded.model, "cuda")
+            loaded.model.eval()
+            if loaded.model.can_generate():
+                loaded.model.generation_config = _tokens_of(loaded.model.generation_config)
+            self._loaded, self._kept = loaded, (path, task)
         return self._loaded
 
     def _adapt(self, loaded: LoadedModel, adapter_path: str) -> PeftModel:
@@ -69,33 +73,42 @@ class Models:
 
 
 def answer(request: Generate, models: Models, lines: LineWriter, ended: threading.Event) -> Generated:
-    """Generate, and send each piece of the text on its way. Nobody listens any more once `ended` is set.
+    """Answer, and send each piece of the text on its way. Nobody listens any more once `ended` is set.
 
     Raises:
-        PromptTooLong: the model's context has no room for an answer.
+        PromptTooLong: the model's context has no room for the prompt, or for an answer.
     """
     with models.use(request) as (loaded, model):
-        began = time.monotonic()  # loading a model is not the answer's fault
-        ids = prompt_ids(loaded.tokenizer, request.prompt)
-        room = loaded.context - len(ids)
-        if room < 1:
-            raise PromptTooLong(f"The prompt has {len(ids)} tokens, and the model takes {loaded.context}.")
-        ends = end_token_ids(loaded.tokenizer, loaded.model.generation_config.eos_token_id)
-        pieces = _Pieces(loaded.tokenizer, request.id, lines)
-        deadline = _Deadline(began + request.deadline_seconds, ended)
-        if request.seed is None:
-            torch.seed()
-        else:
-            torch.manual_seed(request.seed)
-        tokens = torch.tensor([ids], device=model.device)
-        with torch.inference_mode():
-            model.generate(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                generation_config=_configure(request, min(request.max_new_tokens, room), ends, loaded.tokenizer),
-                streamer=pieces,
-                stopping_criteria=StoppingCriteriaList([deadline]),
-            )
+        deadline = _Deadline(time.monotonic() + request.deadline_seconds, ended)  # loading is not the answer's fault
+        match request.task:
+            case "text-generation" | "summarization":
+                return _generate(request, loaded, model, lines, deadline)
+            case "extractive-question-answering":
+                return extract(request, loaded, model, lines, deadline.is_over)
+            case _:
+                assert_never(request.task)
+
+
+def _generate(
+    request: Generate, loaded: LoadedModel, model: Any, lines: LineWriter, deadline: "_Deadline"
+) -> Generated:
+    began = time.monotonic()
+    ids, room = _read(request, loaded)
+    ends = end_token_ids(loaded.tokenizer, loaded.model.generation_config.eos_token_id)
+    pieces = _Pieces(loaded.tokenizer, request.id, lines)
+    if request.seed is None:
+        torch.seed()
+    else:
+        torch.manual_seed(request.seed)
+    tokens = torch.tensor([ids], device=model.device)
+    with torch.inference_mode():
+        model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=_configure(request, min(request.max_new_tokens, room), ends, loaded.tokenizer),
+            streamer=pieces,
+            stopping_criteria=StoppingCriteriaList([deadline]),
+        )
     finish: Literal["stop", "length", "deadline"] = "length"
     if pieces.ids and pieces.ids[-1] in ends:
         finish = "stop"
@@ -108,6 +121,24 @@ def answer(request: Generate, models: Models, lines: LineWriter, ended: threadin
         milliseconds=round((time.monotonic() - began) * 1000),
         finish=finish,
     )
+
+
+def _read(request: Generate, loaded: LoadedModel) -> tuple[list[int], int]:
+    """The tokens that the model reads, and how many it can then write."""
+    config, tokenizer = loaded.model.config, loaded.tokenizer
+    if config.is_encoder_decoder:  # the decoder has a context of its own, which begins with one token
+        ids = list(tokenizer(summarization_source(config, request.prompt), verbose=False)["input_ids"])
+        positions = huggingface.decoder_positions(config)
+        room = request.max_new_tokens if positions is None else positions - 1
+        fits = len(ids) <= loaded.context
+    else:
+        summarizes = request.task == "summarization"
+        ids = prompt_ids(tokenizer, summarization_prompt(request.prompt) if summarizes else request.prompt)
+        room = loaded.context - len(ids)
+        fits = room >= 1
+    if not fits:
+        raise PromptTooLong(f"The prompt has {len(ids)} tokens, and the model takes {loaded.context}.")
+    return ids, room
 
 
 class _Pieces(BaseStreamer):
@@ -161,8 +192,22 @@ class _Deadline(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Asked after every token."""
+        return torch.full((input_ids.shape[0],), self.is_over(), device=input_ids.device)
+
+    def is_over(self) -> bool:
+        """Whether the answer must end now."""
         self.passed = time.monotonic() >= self._at or self._ended.is_set()
-        return torch.full((input_ids.shape[0],), self.passed, device=input_ids.device)
+        return self.passed
+
+
+def _tokens_of(own: GenerationConfig) -> GenerationConfig:
+    """Of a model's own defaults, its special tokens: no beams, no least length, and no forced end at the limit."""
+    return GenerationConfig(
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+        forced_bos_token_id=own.forced_bos_token_id,
+    )
 
 
 def _configure(

@@ -138,8 +138,11 @@ def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
 
 
 def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
+    from transformers import set_seed
+
     from trainer_entry.parameters import quantization_config, weight_dtype
 
+    set_seed(parameters.seed)  # a head that the weights do not have begins with random numbers
     match job.provider:
         case "huggingface":
             from trainer_entry.providers import huggingface

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from modelforge.domain.combinations import Purpose
 from modelforge.domain.idempotency import IdempotencyKey
-from modelforge.errors import BadInput, Conflict, ForgeError, NotFound
+from modelforge.errors import BadInput, Conflict, ForgeError
 from modelforge.http import problems
 from modelforge.http.keys import LAYOUT, PLAYGROUND, PROJECTOR, SETTINGS
 from modelforge.http.messages import answer, idempotency_key, read_body
@@ -26,9 +27,13 @@ class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A prompt. `model_id` 0 is an untuned base model: the newest model's, or the one that `base_model` names.
 
     `base_model` true asks the base model of `model_id`. `temperature` 0 always takes the likeliest token.
+    For summarization, `prompt` is the document. For question answering, it is the question, and `context` the text
+    that the answer stands in. `task` chooses for a base model; a trained model has its own.
     """
 
     prompt: Annotated[str, Meta(min_length=1, max_length=100_000)]
+    context: Annotated[str, Meta(min_length=1, max_length=500_000)] | None = None
+    task: wire.Task | None = None
     model_id: Annotated[int, Meta(ge=0)] = 0
     base_model: bool | str = False
     max_new_tokens: Annotated[int, Meta(ge=1, le=8192)] = 256
@@ -39,12 +44,19 @@ class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What the model said. `finish_reason`: `stop`, `length` (max_new_tokens) or `deadline`."""
+    """What the model said. `finish_reason`: `stop`, `length` (max_new_tokens) or `deadline`.
+
+    Question answering alone has a `score`, from 0 to 1, and says where in the context the answer stands: from the
+    character `start` to the one before `end`. Both are null, and the text is empty, if the model finds none.
+    """
 
     generated_text: str
     tokens_generated: int
     generation_time_ms: int
     finish_reason: str
+    score: float | UnsetType = UNSET
+    start: int | UnsetType | None = UNSET
+    end: int | UnsetType | None = UNSET
 
 
 class Piece(Struct, frozen=True, kw_only=True):
@@ -99,28 +111,37 @@ async def generate(request: web.Request) -> web.StreamResponse:
     return answer(_answer(whole))
 
 
+class _Chosen(Struct, frozen=True):
+    """What to load: a base model or a full one, and an adapter if there is one."""
+
+    task: wire.Task
+    model_path: str
+    adapter_path: str | None = None
+
+
 async def _prompt(request: web.Request, body: GenerateBody) -> Callable[[int], wire.Generate]:
-    model_path, adapter_path = await _model(request, body)
+    chosen = await _choose(request, body)
     deadline = request.app[SETTINGS].playground_deadline_seconds
 
     def ask(number: int) -> wire.Generate:
         return wire.Generate(
             id=number,
-            model_path=model_path,
-            adapter_path=adapter_path,
+            model_path=chosen.model_path,
+            adapter_path=chosen.adapter_path,
             prompt=body.prompt,
             max_new_tokens=body.max_new_tokens,
             temperature=body.temperature,
             top_p=body.top_p,
             seed=body.seed,
             deadline_seconds=deadline,
+            task=chosen.task,
+            context=body.context,
         )
 
     return ask
 
 
-async def _model(request: web.Request, body: GenerateBody) -> tuple[str, str | None]:
-    """What to load: a base model or a full one, and an adapter if there is one."""
+async def _choose(request: web.Request, body: GenerateBody) -> _Chosen:
     if isinstance(body.base_model, str):
         if body.model_id:
             raise BadInput(
@@ -128,26 +149,69 @@ async def _model(request: web.Request, body: GenerateBody) -> tuple[str, str | N
                 'Send one of them, or "base_model": true for the base of that model.',
                 field="base_model",
             )
+        task = _with_context(body, _asked_task(body) or "text-generation")
         roots = (*request.app[SETTINGS].model_roots, request.app[LAYOUT].models)
-        return await check_model(body.base_model, roots, "base_model"), None
+        return _Chosen(task, await check_model(body.base_model, roots, "base_model", Purpose(task, "sft", "huggingface")))
     if body.model_id == 0:
-        models = request.app[PROJECTOR].read_models.models
-        newest = models[max(models)] if models else None
-        return (newest.base_path if newest else wire.BUILT_IN_MODEL), None
+        return _newest_base(request, body)
     details = find_model(request, body.model_id)
-    if details.task != "text-generation":
-        raise NotFound("No such model", f"Model {details.id} is for {details.task}.")
+    if body.task not in (None, details.task):
+        raise BadInput("The model is for another task", f"Model {details.id} is for {details.task}.", field="task")
+    task = _with_context(body, details.task)
     if body.base_model:
-        return details.base_path, None
-    return (details.base_path, details.path) if details.kind == "adapter" else (details.path, None)
+        return _Chosen(task, details.base_path)
+    if details.kind == "adapter":
+        return _Chosen(task, details.base_path, details.path)
+    return _Chosen(task, details.path)
+
+
+def _newest_base(request: web.Request, body: GenerateBody) -> _Chosen:
+    """The base of the newest model, or of the newest one for the task that is asked for."""
+    models, task = request.app[PROJECTOR].read_models.models, _asked_task(body)
+    numbers = [number for number, details in models.items() if task in (None, details.task)]
+    if numbers:
+        newest = models[max(numbers)]
+        return _Chosen(_with_context(body, newest.task), newest.base_path)
+    if task == "extractive-question-answering":
+        raise BadInput(
+            "There is no model for question answering",
+            "None was trained yet; name one as base_model, or leave context out to ask for a text.",
+            field="task" if body.task else "context",
+        )
+    return _Chosen(_with_context(body, task or "text-generation"), wire.BUILT_IN_MODEL)
+
+
+def _asked_task(body: GenerateBody) -> wire.Task | None:
+    """The task that a request for a base model is for, if it says: a context is for question answering."""
+    return body.task or (None if body.context is None else "extractive-question-answering")
+
+
+def _with_context(body: GenerateBody, task: wire.Task) -> wire.Task:
+    """The task, whose prompt has a context if it is question answering, and none if it is not."""
+    answers = task == "extractive-question-answering"
+    if answers and (body.context is None or not body.context.strip()):
+        raise BadInput(
+            "A question needs a context", "Send the text that the answer stands in as context.", field="context"
+        )
+    if not answers and body.context is not None:
+        raise BadInput(
+            "Only question answering takes a context",
+            f"The task is {task}: leave context out, or put it into the prompt.",
+            field="context",
+        )
+    return task
 
 
 def _answer(message: wire.Generated) -> Answer:
+    found = message.score is not None
     return Answer(
         generated_text=message.text,
         tokens_generated=message.tokens,
         generation_time_ms=message.milliseconds,
         finish_reason=message.finish,
+        score=UNSET if message.score is None else message.score,
+        start=message.start if found else UNSET,
+        end=message.end if found else UNSET,
     )
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 import torch
-from attempts import child_environment
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from worker import DECODER, Worker
 
 from trainer_entry import wire
 
@@ -24,55 +21,6 @@ pytestmark = [
     # peft reads a name that this release of transformers has deprecated.
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
 ]
-_DECODER = msgspec.json.Decoder(wire.AnyWorkerMessage)
-
-
-class Worker:
-    """A worker process and the pipes to it."""
-
-    def __init__(self, log: Path) -> None:
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "trainer_entry.infer"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=child_environment(),
-            )
-        self.requests = 0
-
-    def send(self, line: bytes) -> None:
-        self.process.stdin.write(line + b"\n")
-        self.process.stdin.flush()
-
-    def ask(self, model: Path, **changes: Any) -> int:
-        self.requests += 1
-        fields: dict[str, Any] = {
-            "id": self.requests,
-            "model_path": str(model),
-            "adapter_path": None,
-            "prompt": "Why does bread rise?",
-            "max_new_tokens": 12,
-            "temperature": 0.0,
-            "top_p": 1.0,
-        }
-        self.send(msgspec.json.encode(wire.Generate(**(fields | changes))))
-        return self.requests
-
-    def answer(self, request: int) -> tuple[list[str], wire.Generated | wire.GenerationFailed]:
-        pieces = []
-        while True:
-            message = _DECODER.decode(self.process.stdout.readline())
-            assert message.id == request
-            if not isinstance(message, wire.Token):
-                return pieces, message
-            pieces.append(message.text)
-
-    def generate(self, model: Path, **changes: Any) -> wire.Generated:
-        pieces, answer = self.answer(self.ask(model, **changes))
-        assert isinstance(answer, wire.Generated), answer
-        assert "".join(pieces) == answer.text
-        return answer
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +118,7 @@ def test_the_worker_ends_with_its_stdin_in_the_middle_of_an_answer(tiny_model: P
     # given
     worker = Worker(tmp_path / "stderr.log")
     worker.ask(tiny_model, max_new_tokens=200, deadline_seconds=1e6)
-    assert isinstance(_DECODER.decode(worker.process.stdout.readline()), wire.Token)
+    assert isinstance(DECODER.decode(worker.process.stdout.readline()), wire.Token)
     # when
     worker.process.stdin.close()
     # then

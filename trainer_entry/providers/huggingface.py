@@ -2,16 +2,19 @@
 
 import hashlib
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from msgspec import Struct
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,6 +26,19 @@ from trainer_entry.wire import Task
 
 _REPACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' 4-bit modules
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".gguf"}
+_MOST_TOKENS = 1 << 20
+"""What a tokenizer without a limit says is more than this."""
+_UNLIMITED = 1024
+"""How many tokens a model takes that says nothing of it: one with relative positions, mostly."""
+_PADDING_FIRST = frozenset(
+    {
+        *("camembert", "data2vec-text", "ibert", "lilt", "longformer", "luke", "mpnet", "roberta"),
+        *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+    }
+)
+"""Model types whose first positions, through that of the padding token, are no text's."""
+
+AnyAutoModel = type[AutoModelForCausalLM | AutoModelForSeq2SeqLM | AutoModelForQuestionAnswering]
 
 
 class LoadedModel(Struct, frozen=True, gc=False):
@@ -42,7 +58,13 @@ class LoadedModel(Struct, frozen=True, gc=False):
 def load(
     path: str, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, task: Task = "text-generation"
 ) -> LoadedModel:
-    """Load a causal language model: from a local folder, by a hub id, or by the built-in name."""
+    """Load a model for a task: from a local folder, by a hub id, or by the built-in name.
+
+    A head that the weights do not have is made new, with random ones.
+
+    Raises:
+        ModelUnavailable: it is not to be had, or has no form for this task.
+    """
     where = resolve(path)
     local = Path(where)
     if local.is_dir() and not (local / "config.json").is_file():
@@ -57,14 +79,7 @@ def load(
             f"{path} is neither a folder nor in this machine's cache, and the hub cannot be reached."
         ) from error
     config = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=cache_only)
-    auto = (
-        AutoModelForQuestionAnswering
-        if task == "extractive-question-answering"
-        else AutoModelForSeq2SeqLM
-        if config.is_encoder_decoder
-        else AutoModelForCausalLM
-    )
-    model = auto.from_pretrained(
+    model = model_class(config, task).from_pretrained(
         where,
         dtype=dtype,
         quantization_config=quantization,
@@ -80,8 +95,57 @@ def load(
         model=model,
         tokenizer=tokenizer,
         revision=_revision(where, model),
-        context=_context(model, tokenizer),
+        context=_context(model.config, tokenizer),
     )
+
+
+def model_class(config: PreTrainedConfig, task: Task) -> AnyAutoModel:
+    """What loads a model of this architecture for a task.
+
+    Raises:
+        ModelUnavailable: the architecture has no form for the task.
+    """
+    match task:
+        case "text-generation":
+            return _causal(config, task)
+        case "summarization":
+            if not config.is_encoder_decoder:
+                return _causal(config, task)
+            auto: AnyAutoModel = AutoModelForSeq2SeqLM
+            instead = "Use a model that writes text, such as T5 or BART, or a causal one."
+        case "extractive-question-answering":
+            auto = AutoModelForQuestionAnswering
+            instead = "Use an encoder, such as BERT or RoBERTa."
+        case _:
+            assert_never(task)
+    if type(config) not in auto._model_mapping:  # noqa: SLF001
+        raise ModelUnavailable(f"A {config.model_type} model has no form for {task}. {instead}")
+    return auto
+
+
+def _causal(config: PreTrainedConfig, task: Task) -> type[AutoModelForCausalLM]:
+    causal = AutoModelForCausalLM._model_mapping  # noqa: SLF001
+    if config.is_encoder_decoder:
+        raise ModelUnavailable(
+            f"A {config.model_type} model is an encoder-decoder, which {task} is not built for: use a causal one."
+        )
+    if type(config) not in causal:
+        raise ModelUnavailable(f"A {config.model_type} model has no form for {task}: use a causal one.")
+    # An encoder can be loaded as a decoder, and then says nothing that makes sense.
+    is_encoder = type(config) in AutoModelForMaskedLM._model_mapping and not config.is_decoder  # noqa: SLF001
+    if is_encoder and not any("CausalLM" in name or "LMHead" in name for name in config.architectures or []):
+        raise ModelUnavailable(
+            f"A {config.model_type} model is an encoder, which cannot write text for {task}: use a causal one."
+        )
+    return AutoModelForCausalLM
+
+
+def decoder_positions(config: PreTrainedConfig) -> int | None:
+    """How many tokens the decoder of an encoder-decoder model takes; None: any number."""
+    if config.model_type == "encoder-decoder":
+        return _positions(config.decoder)
+    limit = getattr(config, "max_decoder_position_embeddings", None)
+    return limit if isinstance(limit, int) else _positions(config)
 
 
 def keep_gradients_exact(model: torch.nn.Module) -> None:
@@ -95,10 +159,23 @@ def keep_gradients_exact(model: torch.nn.Module) -> None:
             setattr(module, _REPACKS, False)
 
 
-def _context(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many tokens the model takes: a tokenizer without a limit says so with a huge number."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(int(tokenizer.model_max_length), positions or int(tokenizer.model_max_length), 1 << 20)
+def _context(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens the model reads at once: as many as its positions and its tokenizer allow."""
+    if config.model_type == "encoder-decoder":
+        positions = _positions(config.encoder)
+    else:
+        positions = getattr(config, "max_encoder_position_embeddings", None) or _positions(config)
+    said = int(tokenizer.model_max_length)
+    limits = [limit for limit in (positions, said if said <= _MOST_TOKENS else None) if limit is not None]
+    return min(limits) if limits else _UNLIMITED
+
+
+def _positions(config: PreTrainedConfig) -> int | None:
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    return positions - (text.pad_token_id or 0) - 1 if text.model_type in _PADDING_FIRST else positions
 
 
 def _revision(where: str, model: PreTrainedModel) -> str | None:
