@@ -250,6 +250,14 @@ def test_a_form_that_is_none_is_a_400(server: RunningServer) -> None:
         ({"top_k": 5}, "top_k"),
         ({"model_id": "one"}, "model_id"),
         ({"model_id": 1, "base_model": "smollm2-135m-instruct"}, "base_model"),
+        ({"task": "translation"}, "task"),
+        ({"context": "Rice is rinsed."}, "context"),  # nothing was trained for question answering
+        ({"context": "Rice is rinsed.", "task": "summarization"}, "context"),
+        ({"context": "", "task": "extractive-question-answering"}, "context"),
+        ({"task": "extractive-question-answering"}, "task"),
+        ({"context": "Rice.", "task": "text-generation", "base_model": "smollm2-135m-instruct"}, "context"),
+        ({"task": "extractive-question-answering", "base_model": "smollm2-135m-instruct"}, "context"),
+        ({"context": " \n", "base_model": "smollm2-135m-instruct"}, "context"),
     ],
 )
 def test_a_prompt_that_cannot_be_answered_is_refused(

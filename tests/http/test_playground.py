@@ -1,5 +1,6 @@
 """The inference worker comes when it is asked, and goes when it is not."""
 
+import json
 import os
 import signal
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from running_server import RunningServer, real_server
-from tiny_model import build_tiny_model
+from tiny_model import build_tiny, build_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,36 @@ def test_a_key_gets_the_first_answer_again(served: tuple[RunningServer, Path]) -
     assert server.post("/api/playground/generate", body, headers=key).json() == first.json()
     other = server.post("/api/playground/generate", {**body, "prompt": "Bye"}, headers=key)
     assert other.status_code == 409
+
+
+def test_a_question_is_answered_from_its_context(served: tuple[RunningServer, Path]) -> None:
+    # given
+    server, model = served
+    reader = build_tiny(model.parent / "reader", "bert")
+    context = "Rice is rinsed — until the water runs clear. " * 12
+    body = {"prompt": "What is rinsed?", "context": context, "base_model": str(reader)}
+    # when
+    answer = server.post("/api/playground/generate", body).json()
+    stream = server.post("/api/playground/generate", {**body, "stream": True})
+    # then
+    assert 0 <= answer["score"] <= 1
+    assert answer["generated_text"] == (context[answer["start"] : answer["end"]] if answer["tokens_generated"] else "")
+    events = [json.loads(line.removeprefix("data: ")) for line in stream.text.splitlines() if line.startswith("data")]
+    same = ("generated_text", "score", "start", "end", "tokens_generated", "finish_reason")
+    assert {name: events[-1][name] for name in same} == {name: answer[name] for name in same}
+    # and no other task's answer has a score
+    assert set(ask(server, model)) == {"generated_text", "tokens_generated", "generation_time_ms", "finish_reason"}
+
+
+def test_an_encoder_decoder_summarizes_and_does_not_chat(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    summarizer = build_tiny(model.parent / "summarizer", "t5")
+    answer = ask(server, summarizer, task="summarization")
+    assert answer["tokens_generated"] == 4
+    assert "score" not in answer
+    refused = server.post("/api/playground/generate", {"prompt": "Hello", "base_model": str(summarizer)})
+    assert refused.status_code == 400
+    assert "summarization" in refused.json()["detail"]
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_with_its_cause(served: tuple[RunningServer, Path]) -> None:
