@@ -151,7 +151,9 @@ async def _choose(request: web.Request, body: GenerateBody) -> _Chosen:
             )
         task = _with_context(body, _asked_task(body) or "text-generation")
         roots = (*request.app[SETTINGS].model_roots, request.app[LAYOUT].models)
-        return _Chosen(task, await check_model(body.base_model, roots, "base_model", Purpose(task, "sft", "huggingface")))
+        return _Chosen(
+            task, await check_model(body.base_model, roots, "base_model", Purpose(task, "sft", "huggingface"))
+        )
     if body.model_id == 0:
         return _newest_base(request, body)
     details = find_model(request, body.model_id)
