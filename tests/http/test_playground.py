@@ -85,7 +85,11 @@ def test_a_question_is_answered_from_its_context(served: tuple[RunningServer, Pa
     # then
     assert 0 <= answer["score"] <= 1
     assert answer["generated_text"] == (context[answer["start"] : answer["end"]] if answer["tokens_generated"] else "")
-    events = [json.loads(line.removeprefix("data: ")) for line in stream.text.splitlines() if line.startswith("data")]
+    events = [
+        json.loads(line.removeprefix("data: "))
+        for line in stream.content.decode().splitlines()
+        if line.startswith("data")
+    ]
     same = ("generated_text", "score", "start", "end", "tokens_generated", "finish_reason")
     assert {name: events[-1][name] for name in same} == {name: answer[name] for name in same}
     # and no other task's answer has a score
