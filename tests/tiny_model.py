@@ -132,6 +132,9 @@ def build_tiny(folder: Path, architecture: Architecture, *, context: int = 128, 
                     decoder_start_token_id=tokenizer.pad_token_id,
                 )
             )
+            with torch.no_grad():  # else it says the first token for ever, which is its own likeliest follower
+                for block in model.decoder.block:
+                    block.layer[2].DenseReluDense.wo.weight.mul_(30)
         case "bart":
             tokenizer = _byte_pairs(
                 context, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"], pair="<s> $A </s> </s> $B </s>"
@@ -148,6 +151,7 @@ def build_tiny(folder: Path, architecture: Architecture, *, context: int = 128, 
                     max_position_embeddings=context,
                     decoder_start_token_id=tokenizer.eos_token_id,
                     forced_eos_token_id=None,
+                    init_std=0.3,
                     **_ids(tokenizer),
                 )
             )

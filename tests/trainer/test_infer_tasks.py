@@ -85,7 +85,7 @@ def test_an_encoder_decoder_summarizes_as_transformers_does(
     # when
     answer = summarize(worker, folder)
     # then
-    assert answer.text == tokenizer.decode(output[0], skip_special_tokens=True)
+    assert answer.text == tokenizer.decode(output[0], skip_special_tokens=True) != ""
     assert answer.tokens == output.shape[1] - 1
     assert (answer.score, answer.start, answer.end) == (None, None, None)
 
