@@ -6,7 +6,7 @@ PORT ?= 8000
 # A machine without an NVIDIA device takes the CPU build of torch: the CUDA build is several gigabytes.
 CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
 
-.PHONY: setup run demo test torture check clean
+.PHONY: setup run demo test matrix torture check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -28,6 +28,10 @@ demo: setup
 ## test: everything, on tiny models
 test: setup
 	$(BIN)/python -m pytest
+
+## matrix: every task, strategy and provider on a real server, as a table; REAL=1 on real weights, ONLY=word for some
+matrix: setup
+	$(BIN)/python tests/matrix.py $(if $(REAL),--real) $(if $(ONLY),--only $(ONLY))
 
 ## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls, processes or stops
 torture: setup
