@@ -17,6 +17,7 @@ LINE = "line"
 """The column of a dataset that says in which line of the file a record stands; no model takes it."""
 
 _NAMED_LINES = 10
+_REFERENCE = "ref"  # trl's name
 
 
 class AttemptTrainer(Trainer):
@@ -133,6 +134,16 @@ def count_parameters(trainer: Trainer) -> tuple[int, int]:
         return int(trainable), int(total)
     sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def drop_reference(trainer: Trainer) -> None:
+    """Let a new adapter be held to the model without it, and not to the copy that trl makes of one it did not make.
+
+    An untrained adapter changes nothing, so both are the same reference; the copy would go into every checkpoint.
+    """
+    model = trained_model(trainer)
+    if isinstance(model, PeftModel) and _REFERENCE in model.peft_config:
+        model.delete_adapter(_REFERENCE)
 
 
 def keep_updates_exact(trainer: Trainer) -> None:

@@ -18,6 +18,8 @@ _LIBRARIES = (
     "tokenizers",
     "safetensors",
     "numpy",
+    "unsloth",
+    "unsloth_zoo",
 )
 
 

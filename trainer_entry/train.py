@@ -76,6 +76,10 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     from trainer_entry.parameters import in_effect, with_evaluation, with_model
     from trainer_entry.saved_model import save_model
 
+    if job.provider == "unsloth":
+        from trainer_entry.providers import unsloth
+
+        job = unsloth.settle(job)
     parameters = in_effect(job)
     loaded = _load_model(job, parameters)
     parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
@@ -94,9 +98,9 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
 
             trainer = sft.build_trainer(job, loaded, examples, parameters)
         case "qlora":
-            from trainer_entry.strategies import qlora, sft
+            from trainer_entry.strategies import sft
 
-            trainer = sft.build_trainer(job, qlora.prepare(loaded, parameters), examples, parameters)
+            trainer = sft.build_trainer(job, _ready(loaded, parameters), examples, parameters)
         case "dpo":
             from trainer_entry.strategies import dpo
 
@@ -128,6 +132,8 @@ def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    if spec.job.provider == "unsloth":
+        _import_unsloth(folder)
     import datasets
     import torch
     import transformers
@@ -135,6 +141,19 @@ def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
     torch.set_num_threads(spec.cpu_threads)
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+
+
+def _import_unsloth(folder: Path) -> None:
+    """Import unsloth before the libraries that it changes."""
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(folder / "unsloth_compiled_cache"))
+    try:
+        import unsloth  # noqa: F401
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"The provider unsloth cannot be used on this machine ({error}). Run `make setup-unsloth`, or use the "
+            "provider huggingface."
+        ) from error
 
 
 def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
@@ -150,14 +169,16 @@ def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             quantization = quantization_config(parameters, job.task)
             return huggingface.load(job.model_path, weight_dtype(parameters), quantization, job.task)
         case "unsloth":
-            raise ModelUnavailable("unsloth is not installed beside the server: use the provider huggingface.")
+            from trainer_entry.providers import unsloth
+
+            return unsloth.load(job, parameters)
         case _:
             assert_never(job.provider)
 
 
 def _ready(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
-    """The model, made ready for an adapter where it is quantized."""
-    if not parameters.use_4bit and not parameters.use_8bit:
+    """The model, made ready for an adapter where it is quantized and has none yet."""
+    if loaded.is_adapted or (not parameters.use_4bit and not parameters.use_8bit):
         return loaded
     from trainer_entry.strategies import qlora
 

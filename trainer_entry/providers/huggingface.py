@@ -6,6 +6,7 @@ from typing import assert_never
 
 import torch
 from msgspec import Struct
+from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -54,6 +55,20 @@ class LoadedModel(Struct, frozen=True, gc=False):
         """Whether a text is read by one part of the model, and the answer written by another."""
         return bool(self.model.config.is_encoder_decoder)
 
+    @property
+    def is_adapted(self) -> bool:
+        """Whether it came with the adapter that is trained."""
+        return isinstance(self.model, PeftModel)
+
+
+class Source(Struct, frozen=True, gc=False):
+    """Where a model's files are, and all that is read of them before the weights."""
+
+    where: str
+    cache_only: bool
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+
 
 def load(
     path: str, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, task: Task = "text-generation"
@@ -64,6 +79,31 @@ def load(
 
     Raises:
         ModelUnavailable: it is not to be had, or has no form for this task.
+    """
+    source = find(path)
+    model = model_class(source.config, task).from_pretrained(
+        source.where,
+        dtype=dtype,
+        quantization_config=quantization,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=source.cache_only,
+    )
+    if quantization is not None:
+        keep_gradients_exact(model)
+    return LoadedModel(
+        model=model,
+        tokenizer=source.tokenizer,
+        revision=revision_of(source.where, model),
+        context=context_of(model.config, source.tokenizer),
+    )
+
+
+def find(path: str) -> Source:
+    """Find a model: in a local folder, by a hub id, or by the built-in name.
+
+    Raises:
+        ModelUnavailable: it is not to be had.
     """
     where = resolve(path)
     local = Path(where)
@@ -79,24 +119,9 @@ def load(
             f"{path} is neither a folder nor in this machine's cache, and the hub cannot be reached."
         ) from error
     config = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=cache_only)
-    model = model_class(config, task).from_pretrained(
-        where,
-        dtype=dtype,
-        quantization_config=quantization,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=cache_only,
-    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if quantization is not None:
-        keep_gradients_exact(model)
-    return LoadedModel(
-        model=model,
-        tokenizer=tokenizer,
-        revision=_revision(where, model),
-        context=_context(model.config, tokenizer),
-    )
+    return Source(where, cache_only, config, tokenizer)
 
 
 def model_class(config: PreTrainedConfig, task: Task) -> AnyAutoModel:
@@ -159,7 +184,7 @@ def keep_gradients_exact(model: torch.nn.Module) -> None:
             setattr(module, _REPACKS, False)
 
 
-def _context(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """How many tokens the model reads at once: as many as its positions and its tokenizer allow."""
     if config.model_type == "encoder-decoder":
         positions = _positions(config.encoder)
@@ -178,7 +203,7 @@ def _positions(config: PreTrainedConfig) -> int | None:
     return positions - (text.pad_token_id or 0) - 1 if text.model_type in _PADDING_FIRST else positions
 
 
-def _revision(where: str, model: PreTrainedModel) -> str | None:
+def revision_of(where: str, model: PreTrainedModel) -> str | None:
     """The commit of a hub model; of a local folder, the SHA-256 of its weight files' names and sizes."""
     folder = Path(where)
     if not folder.is_dir():

@@ -6,9 +6,8 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trainer_entry.arguments import preference_arguments
 from trainer_entry.attempt_trainer import AttemptTrainer
 from trainer_entry.examples import Examples
-from trainer_entry.parameters import lora_config
 from trainer_entry.providers.huggingface import LoadedModel
-from trainer_entry.strategies.sft import follow
+from trainer_entry.strategies.sft import follow, new_adapter
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 
@@ -20,14 +19,13 @@ def build_trainer(
     job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters
 ) -> AttemptTrainer:
     """A trainer for the model as it is loaded."""
-    adapter = lora_config(parameters, job.task, encoder_decoder=False) if parameters.use_lora else None
     trainer = PreferenceTrainer(
         model=loaded.model,
         args=preference_arguments(parameters, job.checkpoint_dir),
         train_dataset=examples.train,
         eval_dataset=examples.evaluation,
         processing_class=loaded.tokenizer,
-        peft_config=adapter,
+        peft_config=new_adapter(job, loaded, parameters),
     )
     follow(trainer, job, parameters)
     return trainer

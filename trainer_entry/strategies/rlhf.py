@@ -26,8 +26,8 @@ from trainer_entry.attempt_trainer import AttemptTrainer, count_rows, trained_mo
 from trainer_entry.builtin_model import resolve
 from trainer_entry.checkpoint import sync, sync_entry
 from trainer_entry.failures import ModelUnavailable, NoTrainableTokens, told_as_disk_full
-from trainer_entry.parameters import lora_config, reward_lora_config
-from trainer_entry.strategies.sft import follow
+from trainer_entry.parameters import reward_lora_config
+from trainer_entry.strategies.sft import follow, new_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +154,7 @@ def build_policy(
         "train_dataset": _prompts(examples.train),
         "eval_dataset": None if examples.evaluation is None else _prompts(examples.evaluation),
         "processing_class": loaded.tokenizer,
-        "peft_config": lora_config(parameters, job.task, encoder_decoder=False) if parameters.use_lora else None,
+        "peft_config": new_adapter(job, loaded, parameters),
     }
     trainer = RlooTrainer(**arguments) if parameters.rl_algorithm == "rloo" else GrpoTrainer(**arguments)
     follow(trainer, job, parameters, steps_before=rewards.report.steps)

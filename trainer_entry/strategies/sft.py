@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from transformers import (
     DataCollatorForSeq2Seq,
     DataCollatorWithPadding,
@@ -17,7 +17,7 @@ from transformers import (
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry.arguments import completion_arguments, sequence_arguments, span_arguments
-from trainer_entry.attempt_trainer import LINE, AttemptTrainer, keep_updates_exact
+from trainer_entry.attempt_trainer import LINE, AttemptTrainer, drop_reference, keep_updates_exact
 from trainer_entry.examples import IGNORED, Examples
 from trainer_entry.parameters import lora_config
 from trainer_entry.providers.huggingface import LoadedModel
@@ -40,6 +40,22 @@ class CompletionTrainer(AttemptTrainer, SFTTrainer):
     ) -> Any:
         """The mean over the completion tokens of the whole step."""
         return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+
+
+class FusedCompletionTrainer(CompletionTrainer):
+    """With the loss that unsloth put into trl's trainer: the same one, without holding the logits of all tokens."""
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the signature is transformers'
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The mean over the completion tokens of the whole step."""
+        if torch.is_grad_enabled():
+            return SFTTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
 class SequenceTrainer(AttemptTrainer, Seq2SeqTrainer):
@@ -65,15 +81,24 @@ def follow(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingParameters
     if parameters.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)
+    drop_reference(trainer)
     keep_updates_exact(trainer)
+
+
+def new_adapter(job: JobSpec, loaded: LoadedModel, parameters: TrainingParameters) -> LoraConfig | None:
+    """The adapter that the trainer is to put on the model, if one is trained and it does not have it already."""
+    if not parameters.use_lora or loaded.is_adapted:
+        return None
+    return lora_config(parameters, job.task, encoder_decoder=loaded.is_encoder_decoder)
 
 
 def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters) -> AttemptTrainer:
     encoder_decoder = loaded.is_encoder_decoder
-    adapter = lora_config(parameters, job.task, encoder_decoder=encoder_decoder) if parameters.use_lora else None
+    adapter = new_adapter(job, loaded, parameters)
     answers = job.task == "extractive-question-answering"
     if not answers and not encoder_decoder:
-        return CompletionTrainer(
+        completion_trainer = FusedCompletionTrainer if job.provider == "unsloth" else CompletionTrainer
+        return completion_trainer(
             model=loaded.model,
             args=completion_arguments(parameters, job.checkpoint_dir),
             train_dataset=_packable(examples.train, parameters),
