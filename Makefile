@@ -6,7 +6,10 @@ PORT ?= 8000
 # A machine without an NVIDIA device takes the CPU build of torch: the CUDA build is several gigabytes.
 CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
 
-.PHONY: setup run demo test matrix torture check clean
+# The releases that pyproject.toml names for the provider unsloth.
+UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject.toml)
+
+.PHONY: setup setup-unsloth run demo test matrix torture check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -15,6 +18,13 @@ $(VENV)/.complete: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+## setup-unsloth: the provider unsloth; where there is no NVIDIA device its own two packages are enough
+setup-unsloth: $(VENV)/.unsloth
+
+$(VENV)/.unsloth: $(VENV)/.complete
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--no-deps $(UNSLOTH),--editable '.[dev,unsloth]')
 	touch $@
 
 ## run: the server on 127.0.0.1:8000
