@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attempts import Attempt, questions, write_dataset
+from attempts import Attempt, write_dataset
 from tiny_model import build_tiny
 
 from trainer_entry import wire
@@ -115,8 +115,9 @@ def test_it_learns_what_the_provider_huggingface_learns(
     assert {"unsloth", "unsloth_zoo"} <= started.environment.versions.keys()
     model, expected = ours.one(wire.TrainerFinished).model, theirs.one(wire.TrainerFinished).model
     assert model.kind == expected.kind
-    for name in ("eval_loss", "base_eval_loss"):
-        assert model.metrics.get(name) == pytest.approx(expected.metrics.get(name), rel=1e-3)
+    if "eval_split" in more:
+        for name in ("eval_loss", "base_eval_loss"):
+            assert model.metrics[name] == pytest.approx(expected.metrics[name], rel=1e-3)
     assert {file.name for file in ours.output.iterdir()} == {file.name for file in theirs.output.iterdir()}
     if model.kind == "adapter":
         written = json.loads((ours.output / "adapter_config.json").read_text())
@@ -161,8 +162,14 @@ def test_a_policy_is_rewarded_as_the_provider_huggingface_rewards_it(
     # when
     dataset = write_dataset(tmp_path / "preferences.jsonl", preferences(24))
     shared: dict[str, Any] = {
-        **{"strategy": "rlhf", "rl_algorithm": algorithm, "max_steps": 4, "max_completion_length": 12},
-        **{"learning_rate": 0.05, "reward_learning_rate": 0.01, "optim": "adamw_torch_fused", "use_4bit": True},
+        "strategy": "rlhf",
+        "rl_algorithm": algorithm,
+        "max_steps": 4,
+        "max_completion_length": 12,
+        "learning_rate": 0.05,
+        "reward_learning_rate": 0.01,
+        "optim": "adamw_torch_fused",
+        "use_4bit": True,
     }
     ours = Attempt(tmp_path / "unsloth", tiny_model, dataset, provider="unsloth", **shared)
     theirs = Attempt(tmp_path / "huggingface", tiny_model, dataset, provider="huggingface", **shared)
