@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import Trainer
 
+from trainer_entry import ranks
 from trainer_entry.checkpoint import prune, remove, seal, sync_entry
 from trainer_entry.failures import LossNotFinite, told_as_disk_full
 from trainer_entry.wire import CHECKPOINT_MANIFEST
@@ -67,6 +68,10 @@ class AttemptTrainer(Trainer):
                 )
             self._loss_was_finite = True
         return loss
+
+    def count_tokens(self) -> int:
+        """How many tokens this trainer has seen, in all processes together, which all ask at the same place."""
+        return ranks.total(int(self.tokens_seen))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint is no model: the card is written with the model, once."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trainer_entry import ranks
 from trainer_entry.attempt_trainer import AttemptTrainer
 from trainer_entry.signals import Signals
 from trainer_entry.stdout import Wire, note
@@ -73,7 +74,7 @@ class WireCallback(TrainerCallback):
         self.first_step = state.global_step
         self._started(state)
         self._began = time.monotonic()
-        self._last_report = (self._began, int(self._trainer.tokens_seen))
+        self._last_report = (self._began, self._trainer.count_tokens())
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -90,9 +91,10 @@ class WireCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save, and end, if that was asked for; log the last step whatever the interval."""
         self._show_life()
-        if self._signals.checkpoint_asked:
+        stop, save = ranks.agree_on(self._signals.stop_asked, self._signals.checkpoint_asked)
+        if save:
             control.should_save = True
-        if self._signals.stop_asked:
+        if stop:
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
@@ -118,7 +120,7 @@ class WireCallback(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         figures, nonfinite = finite({name: _figure(logs, names) for name, names in _FIGURES.items()})
-        now, tokens = time.monotonic(), int(self._trainer.tokens_seen) or int(logs.get("num_tokens", 0))
+        now, tokens = time.monotonic(), self._trainer.count_tokens() or int(logs.get("num_tokens", 0))
         seconds, new_tokens = now - self._last_report[0], tokens - self._last_report[1]
         self._last_report = (now, tokens)
         elapsed, done = now - self._began, state.global_step - self.first_step
@@ -148,7 +150,8 @@ class WireCallback(TrainerCallback):
                 **figures,
             )
         )
-        note(f"step {step}/{total}  loss {logs['loss']:.4f}  {elapsed:.1f} s")
+        if state.is_world_process_zero:
+            note(f"step {step}/{total}  loss {logs['loss']:.4f}  {elapsed:.1f} s")
 
     def on_evaluate(
         self,
@@ -176,7 +179,8 @@ class WireCallback(TrainerCallback):
                 nonfinite=nonfinite,
             )
         )
-        note(f"step {state.global_step}/{state.max_steps}  eval_loss {figures.get('eval_loss')}")
+        if state.is_world_process_zero:
+            note(f"step {state.global_step}/{state.max_steps}  eval_loss {figures.get('eval_loss')}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report a checkpoint, which survives a power loss from now on."""
@@ -212,9 +216,17 @@ class WireCallback(TrainerCallback):
     def go_on(self) -> None:
         """Show life, and leave if that was asked for. For everything that takes long and makes no step.
 
+        All processes of the attempt come here together, and leave together.
+
         Raises:
             StopNow: the attempt is to end.
         """
+        self._show_life()
+        if ranks.agree(self._signals.stop_asked):
+            raise StopNow
+
+    def go_on_alone(self) -> None:
+        """The same for what one process does while the others wait for it."""
         self._show_life()
         if self._signals.stop_asked:
             raise StopNow

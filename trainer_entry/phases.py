@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from trainer_entry import ranks
 from trainer_entry.wire import AttemptSpec, Phase, PhaseEntered
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Phases:
         Raises:
             Stopped: the attempt was asked to end between two trainings.
         """
-        if self._signals.stop_asked:
+        if ranks.are_connected() and ranks.agree(self._signals.stop_asked):
             raise Stopped(self._step, self._checkpoint)
         self.wire.send(lambda seq: PhaseEntered(attempt=self.spec.attempt, seq=seq, phase=phase))
 
@@ -89,12 +90,12 @@ class Phases:
         spec, signals = self.spec, self._signals
         callback = WireCallback(self.wire, spec.attempt, signals, trainer, started, phase)
         trainer.add_callback(callback)
-        signals.training_begins()
+        self._begin_together()
         try:
             before = self._evaluate_base(trainer, callback, measure, phase)
             self.enter(phase)
             trained = trainer.train(resume_from_checkpoint=resume_from)
-            stopped = signals.stop_asked
+            stopped = ranks.agree(signals.stop_asked)
             if trainer.eval_dataset is not None and not stopped:
                 if callback.must_evaluate(trainer.args, trainer.state.global_step):
                     self.enter("evaluating")
@@ -111,6 +112,18 @@ class Phases:
         trainer.remove_callback(callback)
         return Trained(self._step, {**final_metrics(trained.metrics, callback, trainer), **before})
 
+    def _begin_together(self) -> None:
+        """From here on a stop is settled by all processes; whoever is asked before, ends by itself."""
+        try:
+            ranks.wait_for_all()
+            self._signals.training_begins()
+            ranks.wait_for_all()
+        except RuntimeError as error:
+            # The stop met another process on the other side of this line.
+            if ranks.lost_contact(error) and ranks.comes_true(lambda: self._signals.stop_asked):
+                raise Stopped(self._step, self._checkpoint) from None
+            raise
+
     def _evaluate_base(
         self, trainer: AttemptTrainer, callback: WireCallback, measure: Measure | None, phase: Phase
     ) -> dict[str, float | None]:
@@ -124,6 +137,8 @@ class Phases:
             return msgspec.json.decode(kept.read_bytes(), type=dict[str, float | None])
         self.enter("evaluating_base")
         devices = list(range(torch.cuda.device_count()))
+        if devices and ranks.count() > 1:
+            devices = [torch.cuda.current_device()]
         with torch.random.fork_rng(devices):  # the training draws the same numbers whether this was done or not
             trainer.evaluate()
             if measure is not None:
@@ -138,14 +153,22 @@ class Phases:
         return figures
 
     def _measure(self, trainer: AttemptTrainer, callback: WireCallback, measure: Measure) -> dict[str, float | None]:
-        """How good the answers are, told as the evaluation after this step."""
+        """How good the answers are, told as the evaluation after this step. One process finds out; the others wait."""
+        from trainer_entry.callback import StopNow
+
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
         training = model.training
         model.eval()
+        figures: dict[str, float | None] = {}
+        stopped = False
         try:
-            figures = dict(measure(model, callback.go_on)) if trainer.is_world_process_zero() else {}
+            if trainer.is_world_process_zero():
+                figures = dict(measure(model, callback.go_on_alone))
+        except StopNow:
+            stopped = True
         finally:
             model.train(training)
-        trainer.accelerator.wait_for_everyone()
+        if ranks.agree(stopped):
+            raise StopNow
         callback.say_measured(trainer.state, figures)
         return figures

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 
+from trainer_entry import ranks
 from trainer_entry.callback import WireCallback, finite
 from trainer_entry.checkpoint import sync, sync_entry
 from trainer_entry.failures import told_as_disk_full
@@ -53,6 +54,7 @@ def save_model(
             sync(partial)
         partial.rename(output)
         sync_entry(output.parent)
+    ranks.wait_for_all()
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     reward_model = None if rewards is None else rewards.path_beside(output)
     return SavedModel(path=str(output), kind=kind, size_bytes=size, metrics=metrics, reward_model_path=reward_model)
@@ -76,7 +78,7 @@ def final_metrics(trained: dict[str, Any], callback: WireCallback, trainer: Atte
     logged = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
     if callback.first_step == 0:
         figures = {name: value for name, value in trained.items() if name != "epoch"}
-        figures["num_tokens"] = float(trainer.tokens_seen) or float(trainer.state.num_input_tokens_seen)
+        figures["num_tokens"] = float(trainer.count_tokens()) or float(trainer.state.num_input_tokens_seen)
     else:
         figures = {"train_loss": _mean_over_steps(logged)}
     plain, _ = finite({"final_loss": logged[-1][1] if logged else None, **figures})

@@ -2,6 +2,7 @@
 
 A stop is honoured at once while nothing is trained, and with a checkpoint at the next step while something is.
 A thread hears the signals, not a handler: the main thread may be inside a long call of C code, or hold a lock.
+It hears who sent them, too: a launcher of several processes ends the others with SIGTERM when one has failed.
 """
 
 import os
@@ -9,26 +10,31 @@ import signal
 import threading
 from collections.abc import Callable
 
+_HEARD = frozenset({signal.SIGTERM, signal.SIGUSR1})
+_ERROR = 1
+
 
 class Signals:
     """What was asked for and is still to be done. Asking twice changes nothing."""
 
-    def __init__(self, before_training: Callable[[], None]) -> None:
-        """`before_training` says the last word when there is nothing to save; the process ends after it."""
+    def __init__(self, before_training: Callable[[], None], left_alone: Callable[[], bool]) -> None:
+        """`before_training` says the last word when there is nothing to save; the process ends after it.
+
+        `left_alone` is asked when the launcher sends SIGTERM: whether it does so because another process failed, and
+        why that was has been said.
+        """
         self._before_training = before_training
+        self._left_alone = left_alone
+        self._launcher = os.getppid()
         self._lock = threading.Lock()
         self._training = False
         self._stop = False
         self._checkpoint = False
-        self._numbers, self._wakeup = os.pipe()
-        os.set_blocking(self._wakeup, False)
 
     def listen(self) -> None:
-        """Hear the signals from now on. For the main thread."""
-        # The handler itself does nothing: the interpreter writes the signal's number to the pipe before it.
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, lambda _number, _frame: None)
-        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        """Hear the signals from now on. For the main thread, while there is no other."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # every thread to come inherits it; ours waits for them
+        os.register_at_fork(after_in_child=_let_through)
         threading.Thread(target=self._hear, name="signals", daemon=True).start()
 
     @property
@@ -51,11 +57,14 @@ class Signals:
             self._training = True
 
     def _hear(self) -> None:
-        while number := os.read(self._numbers, 1):
-            match number[0]:
+        while True:
+            heard = signal.sigwaitinfo(_HEARD)
+            match heard.si_signo:
                 case signal.SIGUSR1:
                     self._checkpoint = True
                 case signal.SIGTERM:
+                    if heard.si_pid == self._launcher and self._left_alone():
+                        os._exit(_ERROR)
                     with self._lock:
                         self._stop = True
                         if not self._training:
@@ -63,3 +72,8 @@ class Signals:
                             os._exit(0)
                 case _:
                     pass
+
+
+def _let_through() -> None:
+    """A process that is forked from this one has no thread that hears: signals are to end it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
+from trainer_entry import ranks
 from trainer_entry.failures import ModelUnavailable, kind_of, message_of
 from trainer_entry.phases import Phases, Stopped
 from trainer_entry.records import Records, held_out
@@ -48,8 +49,11 @@ def main(attempt_dir: str) -> int:
     lines = LineWriter(claim_stdout())  # before any import that could print
     folder = Path(attempt_dir)
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
-    wire = Wire(lines, speaks=os.environ.get("RANK", "0") == "0")
-    signals = Signals(before_training=lambda: _say_stopped(wire, spec, _resumed_step(spec), spec.resume_from))
+    wire = Wire(lines, speaks=ranks.rank() == 0)
+    signals = Signals(
+        before_training=lambda: _say_stopped(wire, spec, _resumed_step(spec), spec.resume_from),
+        left_alone=lambda: ranks.another_ended() and _say_other_failed(wire, folder),
+    )
     signals.listen()
     try:
         run(spec, folder, wire, signals)
@@ -57,7 +61,7 @@ def main(attempt_dir: str) -> int:
         _say_stopped(wire, spec, stop.step, stop.checkpoint)
     except BaseException as error:  # noqa: BLE001 - nothing is swallowed: the wire gets all of it
         note(traceback.format_exc())
-        _say_failed(wire, spec, error)
+        _say_failed(wire, spec, folder, error)
         return 1
     return 0
 
@@ -138,7 +142,8 @@ def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
     import torch
     import transformers
 
-    torch.set_num_threads(spec.cpu_threads)
+    torch.set_num_threads(ranks.threads(spec.cpu_threads))
+    ranks.prepare()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
 
@@ -249,14 +254,25 @@ def _say_stopped(wire: Wire, spec: AttemptSpec, step: int, checkpoint: str | Non
     wire.send(lambda seq: TrainerStopped(attempt=spec.attempt, seq=seq, messages=seq, step=step, checkpoint=checkpoint))
 
 
-def _say_failed(wire: Wire, spec: AttemptSpec, error: BaseException) -> None:
+def _say_failed(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseException) -> None:
+    if ranks.lost_contact(error) and ranks.another_ended():
+        _say_other_failed(wire, folder)
+        return
     lines = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
-    kind, message = kind_of(error), message_of(error)
-    wire.send(
-        lambda seq: TrainerFailed(
-            attempt=spec.attempt, seq=seq, messages=seq, kind=kind, message=message, traceback=lines
-        )
+    word = TrainerFailed(
+        attempt=spec.attempt, seq=0, messages=0, kind=kind_of(error), message=message_of(error), traceback=lines
     )
+    if ranks.rank() > 0:
+        ranks.leave_word(folder, word)
+    wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
+
+
+def _say_other_failed(wire: Wire, folder: Path) -> bool:
+    """Why another process failed, if it said so. Of one that was killed the shim tells."""
+    word = ranks.word_of_another(folder)
+    if word is not None:
+        wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
+    return True
 
 
 def _resumed_step(spec: AttemptSpec) -> int:

@@ -34,7 +34,7 @@ def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> lis
         *("--num_processes", str(processes), "--num_machines", "1", *(["--multi_gpu"] if processes > 1 else [])),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
         *("--main_process_port", "0"),  # a free one: two jobs at once must not meet
-        *("--num_cpu_threads_per_process", str(spec.cpu_threads)),
+        *("--num_cpu_threads_per_process", str(_threads(spec))),
         *("-m", module, str(folder)),
     ]
 
@@ -124,9 +124,14 @@ class LocalLauncher:
         return str(self._layout.attempt(job_id, attempt) / "stdout.jsonl")
 
 
+def _threads(spec: wire.AttemptSpec) -> int:
+    """Each rank's share of the threads that the job has."""
+    return max(1, spec.cpu_threads // spec.job.parameters.num_processes)
+
+
 def _environment(spec: wire.AttemptSpec, cores: int) -> dict[str, str]:
     """What is set for an attempt: its share of the machine, and the mark of its processes."""
-    added = {"OMP_NUM_THREADS": str(spec.cpu_threads), TOKEN_VARIABLE: spec.token}
+    added = {"OMP_NUM_THREADS": str(_threads(spec)), TOKEN_VARIABLE: spec.token}
     if spec.cpu_threads < cores:
         # Threads that spin while they wait take the time of the job beside this one.
         added["OMP_WAIT_POLICY"] = "PASSIVE"

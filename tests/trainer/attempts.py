@@ -24,6 +24,12 @@ BY_ACCELERATE = (
     *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
     *DIRECT,
 )
+IN_TWO = (  # as the server starts them; with "--cpu" in its place accelerate would start one
+    *("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--multi_gpu"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
+    *("--main_process_port", "0"),
+    *DIRECT,
+)
 _DECODER = msgspec.json.Decoder(wire.AnyTrainerMessage)
 MessageType = TypeVar("MessageType", bound=wire.TrainerMessage)
 
