@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from attempts import IN_TWO, Attempt, write_dataset
-from test_checkpoints import whole
 
 from trainer_entry import wire
+from trainer_entry.checkpoint import is_whole
 from trainer_entry.processes import descendants, runs
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def test_two_train_and_one_speaks(finished: Attempt) -> None:
 
 def test_what_each_of_them_draws_next_is_in_a_checkpoint_that_is_whole(finished: Attempt) -> None:
     checkpoints = finished.folder / "checkpoints"
-    assert whole(checkpoints) == [12, STEPS]
+    assert all(is_whole(checkpoints / f"checkpoint-{step}") for step in (12, STEPS))
     assert len(list((checkpoints / "checkpoint-12").glob("rng_state_*.pth"))) == 2
 
 
@@ -118,7 +118,8 @@ def test_asked_at_different_moments_both_save_the_same_step_and_go_on_from_it(
     assert_gapless(attempt)
     stopped = attempt.one(wire.TrainerStopped)
     assert stopped.checkpoint is not None
-    assert stopped.step in whole(Path(stopped.checkpoint).parent)
+    assert stopped.checkpoint.endswith(f"checkpoint-{stopped.step}")
+    assert is_whole(Path(stopped.checkpoint))
     assert len(list(Path(stopped.checkpoint).glob("rng_state_*.pth"))) == 2
     resumed = in_two(
         tmp_path / "second", tiny_model, dataset, resume_from=stopped.checkpoint,
@@ -129,25 +130,31 @@ def test_asked_at_different_moments_both_save_the_same_step_and_go_on_from_it(
     assert losses(attempt) | losses(resumed) == pytest.approx(losses(finished), rel=1e-5)
 
 
-@pytest.mark.parametrize("phase", ["loading_model", "evaluating_base"])
+@pytest.mark.parametrize("moment", [wire.PhaseEntered, wire.Evaluated])
 def test_a_stop_is_heard_by_both_before_anything_is_trained(
-    tmp_path: Path, tiny_model: Path, phase: wire.Phase
+    tmp_path: Path, tiny_model: Path, moment: type[wire.TrainerMessage]
 ) -> None:
+    """While the model is loaded, and while one of them judges the untrained model's answers."""
     records = [{"document": f"Text {i}. " * 20, "summary": f"It is {i}. " * 20} for i in range(400)]
-    dataset = write_dataset(tmp_path / "data.jsonl", records)
     attempt = in_two(
-        tmp_path / "attempt", tiny_model, dataset, task="summarization", max_steps=4, eval_split=0.9,
-        per_device_eval_batch_size=1,
-    )  # fmt: skip
-    attempt.wait_for(is_in(phase))
+        tmp_path / "attempt",
+        tiny_model,
+        write_dataset(tmp_path / "data.jsonl", records),
+        task="summarization",
+        max_steps=4,
+        eval_split=0.9,
+        per_device_eval_batch_size=64,
+    )
+    attempt.wait_for(lambda messages: any(isinstance(message, moment) for message in messages))
     first, second = processes(attempt)
     os.kill(second, signal.SIGTERM)
-    time.sleep(0.3)
+    time.sleep(0.1)
     os.kill(first, signal.SIGTERM)
     assert attempt.wait() == 0, attempt.stderr()
     assert_gapless(attempt)
     stopped = attempt.one(wire.TrainerStopped)
     assert (stopped.step, stopped.checkpoint) == (0, None)
+    assert len(attempt.of_type(wire.Evaluated)) == (moment is wire.Evaluated)
 
 
 @pytest.mark.parametrize("phase", ["loading_model", "training"])
