@@ -126,6 +126,26 @@ def trained_model(trainer: Trainer) -> torch.nn.Module:
     return trainer.model
 
 
+def prepare_anew(trainer: Trainer) -> None:
+    """Let a training after an evaluation prepare the model again.
+
+    The evaluation prepares it for one process alone, and accelerate prepares nothing twice: without an error each
+    process would train a model of its own.
+    """
+    model: Any = trainer.accelerator.unwrap_model(trained_model(trainer), keep_fp32_wrapper=False)
+    model._is_accelerate_prepared = False  # noqa: SLF001 - accelerate has no other way
+
+
+def check_shares_gradients(trainer: Trainer) -> None:
+    """Refuse to train several models where one was asked for.
+
+    Raises:
+        TypeError: the processes of the attempt would not share their gradients.
+    """
+    if ranks.count() > 1 and not isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel):
+        raise TypeError(f"A {type(trainer.model_wrapped).__name__} that {ranks.count()} processes do not share.")
+
+
 def count_rows(dataset: Any) -> int:
     """How many rows the trainer made of a dataset; packing makes fewer of them."""
     return len(dataset) if hasattr(dataset, "__len__") else 0

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trainer_entry import ranks
-from trainer_entry.attempt_trainer import AttemptTrainer
+from trainer_entry.attempt_trainer import AttemptTrainer, check_shares_gradients
 from trainer_entry.signals import Signals
 from trainer_entry.stdout import Wire, note
 from trainer_entry.wire import CheckpointSaved, Evaluated, Phase, StepLogged
@@ -69,6 +69,7 @@ class WireCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Report the beginning."""
+        check_shares_gradients(self._trainer)
         # After a resume the state has the intervals of the attempt that saved it.
         state.compute_steps(args, state.max_steps)
         self.first_step = state.global_step

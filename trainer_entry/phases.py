@@ -130,6 +130,8 @@ class Phases:
         """The untrained model's figures on the held-out records; found once in a job, whatever happens to it."""
         import torch
 
+        from trainer_entry.attempt_trainer import prepare_anew
+
         if trainer.eval_dataset is None:
             return {}
         kept = Path(self.spec.job.checkpoint_dir) / f"base_metrics-{phase}.json"
@@ -145,6 +147,8 @@ class Phases:
                 callback.evaluation |= self._measure(trainer, callback, measure)
         figures = {f"base_{name}": value for name, value in callback.evaluation.items() if tells_quality(name)}
         callback.forget_evaluation()
+        if ranks.count() > 1:
+            prepare_anew(trainer)
         if trainer.is_world_process_zero():
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(".partial")

@@ -94,12 +94,15 @@ def test_what_each_of_them_draws_next_is_in_a_checkpoint_that_is_whole(finished:
 def test_two_learn_what_one_learns_from_batches_of_both(
     tmp_path: Path, tiny_model: Path, dataset: wire.DatasetFile
 ) -> None:
-    shared: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.01}
+    shared: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.01, "eval_split": 0.125, "eval_steps": 3}
     two = in_two(tmp_path / "two", tiny_model, dataset, per_device_train_batch_size=4, **shared)
     assert two.wait() == 0, two.stderr()
     one = Attempt(tmp_path / "one", tiny_model, dataset, per_device_train_batch_size=8, **shared)
     assert one.wait() == 0, one.stderr()
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    evaluated = [[told.metrics["eval_loss"] for told in attempt.of_type(wire.Evaluated)] for attempt in (one, two)]
+    assert len(evaluated[0]) == 3
+    assert evaluated[0] == pytest.approx(evaluated[1], rel=1e-4)
     tokens = [attempt.one(wire.TrainerFinished).model.metrics["num_tokens"] for attempt in (one, two)]
     assert tokens[0] == tokens[1]
 
