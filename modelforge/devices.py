@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pynvml
+from msgspec import Struct
 
 from modelforge.control_groups import limits_of
 from modelforge.domain.machine import Machine
@@ -45,3 +46,34 @@ def _count_gpus() -> int:
         return int(pynvml.nvmlDeviceGetCount())
     finally:
         pynvml.nvmlShutdown()
+
+
+class GpuMemory(Struct, frozen=True, gc=False):
+    """The memory of one GPU, in bytes."""
+
+    total: int
+    free: int
+
+
+def gpu_memory() -> tuple[GpuMemory, ...]:
+    """The memory of each GPU that trainers may use and whose driver tells it."""
+    names = visible_gpus()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver, and so no such device
+        return ()
+    try:
+        return tuple(memory for name in names if (memory := _memory_of(name)) is not None)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _memory_of(name: str) -> GpuMemory | None:
+    try:
+        handle = (
+            pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+        )
+        told = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError:  # CUDA takes the beginning of a name too; the driver wants all of it
+        return None
+    return GpuMemory(int(told.total), int(told.free))

@@ -29,8 +29,18 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What the system says when a file cannot grow: the disk, the quota or the limit on a file is at its end."""
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One reason not to do what was asked: the part of the request to change, what is wrong, and what would work."""
+
+    field: str | None
+    message: str
+    remedy: str
+
+
 class ForgeError(Exception):
-    """An error with a message for people."""
+    """An error with a message for people. `refusals`: every reason, where several were found at once."""
+
+    refusals: tuple[Refusal, ...] = ()
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)

@@ -65,7 +65,7 @@ async def check_model(
             f'Send a folder as an absolute path, a hub id as "owner/name", or "{BUILT_IN_MODEL}".',
             field=field,
         )
-    snapshot = await asyncio.to_thread(_cached_snapshot, name)
+    snapshot = await asyncio.to_thread(cached_snapshot, name)
     if snapshot is not None:
         _check_files(name, {path.name for path in snapshot.iterdir()}, field)
         _check_configs(name, snapshot, field, purpose)
@@ -160,7 +160,7 @@ def _build_of(config: _Config) -> Build | None:
     return "headless" if names and all(name.endswith(_READING) for name in names) else None
 
 
-def _cached_snapshot(name: str) -> Path | None:
+def cached_snapshot(name: str) -> Path | None:
     """The newest snapshot of a hub model that is on this machine (the layout of huggingface_hub's cache)."""
     folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     try:

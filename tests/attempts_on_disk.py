@@ -2,21 +2,39 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from running_server import RunningServer
 
 
 def model_in(folder: Path) -> Path:
-    """A folder that looks like a model; scripted trainers do not load it."""
+    """A folder that is read as a model of a few weights; scripted trainers do not load it."""
     model = folder / "base"
     model.mkdir()
-    (model / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    (model / "model.safetensors").write_bytes(b"")
+    config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 16}
+    (model / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **config}))
+    write_weights(model / "model.safetensors", {"model.layers.0.mlp.up_proj.weight": (16, 8)})
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
+    (model / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": words}))
     return model
+
+
+def write_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A safetensors file of zeros; they take no room on the disk, however many they are."""
+    header: dict[str, object] = {}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": (begin, end)}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
 
 
 def training(model: Path, behaviour: str, **fields: object) -> dict[str, object]:

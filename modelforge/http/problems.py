@@ -19,6 +19,7 @@ from modelforge.errors import (
     ForgeError,
     InvalidDataset,
     NotFound,
+    Refusal,
     SettingsInvalid,
     StorageFull,
     TooLarge,
@@ -30,13 +31,17 @@ _log = structlog.get_logger()
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """Every answer that is not a success. `field` names the part of the request to change, if it is one."""
+    """Every answer that is not a success. `field` names the part of the request to change, if it is one.
+
+    `problems`: this one and all others, where several were found at once.
+    """
 
     error: str
     detail: str
     status_code: int
     field: str | UnsetType = UNSET
     validation: DatasetReport | UnsetType = UNSET
+    problems: tuple[Refusal, ...] | UnsetType = UNSET
 
 
 def status_of(error: ForgeError) -> int:
@@ -74,6 +79,7 @@ def problem_of(error: Exception) -> Problem:
                 status_code=status_of(error),
                 field=(error.field or UNSET) if isinstance(error, BadInput) else UNSET,
                 validation=error.report if isinstance(error, InvalidDataset) else UNSET,
+                problems=error.refusals or UNSET,
             )
         case web.HTTPException():
             return of_status(error.status, _detail(error))

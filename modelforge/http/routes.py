@@ -7,6 +7,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from modelforge.http import datasets, events, jobs, models, playground, reruns, state, system, training
+from modelforge.http.preflight import Preflight
 from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.projector import StateAt
@@ -64,6 +65,14 @@ ROUTES: tuple[Route, ...] = (
         body=training.StartTrainingBody,
         answer=training.Started,
         errors=(400, 404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/preflight",
+        handler=training.preflight,
+        body=training.StartTrainingBody,
+        answer=Preflight,
+        errors=(400,),
     ),
     Route(method="GET", path="/api/training_status", handler=training.get_training_status, answer=TrainingStatus),
     Route(

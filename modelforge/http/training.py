@@ -18,7 +18,9 @@ from modelforge.errors import BadInput, NotFound
 from modelforge.fields import narrowed
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SETTINGS, SUBSCRIBERS
 from modelforge.http.messages import answer, idempotency_key, int_query, read_body
+from modelforge.http.preflight import Preflight, Problems
 from modelforge.model_check import check_model
+from modelforge.preflight.fit import Fit, fit_of, unknown_fit
 from modelforge.projections.jobs import Status
 from trainer_entry import wire
 
@@ -71,19 +73,49 @@ async def start_training(request: web.Request) -> web.Response:
     return await _started(request, outcome.position, outcome.stream)
 
 
+async def preflight(request: web.Request) -> web.Response:
+    """Say whether a training could be started, and what it takes; nothing is started."""
+    body = await read_body(request, StartTrainingBody)
+    problems = Problems()
+    spec = await _spec(request, body, problems)
+    fit = await _fit(request, body, spec, problems)
+    return answer(Preflight(ok=not problems.all, problems=problems.all, memory=fit.memory, disk=fit.disk))
+
+
 async def _command(request: web.Request, body: StartTrainingBody, key: IdempotencyKey | None) -> job.StartTraining:
+    problems = Problems()
+    spec = await _spec(request, body, problems)
+    await _fit(request, body, spec, problems)
+    problems.refuse()
+    if spec is None:
+        raise AssertionError("without a spec something was refused")
+    return job.StartTraining(spec=spec, queue=body.queue, key=key)
+
+
+async def _spec(request: web.Request, body: StartTrainingBody, problems: Problems) -> wire.JobSpec | None:
+    """The job that is asked for; None where it names what is not there, or must not be used."""
     parameters = narrowed(body, wire.TrainingParameters)
-    check_combination(body.task, body.strategy, body.provider, parameters)
-    check_installed(body.provider, parameters)
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     roots = (*settings.model_roots, layout.models)
     purpose = Purpose(body.task, body.strategy, body.provider)
-    model_path = await check_model(body.model_name, roots, purpose=purpose)
-    reward_model = parameters.reward_model
-    reward_model_path = None if reward_model is None else await check_model(reward_model, roots, "reward_model")
-    dataset = await _dataset(request, body.dataset)
-    check_format(dataset.format, body.task, body.strategy)
-    spec = wire.JobSpec(
+    model_path: str | None = None
+    reward_model_path: str | None = None
+    dataset: wire.DatasetFile | None = None
+    with problems.gathered("strategy"):
+        check_combination(body.task, body.strategy, body.provider, parameters)
+    with problems.gathered("provider"):
+        check_installed(body.provider, parameters)
+    with problems.gathered("model_name"):
+        model_path = await check_model(body.model_name, roots, purpose=purpose)
+    with problems.gathered("reward_model"):
+        if parameters.reward_model is not None:
+            reward_model_path = await check_model(parameters.reward_model, roots, "reward_model")
+    with problems.gathered("dataset"):
+        dataset = await _dataset(request, body.dataset)
+        check_format(dataset.format, body.task, body.strategy)
+    if model_path is None or dataset is None:
+        return None
+    return wire.JobSpec(
         job_id="",
         task=body.task,
         strategy=body.strategy,
@@ -99,7 +131,16 @@ async def _command(request: web.Request, body: StartTrainingBody, key: Idempoten
         grace_seconds=settings.stop_grace_seconds,
         max_restarts=body.max_restarts,
     )
-    return job.StartTraining(spec=spec, queue=body.queue, key=key)
+
+
+async def _fit(request: web.Request, body: StartTrainingBody, spec: wire.JobSpec | None, problems: Problems) -> Fit:
+    data_dir = request.app[LAYOUT].root
+    if spec is None:
+        return await unknown_fit(body.per_device_train_batch_size, data_dir)
+    fit = await fit_of(spec, data_dir, waits=body.queue)
+    for problem in fit.problems:
+        problems.add(problem)
+    return fit
 
 
 def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters) -> None:

@@ -1,0 +1,98 @@
+"""The weights of a model by name and shape, from the headers of its safetensors files; no weight is read.
+
+A file begins with the header's length (8 bytes, little-endian) and the header (JSON: of each tensor its dtype, shape
+and place in the rest), and ends where the last tensor does: https://huggingface.co/docs/safetensors.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from modelforge.errors import BadInput
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_LENGTH_BYTES = 8
+_LONGEST_HEADER = 100_000_000  # the library's own limit
+_Whole = Annotated[int, Meta(ge=0)]
+
+
+class Weight(Struct, frozen=True, gc=False):
+    """One tensor of a model. Its name ends in `.weight` or `.bias`, or whatever the module calls it."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+class _Tensor(Struct):
+    dtype: str
+    shape: tuple[_Whole, ...]
+    data_offsets: tuple[_Whole, _Whole]
+
+
+class _Index(Struct):
+    weight_map: dict[str, str]
+
+
+def weights_in(name: str, folder: Path, field: str) -> tuple[Weight, ...]:
+    """Every weight of the model in a folder. `name`: as a client named it, in `field`.
+
+    Raises:
+        BadInput: a file is not there, is torn, or is none; the message names it.
+    """
+    weights: list[Weight] = []
+    for file in _files(name, folder, field):
+        path = folder / file
+        try:
+            weights += _read(path)
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadInput(
+                "The model's weights cannot be read",
+                f"{name}: {file}: {getattr(error, 'strerror', None) or error}. Copy or download the file again.",
+                field=field,
+            ) from error
+    return tuple(weights)
+
+
+def _files(name: str, folder: Path, field: str) -> list[str]:
+    index = folder / _INDEX
+    if not index.exists():
+        if not (folder / _SINGLE).exists():
+            raise BadInput(
+                f"The model has no {_SINGLE}",
+                f"{name}: its weights stand in {_SINGLE}, or in files that {_INDEX} lists.",
+                field=field,
+            )
+        return [_SINGLE]
+    try:
+        files = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput("A model's file cannot be read", f"{name}: {_INDEX}: {error}", field=field) from error
+    for file in files:
+        if Path(file).name != file:
+            raise BadInput("A model's file cannot be read", f"{name}: {_INDEX} names {file!r}.", field=field)
+    return files
+
+
+def _read(path: Path) -> list[Weight]:
+    """The tensors that a file's header lists; a ValueError says what is wrong with it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _LONGEST_HEADER):
+            raise ValueError(f"it is torn, or no safetensors file: {size} bytes do not hold its header")
+        header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+    header.pop("__metadata__", None)
+    tensors = {name: msgspec.json.decode(raw, type=_Tensor) for name, raw in header.items()}
+    wanted = _LENGTH_BYTES + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
+    if size != wanted:
+        raise ValueError(f"it is torn: it has {size} bytes, and its header says {wanted}")
+    return [Weight(name, tensor.shape) for name, tensor in tensors.items()]
