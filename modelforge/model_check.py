@@ -19,6 +19,7 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 # What trainers leave beside a model; never loaded as weights.
 _HARMLESS = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
 _HUB_SECONDS = 3.0
+_CONNECT_SECONDS = 1.0  # a machine without a network shall say so at once
 # How the names of architectures end: of those that write a text, and of those that only read one.
 _WRITING = ("ForCausalLM", "LMHeadModel")
 _READING = (
@@ -175,7 +176,7 @@ async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
         raise NotFound("No such model", f"{field}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set.")
     token = os.environ.get("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    timeout = aiohttp.ClientTimeout(total=_HUB_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=_HUB_SECONDS, connect=_CONNECT_SECONDS)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=True) as session,

@@ -24,7 +24,7 @@ _UNREADABLE = 3  # the exit code; an interpreter that fails has others
 class _Settings(Struct):
     """The part of `tokenizer_config.json` that is looked at."""
 
-    chat_template: msgspec.Raw | None = None  # a text, or several with names
+    chat_template: msgspec.Raw = msgspec.Raw(b"null")  # a text, or several with names
 
 
 class _File(Struct, frozen=True, gc=False):
@@ -86,10 +86,10 @@ def check_chat_template(name: str, folder: Path, field: str) -> None:
     try:
         template = msgspec.json.decode(path.read_bytes(), type=_Settings).chat_template
     except FileNotFoundError:
-        template = None
+        template = msgspec.Raw(b"null")
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
-    if template is None or bytes(template) in _NO_TEMPLATES:
+    if bytes(template) in _NO_TEMPLATES:
         raise BadInput(
             "The dataset has conversations, and the model has no chat template to write them with",
             f"{name}: use an instruction-tuned model, or records of input and output.",

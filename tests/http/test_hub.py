@@ -1,6 +1,7 @@
 """Models of a hub: one that is in its cache, one that it has, and a hub that is not there."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from huggingface_hub import constants
 from modelforge.domain.combinations import Purpose
 from modelforge.errors import BadInput, NotFound
 from modelforge.model_check import check_model
+from modelforge.preflight.described import described_by_hub
 
+SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500}
 Hub = Callable[[dict[str, list[str]]], Awaitable[None]]
 
 
@@ -34,9 +37,14 @@ async def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[st
             if name not in models:
                 return web.json_response({"error": "Repository not found"}, status=401)
             config = {"architectures": ["BertForMaskedLM"], "model_type": "bert"} if "bert" in name else None
-            return web.json_response({"siblings": [{"rfilename": file} for file in models[name]], "config": config})
+            files = [{"rfilename": file} for file in models[name]]
+            return web.json_response({"siblings": files, "config": config, "safetensors": {"total": 1_000_000}})
+
+        async def sizes(_request: web.Request) -> web.Response:
+            return web.json_response(SIZES)
 
         app = web.Application()
+        app.router.add_get("/{owner}/{name}/resolve/main/config.json", sizes)
         app.router.add_get("/api/models/{name:.+}", model)
         servers.append(TestServer(app))
         await servers[0].start_server()
@@ -78,6 +86,16 @@ async def test_a_hub_that_is_not_there_is_said_at_once(cache: Path, monkeypatch:
         await asyncio.wait_for(check_model("owner/good", ()), 10)
 
 
+async def test_a_hub_that_does_not_answer_is_not_waited_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent, socket.socket() as waiting:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        waiting.connect(silent.getsockname())  # takes the one place: no other connection is made
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(NotFound, match="hub cannot be reached"):
+            await asyncio.wait_for(check_model("owner/good", ()), 10)
+
+
 async def test_a_model_in_the_cache_needs_no_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     folder = cache / "models--owner--cached"
@@ -91,3 +109,16 @@ async def test_a_model_in_the_cache_needs_no_hub(cache: Path, monkeypatch: pytes
     (snapshot / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
     with pytest.raises(BadInput, match="auto_map"):
         await check_model("owner/cached", ())
+
+
+async def test_what_the_hub_tells_of_a_model_is_reckoned_with(hub: Hub) -> None:
+    await hub({"owner/good": ["config.json", "model.safetensors"]})
+    told = await described_by_hub("owner/good")
+    assert told is not None
+    assert sum(weight.size for weight in told.weights) == 1_000_000
+    assert told.architecture.hidden == 64
+
+
+async def test_what_the_hub_does_not_tell_is_not_known(hub: Hub) -> None:
+    await hub({})
+    assert await described_by_hub("owner/none") is None
