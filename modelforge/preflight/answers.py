@@ -17,7 +17,7 @@ _NEARLY_FULL = 0.8
 _LARGEST_BATCH = 4096
 _LONGEST = 1 << 20
 _FEWEST_TOKENS = 32  # shorter sequences teach nothing
-_GIGABYTE = 1e9
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 class MemoryFit(Struct, frozen=True, kw_only=True, gc=False):
@@ -121,8 +121,8 @@ def memory_problem(
     if least <= room.available:
         return None
     place = "the GPU" if room.device == "gpu" else "this machine"
-    available = _gigabytes(room.available)
-    message = f"The training needs about {_gigabytes(least)} of memory, and {place} has {available} available"
+    available = _size(room.available)
+    message = f"The training needs about {_size(least)} of memory, and {place} has {available} available"
     if fit.largest_batch_size is not None:
         accumulation = -(-plan.batch_size * plan.parameters.gradient_accumulation_steps // fit.largest_batch_size)
         remedy = (
@@ -180,8 +180,7 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
     if required <= fit.available_bytes:
         return None
     message = (
-        f"The training writes about {_gigabytes(required)}, and the data directory has "
-        f"{_gigabytes(fit.available_bytes)} free"
+        f"The training writes about {_size(required)}, and the data directory has {_size(fit.available_bytes)} free"
     )
     # One more is on the disk while the next is written.
     fits = (fit.available_bytes - model) // checkpoint - 1
@@ -191,7 +190,7 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
     use = "" if plan.parameters.use_lora else ' or send "use_lora": true, which saves an adapter only'
     return BadInput(
         message,
-        f"Free {_gigabytes(required - fit.available_bytes)},{use or ' or name a smaller model'}.",
+        f"Free {_size(required - fit.available_bytes)},{use or ' or name a smaller model'}.",
         field="model_name",
     )
 
@@ -201,5 +200,6 @@ def _sharers(plan: Plan, room: Room) -> int:
     return plan.parameters.num_processes if room.device == "host" else 1
 
 
-def _gigabytes(size: float) -> str:
-    return f"{size / _GIGABYTE:,.1f} GB"
+def _size(size: float) -> str:
+    unit, name = next((pair for pair in _UNITS if size >= pair[0]), _UNITS[-1])
+    return f"{size / unit:,.1f} {name}"

@@ -1,4 +1,4 @@
-"""How much disk a training takes: its checkpoints and its model, in bytes."""
+"""How much disk a training takes: its checkpoints and its model, in bytes; tokenizer and settings are little beside."""
 
 import math
 
@@ -7,7 +7,6 @@ from msgspec import Struct
 from modelforge.preflight.memory import Plan, Sizes, optimizer_bytes
 
 _FLOAT32 = 4
-_FILES_BYTES = 20_000_000  # tokenizer, settings, the trainer's own state: of one folder
 
 
 class Disk(Struct, frozen=True, kw_only=True, gc=False):
@@ -32,9 +31,9 @@ def disk_of(plan: Plan, sizes: Sizes, examples: int) -> Disk:
     trained = _FLOAT32 * sizes.trainable
     rewards = plan.compute_bytes * sizes.parameters if plan.strategy == "rlhf" else 0
     return Disk(
-        checkpoint=trained + optimizer_bytes(parameters.optim, sizes) + _FILES_BYTES,
+        checkpoint=trained + optimizer_bytes(parameters.optim, sizes),
         checkpoints=kept,
-        model=trained + rewards + _FILES_BYTES,
+        model=trained + rewards,
     )
 
 
