@@ -6,6 +6,7 @@ DATA/datasets/<sha256>.jsonl   uploaded datasets, by their content
 DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, shim.json, exit.json
 DATA/jobs/<job>/checkpoints/   checkpoint-<step>
 DATA/models/<job>/             the trained model of a job
+DATA/exports/<job>[.tar|.zip]  exported models, unless they were sent elsewhere; made when there is one
 DATA/tmp, DATA/trash           uploads under way, files being removed; swept at each start
 """
 
@@ -38,6 +39,11 @@ class Layout(Struct, frozen=True):
     def models(self) -> Path:
         """A folder a trained model."""
         return self.root / "models"
+
+    @property
+    def exports(self) -> Path:
+        """A folder or archive an exported model."""
+        return self.root / "exports"
 
     @property
     def datasets(self) -> Path:

@@ -17,6 +17,9 @@ _PHASES = {
     "training": "training",
     "evaluating": "evaluating",
     "saving": "saving the model",
+    "merging": "merging",
+    "exporting": "exporting",
+    "pushing": "pushing to the hub",
 }
 _PLAIN_STEP = 10
 

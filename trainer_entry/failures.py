@@ -52,6 +52,26 @@ class ModelUnavailable(Exception):
     """The model is neither on this machine nor reachable."""
 
 
+class BaseChanged(Exception):
+    """The base model's weights are not those that the adapter was trained on."""
+
+
+class NotMergeable(Exception):
+    """The adapter cannot be put into the weights of its base."""
+
+
+class PlaceTaken(Exception):
+    """Where the export was to go there is something else."""
+
+
+class CopyDiffers(Exception):
+    """What was exported does not read as what was written."""
+
+
+class HubRefused(Exception):
+    """The hub did not take the model, or could not be reached."""
+
+
 class PromptTooLong(Exception):
     """The prompt leaves no room for an answer in the model's context."""
 

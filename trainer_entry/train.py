@@ -35,6 +35,8 @@ from trainer_entry.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import TrainerState
 
     from trainer_entry.attempt_trainer import AttemptTrainer
@@ -44,8 +46,8 @@ if TYPE_CHECKING:
 _TRACEBACK_CHARACTERS = 16_384
 
 
-def main(attempt_dir: str) -> int:
-    """Make the attempt that `attempt_dir` describes, and say how it went."""
+def main(attempt_dir: str, run: Callable[[AttemptSpec, Path, Wire, Signals], None]) -> int:
+    """Make the attempt that `attempt_dir` describes by `run`, and say how it went."""
     lines = LineWriter(claim_stdout())  # before any import that could print
     folder = Path(attempt_dir)
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
@@ -282,7 +284,7 @@ def _resumed_step(spec: AttemptSpec) -> int:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1])
+    code = main(sys.argv[1], run)
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is said and saved: no library's teardown may hang the process now.

@@ -4,7 +4,7 @@ The one module that both sides import. It needs msgspec and nothing else, and it
 Fields are only ever added, with defaults: spools of older releases must still decode.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from msgspec import Meta, Struct
 
@@ -30,7 +30,14 @@ Phase = Literal[
     "training",
     "evaluating",
     "saving",
+    "merging",
+    "exporting",
+    "pushing",
 ]
+JobKind = Literal["training", "merge", "export", "push"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+ExportFormat = Literal["folder", "tar", "zip"]
+Unit = Literal["steps", "layers", "bytes"]
 Scheduler = Literal[
     "linear",
     "cosine",
@@ -114,8 +121,45 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     num_examples: int
 
 
+class Work(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """What is done with a trained model after its training: which one it is, and the folder that it lies in."""
+
+    model_id: int
+    name: str
+    path: str
+
+
+class Merge(Work, frozen=True, tag="merge", gc=False):
+    """Put an adapter into the weights of its base; the result is a model of its own.
+
+    `dtype`: of the merged weights; null for the base's. `base_revision`: the weights that the adapter was trained on,
+    as `TrainerStarted` has it. `metrics`: the adapter's, which hold for the merged model too.
+    """
+
+    dtype: Dtype | None = None
+    base_revision: str | None = None
+    metrics: dict[str, float | None] = {}
+
+
+class Export(Work, frozen=True, tag="export", gc=False):
+    """Copy a model out, as a folder or as one archive. `to`: the place for it; null for one in the data directory."""
+
+    format: ExportFormat
+    to: str | None = None
+
+
+class Push(Work, frozen=True, tag="push", gc=False):
+    """Upload a model to the hub, to a repository that is made if it is not there."""
+
+    repo_id: str
+    private: bool = True
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     """All that a trainer needs to know; it stands in the log, and as `spec.json` in the attempt's folder.
+
+    `work`: what to do with a trained model, and null for a training. Everything else tells then of the model's
+    training, but for `output_dir`: the folder of the merged model, or the place of the export.
 
     `model_path` is what to load: a local folder, a hub id, or the built-in name. `output_dir` does not exist
     until the whole trained model is in it. `checkpoint_dir` is shared by the attempts of a job.
@@ -140,6 +184,27 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     grace_seconds: float = 120.0
     max_restarts: int = 0
     rerun_of: str | None = None
+    work: Merge | Export | Push | None = None
+
+    @property
+    def kind(self) -> JobKind:
+        """What the job is."""
+        match self.work:
+            case None:
+                return "training"
+            case Merge():
+                return "merge"
+            case Export():
+                return "export"
+            case Push():
+                return "push"
+            case _:
+                assert_never(self.work)
+
+    @property
+    def partial_output(self) -> str:
+        """Where an export is written until it is whole: a folder beside its place, by a name that only it has."""
+        return f"{self.output_dir}.{self.job_id}.partial"
 
 
 class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
@@ -241,8 +306,18 @@ class TrainerStarted(TrainerMessage, frozen=True, tag="started", gc=False):
     resumed_step: int = 0
 
 
+class WorkStarted(TrainerMessage, frozen=True, tag="work_started", gc=False):
+    """Work on a trained model is about to begin. `total_steps`: how many `unit` there are to do."""
+
+    total_steps: int
+    unit: Unit
+    environment: Environment
+
+
 class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
     """Figures after optimizer step `step`. A figure that is not finite is null and named in `nonfinite`.
+
+    Of a job that is no training `step` counts what `WorkStarted` says, and there are no figures.
 
     `loss`: mean per completion token since the last report. `elapsed_seconds`: of training in this attempt,
     by a monotonic clock. `eta_seconds`: as the trainer reckons it. `step` counts through all phases of a job,
@@ -303,12 +378,41 @@ class SavedModel(Struct, frozen=True, kw_only=True, gc=False):
     reward_model_path: str | None = None
 
 
+class Exported(Struct, frozen=True, kw_only=True, tag_field="type", tag="exported", gc=False):
+    r"""A model that was copied out and read again.
+
+    `sha256`: of the archive; of a folder, that of what `sha256sum` prints of its files in the order of their names:
+    `find . -type f -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum`.
+    """
+
+    path: str
+    format: ExportFormat
+    files: int
+    size_bytes: int
+    sha256: str
+
+
+class Pushed(Struct, frozen=True, kw_only=True, tag_field="type", tag="pushed", gc=False):
+    """A model that lies on the hub: where, and the commit that put it there."""
+
+    url: str
+    repo_id: str
+    commit: str
+    private: bool
+    files: int
+    size_bytes: int
+
+
 class TrainerFinished(TrainerMessage, frozen=True, tag="finished", gc=False):
-    """The last word after success. `messages`: how many the attempt wrote, this one included."""
+    """The last word after success. `messages`: how many the attempt wrote, this one included.
+
+    `model`: of a training or merge. `delivery`: of an export or push.
+    """
 
     step: int
     messages: int
-    model: SavedModel
+    model: SavedModel | None
+    delivery: Exported | Pushed | None = None
 
 
 class TrainerStopped(TrainerMessage, frozen=True, tag="stopped", gc=False):
@@ -331,6 +435,7 @@ class TrainerFailed(TrainerMessage, frozen=True, tag="failed", gc=False):
 AnyTrainerMessage = (
     PhaseEntered
     | TrainerStarted
+    | WorkStarted
     | StepLogged
     | Evaluated
     | CheckpointSaved

@@ -36,20 +36,23 @@ def cause_of(
     last_words: str,
     *,
     rebooted: bool,
+    trains: bool = True,
 ) -> Cause:
     """The cause: what the trainer said itself, else what the shim saw, else what is left to conclude.
 
     `word`: of a trainer that nobody here asked to stop. `report` is null where even the shim was gone;
-    `last_words` are of the attempt's log.
+    `last_words` are of the attempt's log. Work that does not train needs the memory that it needs.
     """
     match word:
         case wire.TrainerFailed(kind=kind, message=message, traceback=traceback):
-            told = f"{message} {LESS}" if kind == "OutOfMemory" else message
+            told = f"{message} {LESS}" if kind == "OutOfMemory" and trains else message
             return Cause(kind=kind, message=told, traceback=traceback)
         case wire.TrainerStopped(step=step):
             return Cause(kind="Interrupted", message=f"{_INTERRUPTED}; it ended at step {step}.")
         case None:
             kind, message = _without_a_word(report, rebooted=rebooted)
+            if not trains:
+                message = message.removesuffix(LESS).rstrip()
             tail = f" Last lines of its log: {last_words}" if last_words else ""
             return Cause(kind=kind, message=message + tail)
         case _:

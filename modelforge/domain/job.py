@@ -33,7 +33,10 @@ class JobCommand(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
 
 
 class StartTraining(JobCommand, frozen=True, tag="StartTraining", gc=False):
-    """Train. Model and dataset in `spec` were looked up; the writer stamps the job's id and folders."""
+    """Train, or do the `work` in `spec` with a trained model.
+
+    Model and dataset in `spec` were looked up; the writer stamps the job's id and folders.
+    """
 
     spec: wire.JobSpec
     queue: bool = False
@@ -183,6 +186,15 @@ class TrainingStarted(JobEvent, frozen=True, tag="TrainingStarted", gc=False):
     report: wire.TrainerStarted
 
 
+class WorkStarted(JobEvent, frozen=True, tag="WorkStarted", gc=False):
+    """Work on a trained model began: so much is to be done, on that machine."""
+
+    attempt: int
+    seq: int
+    offset: int
+    report: wire.WorkStarted
+
+
 class MetricsLogged(JobEvent, frozen=True, tag="MetricsLogged", gc=False):
     """Figures of optimizer steps: all that one read of the spool gave, in one record."""
 
@@ -264,10 +276,11 @@ class AttemptFailed(JobEvent, frozen=True, tag="AttemptFailed", gc=False):
 
 
 class TrainingCompleted(JobEvent, frozen=True, tag="TrainingCompleted", gc=False):
-    """The job did what was asked."""
+    """The job did what was asked: `model` is what a training or merge left, `delivery` where an export or push is."""
 
-    model: wire.SavedModel
+    model: wire.SavedModel | None
     step: int
+    delivery: wire.Exported | wire.Pushed | None = None
 
 
 class TrainingStopped(JobEvent, frozen=True, tag="TrainingStopped", gc=False):
@@ -290,6 +303,7 @@ Event = (
     | AttemptSpawned
     | PhaseEntered
     | TrainingStarted
+    | WorkStarted
     | MetricsLogged
     | EvaluationLogged
     | CheckpointRequested
@@ -358,6 +372,9 @@ def evolve(job: Job | None, event: Event) -> Job:
         case TrainingStarted(seq=seq, offset=offset, report=report):
             status = job.status if job.status == "stopping" else "training"
             return msgspec.structs.replace(_heard(job, seq, offset), status=status, parameters=report.parameters)
+        case WorkStarted(seq=seq, offset=offset):
+            status = job.status if job.status == "stopping" else "training"
+            return msgspec.structs.replace(_heard(job, seq, offset), status=status)
         case TrainerEnded(seq=seq, offset=offset, report=report):
             return msgspec.structs.replace(_heard(job, seq, offset), last_word=report)
         case CheckpointSaved(seq=seq, offset=offset):
@@ -403,7 +420,7 @@ def stamp(command: StartTraining, job_id: str) -> StartTraining:
         spec=msgspec.structs.replace(
             spec,
             job_id=job_id,
-            output_dir=f"{spec.output_dir}/{job_id}",
+            output_dir=_output_of(spec, job_id),
             checkpoint_dir=f"{spec.checkpoint_dir}/{job_id}/checkpoints",
         ),
     )
@@ -412,6 +429,16 @@ def stamp(command: StartTraining, job_id: str) -> StartTraining:
 def again(spec: wire.JobSpec, parameters: wire.TrainingParameters) -> wire.JobSpec:
     """What a new job needs to repeat one, with the parameters that were in effect; its id and folders come later."""
     return msgspec.structs.replace(spec, job_id="", parameters=parameters, rerun_of=spec.job_id)
+
+
+def _output_of(spec: wire.JobSpec, job_id: str) -> str:
+    match spec.work:
+        case wire.Export(to=str(place)):
+            return place
+        case wire.Export(format="tar" | "zip" as suffix):
+            return f"{spec.output_dir}/{job_id}.{suffix}"
+        case _:
+            return f"{spec.output_dir}/{job_id}"
 
 
 def decide_start(command: StartTraining, gpus: tuple[str, ...] | None, active: Job | None) -> list[Event]:
@@ -511,6 +538,8 @@ def decide_checkpoint(command: SaveCheckpoint, job: Job | None) -> list[Event]:
     """
     if job is None:
         raise no_such_job(command.job_id)
+    if job.spec.work is not None:
+        raise Conflict("There is no step to save", f"{command.job_id} is a job of kind {job.spec.kind}: no training.")
     if job.status != "training" or job.last_word is not None or job.phase in _WITHOUT_STEPS:
         status = "ending" if job.status == "training" else job.status
         raise Conflict("There is no step to save", f"{command.job_id} is {status}; a checkpoint is saved in training.")
@@ -587,7 +616,12 @@ def _events_of_lines(job: Job, report: ReportLines) -> list[Event]:
 
 def _event_of_message(
     report: ReportLines,
-    message: wire.PhaseEntered | wire.TrainerStarted | wire.Evaluated | wire.CheckpointSaved | LastWord,
+    message: wire.PhaseEntered
+    | wire.TrainerStarted
+    | wire.WorkStarted
+    | wire.Evaluated
+    | wire.CheckpointSaved
+    | LastWord,
 ) -> Event:
     job_id, attempt, offset, seq = report.job_id, report.attempt, report.offset, message.seq
     match message:
@@ -595,6 +629,8 @@ def _event_of_message(
             return PhaseEntered(job_id=job_id, attempt=attempt, seq=seq, offset=offset, phase=phase)
         case wire.TrainerStarted():
             return TrainingStarted(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case wire.WorkStarted():
+            return WorkStarted(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case wire.Evaluated():
             return EvaluationLogged(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case wire.CheckpointSaved(step=step, path=path):
@@ -611,14 +647,16 @@ def _events_of_end(job: Job, report: ReportGone, gpus: tuple[str, ...]) -> list[
         job_id=report.job_id, attempt=report.attempt, exit=report.exit, lost_messages=told - job.heard
     )
     match job.last_word:
-        case wire.TrainerFinished(model=model, step=step):
-            return [exited, TrainingCompleted(job_id=report.job_id, model=model, step=step)]
+        case wire.TrainerFinished(model=model, step=step, delivery=delivery):
+            return [exited, TrainingCompleted(job_id=report.job_id, model=model, step=step, delivery=delivery)]
         case wire.TrainerStopped(checkpoint=checkpoint) if job.stop_requested:
             return [exited, TrainingStopped(job_id=report.job_id, checkpoint=checkpoint)]
         case None if job.stop_requested:
             return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
         case wire.TrainerStopped() | wire.TrainerFailed() | None as word:
-            cause = report.not_launched or cause_of(word, report.exit, report.last_words, rebooted=report.rebooted)
+            cause = report.not_launched or cause_of(
+                word, report.exit, report.last_words, rebooted=report.rebooted, trains=job.spec.work is None
+            )
             return [exited, *_events_of_failure(job, cause, report, gpus)]
         case _:
             assert_never(job.last_word)

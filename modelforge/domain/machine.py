@@ -12,14 +12,15 @@ class Machine(Struct, frozen=True, kw_only=True, gc=False):
     gpus: tuple[str, ...] = ()
     cpu_threads: int = 1
 
-    def lease(self, parameters: wire.TrainingParameters, taken: tuple[tuple[str, ...], ...]) -> tuple[str, ...] | None:
+    def lease(self, spec: wire.JobSpec, taken: tuple[tuple[str, ...], ...]) -> tuple[str, ...] | None:
         """The GPUs for one more job, where there is a place for it beside `taken`, the leases of those that run."""
-        return None if len(taken) >= self.slots else self.free_gpus(parameters, taken)
+        return None if len(taken) >= self.slots else self.free_gpus(spec, taken)
 
-    def free_gpus(
-        self, parameters: wire.TrainingParameters, taken: tuple[tuple[str, ...], ...]
-    ) -> tuple[str, ...] | None:
-        """A GPU for each process of a job, or all there are; None where too few are free beside `taken`."""
+    def free_gpus(self, spec: wire.JobSpec, taken: tuple[tuple[str, ...], ...]) -> tuple[str, ...] | None:
+        """A GPU for each process of a training, or all there are; None where too few are free beside `taken`.
+
+        Other work is done by the processor alone.
+        """
         free = [gpu for gpu in self.gpus if not any(gpu in lease for lease in taken)]
-        wanted = min(parameters.num_processes, len(self.gpus))
+        wanted = 0 if spec.work is not None else min(spec.parameters.num_processes, len(self.gpus))
         return tuple(free[:wanted]) if len(free) >= wanted else None

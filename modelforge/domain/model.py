@@ -105,7 +105,7 @@ def register(spec: wire.JobSpec, parameters: wire.TrainingParameters, model: wir
 
 
 def decide(model: Model | None, command: Command, used_by: str | None) -> list[Event]:
-    """Delete. `used_by`: the active job that trains on this model, if any.
+    """Delete. `used_by`: the active job that trains on this model or works with it, if any.
 
     Raises:
         NotFound: there is no such model, or no longer.
@@ -116,7 +116,7 @@ def decide(model: Model | None, command: Command, used_by: str | None) -> list[E
     if used_by is not None:
         raise Conflict(
             "The model is in use",
-            f"Job {used_by} trains on model {command.model_id}; stop it or wait for its end.",
+            f"Job {used_by} uses model {command.model_id}; stop it or wait for its end.",
         )
     return [ModelDeleted(model_id=command.model_id, path=model.path)]
 

@@ -192,7 +192,7 @@ def _lease(state: State, machine: Machine, spec: wire.JobSpec) -> tuple[str, ...
     """The GPUs for a job that comes now; None where it has to wait, be it only for those who came before."""
     if state.waiting:
         return None
-    return machine.lease(spec.parameters, tuple(state.jobs[job_id].gpus for job_id in state.running))
+    return machine.lease(spec, tuple(state.jobs[job_id].gpus for job_id in state.running))
 
 
 def _lease_again(state: State, machine: Machine, again: job.Job | None) -> tuple[str, ...]:
@@ -200,7 +200,7 @@ def _lease_again(state: State, machine: Machine, again: job.Job | None) -> tuple
     if again is None:
         return ()
     others = tuple(state.jobs[job_id].gpus for job_id in state.running if job_id != again.spec.job_id)
-    free = machine.free_gpus(again.spec.parameters, others)
+    free = machine.free_gpus(again.spec, others)
     if free is None or (len(again.gpus) == len(free) and set(again.gpus) <= set(machine.gpus)):
         return again.gpus
     return free
@@ -217,7 +217,7 @@ def _launch_waiting(state: State, machine: Machine) -> list[job.Event]:
     taken = [state.jobs[job_id].gpus for job_id in state.running]
     events: list[job.Event] = []
     for job_id in state.waiting:
-        gpus = machine.lease(state.jobs[job_id].spec.parameters, tuple(taken))
+        gpus = machine.lease(state.jobs[job_id].spec, tuple(taken))
         if gpus is None:
             break
         taken.append(gpus)
@@ -227,9 +227,23 @@ def _launch_waiting(state: State, machine: Machine) -> list[job.Event]:
 
 def _check_models(state: State, spec: wire.JobSpec) -> None:
     """Refuse a trained model that was deleted after it was looked up."""
-    for field, path in (("model_name", spec.model_path), ("reward_model", spec.reward_model_path)):
-        if path and any(trained.deleted and is_within(path, trained.path) for trained in state.models.values()):
+    for field, path in _models_of(spec):
+        if any(trained.deleted and is_within(path, trained.path) for trained in state.models.values()):
             raise NotFound("No such model", f"{field}: {path} was deleted.")
+
+
+def _models_of(spec: wire.JobSpec) -> tuple[tuple[str, str], ...]:
+    """What a job loads or copies, each with the field that named it."""
+    match spec.work:
+        case None:
+            rewards = () if spec.reward_model_path is None else (("reward_model", spec.reward_model_path),)
+            return (("model_name", spec.model_path), *rewards)
+        case wire.Merge(path=path):
+            return (("base_model", spec.model_path), ("model_id", path))
+        case wire.Export(path=path) | wire.Push(path=path):
+            return (("model_id", path),)
+        case _:
+            assert_never(spec.work)
 
 
 def _decide_gone(state: State, report: job.ReportGone, machine: Machine) -> list[Event]:
@@ -237,7 +251,7 @@ def _decide_gone(state: State, report: job.ReportGone, machine: Machine) -> list
     events: list[Event] = []
     for event in job.decide_report(trained, report, _lease_again(state, machine, trained)):
         events.append(event)
-        if trained is not None and isinstance(event, job.TrainingCompleted):
+        if trained is not None and isinstance(event, job.TrainingCompleted) and event.model is not None:
             parameters = trained.parameters or trained.spec.parameters
             model_id = max(state.models, default=0) + 1
             events.append(model.register(trained.spec, parameters, event.model, model_id))
@@ -248,8 +262,7 @@ def _job_on_model(state: State, trained: model.Model | None) -> str | None:
     if trained is None:
         return None
     for job_id in (*state.running, *state.waiting):
-        spec = state.jobs[job_id].spec
-        if any(path and is_within(path, trained.path) for path in (spec.model_path, spec.reward_model_path)):
+        if any(is_within(path, trained.path) for _, path in _models_of(state.jobs[job_id].spec)):
             return job_id
     return None
 

@@ -86,18 +86,26 @@ class Checkpoints(Struct, frozen=True, kw_only=True):
     checkpoints: list[Checkpoint]
 
 
+def described(request: web.Request, job_id: str) -> JobDetails:
+    """The job with an id, as it is now.
+
+    Raises:
+        NotFound: there is none.
+    """
+    read_models = request.app[PROJECTOR].read_models
+    details = read_models.jobs.get(job_id)
+    if details is None:
+        raise job.no_such_job(job_id)
+    return read_models.with_place(details)
+
+
 def find_job(request: web.Request) -> JobDetails:
     """The job in the path.
 
     Raises:
         NotFound: there is none of that id.
     """
-    job_id = request.match_info["job_id"]
-    read_models = request.app[PROJECTOR].read_models
-    details = read_models.jobs.get(job_id)
-    if details is None:
-        raise job.no_such_job(job_id)
-    return read_models.with_place(details)
+    return described(request, request.match_info["job_id"])
 
 
 def _job_id(request: web.Request) -> str:

@@ -6,7 +6,18 @@ from typing import Literal
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.http import datasets, events, jobs, models, playground, reruns, state, system, training
+from modelforge.http import (
+    after_training,
+    datasets,
+    events,
+    jobs,
+    models,
+    playground,
+    reruns,
+    state,
+    system,
+    training,
+)
 from modelforge.http.preflight import Preflight
 from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
@@ -182,6 +193,33 @@ ROUTES: tuple[Route, ...] = (
         handler=models.delete_model,
         answer=models.Deleted,
         errors=(404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/models/{model_id}/merge",
+        handler=after_training.merge_model,
+        body=after_training.MergeBody,
+        answer=JobDetails,
+        status=202,
+        errors=(400, 404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/models/{model_id}/export",
+        handler=after_training.export_model,
+        body=after_training.ExportBody,
+        answer=JobDetails,
+        status=202,
+        errors=(400, 404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/models/{model_id}/push",
+        handler=after_training.push_model,
+        body=after_training.PushBody,
+        answer=JobDetails,
+        status=202,
+        errors=(400, 404, 409, 507),
     ),
     Route(
         method="POST",

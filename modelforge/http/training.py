@@ -29,7 +29,8 @@ _ENDS = {
     "completed": "Training had already come to its end",
     "failed": "Training failed before it could be stopped",
 }
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
+OutputName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)", max_length=100)]
+"""What a trained model may be called."""
 
 
 class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +41,7 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
     dataset: Annotated[str, Meta(min_length=1, max_length=4000)]
     provider: wire.Provider = "huggingface"
     strategy: wire.Strategy = "sft"
-    output_name: Annotated[str, Meta(pattern=_NAME, max_length=100)] | None = None
+    output_name: OutputName | None = None
     queue: bool = False
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
 

@@ -31,6 +31,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     """How far a job is. `progress` in percent; steps are optimizer steps as the trainer counts them.
 
     They count through the whole job, `phase_step` through `phase`: rlhf trains a reward model, and then a policy.
+    Of a job that is no training they are what its `unit` says; its status is `training` too while it works.
     """
 
     status: Status
@@ -66,10 +67,16 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
 
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
     of the attempts were made because the one before failed, of `max_restarts` after each start or resume.
+    `kind`: whether it is a training, or work on the trained model `source_model_id`, whose training the fields from
+    `task` to `config` tell of then; steps are counted in `unit`, and `delivery` is what came of an export or a push.
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
     `rerun_of`: the job that this one repeats.
     """
 
+    kind: wire.JobKind = "training"
+    unit: wire.Unit = "steps"
+    source_model_id: int | None = None
+    delivery: wire.Exported | wire.Pushed | None = None
     task: wire.Task
     model_name: str
     provider: wire.Provider
@@ -100,7 +107,8 @@ def status_of(details: JobDetails | None) -> TrainingStatus:
 
 
 _ENDS_OF_SILENCE = (
-    *(job.AttemptLaunching, job.PhaseEntered, job.TrainingStarted, job.MetricsLogged, job.EvaluationLogged),
+    *(job.AttemptLaunching, job.PhaseEntered, job.TrainingStarted, job.WorkStarted),
+    *(job.MetricsLogged, job.EvaluationLogged),
     *(job.CheckpointSaved, job.TrainerEnded, job.LineQuarantined, job.AttemptExited),
 )
 """What a trainer that spoke, or that is no more, leads to."""
@@ -114,6 +122,8 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             status="queued",
             current_step=0,
             job_id=spec.job_id,
+            kind=spec.kind,
+            source_model_id=None if spec.work is None else spec.work.model_id,
             task=spec.task,
             model_name=spec.model_name,
             provider=spec.provider,
@@ -155,6 +165,16 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 total_epochs=report.total_epochs,
                 progress=_percent(report.resumed_step, report.total_steps),
             )
+        case job.WorkStarted(report=report):
+            return msgspec.structs.replace(
+                now,
+                status="stopping" if details.status == "stopping" else "training",
+                environment=report.environment,
+                current_step=0,
+                total_steps=report.total_steps,
+                unit=report.unit,
+                progress=0.0,
+            )
         case job.MetricsLogged(steps=steps):
             return _after_step(now, steps[-1])
         case job.EvaluationLogged(report=report):
@@ -174,8 +194,8 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             )
         case job.StopRequested():
             return msgspec.structs.replace(now, status="stopping", eta_seconds=None)
-        case job.TrainingCompleted():
-            return _ended(now, "completed", at, progress=100.0)
+        case job.TrainingCompleted(delivery=delivery):
+            return msgspec.structs.replace(_ended(now, "completed", at, progress=100.0), delivery=delivery)
         case job.TrainingStopped(checkpoint=checkpoint):
             return _ended(now, "stopped", at, checkpoint=checkpoint or details.checkpoint)
         case job.TrainingFailed(kind=kind, message=message):
@@ -198,7 +218,7 @@ def _after_step(details: JobDetails, step: wire.StepLogged) -> JobDetails:
         details,
         current_step=step.step,
         total_steps=step.total_steps,
-        current_epoch=min(max(math.ceil(step.epoch), 1), epochs),
+        current_epoch=min(max(math.ceil(step.epoch), 1), epochs) if details.kind == "training" else None,
         progress=_percent(step.step, step.total_steps),
         loss=step.loss,
         learning_rate=step.learning_rate,

@@ -16,6 +16,8 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     `base_path` is what the base was loaded from. `metrics`: every final figure; those of the untrained model on the
     same held-out records begin with `base_`; perplexity is exp(loss), where the loss is one of every token.
     `reward_model_path`: the reward model that was trained with it, and is kept beside it.
+    `merged_from`: the adapter that was merged into it, if one was. `job_id`: the job that made it; everything else of
+    a merged model's making is the adapter's.
     """
 
     id: int
@@ -34,6 +36,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     size_mb: float
     kind: wire.ModelKind
     reward_model_path: str | None = None
+    merged_from: int | None = None
 
 
 def megabytes(size: int) -> float:
@@ -65,6 +68,7 @@ def details_of(event: ModelRegistered, at: int) -> ModelDetails:
         size_mb=megabytes(event.model.size_bytes),
         kind=event.model.kind,
         reward_model_path=event.model.reward_model_path,
+        merged_from=spec.work.model_id if isinstance(spec.work, wire.Merge) else None,
     )
 
 

@@ -20,6 +20,7 @@ from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_wi
 from trainer_entry import wire
 
 TRAINER = "trainer_entry.train"
+AFTER_TRAINING = "trainer_entry.after_training"
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
 _LAST_WORDS_BYTES = 8000
@@ -40,7 +41,10 @@ def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> lis
 
 
 class LocalLauncher:
-    """Runs attempts in their folders of the data directory; `module` is what the ranks run, `command` runs it."""
+    """Runs attempts in their folders of the data directory; `module` is what the ranks run, `command` runs it.
+
+    Work on a trained model is one process, which needs no launcher.
+    """
 
     def __init__(
         self,
@@ -56,11 +60,15 @@ class LocalLauncher:
     async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
         """Write the attempt's `spec.json`, and start the shim, which starts the rest."""
         folder = self._layout.attempt(spec.job.job_id, spec.attempt)
+        if spec.job.work is None:
+            module, command = self._module, self._command(spec, self._module, folder)
+        else:
+            module, command = AFTER_TRAINING, [sys.executable, "-m", AFTER_TRAINING, str(folder)]
         try:
             await asyncio.to_thread(_write_spec, folder, spec)
             shim = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer_entry.shim", str(folder), str(spec.job.grace_seconds)),
-                *(self._module, *self._command(spec, self._module, folder)),
+                *(module, *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,

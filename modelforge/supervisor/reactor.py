@@ -178,7 +178,7 @@ class Reactor:
         finally:
             gone.cancel()
         if not isinstance(state.jobs[job_id].last_word, wire.TrainerFinished):
-            await self._remove_unfinished(job_id)
+            await self._remove_unfinished(state.jobs[job_id].spec)
         ending = await self._launcher.ending(job_id, attempt, shim)
         checkpoint = await asyncio.to_thread(newest_valid, self._layout.checkpoints(job_id))
         report = job.ReportGone(
@@ -192,11 +192,11 @@ class Reactor:
         await self._submit(report, "supervisor", None)
         del self._shims[job_id, attempt]
 
-    async def _remove_unfinished(self, job_id: str) -> None:
+    async def _remove_unfinished(self, spec: wire.JobSpec) -> None:
         try:
-            await asyncio.to_thread(remove_unfinished, job_id, self._layout)
+            await asyncio.to_thread(remove_unfinished, spec, self._layout)
         except OSError as error:  # what is left takes room, and harms nothing
-            _log.warning("unfinished_model_kept", job_id=job_id, error=str(error))
+            _log.warning("unfinished_model_kept", job_id=spec.job_id, error=str(error))
 
     async def _ask(self, job_id: str, attempt: int, ask: Callable[[wire.ShimReport], Awaitable[None]]) -> None:
         shim = await self._shim(job_id, attempt)

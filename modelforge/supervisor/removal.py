@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 
 from modelforge.layout import Layout
+from trainer_entry import wire
 
 
 def remove_model(name: str, layout: Layout) -> None:
@@ -20,14 +21,17 @@ def remove_model(name: str, layout: Layout) -> None:
         remove(path.rename(layout.trash / uuid.uuid4().hex))
 
 
-def remove_unfinished(job_id: str, layout: Layout) -> None:
-    """Remove what an attempt that did not finish left of a model.
+def remove_unfinished(spec: wire.JobSpec, layout: Layout) -> None:
+    """Remove what an attempt that did not finish left of a model, or of an export.
 
     Raises:
         OSError: it cannot be moved or removed.
     """
-    for name in (f"{job_id}.partial", job_id):
+    for name in (f"{spec.job_id}.partial", spec.job_id):
         remove_model(name, layout)
+    partial = Path(spec.partial_output)
+    if isinstance(spec.work, wire.Export) and partial.is_dir():
+        remove(partial)  # where it stands: it may be on another disk than the trash
 
 
 def empty(folder: Path) -> None:

@@ -7,7 +7,6 @@ from scenario import (
     EXITED,
     JOB,
     OTHER_JOB,
-    PARAMETERS,
     attempt_spawned,
     ended,
     exit_report,
@@ -16,6 +15,7 @@ from scenario import (
     gone,
     launching,
     requested,
+    spec,
     start,
     step,
     stopped,
@@ -95,8 +95,7 @@ def test_no_gpu_is_leased_twice_and_no_place_taken_twice(
     machine = Machine(slots=slots, gpus=tuple(str(number) for number in range(gpus)))
     taken: list[tuple[str, ...]] = []
     for number, end in zip(wanted, [*ends, *[None] * len(wanted)], strict=False):
-        parameters = type(PARAMETERS)(num_processes=number)
-        lease = machine.lease(parameters, tuple(taken))
+        lease = machine.lease(spec(num_processes=number), tuple(taken))
         if lease is None:
             assert len(taken) == slots or gpus - sum(map(len, taken)) < min(number, gpus)
         else:

@@ -94,7 +94,7 @@ def load(
     return LoadedModel(
         model=model,
         tokenizer=source.tokenizer,
-        revision=revision_of(source.where, model),
+        revision=revision_of(source.where, model.config),
         context=context_of(model.config, source.tokenizer),
     )
 
@@ -203,11 +203,11 @@ def _positions(config: PreTrainedConfig) -> int | None:
     return positions - (text.pad_token_id or 0) - 1 if text.model_type in _PADDING_FIRST else positions
 
 
-def revision_of(where: str, model: PreTrainedModel) -> str | None:
+def revision_of(where: str, config: PreTrainedConfig) -> str | None:
     """The commit of a hub model; of a local folder, the SHA-256 of its weight files' names and sizes."""
     folder = Path(where)
     if not folder.is_dir():
-        return getattr(model.config, "_commit_hash", None)
+        return getattr(config, "_commit_hash", None)
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in _WEIGHT_FILES:

@@ -91,7 +91,7 @@ def load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             "use the provider huggingface."
         )
     keep_gradients_exact(model)
-    revision = revision_of(source.where, model)
+    revision = revision_of(source.where, model.config)
     if parameters.use_lora:
         target = parameters.target_modules
         model = FastLanguageModel.get_peft_model(

@@ -1,0 +1,60 @@
+"""One attempt at work on a trained model: merge an adapter, export a model, push it to the hub.
+
+    python -m trainer_entry.after_training ATTEMPT_DIR
+
+It is asked, speaks and ends as `trainer_entry.train` does, in one process. A stop ends it at once, until what it
+made is given its place: then it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, assert_never
+
+from trainer_entry.progress import Progress
+from trainer_entry.train import main
+from trainer_entry.wire import AttemptSpec, Export, Exported, Merge, Push, Pushed, SavedModel, TrainerFinished
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainer_entry.signals import Signals
+    from trainer_entry.stdout import Wire
+
+
+def run(spec: AttemptSpec, _folder: Path, wire: Wire, signals: Signals) -> None:
+    """The attempt, from its spec to a last word."""
+    progress = Progress(wire, spec.attempt, signals)
+    model: SavedModel | None = None
+    delivery: Exported | Pushed | None = None
+    match spec.job.work:
+        case Merge() as work:
+            from trainer_entry.merging import merge
+
+            model = merge(spec, work, progress)
+        case Export() as work:
+            from trainer_entry.exporting import export
+
+            delivery = export(spec.job, work, progress)
+        case Push() as work:
+            from trainer_entry.pushing import push
+
+            delivery = push(work, progress)
+        case None:
+            raise ValueError(f"{spec.job.job_id} is a training.")
+        case _:
+            assert_never(spec.job.work)
+    wire.send(
+        lambda seq: TrainerFinished(
+            attempt=spec.attempt, seq=seq, messages=seq, step=progress.step, model=model, delivery=delivery
+        )
+    )
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1], run)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is said and done: no library's teardown may hang the process now.
+    os._exit(code)

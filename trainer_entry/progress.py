@@ -1,0 +1,95 @@
+"""How far work on a trained model is, as messages on the wire."""
+
+import platform
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from trainer_entry.signals import Signals
+from trainer_entry.stdout import Wire
+from trainer_entry.wire import Environment, Phase, PhaseEntered, StepLogged, Unit, WorkStarted
+
+_REPORT_SECONDS = 1.0
+_SIGN_OF_LIFE_SECONDS = 5.0
+_NOTICEABLE_BYTES = 1 << 16
+
+
+class Progress:
+    """Counts what is done and tells it, once a second at most, and at the end."""
+
+    def __init__(self, wire: Wire, attempt: int, signals: Signals) -> None:
+        self.step = 0
+        self._wire = wire
+        self._attempt = attempt
+        self._signals = signals
+        self._total = 0
+        self._phase: Phase = "preparing_data"
+        self._began = self._told = time.monotonic()
+
+    def enter(self, phase: Phase) -> None:
+        """Another part of the work begins."""
+        self._phase = phase
+        self._wire.send(lambda seq: PhaseEntered(attempt=self._attempt, seq=seq, phase=phase))
+
+    def begin(self, total: int, unit: Unit, environment: Environment) -> None:
+        """It is known how much there is to do."""
+        self._total = total
+        self._wire.send(
+            lambda seq: WorkStarted(
+                attempt=self._attempt, seq=seq, total_steps=total, unit=unit, environment=environment
+            )
+        )
+        self._began = self._told = time.monotonic()
+        threading.Thread(target=self._show_life, name="signs of life", daemon=True).start()
+
+    def advance(self, count: int) -> None:
+        """So much more is done."""
+        self.step += count
+        now = time.monotonic()
+        if now - self._told < _REPORT_SECONDS and self.step < self._total:
+            return
+        self._told = now
+        elapsed, done, left = now - self._began, self.step, self._total - self.step
+        self._wire.send(
+            lambda seq: StepLogged(
+                attempt=self._attempt,
+                seq=seq,
+                step=done,
+                total_steps=self._total,
+                epoch=0.0,
+                elapsed_seconds=elapsed,
+                eta_seconds=elapsed / done * left if done else None,
+                phase=self._phase,
+            )
+        )
+
+    def commit(self) -> None:
+        """What was made takes its place now: a stop comes too late. Does not return if one came before."""
+        self._signals.training_begins()
+
+    def _show_life(self) -> None:
+        """One step can take long, as the upload of a large file does: while bytes move, the work goes on."""
+        before = 0
+        while True:
+            time.sleep(_SIGN_OF_LIFE_SECONDS)
+            moved = _moved_bytes()
+            if moved - before > _NOTICEABLE_BYTES:
+                self._wire.touch()
+            before = moved
+
+
+def _moved_bytes() -> int:
+    """What this process has read and written so far, files and sockets alike."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["rchar"]) + int(counts["wchar"])
+
+
+def describe(*libraries: str) -> Environment:
+    """Where work runs that computes nothing."""
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        device="cpu",
+        versions={name: version(name) for name in libraries},
+    )
