@@ -66,6 +66,11 @@ def losses(attempt: Attempt) -> list[float | None]:
     return [step.loss for step in attempt.of_type(wire.StepLogged)]
 
 
+def policy(attempt: Attempt) -> list[wire.StepLogged]:
+    """The steps of the policy, which alone is held to a reference."""
+    return [step for step in attempt.of_type(wire.StepLogged) if step.kl is not None]
+
+
 def adapters(folder: Path) -> set[str]:
     """Where under a folder an adapter's weights lie."""
     return {str(file.relative_to(folder).parent) for file in folder.rglob("adapter_model.safetensors")}
@@ -176,12 +181,13 @@ def test_a_policy_is_rewarded_as_the_provider_huggingface_rewards_it(
     # then
     assert ours.wait() == 0, ours.stderr()
     assert theirs.wait() == 0, theirs.stderr()
-    steps, expected = ours.of_type(wire.StepLogged), theirs.of_type(wire.StepLogged)
+    assert losses(ours)[:4] == pytest.approx(losses(theirs)[:4], rel=1e-3)  # of the reward model
+    steps, expected = policy(ours), policy(theirs)
     assert [step.reward for step in steps] == pytest.approx([step.reward for step in expected], rel=1e-2)
-    assert [step.kl for step in steps] == pytest.approx([step.kl for step in expected], rel=1e-2, abs=1e-4)
-    assert steps[-1].kl > 0
+    assert [step.kl for step in steps] == pytest.approx([step.kl for step in expected], rel=1e-2, abs=1e-3)
+    assert any(step.kl for step in steps)
     assert adapters(ours.output) == {"."}
-    assert adapters(tmp_path / "unsloth" / "checkpoints") <= {f"checkpoint-{step}" for step in range(20)}
+    assert adapters(tmp_path / "unsloth" / "checkpoints") == {"checkpoint-4", "checkpoint-8"}
 
 
 @installed
