@@ -1,6 +1,7 @@
 """What is told of a training before it starts: all that speaks against it, and what it takes; nothing is started."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def problems_of(server: RunningServer, body: dict[str, object]) -> list[dict[str
     if told["problems"]:
         refused = server.post("/api/start_training", body)
         assert refused.status_code in {400, 404}
-        assert refused.json()["error"] == told["problems"][0]["message"]
+        # What is available changes meanwhile: figures are not compared.
+        assert without_figures(refused.json()["error"]) == without_figures(told["problems"][0]["message"])
         if len(told["problems"]) > 1:
             assert [problem["field"] for problem in refused.json()["problems"]] == [
                 problem["field"] for problem in told["problems"]
@@ -63,6 +65,10 @@ def problems_of(server: RunningServer, body: dict[str, object]) -> list[dict[str
         assert position_of(server) == before
     problems: list[dict[str, str]] = told["problems"]
     return problems
+
+
+def without_figures(text: str) -> str:
+    return re.sub(r"[\d.,]+", "", text)
 
 
 def huge_model(folder: Path, layers: int = 80) -> Path:
