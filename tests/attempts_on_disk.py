@@ -14,10 +14,14 @@ from running_server import RunningServer
 
 def model_in(folder: Path) -> Path:
     """A folder that is read as a model of a few weights; scripted trainers do not load it."""
-    model = folder / "base"
-    model.mkdir()
     config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 16}
-    (model / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **config}))
+    return write_model(folder / "base", {"architectures": ["LlamaForCausalLM"], **config})
+
+
+def write_model(model: Path, config: object) -> Path:
+    """The same with another config."""
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(config))
     write_weights(model / "model.safetensors", {"model.layers.0.mlp.up_proj.weight": (16, 8)})
     words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
     (model / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": words}))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from attempts_on_disk import write_model
 from running_server import RECORDS, RunningServer
 
 QUESTION = b'{"context": "It is 1843.", "question": "When?", "answers": {"text": ["1843"], "answer_start": [6]}}\n'
@@ -12,13 +13,6 @@ PREFERENCE = b'{"prompt": "Say it", "chosen": "Good", "rejected": "Bad"}\n'
 CAUSAL = {"architectures": ["LlamaForCausalLM"]}
 ENCODER = {"architectures": ["BertForMaskedLM"]}
 ENCODER_DECODER = {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}
-
-
-def model(folder: Path, config: object) -> Path:
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(b"")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -42,7 +36,7 @@ def test_a_task_and_a_strategy_reach_the_trainer(
     body = {
         "task": task,
         "strategy": strategy,
-        "model_name": str(model(tmp_path / "model", config)),
+        "model_name": str(write_model(tmp_path / "model", config)),
         "dataset": "data.jsonl",
         "output_name": "completes",
     }
@@ -65,7 +59,7 @@ def test_a_model_that_cannot_learn_the_task_starts_nothing(
     server: RunningServer, tmp_path: Path, task: str, strategy: str, content: bytes, config: object, says: str
 ) -> None:
     server.upload(content).raise_for_status()
-    folder = model(tmp_path / "model", config)
+    folder = write_model(tmp_path / "model", config)
     body = {"task": task, "strategy": strategy, "model_name": str(folder), "dataset": "data.jsonl"}
     answer = server.post("/api/start_training", body)
     assert (answer.status_code, answer.json()["field"]) == (400, "model_name")
@@ -75,12 +69,12 @@ def test_a_model_that_cannot_learn_the_task_starts_nothing(
 
 def test_a_reward_model_is_looked_up_as_the_model_is(server: RunningServer, data_dir: Path, tmp_path: Path) -> None:
     server.upload(PREFERENCE).raise_for_status()
-    judge = model(tmp_path / "judge", {"architectures": ["LlamaForSequenceClassification"]})
+    judge = write_model(tmp_path / "judge", {"architectures": ["LlamaForSequenceClassification"]})
     (tmp_path / "link").symlink_to(judge)
     body = {
         "task": "text-generation",
         "strategy": "rlhf",
-        "model_name": str(model(tmp_path / "model", CAUSAL)),
+        "model_name": str(write_model(tmp_path / "model", CAUSAL)),
         "dataset": "data.jsonl",
         "output_name": "completes",
     }
