@@ -48,10 +48,12 @@ def give_adapter(base: Path, model: PreTrainedModel, folder: Path, **config: Any
     return folder
 
 
-def merged(base: Path, adapter: Path, dataset: wire.DatasetFile, **changed: Any) -> wire.SavedModel:
+def merged(
+    base: Path, adapter: Path, dataset: wire.DatasetFile, task: wire.Task = "text-generation"
+) -> wire.SavedModel:
     job = wire.JobSpec(
         job_id="train_000009",
-        task="text-generation",
+        task=task,
         strategy="sft",
         provider="huggingface",
         model_name="tiny",
@@ -61,7 +63,7 @@ def merged(base: Path, adapter: Path, dataset: wire.DatasetFile, **changed: Any)
         output_name="cook-merged",
         output_dir=str(adapter.with_name("merged")),
         checkpoint_dir="",
-        work=wire.Merge(model_id=1, name="cook", path=str(adapter), **changed),
+        work=wire.Merge(model_id=1, name="cook", path=str(adapter)),
     )
     spec = wire.AttemptSpec(job=job, attempt=1, token="ours", cpu_threads=1)  # noqa: S106 - no secret
     descriptor = os.open(adapter.with_name("spool"), os.O_CREAT | os.O_WRONLY)
@@ -112,7 +114,7 @@ def test_a_question_answering_adapter_brings_its_head(base: Path, tmp_path: Path
     )  # fmt: skip
     # as it is of a base that has no such head: it comes with the adapter alone
     model.bert.save_pretrained(base)
-    made = merged(base, adapter, dataset)
+    made = merged(base, adapter, dataset, "extractive-question-answering")
     tokens = torch.tensor([[5, 80, 17, 200, 33]])
     with torch.no_grad():
         on_base = AutoModelForQuestionAnswering.from_pretrained(base)
@@ -129,7 +131,7 @@ def test_a_summarization_adapter_is_merged_too(base: Path, tmp_path: Path, datas
     torch.manual_seed(0)
     model = T5ForConditionalGeneration(config)
     adapter = give_adapter(base, model, tmp_path / "adapter", task_type="SEQ_2_SEQ_LM", target_modules=["q", "v"])
-    made = merged(base, adapter, dataset)
+    made = merged(base, adapter, dataset, "summarization")
     tokens = torch.tensor([[5, 80, 17, 200, 33]])
     with torch.no_grad():
         on_base = AutoModelForSeq2SeqLM.from_pretrained(base)
