@@ -67,7 +67,9 @@ def merged(
     )
     spec = wire.AttemptSpec(job=job, attempt=1, token="ours", cpu_threads=1)  # noqa: S106 - no secret
     descriptor = os.open(adapter.with_name("spool"), os.O_CREAT | os.O_WRONLY)
-    progress = Progress(Wire(LineWriter(descriptor), speaks=True), 1, Signals(before_training=lambda: None))
+    progress = Progress(
+        Wire(LineWriter(descriptor), speaks=True), 1, Signals(before_training=lambda: None, left_alone=lambda: False)
+    )
     assert isinstance(job.work, wire.Merge)
     return merge(spec, job.work, progress)
 
