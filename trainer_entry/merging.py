@@ -123,7 +123,10 @@ def _save(model: PreTrainedModel, job: JobSpec, work: Merge, dtype: str, progres
     with told_as_disk_full(partial):
         model.save_pretrained(partial)
         AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(partial)
-        card = write_card(job, job.parameters, work.metrics, "full", work.base_revision)
+        card = write_card(
+            job, job.parameters, work.metrics, "full", work.base_revision,
+            encoder_decoder=bool(model.config.is_encoder_decoder),
+        )  # fmt: skip
         merged = f"The adapter `{work.name}` (model {work.model_id}) merged into its base, as {dtype}."
         (partial / "README.md").write_text(f"{card}\n## Merged\n\n{merged}\n", encoding="utf-8")
         sync(partial)

@@ -1,24 +1,11 @@
 """README.md of a trained model: what it was made of, and how it is used."""
 
 import json
+from typing import assert_never
 
 import msgspec
 
-from trainer_entry.wire import JobSpec, ModelKind, TrainingParameters
-
-_LOAD_ADAPTER = """\
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained(".")
-tokenizer = AutoTokenizer.from_pretrained(".")
-"""
-_LOAD_FULL = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained(".")
-tokenizer = AutoTokenizer.from_pretrained(".")
-"""
+from trainer_entry.wire import JobSpec, ModelKind, Task, TrainingParameters
 
 
 def write_card(
@@ -27,6 +14,8 @@ def write_card(
     metrics: dict[str, float | None],
     kind: ModelKind,
     revision: str | None,
+    *,
+    encoder_decoder: bool,
 ) -> str:
     """The card's text. `revision` says which weights of the base model were trained."""
     tags = ["modelforge", job.strategy, *(["lora"] if kind == "adapter" else [])]
@@ -36,7 +25,7 @@ def write_card(
             "---",
             f"base_model: {json.dumps(job.model_name)}",
             f"library_name: {'peft' if kind == 'adapter' else 'transformers'}",
-            f"pipeline_tag: {job.task}",
+            f"pipeline_tag: {_on_the_hub(job.task)}",
             "datasets:",
             f"- {json.dumps(job.dataset.filename)}",
             "tags:",
@@ -57,7 +46,7 @@ def write_card(
                 "SHA-256": job.dataset.sha256,
             }),
             "",
-            "The loss was computed on the answers only.",
+            _learned_from(job, parameters),
             "",
             "## Figures at the end",
             "",
@@ -70,10 +59,51 @@ def write_card(
             "## Use",
             "",
             "```python",
-            _LOAD_ADAPTER + "```" if kind == "adapter" else _LOAD_FULL + "```",
+            *_loading(job.task, kind, encoder_decoder=encoder_decoder),
+            "```",
             "",
         ]
     )  # fmt: skip
+
+
+def _on_the_hub(task: Task) -> str:
+    """What the hub calls the task."""
+    return "question-answering" if task == "extractive-question-answering" else task
+
+
+def _learned_from(job: JobSpec, parameters: TrainingParameters) -> str:
+    match job.strategy:
+        case "sft" | "qlora" if job.task == "extractive-question-answering":
+            return "The loss was computed on the first and the last token of each answer."
+        case "sft" | "qlora":
+            return "The loss was computed on the answers only."
+        case "dpo":
+            return "The chosen answers were made likelier than the rejected ones, compared with the base model."
+        case "rlhf":
+            algorithm = parameters.rl_algorithm.upper()
+            return f"A reward model rewarded the model for its own answers to the prompts, by {algorithm}."
+        case _:
+            assert_never(job.strategy)
+
+
+def _loading(task: Task, kind: ModelKind, *, encoder_decoder: bool) -> list[str]:
+    """The lines of Python that load the model."""
+    if task == "extractive-question-answering":
+        ending = "ForQuestionAnswering" if kind == "full" else ""  # such an adapter names its base's class itself
+    else:
+        ending = "ForSeq2SeqLM" if encoder_decoder else "ForCausalLM"
+    auto = f"AutoPeftModel{ending}" if kind == "adapter" else f"AutoModel{ending}"
+    imports = (
+        [f"from peft import {auto}", "from transformers import AutoTokenizer"]
+        if kind == "adapter"
+        else [f"from transformers import {auto}, AutoTokenizer"]
+    )
+    return [
+        *imports,
+        "",
+        f'model = {auto}.from_pretrained(".")',
+        'tokenizer = AutoTokenizer.from_pretrained(".")',
+    ]
 
 
 def _table(rows: dict[str, object] | dict[str, float | None]) -> list[str]:

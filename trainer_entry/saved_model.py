@@ -49,7 +49,9 @@ def save_model(
                 model.generation_config.save_pretrained(partial)
             if rewards is not None:
                 rewards.keep_beside(partial)
-            card = write_card(job, parameters, metrics, kind, loaded.revision)
+            card = write_card(
+                job, parameters, metrics, kind, loaded.revision, encoder_decoder=loaded.is_encoder_decoder
+            )
             (partial / "README.md").write_text(card, encoding="utf-8")
             sync(partial)
         partial.rename(output)
