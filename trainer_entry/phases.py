@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from trainer_entry import ranks
+from trainer_entry.checkpoint import sync_entry
 from trainer_entry.wire import AttemptSpec, Phase, PhaseEntered
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ def tells_quality(name: str) -> bool:
     return name.startswith("eval_") and not name.endswith(_OF_THE_RUN)
 
 
+def resumed_step(spec: AttemptSpec) -> int:
+    """The step of the checkpoint that the attempt was to go on from; its folder is called checkpoint-STEP."""
+    number = Path(spec.resume_from or "").name.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0
+
+
 class Phases:
     """An attempt's way through its phases."""
 
@@ -55,7 +62,7 @@ class Phases:
         self.spec = spec
         self.wire = wire
         self._signals = signals
-        self._step = 0
+        self._step = resumed_step(spec)
         self._checkpoint = spec.resume_from
 
     def enter(self, phase: Phase) -> None:
@@ -153,7 +160,9 @@ class Phases:
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(".partial")
             partial.write_bytes(msgspec.json.encode(figures))
+            sync_entry(partial)  # a job whose power was lost could not go on with an empty file
             partial.rename(kept)
+            sync_entry(kept.parent)
         return figures
 
     def _measure(self, trainer: AttemptTrainer, callback: WireCallback, measure: Measure) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ import msgspec
 
 from trainer_entry import ranks
 from trainer_entry.failures import ModelUnavailable, kind_of, message_of
-from trainer_entry.phases import Phases, Stopped
+from trainer_entry.phases import Phases, Stopped, resumed_step
 from trainer_entry.records import Records, held_out
 from trainer_entry.signals import Signals
 from trainer_entry.stdout import LineWriter, Wire, claim_stdout, note
@@ -53,7 +53,7 @@ def main(attempt_dir: str, run: Callable[[AttemptSpec, Path, Wire, Signals], Non
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
     wire = Wire(lines, speaks=ranks.rank() == 0)
     signals = Signals(
-        before_training=lambda: _say_stopped(wire, spec, _resumed_step(spec), spec.resume_from),
+        before_training=lambda: _say_stopped(wire, spec, resumed_step(spec), spec.resume_from),
         left_alone=lambda: ranks.another_ended() and _say_other_failed(wire, folder),
     )
     signals.listen()
@@ -117,7 +117,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
             rewards = rlhf.learn_rewards(phases, job, loaded, examples, parameters, say_started)
             trainer = rlhf.build_policy(job, _ready(loaded, parameters), rewards, examples, parameters)
             earlier = rewards.report.metrics
-            if _resumed_step(spec) <= rewards.report.steps:  # a checkpoint of the reward model
+            if resumed_step(spec) <= rewards.report.steps:  # a checkpoint of the reward model
                 resume_from = None
         case _:
             assert_never(job.strategy)
@@ -275,12 +275,6 @@ def _say_other_failed(wire: Wire, folder: Path) -> bool:
     if word is not None:
         wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
     return True
-
-
-def _resumed_step(spec: AttemptSpec) -> int:
-    """The step of the checkpoint that the attempt was to go on from; its folder is called checkpoint-STEP."""
-    number = Path(spec.resume_from or "").name.rpartition("-")[2]
-    return int(number) if number.isdigit() else 0
 
 
 if __name__ == "__main__":
