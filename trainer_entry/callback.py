@@ -59,6 +59,7 @@ class WireCallback(TrainerCallback):
         self._began = time.monotonic()
         self.first_step = 0
         self._last_report = (self._began, 0)
+        self._tokens_before = 0
         self.checkpoint: tuple[int, str] | None = None
         self.last_figures: dict[str, float | None] = {}
         self.evaluation: dict[str, float | None] = {}
@@ -75,6 +76,7 @@ class WireCallback(TrainerCallback):
         self.first_step = state.global_step
         self._started(state)
         self._began = time.monotonic()
+        self._tokens_before = state.num_input_tokens_seen
         self._last_report = (self._began, self._trainer.count_tokens())
 
     def on_substep_end(
@@ -121,7 +123,9 @@ class WireCallback(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         figures, nonfinite = finite({name: _figure(logs, names) for name, names in _FIGURES.items()})
-        now, tokens = time.monotonic(), self._trainer.count_tokens() or int(logs.get("num_tokens", 0))
+        now, tokens = time.monotonic(), self._trainer.count_tokens()
+        if not tokens and "num_tokens" in logs:  # trl counts completions itself, through all attempts of a job
+            tokens = int(logs["num_tokens"]) - self._tokens_before
         seconds, new_tokens = now - self._last_report[0], tokens - self._last_report[1]
         self._last_report = (now, tokens)
         elapsed, done = now - self._began, state.global_step - self.first_step
