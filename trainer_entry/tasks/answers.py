@@ -49,7 +49,7 @@ def prepare(
             measured.append(record)
         cut = windows(tokenizer, record.question, record.context, max_length, stride)
         spans = [label(window, record.answers) for window in cut]
-        if record.answers and not any(span != (0, 0) for span in spans):
+        if record.answers and all(span == (window.null,) * 2 for window, span in zip(cut, spans, strict=True)):
             dropped.append(line)  # cut apart by every window
             continue
         rows = evaluation if place in held_out else train

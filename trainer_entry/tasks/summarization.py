@@ -11,7 +11,9 @@ from trainer_entry.examples import MEASURED_RECORDS, Examples, Measure, Rows, ex
 from trainer_entry.failures import WrongRecords
 from trainer_entry.metrics import rouge
 from trainer_entry.prompts import end_token_ids, prompt_ids, summarization_prompt, summarization_source
+from trainer_entry.providers.huggingface import decoder_positions
 from trainer_entry.records import InputOutput, Record, Records
+from trainer_entry.stdout import note
 from trainer_entry.tasks.text_generation import label_all
 
 _ANSWERED_AT_ONCE = 8
@@ -33,7 +35,8 @@ def prepare(
     documents = [(line, _document(record)) for line, record in records.by_line()]
     measured = [document for place, (_, document) in enumerate(documents) if place in held_out][:MEASURED_RECORDS]
     longest = max((len(tokenizer(document.output)["input_ids"]) for _, document in documents), default=1)
-    limit = min(longest + 1, max_length)  # and an end token
+    room = _answer_room(model, max_length)
+    limit = min(longest + 1, room)  # and an end token
     if not model.config.is_encoder_decoder:
         asked: Iterator[tuple[int, Record]] = (
             (line, InputOutput(summarization_prompt(document.input), document.output)) for line, document in documents
@@ -42,16 +45,28 @@ def prepare(
     columns = ("input_ids", "labels")
     train, evaluation = Rows(*columns), Rows(*columns)
     dropped: list[int] = []
+    shortened = 0
     for place, (line, document) in enumerate(documents):
-        source = summarization_source(model.config, document.input)
-        input_ids = tokenizer(source, truncation=True, max_length=max_length)["input_ids"]
-        labels = tokenizer(text_target=document.output, truncation=True, max_length=max_length)["input_ids"]
-        if document.output.strip():
-            (evaluation if place in held_out else train).add(line=line, input_ids=input_ids, labels=labels)
-        else:
+        if not document.output.strip():
             dropped.append(line)
+            continue
+        source = tokenizer(summarization_source(model.config, document.input), truncation=True, max_length=max_length)
+        target = tokenizer(text_target=document.output, truncation=True, max_length=room)
+        shortened += any(part.overflowing for tokens in (source, target) for part in tokens.encodings or [])
+        rows = evaluation if place in held_out else train
+        rows.add(line=line, input_ids=list(source["input_ids"]), labels=list(target["input_ids"]))
+    if shortened:
+        note(f"{shortened} records were cut: a text at {max_length} tokens, or a summary at {room}.")
     measure = _measure(measured, tokenizer, max_length, limit)
     return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
+
+
+def _answer_room(model: PreTrainedModel, max_length: int) -> int:
+    """How long a summary can be: as the decoder allows; in one context with its text, half of it."""
+    if not model.config.is_encoder_decoder:
+        return max(1, max_length // 2)
+    positions = decoder_positions(model.config)
+    return max_length if positions is None else min(max_length, positions)
 
 
 def _document(record: Record) -> InputOutput:
@@ -85,8 +100,7 @@ def summarize(
         sources = [summarization_source(model.config, document.input) for document in documents]
         prompts = [tokenizer(source, truncation=True, max_length=max_length)["input_ids"] for source in sources]
     else:
-        asked = [summarization_prompt(document.input) for document in documents]
-        prompts = [prompt_ids(tokenizer, prompt)[: max(1, max_length - limit)] for prompt in asked]
+        prompts = [_prompt_within(max_length - limit, tokenizer, document.input) for document in documents]
     width = max(map(len, prompts))
     left = not model.config.is_encoder_decoder  # an answer follows its prompt, so the padding stands before both
     padding = int(tokenizer.pad_token_id or 0)
@@ -104,6 +118,16 @@ def summarize(
     return [str(text).strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
 
+def _prompt_within(room: int, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The prompt's tokens, with as much of the text as there is room for: what stands after it begins the answer."""
+    while len(ids := prompt_ids(tokenizer, summarization_prompt(text))) > room and text:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = encoded["offset_mapping"]
+        kept = max(0, len(offsets) - (len(ids) - room))
+        text = text[: min(offsets[kept][0], len(text) - 1)] if offsets else ""
+    return ids
+
+
 def _configure(model: Any, tokenizer: PreTrainedTokenizerBase, limit: int) -> GenerationConfig:
     """Greedy: a figure that is the same every time."""
     own = model.generation_config
@@ -115,4 +139,5 @@ def _configure(model: Any, tokenizer: PreTrainedTokenizerBase, limit: int) -> Ge
         pad_token_id=tokenizer.pad_token_id,
         decoder_start_token_id=getattr(own, "decoder_start_token_id", None),
         bos_token_id=own.bos_token_id,
+        forced_bos_token_id=getattr(own, "forced_bos_token_id", None),  # the language, for some
     )
