@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from trainer_entry import ranks
-from trainer_entry.failures import ModelUnavailable, kind_of, message_of
+from trainer_entry.failures import ConflictingParameters, ModelUnavailable, kind_of, message_of
 from trainer_entry.phases import Phases, Stopped, resumed_step
 from trainer_entry.records import Records, held_out
 from trainer_entry.signals import Signals
@@ -194,11 +194,16 @@ def _ready(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
 
 def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:
     places = held_out(records.count, parameters.eval_split, parameters.seed)
+    if parameters.eval_split > 0 and not places:
+        raise ConflictingParameters(
+            f"eval_split {parameters.eval_split} cannot hold back one of {records.count} records: add some, or leave "
+            "it out."
+        )
     length = parameters.max_seq_length or loaded.context
     if job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.tasks import preferences
 
-        room = min(length, loaded.context - parameters.max_completion_length) if job.strategy == "rlhf" else length
+        room = min(length, _prompt_room(loaded, parameters)) if job.strategy == "rlhf" else length
         return preferences.prepare(records, places, loaded.tokenizer, job.task, room)
     match job.task:
         case "text-generation":
@@ -215,6 +220,16 @@ def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, param
             return answers.prepare(records, places, loaded.tokenizer, length, parameters.doc_stride)
         case _:
             assert_never(job.task)
+
+
+def _prompt_room(loaded: LoadedModel, parameters: TrainingParameters) -> int:
+    room = loaded.context - parameters.max_completion_length
+    if room < 1:
+        raise ConflictingParameters(
+            f"max_completion_length {parameters.max_completion_length} leaves no room for a prompt: the model takes "
+            f"{loaded.context} tokens. Lower it."
+        )
+    return room
 
 
 def _say_started(
