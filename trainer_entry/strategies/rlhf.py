@@ -16,17 +16,18 @@ import msgspec
 import torch
 from msgspec import Struct
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from trainer_entry.arguments import policy_arguments, policy_steps, reward_arguments
 from trainer_entry.attempt_trainer import AttemptTrainer, count_rows, trained_model
-from trainer_entry.builtin_model import resolve
 from trainer_entry.checkpoint import sync, sync_entry
 from trainer_entry.failures import ModelUnavailable, NoTrainableTokens, told_as_disk_full
 from trainer_entry.parameters import reward_lora_config
+from trainer_entry.providers.huggingface import find
+from trainer_entry.stdout import note
 from trainer_entry.strategies.sft import follow, new_adapter
 
 if TYPE_CHECKING:
@@ -94,15 +95,20 @@ def learn_rewards(
 ) -> Rewards:  # fmt: skip
     """The reward model: the one that was given, the one of an earlier attempt, or a new one."""
     if job.reward_model_path is not None:
-        where = resolve(job.reward_model_path)
-        return _load_rewards(where, parameters, RewardReport(0, {}), None)
+        return _load_rewards(job.reward_model_path, parameters, RewardReport(0, {}), None)
     folder = Path(job.checkpoint_dir) / _FOLDER
     if (folder / _REPORT).exists():
         report = msgspec.json.decode((folder / _REPORT).read_bytes(), type=RewardReport)
         return _load_rewards(str(folder), parameters, report, folder)
     set_seed(parameters.seed)  # the head that rewards begins with random numbers
+    source = find(job.model_path)
     model = AutoModelForSequenceClassification.from_pretrained(
-        resolve(job.model_path), num_labels=1, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        source.where,
+        num_labels=1,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=source.cache_only,
     )
     model.config.get_text_config().pad_token_id = loaded.tokenizer.pad_token_id
     trainer = RewardModelTrainer(
@@ -113,11 +119,7 @@ def learn_rewards(
         processing_class=loaded.tokenizer,
         peft_config=reward_lora_config(parameters) if parameters.use_lora else None,
     )
-    if count_rows(trainer.train_dataset) == 0:
-        raise NoTrainableTokens(
-            f"No prompt with its answers fits into {parameters.max_seq_length} tokens. Raise max_seq_length, or "
-            "shorten the records."
-        )
+    _check_rows(trainer, examples, parameters)
     follow(trainer, job, parameters)
     trainer.steps_after = policy_steps(parameters, len(examples.train))
     trained = phases.train(
@@ -183,16 +185,36 @@ def _save_rewards(
     sync_entry(folder.parent)
 
 
-def _load_rewards(where: str, parameters: TrainingParameters, report: RewardReport, folder: Path | None) -> Rewards:
+def _check_rows(trainer: AttemptTrainer, examples: Examples, parameters: TrainingParameters) -> None:
+    """Tell what trl leaves out in silence: prompts with an answer that is too long.
+
+    Raises:
+        NoTrainableTokens: nothing is left to learn from, or to evaluate on.
+    """
+    of_evaluation = examples.evaluation is not None and count_rows(trainer.eval_dataset) == 0
+    if count_rows(trainer.train_dataset) == 0 or of_evaluation:
+        raise NoTrainableTokens(
+            f"No prompt {'held out for evaluation ' if of_evaluation else ''}with its answers fits into "
+            f"{parameters.max_seq_length} tokens. Raise max_seq_length, or shorten the records."
+        )
+    left_out = len(examples.train) - count_rows(trainer.train_dataset)
+    if left_out:
+        note(f"The reward model does not learn from {left_out} records, which have an answer that ends after "
+             f"{parameters.max_seq_length} tokens.")  # fmt: skip
+
+
+def _load_rewards(path: str, parameters: TrainingParameters, report: RewardReport, folder: Path | None) -> Rewards:
+    source = find(path)
     model = AutoModelForSequenceClassification.from_pretrained(
-        where, dtype=torch.bfloat16 if parameters.bf16 else torch.float32, trust_remote_code=False, use_safetensors=True
+        source.where,
+        dtype=torch.bfloat16 if parameters.bf16 else torch.float32,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=source.cache_only,
     )
     if model.config.num_labels != 1:
         raise ModelUnavailable(
-            f"{where} is no reward model: it gives {model.config.num_labels} figures, and a reward is one. Name a "
+            f"{path} is no reward model: it gives {model.config.num_labels} figures, and a reward is one. Name a "
             "sequence classifier with num_labels 1, or leave out reward_model to have one trained."
         )
-    tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return Rewards(model.eval(), tokenizer, report, folder)
+    return Rewards(model.eval(), source.tokenizer, report, folder)
