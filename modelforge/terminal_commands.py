@@ -15,6 +15,7 @@ from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.projector import StatusMessage
 from modelforge.terminal import jobs_table, show_training
+from trainer_entry import wire
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -85,6 +86,15 @@ async def _watch(client: Client, job_id: str, after: int, console: Console) -> i
     last = await show_training(client.follow(after, StatusMessage), job_id, console)
     if last.status == "completed":
         details = await client.get(f"/api/jobs/{job_id}", JobDetails)
+        match details.delivery:
+            case wire.Exported(path=path, sha256=sha256):
+                console.print(f"Exported: {path}, SHA-256 {sha256}", markup=False, highlight=False, soft_wrap=True)
+                return 0
+            case wire.Pushed(url=url):
+                console.print(f"Pushed: {url}", markup=False, highlight=False, soft_wrap=True)
+                return 0
+            case None:
+                pass
         model = await client.get(f"/api/models/{details.model_id}", ModelDetails)
         console.print(f"Model {model.id}, {model.name}: {model.path}", highlight=False, soft_wrap=True)
         return 0
@@ -103,7 +113,7 @@ async def _resume(client: Client, options: argparse.Namespace, console: Console)
 async def _rerun(client: Client, options: argparse.Namespace, console: Console) -> int:
     job = await client.post(f"/api/jobs/{options.job_id}/rerun", {"queue": options.queue}, JobDetails)
     job_id = job.job_id or ""
-    console.print(f"{job_id} trains as {options.job_id} did: it is {job.status}", highlight=False)
+    console.print(f"{job_id} does what {options.job_id} did: it is {job.status}", highlight=False)
     return await _watch(client, job_id, _position_of(job_id), console) if options.watch else 0
 
 
