@@ -162,6 +162,8 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
             return [*job.decide_stop(message, state.jobs.get(message.job_id))]
         case job.ResumeTraining():
             stopped = state.jobs.get(message.job_id)
+            if stopped is not None and stopped.status in {"stopped", "failed"}:
+                _check_models(state, stopped.spec)
             gpus = None if stopped is None else _lease(state, machine, stopped.spec)
             return [*job.decide_resume(message, stopped, gpus, _active(state))]
         case job.CancelTraining():

@@ -3,8 +3,9 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, assert_never
 
+import msgspec
 from aiohttp import web
 from huggingface_hub import constants
 from msgspec import Meta, Struct
@@ -170,6 +171,30 @@ async def _start(
     )
     outcome = await request.app[HANDLER].submit(job.StartTraining(spec=spec, queue=queue, key=key))
     return answer(described(request, outcome.stream), status=202)
+
+
+async def checked_work(request: web.Request, spec: wire.JobSpec) -> wire.JobSpec:
+    """Work that was done once as it can be done now; whether its model is still there, the writer looks up.
+
+    Raises:
+        BadInput, Conflict: the place of an export is taken or not allowed, or the hub cannot be asked.
+    """
+    layout, settings = request.app[LAYOUT], request.app[SETTINGS]
+    root = layout.models
+    match spec.work:
+        case wire.Export(to=to):
+            root = layout.exports
+            if to is not None:
+                await asyncio.to_thread(_place, to, settings, layout)
+        case wire.Push():
+            await asyncio.to_thread(_check_hub_access)
+        case wire.Merge() | None:
+            pass
+        case _:
+            assert_never(spec.work)
+    return msgspec.structs.replace(
+        spec, output_dir=str(root), checkpoint_dir=str(layout.jobs), grace_seconds=settings.stop_grace_seconds
+    )
 
 
 def _place(name: str, settings: Settings, layout: Layout) -> str:

@@ -12,6 +12,7 @@ from modelforge.domain import job
 from modelforge.domain.combinations import Purpose
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, Conflict, NotFound
+from modelforge.http.after_training import checked_work
 from modelforge.http.jobs import find_job
 from modelforge.http.keys import HANDLER, LAYOUT, PROJECTOR, SETTINGS
 from modelforge.http.messages import answer, idempotency_key, read_body
@@ -37,9 +38,8 @@ async def rerun_job(request: web.Request) -> web.Response:
     if use is not None:
         stream = use.stream
     else:
-        spec = await _checked(
-            request, job.again(handler.state.jobs[request.match_info["job_id"]].spec, repeated.config)
-        )
+        spec = job.again(handler.state.jobs[request.match_info["job_id"]].spec, repeated.config)
+        spec = await (_checked(request, spec) if spec.work is None else checked_work(request, spec))
         stream = (await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key))).stream
     return answer(read_models.with_place(read_models.jobs[stream]), status=202)
 

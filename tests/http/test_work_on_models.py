@@ -199,3 +199,35 @@ def test_a_push_goes_on_under_the_next_server_and_a_stop_ends_it(serve: Serve, s
         assert (job["status"], job["attempt"]) == ("stopped", 1)
         assert processes_of(token) == []
         assert time.monotonic() - began < 60  # it was not the grace period that ended it
+
+
+def test_an_export_is_made_again_whatever_became_of_its_models_training(
+    trained: RunningServer, model_folder: Path, data_dir: Path
+) -> None:
+    first = trained.wait_for(ask(trained, "export", {"format": "tar"}).json()["job_id"])
+    (model_folder / "config.json").unlink()  # what the model was trained from: no export needs it
+    again = trained.post(f"/api/jobs/{first['job_id']}/rerun")
+    assert again.status_code == 202, again.text
+    done = trained.wait_for(again.json()["job_id"])
+    assert done["status"] == "completed", done["error"]
+    assert done["delivery"]["path"] == str(data_dir / "exports" / f"{done['job_id']}.tar")  # type: ignore[index]
+    assert done["delivery"]["sha256"] == first["delivery"]["sha256"]  # type: ignore[index]
+
+
+def test_an_export_to_a_place_is_not_made_again_where_it_stands(trained: RunningServer, data_dir: Path) -> None:
+    place = data_dir.parent / "out"
+    first = trained.wait_for(ask(trained, "export", {"path": str(place)}).json()["job_id"])
+    again = trained.post(f"/api/jobs/{first['job_id']}/rerun")
+    assert (again.status_code, str(place) in again.text) == (409, True)
+    assert len(trained.get("/api/jobs").json()["jobs"]) == 2
+
+
+def test_work_on_a_model_that_is_gone_is_not_taken_up_again(trained: RunningServer, data_dir: Path) -> None:
+    (data_dir / "exports").write_bytes(b"")  # no folder: the export fails
+    job_id = ask(trained, "export").json()["job_id"]
+    assert trained.wait_for(job_id)["status"] == "failed"
+    trained.delete("/api/models/1").raise_for_status()
+    before = last_position(trained)
+    for path in ("resume", "rerun"):
+        assert trained.post(f"/api/jobs/{job_id}/{path}").status_code == 404
+    assert last_position(trained) == before
