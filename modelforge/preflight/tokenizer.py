@@ -4,6 +4,8 @@
 a process of its own, since a large vocabulary takes hundreds of megabytes, and the file is a stranger's.
 """
 
+import asyncio
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -14,16 +16,23 @@ from modelforge.child_process import run_module
 from modelforge.errors import BadInput
 
 _FAST = "tokenizer.json"
-# What the slow tokenizers are made of: SentencePiece, byte pairs, word pieces.
-_VOCABULARIES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+# What transformers makes a tokenizer of where there is none: word pieces, byte pairs, and others.
+_VOCABULARIES = ("vocab.json", "vocab.txt", "bpe.codes", "tekken.json", "byte_maps.json", "prophetnet.tokenizer")
+_SENTENCE_PIECES = (
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "sentencepiece.model"),
+    *("spm_char.model", "source.spm"),
+)
+_READ_SENTENCE_PIECES = ("sentencepiece", "google.protobuf")
+_WITHOUT_FILES = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})  # of bytes or characters
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _NO_TEMPLATES = frozenset({b"null", b'""', b"[]"})
 _UNREADABLE = 3  # the exit code; an interpreter that fails has others
 
 
 class _Settings(Struct):
-    """The part of `tokenizer_config.json` that is looked at."""
+    """The parts of `tokenizer_config.json` that are looked at."""
 
+    tokenizer_class: str | None = None
     chat_template: msgspec.Raw = msgspec.Raw(b"null")  # a text, or several with names
 
 
@@ -50,12 +59,7 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
     try:
         status = path.stat()
     except OSError:
-        if not any((folder / file).is_file() for file in _VOCABULARIES):
-            raise BadInput(
-                "The model has no tokenizer",
-                f"{name} has no {_FAST}; save the tokenizer into the model's folder too.",
-                field=field,
-            ) from None
+        await asyncio.to_thread(_check_vocabulary, name, folder, field)
         return
     file = _File(path, status.st_size, status.st_mtime_ns)
     if file in _readable:
@@ -72,6 +76,39 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
     if len(_readable) >= _MOST_REMEMBERED:
         _readable.clear()
     _readable.add(file)
+
+
+def _check_vocabulary(name: str, folder: Path, field: str) -> None:
+    """Refuse a model that has not even what a tokenizer could be made of."""
+    if any((folder / file).is_file() for file in _VOCABULARIES):
+        return
+    pieces = next((file for file in _SENTENCE_PIECES if (folder / file).is_file()), None)
+    if pieces is None:
+        try:
+            settings = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes(), type=_Settings)
+        except (OSError, ValueError, RecursionError):  # the refusal that follows says what to do in any case
+            settings = _Settings()
+        if settings.tokenizer_class in _WITHOUT_FILES:
+            return
+        raise BadInput(
+            "The model has no tokenizer",
+            f"{name} has no {_FAST}; save the tokenizer into the model's folder too.",
+            field=field,
+        )
+    if not all(map(_is_installed, _READ_SENTENCE_PIECES)):
+        raise BadInput(
+            "The model's tokenizer needs packages that are not installed",
+            f"{name} has {pieces} and no {_FAST}: install what reads it beside the server "
+            f"(pip install sentencepiece protobuf), or save the tokenizer as {_FAST}.",
+            field=field,
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 def check_chat_template(name: str, folder: Path, field: str) -> None:

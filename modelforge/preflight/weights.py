@@ -64,14 +64,14 @@ def weights_in(name: str, folder: Path, field: str) -> tuple[Weight, ...]:
 
 def _files(name: str, folder: Path, field: str) -> list[str]:
     index = folder / _INDEX
-    if not index.exists():
-        if not (folder / _SINGLE).exists():
-            raise BadInput(
-                f"The model has no {_SINGLE}",
-                f"{name}: its weights stand in {_SINGLE}, or in files that {_INDEX} lists.",
-                field=field,
-            )
+    if (folder / _SINGLE).exists():  # as transformers does: an index beside it is of something else
         return [_SINGLE]
+    if not index.exists():
+        raise BadInput(
+            f"The model has no {_SINGLE}",
+            f"{name}: its weights stand in {_SINGLE}, or in files that {_INDEX} lists.",
+            field=field,
+        )
     try:
         files = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
     except (OSError, ValueError, RecursionError) as error:
