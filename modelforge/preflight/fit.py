@@ -162,6 +162,8 @@ def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[i
     longest = longest_record(Path(spec.dataset.path))
     if spec.parameters.packing or longest is None:
         length = limit or _UNKNOWN_LENGTH
+        if longest is not None and longest.whole:  # a row has no more than all records together
+            length = min(length, longest.together)
         if longest is None and not (asked and asked > 0):
             length = min(length, _UNKNOWN_LENGTH)
         words = f"Sequences are reckoned at {length} tokens."

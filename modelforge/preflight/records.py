@@ -7,12 +7,14 @@ from msgspec import Struct
 _LOOKED_AT = 16 << 20
 _BYTES_A_TOKEN = 4  # of English, with JSON's own signs and the chat template's tokens about even
 _FEWEST = 16
+_ESCAPED = 4  # \uXXXX stands for a letter of 2 bytes, which most of such alphabets have
 
 
 class Longest(Struct, frozen=True, gc=False):
-    """The longest record's tokens, estimated. `whole`: all records were looked at."""
+    """The longest record's tokens, and those `together`, estimated. `whole`: all records were looked at."""
 
     tokens: int
+    together: int
     whole: bool
 
 
@@ -24,5 +26,9 @@ def longest_record(path: Path) -> Longest | None:
             whole = not file.read(1)
     except OSError:
         return None
-    longest = max(len(line) for line in beginning.split(b"\n"))
-    return Longest(max(_FEWEST, longest // _BYTES_A_TOKEN), whole)
+    sizes = [len(line) - _ESCAPED * line.count(b"\\u") for line in beginning.split(b"\n")]
+    return Longest(
+        tokens=max(_FEWEST, max(sizes) // _BYTES_A_TOKEN),
+        together=max(_FEWEST, sum(sizes) // _BYTES_A_TOKEN),
+        whole=whole,
+    )

@@ -28,6 +28,7 @@ def templateless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stocked(module_server: RunningServer) -> RunningServer:
     module_server.upload(RECORDS).raise_for_status()
+    module_server.upload(RECORDS * 10, "many.jsonl").raise_for_status()
     module_server.upload(CONVERSATIONS, "talks.jsonl").raise_for_status()
     return module_server
 
@@ -173,7 +174,7 @@ def say_vocabulary(model: Path, size: int) -> None:
 
 def test_a_batch_that_is_too_large_is_refused_with_the_largest_that_fits(stocked: RunningServer, copied: Path) -> None:
     say_vocabulary(copied, 100_000)
-    body = body_of(copied, packing=True)  # fills the context, so that the sequences are long
+    body = body_of(copied, dataset="many.jsonl", packing=True)  # fills the context, so that the sequences are long
     (problem,) = problems_of(stocked, {**body, "per_device_train_batch_size": 4096})
     assert problem["field"] == "per_device_train_batch_size"
     largest = int(problem["remedy"].split('"per_device_train_batch_size": ')[1].split(";")[0])
@@ -182,12 +183,19 @@ def test_a_batch_that_is_too_large_is_refused_with_the_largest_that_fits(stocked
     assert problems_of(stocked, fits) == []
 
 
+def test_a_few_packed_records_are_no_longer_than_all_together(stocked: RunningServer, copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 131_072}))
+    told = stocked.post("/api/preflight", body_of(copied, packing=True)).json()
+    assert (told["ok"], told["memory"]["sequence_length"] < 1000) == (True, True), told
+
+
 def test_a_sequence_that_is_too_long_is_refused_with_the_longest_that_fits(
     stocked: RunningServer, copied: Path
 ) -> None:
     available = stocked.post("/api/preflight", body_of(copied)).json()["memory"]["available_bytes"]
     say_vocabulary(copied, available // 20 // 128)
-    body = body_of(copied, packing=True)
+    body = body_of(copied, dataset="many.jsonl", packing=True)
     (problem,) = problems_of(stocked, body)
     assert problem["field"] == "max_seq_length"
     longest = int(problem["remedy"].split('"max_seq_length": ')[1].split(" ")[0])
