@@ -23,8 +23,18 @@ _CONNECT_SECONDS = 1.0  # a machine without a network shall say so at once
 # How the names of architectures end: of those that write a text, and of those that only read one.
 _WRITING = ("ForCausalLM", "LMHeadModel")
 _READING = (
-    *("Model", "ForMaskedLM", "ForPreTraining", "ForQuestionAnswering", "ForSequenceClassification"),
+    *("ForMaskedLM", "ForPreTraining", "ForQuestionAnswering", "ForSequenceClassification"),
     *("ForTokenClassification", "ForMultipleChoice", "ForNextSentencePrediction"),
+)
+# The kinds of model that only read, whatever their files were saved from; GPT2Model and the like write as well.
+_READERS = frozenset(
+    {
+        *("albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2"),
+        *("distilbert", "electra", "ernie", "esm", "eurobert", "flaubert", "fnet", "funnel", "ibert", "longformer"),
+        *("luke", "megatron-bert", "mobilebert", "modernbert", "mpnet", "mra", "nomic_bert", "nystromformer"),
+        *("rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "squeezebert", "xlm-roberta"),
+        *("xlm-roberta-xl", "xmod", "yoso"),
+    }
 )
 
 
@@ -33,7 +43,15 @@ class _Config(Struct):
 
     auto_map: dict[str, msgspec.Raw] | None = None
     is_encoder_decoder: bool = False
+    is_decoder: bool = False
+    model_type: str | None = None
     architectures: list[str] | None = None
+
+
+class _Index(Struct):
+    """The part of `model.safetensors.index.json` that is looked at."""
+
+    weight_map: dict[str, str]
 
 
 class _Sibling(Struct):
@@ -158,22 +176,37 @@ def _build_of(config: _Config) -> Build | None:
         return "encoder-decoder"
     if any(name.endswith(_WRITING) for name in names):
         return "causal"
-    return "headless" if names and all(name.endswith(_READING) for name in names) else None
+    if config.model_type in _READERS and not config.is_decoder and all(name.endswith("Model") for name in names):
+        return "headless"
+    return "headless" if names and all(name.endswith((*_READING, "EncoderModel")) for name in names) else None
 
 
 def cached_snapshot(name: str) -> Path | None:
-    """The newest snapshot of a hub model that is on this machine (the layout of huggingface_hub's cache)."""
+    """The newest snapshot of a hub model that is whole on this machine (the layout of huggingface_hub's cache).
+
+    Of a download that was broken off some files are there: a trainer gets the others where the hub can be reached.
+    """
     folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     try:
         snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
     except OSError:
         return None
-    return snapshot if (snapshot / "config.json").exists() else None
+    return snapshot if (snapshot / "config.json").exists() and _has_weights(snapshot) else None
+
+
+def _has_weights(snapshot: Path) -> bool:
+    if (snapshot / "model.safetensors").exists():
+        return True
+    try:
+        index = msgspec.json.decode((snapshot / "model.safetensors.index.json").read_bytes(), type=_Index)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return all((snapshot / file).exists() for file in set(index.weight_map.values()))
 
 
 async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
     if constants.HF_HUB_OFFLINE:
-        raise NotFound("No such model", f"{field}: {name} is not in the hub's cache, and HF_HUB_OFFLINE is set.")
+        raise NotFound("No such model", f"{field}: {name} is not whole in the hub's cache, and HF_HUB_OFFLINE is set.")
     token = os.environ.get("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = aiohttp.ClientTimeout(total=_HUB_SECONDS, connect=_CONNECT_SECONDS)
@@ -186,7 +219,7 @@ async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise NotFound(
             "The model is not on this machine, and the hub cannot be reached",
-            f"{field}: {name} is not in the hub's cache ({constants.HF_HUB_CACHE}). Send a folder, "
+            f"{field}: {name} is not whole in the hub's cache ({constants.HF_HUB_CACHE}). Send a folder, "
             f'or "{BUILT_IN_MODEL}", which needs no hub.',
         ) from error
     if status != 200:  # noqa: PLR2004

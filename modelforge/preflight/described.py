@@ -18,7 +18,7 @@ _BUILT_IN = Architecture(
     hidden=576, layers=30, heads=9, vocabulary=49_152, intermediate=1536, cached=384, context=8192, gated=True
 )
 _BUILT_IN_PARAMETERS = 134_515_008
-_LONGEST_CONFIG = 1 << 20
+_LONGEST_CONFIG = 16 << 20
 
 
 class Described(Struct, frozen=True, gc=False):
@@ -69,7 +69,10 @@ async def described_by_hub(name: str) -> Described | None:
 
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
     async with session.get(url, raise_for_status=True) as answer:
-        return await answer.content.read(_LONGEST_CONFIG)
+        body = bytearray()
+        while len(body) < _LONGEST_CONFIG and (part := await answer.content.readany()):  # it comes in pieces
+            body += part
+        return bytes(body)
 
 
 def weights_like(architecture: Architecture, parameters: int) -> tuple[Weight, ...]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from attempts_on_disk import write_model
 from huggingface_hub import constants
 
 from modelforge.domain.combinations import Purpose
 from modelforge.errors import BadInput, NotFound
-from modelforge.model_check import check_model
+from modelforge.model_check import cached_snapshot, check_model
 from modelforge.preflight.described import described_by_hub
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500}
@@ -109,6 +110,51 @@ async def test_a_model_in_the_cache_needs_no_hub(cache: Path, monkeypatch: pytes
     (snapshot / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
     with pytest.raises(BadInput, match="auto_map"):
         await check_model("owner/cached", ())
+
+
+async def test_a_download_that_was_broken_off_is_left_to_the_hub(hub: Hub, cache: Path) -> None:
+    folder = cache / "models--owner--broken"
+    snapshot = folder / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "one.safetensors").write_bytes(b"")
+    (snapshot / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}'
+    )
+    await hub({"owner/broken": ["config.json", "one.safetensors", "two.safetensors"]})
+    assert cached_snapshot("owner/broken") is None
+    assert await check_model("owner/broken", ()) == "owner/broken"
+    (snapshot / "two.safetensors").write_bytes(b"")
+    assert cached_snapshot("owner/broken") == snapshot
+
+
+@pytest.mark.parametrize(
+    ("config", "writes"),
+    [
+        ({"model_type": "gpt2", "architectures": ["GPT2Model"]}, True),
+        ({"model_type": "llama", "architectures": ["LlamaModel"]}, True),
+        ({"model_type": "bert", "architectures": ["BertModel"]}, False),
+        ({"model_type": "distilbert"}, False),
+        ({"model_type": "bert", "is_decoder": True}, True),
+    ],
+)
+async def test_what_only_reads_is_told_from_what_writes(
+    tmp_path: Path, config: dict[str, object], *, writes: bool
+) -> None:
+    model = write_model(tmp_path / "model", config)
+    check = check_model(str(model), (tmp_path,), purpose=Purpose("text-generation", "sft", "huggingface"))
+    if writes:
+        assert await check == str(model)
+    else:
+        with pytest.raises(BadInput, match="cannot be trained"):
+            await check
+
+
+async def test_a_long_answer_of_the_hub_is_read_to_its_end(hub: Hub) -> None:
+    await hub({"owner/large": ["config.json", *(f"model-{n:05}.safetensors" for n in range(50_000))]})
+    assert await described_by_hub("owner/large") is not None
 
 
 async def test_what_the_hub_tells_of_a_model_is_reckoned_with(hub: Hub) -> None:
