@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from modelforge.dataset_check import check_dataset
+from modelforge.devices import visible_gpus
 from modelforge.domain import job
 from modelforge.domain.combinations import Purpose, check_combination, check_format
 from modelforge.domain.idempotency import IdempotencyKey
@@ -138,23 +139,32 @@ async def _fit(request: web.Request, body: StartTrainingBody, spec: wire.JobSpec
     data_dir = request.app[LAYOUT].root
     if spec is None:
         return await unknown_fit(body.per_device_train_batch_size, data_dir)
-    fit = await fit_of(spec, data_dir, waits=body.queue)
+    # Where there is no place for it now, that is the answer, and not that whoever has it leaves too little memory.
+    slots, running = request.app[SETTINGS].max_concurrent_jobs, request.app[HANDLER].state.running
+    fit = await fit_of(spec, data_dir, waits=body.queue or len(running) >= slots)
     for problem in fit.problems:
         problems.add(problem)
     return fit
 
 
 def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters) -> None:
-    """Refuse what needs a package that is not here.
+    """Refuse what needs a package or a GPU that is not here.
 
     Raises:
-        BadInput: it says how to install it.
+        BadInput: it says how to install it, or how many there are.
     """
     if provider == "unsloth" and importlib.util.find_spec("unsloth") is None:
         raise BadInput(
             "unsloth is not installed",
             'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
             field="provider",
+        )
+    gpus = len(visible_gpus())
+    if 0 < gpus < parameters.num_processes:
+        raise BadInput(
+            f"num_processes {parameters.num_processes} is more than there are GPUs",
+            f'Each process trains on a GPU of its own: send "num_processes": {gpus}, or start the server with more.',
+            field="num_processes",
         )
     if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
         raise BadInput(
