@@ -16,7 +16,8 @@ from modelforge.http.after_training import checked_work
 from modelforge.http.jobs import find_job
 from modelforge.http.keys import HANDLER, LAYOUT, PROJECTOR, SETTINGS
 from modelforge.http.messages import answer, idempotency_key, read_body
-from modelforge.http.training import allowed_file, check_installed
+from modelforge.http.preflight import Problems
+from modelforge.http.training import allowed_file, check_installed, fitting
 from modelforge.layout import Layout
 from modelforge.model_check import check_model
 from trainer_entry import wire
@@ -39,19 +40,19 @@ async def rerun_job(request: web.Request) -> web.Response:
         stream = use.stream
     else:
         spec = job.again(handler.state.jobs[request.match_info["job_id"]].spec, repeated.config)
-        spec = await (_checked(request, spec) if spec.work is None else checked_work(request, spec))
+        spec = await (_checked(request, spec, body) if spec.work is None else checked_work(request, spec))
         stream = (await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key))).stream
     return answer(read_models.with_place(read_models.jobs[stream]), status=202)
 
 
-async def _checked(request: web.Request, spec: wire.JobSpec) -> wire.JobSpec:
+async def _checked(request: web.Request, spec: wire.JobSpec, body: RerunBody) -> wire.JobSpec:
     """The spec as it can be had now: what it names may have gone, or changed, since the first time."""
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     check_installed(spec.provider, spec.parameters)
     roots = (*settings.model_roots, layout.models)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)
     reward = spec.reward_model_path
-    return msgspec.structs.replace(
+    checked = msgspec.structs.replace(
         spec,
         model_path=await check_model(spec.model_path, roots, purpose=purpose),
         reward_model_path=None if reward is None else await check_model(reward, roots, "reward_model"),
@@ -60,6 +61,10 @@ async def _checked(request: web.Request, spec: wire.JobSpec) -> wire.JobSpec:
         checkpoint_dir=str(layout.jobs),
         grace_seconds=settings.stop_grace_seconds,
     )
+    problems = Problems()
+    await fitting(request, spec.parameters.per_device_train_batch_size, checked, problems, queue=body.queue)
+    problems.refuse()
+    return checked
 
 
 def _same_dataset(dataset: wire.DatasetFile, layout: Layout, roots: tuple[Path, ...]) -> wire.DatasetFile:

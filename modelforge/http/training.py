@@ -80,14 +80,14 @@ async def preflight(request: web.Request) -> web.Response:
     body = await read_body(request, StartTrainingBody)
     problems = Problems()
     spec = await _spec(request, body, problems)
-    fit = await _fit(request, body, spec, problems)
+    fit = await fitting(request, body.per_device_train_batch_size, spec, problems, queue=body.queue)
     return answer(Preflight(ok=not problems.all, problems=problems.all, memory=fit.memory, disk=fit.disk))
 
 
 async def _command(request: web.Request, body: StartTrainingBody, key: IdempotencyKey | None) -> job.StartTraining:
     problems = Problems()
     spec = await _spec(request, body, problems)
-    await _fit(request, body, spec, problems)
+    await fitting(request, body.per_device_train_batch_size, spec, problems, queue=body.queue)
     problems.refuse()
     if spec is None:
         raise AssertionError("without a spec something was refused")
@@ -135,13 +135,16 @@ async def _spec(request: web.Request, body: StartTrainingBody, problems: Problem
     )
 
 
-async def _fit(request: web.Request, body: StartTrainingBody, spec: wire.JobSpec | None, problems: Problems) -> Fit:
+async def fitting(
+    request: web.Request, batch_size: int, spec: wire.JobSpec | None, problems: Problems, *, queue: bool
+) -> Fit:
+    """What a training takes, and in `problems` what of it is not there; without a spec little is known."""
     data_dir = request.app[LAYOUT].root
     if spec is None:
-        return await unknown_fit(body.per_device_train_batch_size, data_dir)
+        return await unknown_fit(batch_size, data_dir)
     # Where there is no place for it now, that is the answer, and not that whoever has it leaves too little memory.
     slots, running = request.app[SETTINGS].max_concurrent_jobs, request.app[HANDLER].state.running
-    fit = await fit_of(spec, data_dir, waits=body.queue or len(running) >= slots)
+    fit = await fit_of(spec, data_dir, waits=queue or len(running) >= slots)
     for problem in fit.problems:
         problems.add(problem)
     return fit
@@ -159,7 +162,7 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
             'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
             field="provider",
         )
-    gpus = len(visible_gpus())
+    gpus = len(visible_gpus()) if parameters.num_processes > 1 else 0
     if 0 < gpus < parameters.num_processes:
         raise BadInput(
             f"num_processes {parameters.num_processes} is more than there are GPUs",

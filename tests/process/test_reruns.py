@@ -118,10 +118,20 @@ def test_a_job_is_rerun_on_the_terminal(server: RunningServer, start: Start) -> 
     server.wait_for(first)
     ended = modelforge("rerun", first, "--watch", url=server.url)
     assert ended.returncode == 0, ended.stderr
-    assert f"as {first} did" in ended.stdout
+    assert f"what {first} did" in ended.stdout
     assert "completed 10/10" in ended.stdout
     running = start(server, "waits", max_steps=100_000)
     assert modelforge("rerun", running, url=server.url).returncode == 1
     queued = modelforge("rerun", running, "--queue", url=server.url)
     assert (queued.returncode, "it is queued" in queued.stdout) == (0, True)
     assert modelforge("stop", "--all", url=server.url).returncode == 0
+
+
+def test_a_rerun_is_looked_at_as_a_new_training_is(server: RunningServer, start: Start, model_folder: Path) -> None:
+    first = start(server, "completes")
+    server.wait_for(first)
+    weights = model_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    refused = rerun(server, first)
+    assert (refused.status_code, "model.safetensors" in refused.json()["detail"]) == (400, True), refused.text
+    assert len(server.get("/api/jobs").json()["jobs"]) == 1
