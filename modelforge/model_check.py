@@ -204,10 +204,21 @@ def _has_weights(snapshot: Path) -> bool:
     return all((snapshot / file).exists() for file in set(index.weight_map.values()))
 
 
+def hub_token() -> str | None:
+    """The server's token for the hub, as trainers find it: of the environment, or of `hf auth login`."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        try:
+            token = Path(constants.HF_TOKEN_PATH).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+    return token or None
+
+
 async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
     if constants.HF_HUB_OFFLINE:
         raise NotFound("No such model", f"{field}: {name} is not whole in the hub's cache, and HF_HUB_OFFLINE is set.")
-    token = os.environ.get("HF_TOKEN")
+    token = await asyncio.to_thread(hub_token)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = aiohttp.ClientTimeout(total=_HUB_SECONDS, connect=_CONNECT_SECONDS)
     try:
@@ -226,7 +237,7 @@ async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
         raise NotFound(
             "The hub does not give this model",
             f"{field}: {name}: the hub answered {status}. Look at the spelling; for a private or gated model "
-            "start the server with HF_TOKEN set.",
+            "start the server with HF_TOKEN set, or log in once with `hf auth login`.",
         )
     try:
         found = msgspec.json.decode(body, type=_HubModel)

@@ -21,6 +21,7 @@ from modelforge.http.messages import answer, idempotency_key, read_body
 from modelforge.http.models import find_model
 from modelforge.http.training import OutputName
 from modelforge.layout import Layout
+from modelforge.model_check import hub_token
 from modelforge.settings import Settings
 from trainer_entry import wire
 
@@ -231,7 +232,7 @@ def _check_hub_access() -> None:
     """
     if constants.HF_HUB_OFFLINE:
         raise Conflict("The hub may not be asked", "The server was started with HF_HUB_OFFLINE: start it without.")
-    if not os.environ.get("HF_TOKEN") and not Path(constants.HF_TOKEN_PATH).is_file():
+    if hub_token() is None:
         raise Conflict(
             "The server has no token for the hub",
             "Start it with HF_TOKEN set to one that may write, or log in once with `hf auth login`.",

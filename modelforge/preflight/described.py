@@ -9,6 +9,7 @@ import msgspec
 from huggingface_hub import constants
 from msgspec import Struct
 
+from modelforge.model_check import hub_token
 from modelforge.preflight.architecture import Architecture, architecture_of
 from modelforge.preflight.weights import Weight
 from trainer_entry.wire import BUILT_IN_MODEL
@@ -49,7 +50,7 @@ def built_in() -> Described:
 
 async def described_by_hub(name: str) -> Described | None:
     """What the hub tells of a model within a second; None where it does not."""
-    token = os.environ.get("HF_TOKEN")
+    token = await asyncio.to_thread(hub_token)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = aiohttp.ClientTimeout(total=_HUB_SECONDS)
     try:

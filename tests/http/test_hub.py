@@ -35,7 +35,8 @@ async def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[st
     async def start(models: dict[str, list[str]]) -> None:
         async def model(request: web.Request) -> web.Response:
             name = request.match_info["name"]
-            if name not in models:
+            gated = name.startswith("gated/") and request.headers.get("Authorization") != "Bearer hf_mine"
+            if name not in models or gated:
                 return web.json_response({"error": "Repository not found"}, status=401)
             config = {"architectures": ["BertForMaskedLM"], "model_type": "bert"} if "bert" in name else None
             files = [{"rfilename": file} for file in models[name]]
@@ -59,6 +60,22 @@ async def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[st
 async def test_a_model_of_the_hub_is_taken(hub: Hub) -> None:
     await hub({"owner/good": ["config.json", "model.safetensors"]})
     assert await check_model("owner/good", ()) == "owner/good"
+
+
+@pytest.mark.parametrize("place", ["environment", "file"])
+async def test_a_gated_model_is_asked_for_with_the_servers_token(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    await hub({"gated/good": ["config.json", "model.safetensors"]})
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(NotFound, match="hf auth login"):
+        await check_model("gated/good", ())
+    if place == "environment":
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    else:
+        (tmp_path / "token").write_text("hf_mine\n")
+    assert await check_model("gated/good", ()) == "gated/good"
 
 
 async def test_a_model_with_pickles_only_is_refused(hub: Hub) -> None:
