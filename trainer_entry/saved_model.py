@@ -56,6 +56,8 @@ def save_model(
             sync(partial)
         partial.rename(output)
         sync_entry(output.parent)
+        if rewards is not None:
+            rewards.remove_from_checkpoints()
     ranks.wait_for_all()
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     reward_model = None if rewards is None else rewards.path_beside(output)

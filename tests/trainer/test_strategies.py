@@ -103,6 +103,7 @@ def test_the_reward_model_is_kept_beside_the_policy_and_can_be_given_to_another(
 ) -> None:
     kept = rewarded.one(wire.TrainerFinished).model.reward_model_path
     assert kept == str(rewarded.output / "reward_model")
+    assert not (rewarded.folder / "checkpoints" / "reward_model").exists()
     # when
     settings = POLICY | {"rl_algorithm": "grpo", "max_steps": 6, "reward_model": "the one before"}
     attempt = Attempt(tmp_path / "attempt", undecided, no_is_better, reward_model_path=kept, **settings)

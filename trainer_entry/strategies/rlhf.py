@@ -72,6 +72,11 @@ class Rewards(Struct, frozen=True, gc=False):
         if self.folder is not None:
             shutil.copytree(self.folder, model / _FOLDER, dirs_exist_ok=True)
 
+    def remove_from_checkpoints(self) -> None:
+        """Once it lies beside the policy, nothing goes on from it any more."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def path_beside(self, model: Path) -> str | None:
         """Where it lies then."""
         return None if self.folder is None else str(model / _FOLDER)
