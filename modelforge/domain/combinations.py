@@ -215,7 +215,13 @@ def check_build(name: str, build: Build, purpose: Purpose, field: str) -> None:
     task = purpose.task
     match build:
         case "causal":
-            return
+            if task == "extractive-question-answering":
+                raise BadInput(
+                    f"This model cannot be trained for {task}",
+                    f"{name} writes text, and the answer is to be found in one: use an encoder, such as BERT or "
+                    'RoBERTa, or the task "text-generation".',
+                    field=field,
+                )
         case "headless":
             if task != "extractive-question-answering":
                 raise BadInput(

@@ -14,6 +14,8 @@ from modelforge.preflight.room import Room
 from modelforge.preflight.weights import Weight
 
 _NEARLY_FULL = 0.8
+_RECKONED_TOO_HIGH = 1.25
+"""How far an estimate may lie over what is available without a refusal: by so much some were too high."""
 _LARGEST_BATCH = 4096
 _LONGEST = 1 << 20
 _FEWEST_TOKENS = 32  # shorter sequences teach nothing
@@ -87,7 +89,7 @@ def memory_fit(plan: Plan, sizes: Sizes, architecture: Architecture | None, room
         return known
     memory, each = memory_of(plan, sizes, architecture), room.available // _sharers(plan, room)
     notes = [about_length]
-    if _NEARLY_FULL * each < memory.total <= each:
+    if _NEARLY_FULL * each < memory.total <= _RECKONED_TOO_HIGH * each:
         notes.append("This is near to all that is available; it may not be enough.")
     longest = architecture.context or _LONGEST
     return msgspec.structs.replace(
@@ -115,10 +117,11 @@ def memory_problem(
     plan: Plan, weights: tuple[Weight, ...], architecture: Architecture | None, room: Room, fit: MemoryFit
 ) -> BadInput | None:
     """The refusal of a training that takes more than there is, with the largest setting that would fit."""
-    # Where activations are not known, what is known is the least that it takes.
+    # Weights and what is kept for each of them are counted; activations are reckoned, and sometimes less.
     parts = (fit.weights_bytes or 0) + (fit.gradients_bytes or 0) + (fit.optimizer_bytes or 0) + PROCESS_BYTES
-    least = parts * _sharers(plan, room) if fit.required_bytes is None else fit.required_bytes
-    if least <= room.available:
+    counted = parts * _sharers(plan, room)
+    least = counted if fit.required_bytes is None else fit.required_bytes
+    if counted <= room.available and least <= _RECKONED_TOO_HIGH * room.available:
         return None
     place = "the GPU" if room.device == "gpu" else "this machine"
     available = _size(room.available)

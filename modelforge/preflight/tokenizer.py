@@ -5,7 +5,6 @@ a process of its own, since a large vocabulary takes hundreds of megabytes, and 
 """
 
 import asyncio
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -22,7 +21,6 @@ _SENTENCE_PIECES = (
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "sentencepiece.model"),
     *("spm_char.model", "source.spm"),
 )
-_READ_SENTENCE_PIECES = ("sentencepiece", "google.protobuf")
 _WITHOUT_FILES = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})  # of bytes or characters
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _NO_TEMPLATES = frozenset({b"null", b'""', b"[]"})
@@ -80,35 +78,18 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
 
 def _check_vocabulary(name: str, folder: Path, field: str) -> None:
     """Refuse a model that has not even what a tokenizer could be made of."""
-    if any((folder / file).is_file() for file in _VOCABULARIES):
+    if any((folder / file).is_file() for file in (*_VOCABULARIES, *_SENTENCE_PIECES)):
         return
-    pieces = next((file for file in _SENTENCE_PIECES if (folder / file).is_file()), None)
-    if pieces is None:
-        try:
-            settings = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes(), type=_Settings)
-        except (OSError, ValueError, RecursionError):  # the refusal that follows says what to do in any case
-            settings = _Settings()
-        if settings.tokenizer_class in _WITHOUT_FILES:
-            return
+    try:
+        settings = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes(), type=_Settings)
+    except (OSError, ValueError, RecursionError):  # the refusal that follows says what to do in any case
+        settings = _Settings()
+    if settings.tokenizer_class not in _WITHOUT_FILES:
         raise BadInput(
             "The model has no tokenizer",
             f"{name} has no {_FAST}; save the tokenizer into the model's folder too.",
             field=field,
         )
-    if not all(map(_is_installed, _READ_SENTENCE_PIECES)):
-        raise BadInput(
-            "The model's tokenizer needs packages that are not installed",
-            f"{name} has {pieces} and no {_FAST}: install what reads it beside the server "
-            f"(pip install sentencepiece protobuf), or save the tokenizer as {_FAST}.",
-            field=field,
-        )
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package that it is in
-        return False
 
 
 def check_chat_template(name: str, folder: Path, field: str) -> None:

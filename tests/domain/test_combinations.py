@@ -163,7 +163,6 @@ def test_generations_that_do_not_fill_their_batch_are_refused_with_the_nearest_t
     [
         ("causal", Purpose("text-generation", "rlhf", "unsloth")),
         ("causal", Purpose("summarization", "sft", "huggingface")),
-        ("causal", Purpose(QA, "sft", "huggingface")),
         ("headless", Purpose(QA, "qlora", "huggingface")),
         ("encoder-decoder", Purpose("summarization", "qlora", "huggingface")),
     ],
@@ -175,6 +174,7 @@ def test_a_model_is_taken_for_what_it_is_built_for(build: Build, purpose: Purpos
 @pytest.mark.parametrize(
     ("build", "purpose", "says"),
     [
+        ("causal", Purpose(QA, "sft", "huggingface"), "encoder"),
         ("headless", Purpose("text-generation", "sft", "huggingface"), "causal"),
         ("headless", Purpose("summarization", "sft", "huggingface"), "causal"),
         ("encoder-decoder", Purpose("text-generation", "sft", "huggingface"), "summarization"),

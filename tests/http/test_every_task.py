@@ -26,7 +26,7 @@ ENCODER_DECODER = {"architectures": ["T5ForConditionalGeneration"], "is_encoder_
         ("summarization", "sft", RECORDS, ENCODER_DECODER),
         ("summarization", "dpo", PREFERENCE, CAUSAL),
         ("extractive-question-answering", "sft", QUESTION, ENCODER),
-        ("extractive-question-answering", "qlora", QUESTION, CAUSAL),
+        ("extractive-question-answering", "qlora", QUESTION, ENCODER),
     ],
 )
 def test_a_task_and_a_strategy_reach_the_trainer(
@@ -53,6 +53,7 @@ def test_a_task_and_a_strategy_reach_the_trainer(
         ("text-generation", "sft", RECORDS, ENCODER_DECODER, "T5ForConditionalGeneration"),
         ("summarization", "dpo", PREFERENCE, ENCODER_DECODER, "sft or qlora"),
         ("extractive-question-answering", "sft", QUESTION, ENCODER_DECODER, "only encodes"),
+        ("extractive-question-answering", "sft", QUESTION, CAUSAL, "use an encoder"),
     ],
 )
 def test_a_model_that_cannot_learn_the_task_starts_nothing(
