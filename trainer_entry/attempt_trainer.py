@@ -1,7 +1,7 @@
 """What all trainers of an attempt have in common: sealed checkpoints, counted tokens, no step on a broken loss."""
 # mypy: allow-untyped-calls
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +102,29 @@ class AttemptTrainer(Trainer):
         """Which lines of the dataset the rows of a batch came from, in words, as far as it can be found out."""
         dataset: Any = self.train_dataset
         columns = set(getattr(dataset, "column_names", None) or [])
-        if not {LINE, "input_ids"} <= columns or "input_ids" not in inputs:
+        if LINE not in columns or "input_ids" not in inputs:
             return ""
         mask = inputs.get("attention_mask")
         rows = inputs["input_ids"].tolist() if mask is None else [
             row[kept.bool()].tolist() for row, kept in zip(inputs["input_ids"], mask, strict=True)
         ]  # fmt: skip
-        found = {line for line, ids in zip(dataset[LINE], dataset["input_ids"], strict=True) if ids in rows}
+        limit = getattr(self.args, "max_length", None)
+        found = {
+            line
+            for line, texts in zip(dataset[LINE], _texts_of(dataset), strict=True)
+            if any(ids[:limit] in rows for ids in texts)
+        }
         return f" (dataset, {in_words(sorted(found))})" if found else ""
+
+
+def _texts_of(dataset: Any) -> Iterator[list[list[int]]]:
+    """What stands in each row as a model reads it: one text, or a prompt with each of its two answers."""
+    for row in dataset:
+        if "input_ids" in row:
+            yield [row["input_ids"]]
+        else:
+            prompt = row.get("prompt_ids", [])  # a reward model's rows have it in both
+            yield [prompt + row["chosen_ids"], prompt + row["rejected_ids"]]
 
 
 def in_words(lines: list[int]) -> str:

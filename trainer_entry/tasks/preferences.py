@@ -18,6 +18,7 @@ from trainer_entry.wire import Task
 
 
 class _Row(Struct, frozen=True, gc=False):
+    line: int
     prompt: str | list[Message]
     chosen: str | list[Message]
     rejected: str | list[Message]
@@ -45,7 +46,7 @@ def prepare(
     tokens = 0
     for place, (line, record) in enumerate(records.by_line()):
         preference = _preference(record, task)
-        row = _row(preference, tokenizer)
+        row = _row(line, preference, tokenizer)
         size = _prompt_tokens(row.prompt, tokenizer)
         if size >= max_length:
             dropped.append(line)
@@ -75,9 +76,9 @@ def _preference(record: Record, task: Task) -> Preference:
     return msgspec.structs.replace(record, prompt=[asked])
 
 
-def _row(preference: Preference, tokenizer: PreTrainedTokenizerBase) -> _Row:
+def _row(line: int, preference: Preference, tokenizer: PreTrainedTokenizerBase) -> _Row:
     if tokenizer.chat_template is not None:
-        return _Row(preference.prompt, preference.chosen, preference.rejected)
+        return _Row(line, preference.prompt, preference.chosen, preference.rejected)
     parts = (preference.prompt, preference.chosen, preference.rejected)
     if any(len(turns) != 1 for turns in parts):
         raise NoChatTemplate(
@@ -85,7 +86,7 @@ def _row(preference: Preference, tokenizer: PreTrainedTokenizerBase) -> _Row:
             "Use an instruction-tuned model, or records whose prompts and answers are plain texts."
         )
     prompt, chosen, rejected = (turns[0].content for turns in parts)
-    return _Row(plain_prompt(prompt), chosen, rejected)
+    return _Row(line, plain_prompt(prompt), chosen, rejected)
 
 
 def _prompt_tokens(prompt: str | list[Message], tokenizer: PreTrainedTokenizerBase) -> int:
