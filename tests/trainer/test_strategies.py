@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import task_records
+import torch
 from attempts import Attempt, questions, write_dataset
 from tiny_model import build_tiny, build_tiny_model
+from transformers import AutoModelForCausalLM
 
 from trainer_entry import wire
 
@@ -142,6 +146,24 @@ def test_a_policy_that_was_stopped_goes_on_with_the_same_reward_model(
     assert [step.step for step in going_on.of_type(wire.StepLogged)] == list(range(end.step + 1, 33))
 
 
+@pytest.mark.parametrize("strategy", ["dpo", "rlhf"])
+def test_preferences_whose_loss_is_no_number_are_named(
+    strategy: wire.Strategy, tiny_model: Path, tmp_path: Path
+) -> None:
+    # given
+    broken = AutoModelForCausalLM.from_pretrained(shutil.copytree(tiny_model, tmp_path / "model"))
+    torch.nn.init.constant_(broken.model.norm.weight, math.nan)
+    broken.save_pretrained(tmp_path / "model")
+    dataset = write_dataset(tmp_path / "preferences.jsonl", task_records.preferences(4))
+    # when
+    attempt = Attempt(tmp_path, tmp_path / "model", dataset, strategy=strategy, max_completion_length=4)
+    # then
+    assert attempt.wait() == 1
+    failed = attempt.one(wire.TrainerFailed)
+    assert failed.kind == "LossNotFinite"
+    assert "lines 1, 2, 3, 4" in failed.message
+
+
 def test_four_bits_lose_little(tmp_path: Path) -> None:
     model = build_tiny_model(tmp_path / "model", hidden_size=256)
     dataset = write_dataset(tmp_path / "questions.jsonl", questions(64))
@@ -173,6 +195,7 @@ def test_answers_are_found_that_the_untrained_model_does_not_find(tmp_path: Path
     metrics = attempt.one(wire.TrainerFinished).model.metrics
     assert metrics["eval_f1"] > metrics["base_eval_f1"] + 20
     assert metrics["eval_exact_match"] <= metrics["eval_f1"]
+    assert "AutoModelForQuestionAnswering.from_pretrained" in (attempt.output / "README.md").read_text()
 
 
 def test_summaries_come_nearer_to_their_references(tmp_path: Path) -> None:
@@ -193,3 +216,4 @@ def test_summaries_come_nearer_to_their_references(tmp_path: Path) -> None:
     assert attempt.wait() == 0, attempt.stderr()
     metrics = attempt.one(wire.TrainerFinished).model.metrics
     assert metrics["eval_rougeL"] > metrics["base_eval_rougeL"] + 20
+    assert "AutoModelForSeq2SeqLM.from_pretrained" in (attempt.output / "README.md").read_text()
