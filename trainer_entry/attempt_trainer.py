@@ -141,6 +141,12 @@ def trained_model(trainer: Trainer) -> torch.nn.Module:
     return trainer.model
 
 
+def plain_model(trainer: Trainer) -> torch.nn.Module:
+    """The model below its adapter: the one that generates."""
+    model = trained_model(trainer)
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def prepare_anew(trainer: Trainer) -> None:
     """Let a training after an evaluation prepare the model again.
 

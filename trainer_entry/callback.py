@@ -93,7 +93,7 @@ class WireCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save, and end, if that was asked for; log the last step whatever the interval."""
-        self._show_life()
+        self.show_life()
         stop, save = ranks.agree_on(self._signals.stop_asked, self._signals.checkpoint_asked)
         if save:
             control.should_save = True
@@ -212,7 +212,7 @@ class WireCallback(TrainerCallback):
         """Whether the weights at the end, after `step`, were never evaluated, or are no longer the last ones."""
         return self._evaluated_at != step or bool(args.load_best_model_at_end)
 
-    def _show_life(self) -> None:
+    def show_life(self) -> None:
         """Silence is no sign of a hang where only every hundredth step is logged."""
         if time.monotonic() - self._showed_life > _SIGN_OF_LIFE_SECONDS:
             self._showed_life = time.monotonic()
@@ -226,13 +226,13 @@ class WireCallback(TrainerCallback):
         Raises:
             StopNow: the attempt is to end.
         """
-        self._show_life()
+        self.show_life()
         if ranks.agree(self._signals.stop_asked):
             raise StopNow
 
     def go_on_alone(self) -> None:
         """The same for what one process does while the others wait for it."""
-        self._show_life()
+        self.show_life()
         if self._signals.stop_asked:
             raise StopNow
 

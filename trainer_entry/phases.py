@@ -91,12 +91,15 @@ class Phases:
         Raises:
             Stopped: the attempt was asked to end.
         """
+        from trainer_entry.attempt_trainer import plain_model
         from trainer_entry.callback import StopNow, WireCallback
         from trainer_entry.saved_model import final_metrics, save_checkpoint
 
         spec, signals = self.spec, self._signals
         callback = WireCallback(self.wire, spec.attempt, signals, trainer, started, phase)
         trainer.add_callback(callback)
+        # A policy's step, or a summary to judge, is many tokens long: each of them is a sign of life.
+        hook = plain_model(trainer).register_forward_pre_hook(lambda *_: callback.show_life())
         self._begin_together()
         try:
             before = self._evaluate_base(trainer, callback, measure, phase)
@@ -112,6 +115,8 @@ class Phases:
                     callback.evaluation |= self._measure(trainer, callback, measure)
         except StopNow:
             stopped = True
+        finally:
+            hook.remove()
         self._step = trainer.steps_before + trainer.state.global_step
         if stopped:
             raise Stopped(self._step, save_checkpoint(trainer, callback) or self._checkpoint)
