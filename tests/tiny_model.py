@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tokenizers import Tokenizer
@@ -253,16 +256,18 @@ def _byte_pairs(context: int, special: list[str], pair: str | None = None) -> Pr
 
 def _unigrams() -> PreTrainedTokenizerFast:
     """As T5 has it: an end token after each text, and no limit to its length."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.Unigram())
-    words.pre_tokenizer = pre_tokenizers.Metaspace()
-    words.decoder = decoders.Metaspace()
     named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     special = list(named.values())
-    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token=special[2], show_progress=False)
-    words.train_from_iterator([*CORPUS * 4, "summarize:"], trainer)
+    # Written, not trained: a training of unigrams finds others each time.
+    counts = Counter(piece for text in [*CORPUS, "summarize:"] for piece in _pieces(text))
+    total = sum(counts.values())
+    likely = [(piece, math.log(count / total)) for piece, count in sorted(counts.items())]
+    words = Tokenizer(models.Unigram([*((name, 0.0) for name in special), *likely], unk_id=2))
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    words.decoder = decoders.Metaspace()
     _frame(words, "$A </s>", "$A </s> $B </s>")
     inputs = ["input_ids", "attention_mask"]
     return PreTrainedTokenizerFast(tokenizer_object=words, **named, model_input_names=inputs)
@@ -275,3 +280,12 @@ def _frame(words: Tokenizer, single: str, pair: str) -> None:
     named = {word.split(":")[0] for word in f"{single} {pair}".split() if not word.startswith("$")}
     ids = [(name, words.token_to_id(name)) for name in sorted(named)]
     words.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Every character of a text, and every two and three that stand together in a word; "\u2581" begins a word."""
+    for word in text.split():
+        marked = f"\u2581{word}"
+        for size in (1, 2, 3):
+            yield from (marked[begin : begin + size] for begin in range(len(marked) - size + 1))
+    yield from map(chr, range(33, 127))  # whatever a record has, it can be written

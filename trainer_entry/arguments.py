@@ -59,7 +59,7 @@ def preference_arguments(parameters: TrainingParameters, folder: str) -> DPOConf
     """For direct preference optimization."""
     return DPOConfig(
         **_common(parameters, folder),
-        beta=parameters.beta if parameters.beta is not None else 0.1,
+        beta=parameters.beta or 0.0,
         max_length=parameters.max_seq_length,
     )
 

@@ -1,6 +1,7 @@
 """What all trainers of an attempt have in common: sealed checkpoints, counted tokens, no step on a broken loss."""
 # mypy: allow-untyped-calls
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ class AttemptTrainer(Trainer):
         """
         self.checkpoint_dir, self.checkpoint_limit, self.steps_before = Path(folder), limit, steps_before
         self.args.save_total_limit = None
+        elsewhere = Path(self.args.output_dir or ".")
+        if elsewhere != self.checkpoint_dir and self.is_world_process_zero():
+            shutil.rmtree(elsewhere, ignore_errors=True)  # what an earlier attempt left half saved
 
     def checkpoint_at(self, step: int) -> Path:
         """Where the checkpoint of a step of this phase lies."""

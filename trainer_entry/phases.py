@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainer_entry.examples import Measure
     from trainer_entry.signals import Signals
     from trainer_entry.stdout import Wire
+from trainer_entry.signs_of_life import show_while_busy
 
 
 class Stopped(Exception):
@@ -55,6 +56,10 @@ def resumed_step(spec: AttemptSpec) -> int:
     return int(number) if number.isdigit() else 0
 
 
+_WITH_STEPS: frozenset[Phase] = frozenset({"training_reward_model", "training", "evaluating_base", "evaluating"})
+"""Phases whose every step is a sign of life."""
+
+
 class Phases:
     """An attempt's way through its phases."""
 
@@ -64,6 +69,8 @@ class Phases:
         self._signals = signals
         self._step = resumed_step(spec)
         self._checkpoint = spec.resume_from
+        self._makes_steps = False
+        show_while_busy(wire, lambda: not self._makes_steps)  # loading, tokenizing, saving
 
     def enter(self, phase: Phase) -> None:
         """Say that another phase begins.
@@ -73,6 +80,7 @@ class Phases:
         """
         if ranks.are_connected() and ranks.agree(self._signals.stop_asked):
             raise Stopped(self._step, self._checkpoint)
+        self._makes_steps = phase in _WITH_STEPS
         self.wire.send(lambda seq: PhaseEntered(attempt=self.spec.attempt, seq=seq, phase=phase))
 
     def train(

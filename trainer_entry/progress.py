@@ -1,18 +1,15 @@
 """How far work on a trained model is, as messages on the wire."""
 
 import platform
-import threading
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 from trainer_entry.signals import Signals
+from trainer_entry.signs_of_life import show_while_busy
 from trainer_entry.stdout import Wire
 from trainer_entry.wire import Environment, Phase, PhaseEntered, StepLogged, Unit, WorkStarted
 
 _REPORT_SECONDS = 1.0
-_SIGN_OF_LIFE_SECONDS = 5.0
-_NOTICEABLE_BYTES = 1 << 16
 
 
 class Progress:
@@ -41,7 +38,7 @@ class Progress:
             )
         )
         self._began = self._told = time.monotonic()
-        threading.Thread(target=self._show_life, name="signs of life", daemon=True).start()
+        show_while_busy(self._wire, lambda: True)  # the upload of a large file is one step
 
     def advance(self, count: int) -> None:
         """So much more is done."""
@@ -67,22 +64,6 @@ class Progress:
     def commit(self) -> None:
         """What was made takes its place now: a stop comes too late. Does not return if one came before."""
         self._signals.training_begins()
-
-    def _show_life(self) -> None:
-        """One step can take long, as the upload of a large file does: while bytes move, the work goes on."""
-        before = 0
-        while True:
-            time.sleep(_SIGN_OF_LIFE_SECONDS)
-            moved = _moved_bytes()
-            if moved - before > _NOTICEABLE_BYTES:
-                self._wire.touch()
-            before = moved
-
-
-def _moved_bytes() -> int:
-    """What this process has read and written so far, files and sockets alike."""
-    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(counts["rchar"]) + int(counts["wchar"])
 
 
 def describe(*libraries: str) -> Environment:

@@ -92,7 +92,8 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
 
     phases.enter("preparing_data")
     examples = _prepare_examples(job, records, loaded, parameters)
-    parameters = with_evaluation(parameters, len(examples.train), examples.tokens)
+    completed = parameters.num_generations if job.strategy == "rlhf" else 1
+    parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens)
 
     def say_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
         _say_started(wire, spec, state, parameters, trainer, loaded, records)

@@ -65,7 +65,6 @@ def test_when_one_of_two_is_killed_the_attempt_fails_and_the_machine_is_free(
     os.kill(second, signal.SIGKILL)
     job = two.wait_for(job_id)
     assert (job["status"], job["error"]["kind"]) == ("failed", "Killed"), job["error"]  # type: ignore[index]
-    assert "local_rank: 1" in job["error"]["message"]  # type: ignore[index]
     assert processes_of(token) == []
     following = two.wait_for(start(two, tmp_path / "model", max_steps=2))
     assert following["status"] == "completed", following["error"]
