@@ -114,11 +114,11 @@ def real_models(folder: Path) -> Models:
 
 
 def upload_all(server: RunningServer, *, real: bool) -> None:
-    count = 160 if real else 96
+    count = 80 if real else 96
     for name, records in {
         "answers.jsonl": task_records.answers(count),
         "summaries.jsonl": task_records.summaries(2 * count),
-        "questions.jsonl": task_records.questions(3 * count),
+        "questions.jsonl": task_records.questions(400),
         "preferences.jsonl": task_records.preferences(count),
     }.items():
         server.upload("".join(json.dumps(record) + "\n" for record in records).encode(), name).raise_for_status()
@@ -137,14 +137,14 @@ def body_of(cell: Cell, models: Models) -> dict[str, Any]:
     }
     if cell.strategy in {"dpo", "rlhf"}:
         body["dataset"] = "preferences.jsonl"
-        body["max_steps"] = 30 if models.real else 40
+        body["max_steps"] = 20 if models.real else 40
         body["learning_rate"] = 5e-5 if models.real else 3e-3
         if cell.strategy == "rlhf":
             body |= {"max_completion_length": 24, "learning_rate": 2e-4 if models.real else 1e-2, "eval_steps": 1000}
         return body
     match cell.task:
         case "text-generation":
-            body |= {"dataset": "answers.jsonl", "max_steps": 30 if models.real else 80}
+            body |= {"dataset": "answers.jsonl", "max_steps": 20 if models.real else 80}
             body["learning_rate"] = 5e-4 if models.real else 1e-2
         case "summarization":
             body |= {"dataset": "summaries.jsonl", "max_steps": 40 if models.real else 300}
