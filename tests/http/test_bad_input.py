@@ -43,7 +43,7 @@ def nothing_was_started(server: RunningServer, data_dir: Path) -> None:
         ({"provider": "openai"}, "provider", "huggingface"),
         ({"strategy": "ppo"}, "strategy", "qlora"),
         ({"strategy": "dpo"}, "dataset", "preferences"),
-        ({"task": "extractive-question-answering"}, "dataset", "question_answer or squad"),
+        ({"task": "extractive-question-answering"}, "model_name", "an encoder, such as BERT"),
         ({"task": "extractive-question-answering", "provider": "unsloth"}, "provider", "causal models only"),
         ({"provider": "unsloth", "max_seq_length": -1}, "max_seq_length", "2048"),
         ({"beta": 0.1}, "beta", "dpo"),
