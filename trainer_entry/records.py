@@ -115,10 +115,11 @@ class Records:
                 digest.update(line)
                 self.count += not line.isspace()
         self.sha256 = digest.hexdigest()
-        if self.sha256 != dataset.sha256:
+        expected = dataset.records_sha256 or dataset.sha256
+        if self.sha256 != expected:
             raise DatasetChanged(
                 f"{dataset.filename} has changed since the job was accepted: its SHA-256 is {self.sha256} and was "
-                f"{dataset.sha256}. Upload it again and start a new job."
+                f"{expected}. Upload it again and start a new job."
             )
 
     def __iter__(self) -> Iterator[Record]:

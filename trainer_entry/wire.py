@@ -13,7 +13,11 @@ Strategy = Literal["sft", "qlora", "rlhf", "dpo"]
 Provider = Literal["huggingface", "unsloth"]
 DatasetFormat = Literal[
     "input_output",
+    "prompt_completion",
+    "alpaca",
     "messages",
+    "conversations",
+    "text",
     "document_summary",
     "article_highlights",
     "question_answer",
@@ -112,13 +116,18 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
-    """The records that an attempt trains on: `sha256` is checked by the trainer before it reads them."""
+    """The records that an attempt trains on: their SHA-256 is checked by the trainer before it reads them.
+
+    `sha256`: of the file that was uploaded or named. `records_sha256`: of the JSON lines at `path`, where they were
+    made from it; None where they are that file itself.
+    """
 
     filename: str
     path: str
     sha256: str
     format: DatasetFormat
     num_examples: int
+    records_sha256: str | None = None
 
 
 class Work(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):

@@ -155,7 +155,11 @@ def _check_generations(parameters: wire.TrainingParameters) -> None:
 _TUNED: tuple[wire.Strategy, ...] = ("sft", "qlora")
 _TRAINS: dict[wire.DatasetFormat, tuple[tuple[wire.Task, ...], tuple[wire.Strategy, ...]]] = {
     "input_output": (("text-generation", "summarization"), _TUNED),
+    "prompt_completion": (("text-generation",), _TUNED),
+    "alpaca": (("text-generation",), _TUNED),
     "messages": (("text-generation",), _TUNED),
+    "conversations": (("text-generation",), _TUNED),
+    "text": (("text-generation",), _TUNED),
     "document_summary": (("summarization",), _TUNED),
     "article_highlights": (("summarization",), _TUNED),
     "question_answer": (("extractive-question-answering",), _TUNED),
