@@ -68,11 +68,16 @@ class LineError(msgspec.Struct, frozen=True, gc=False):
 
 
 class DatasetReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a dataset check found. `errors` holds the first 100 of `error_count`."""
+    """What a dataset check found. `errors` holds the first 100 of `error_count`, `warnings` of `warning_count`.
+
+    Errors refuse a file; warnings are what a person should look at before it is trained on.
+    """
 
     valid: bool
     errors: tuple[LineError, ...] = ()
     error_count: int = 0
+    warnings: tuple[LineError, ...] = ()
+    warning_count: int = 0
 
 
 class InvalidDataset(BadInput):

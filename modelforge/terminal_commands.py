@@ -8,9 +8,9 @@ from http import HTTPStatus
 from rich.console import Console
 
 from modelforge.client import Client, RequestRefused
-from modelforge.http.datasets import Uploaded
 from modelforge.http.jobs import JobList
 from modelforge.http.training import Started, Stopped
+from modelforge.http.uploads import Uploaded
 from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.projector import StatusMessage

@@ -24,6 +24,9 @@ DatasetFormat = Literal[
     "squad",
     "preferences",
 ]
+Container = Literal["jsonl", "json", "csv", "parquet"]
+"""How the records of a file are stored."""
+Compression = Literal["gzip", "zstd"]
 ModelKind = Literal["adapter", "full"]
 Phase = Literal[
     "loading_model",

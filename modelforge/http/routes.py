@@ -17,6 +17,7 @@ from modelforge.http import (
     state,
     system,
     training,
+    uploads,
 )
 from modelforge.http.preflight import Preflight
 from modelforge.projections.jobs import JobDetails, TrainingStatus
@@ -224,8 +225,8 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/upload_dataset",
-        handler=datasets.upload_dataset,
-        answer=datasets.Uploaded,
+        handler=uploads.upload_dataset,
+        answer=uploads.Uploaded,
         errors=(400, 409, 413, 507),
     ),
     Route(method="GET", path="/api/datasets", handler=datasets.list_datasets, answer=datasets.DatasetList),

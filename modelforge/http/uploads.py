@@ -1,0 +1,197 @@
+"""Uploads of datasets: streamed to the disk, checked by line, kept by their content."""
+
+import asyncio
+import os
+import re
+import uuid
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Literal, TypeVar, get_args
+
+from aiohttp import BodyPartReader, MultipartReader, web
+from msgspec import Struct
+
+from modelforge.command_handler import CommandHandler, Outcome
+from modelforge.dataset_check import check_dataset
+from modelforge.domain import dataset
+from modelforge.domain.combinations import check_combination, check_format
+from modelforge.domain.state import check_key
+from modelforge.errors import BadInput, DatasetReport, ForgeError, LogUnusable, TooLarge
+from modelforge.event_log import LogReader
+from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, SETTINGS
+from modelforge.http.messages import answer, idempotency_key
+from modelforge.layout import Layout
+from modelforge.projections.models import megabytes
+from trainer_entry import wire
+
+KEEPING = web.AppKey("keeping", asyncio.Lock)
+"""Held from when a dataset's content is put in its place until its record is written."""
+
+_CHUNK_BYTES = 1 << 20
+_LONGEST_FIELD = 100
+_MOST_PARTS = 10
+_Word = TypeVar("_Word")
+_FILENAME = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+
+
+class Uploaded(Struct, frozen=True, kw_only=True):
+    """The dataset that was taken in, and what the check found."""
+
+    status: Literal["uploaded"] = "uploaded"
+    filename: str
+    num_examples: int
+    validation: DatasetReport
+    format: wire.DatasetFormat
+    sha256: str
+    revision: int
+    size_mb: float
+
+
+async def upload_dataset(request: web.Request) -> web.Response:
+    """Upload a dataset as multipart form data; the part is called `file`."""
+    layout, settings = request.app[LAYOUT], request.app[SETTINGS]
+    scratch = layout.temporary / uuid.uuid4().hex
+    try:
+        upload = await _receive(request, scratch, settings.max_upload_bytes)
+        check_combination(
+            upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
+        )
+        found = await check_dataset(scratch, "file")
+        check_format(found.format, upload.task, upload.strategy, "file")
+        asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
+        key = await idempotency_key(request, asked.encode())
+        check_key(request.app[HANDLER].state, key)
+        register = dataset.RegisterDataset(
+            filename=upload.filename,
+            sha256=found.sha256,
+            format=found.format,
+            num_examples=found.num_examples,
+            size_bytes=found.size_bytes,
+            key=key,
+        )
+        outcome = await _register(request.app[KEEPING], request.app[HANDLER], register, scratch, layout)
+    finally:
+        await asyncio.to_thread(scratch.unlink, missing_ok=True)
+    return answer(
+        Uploaded(
+            filename=upload.filename,
+            num_examples=found.num_examples,
+            validation=found.report,
+            format=found.format,
+            sha256=found.sha256,
+            revision=await request.app[EVENT_LOG].read(partial(_revision, outcome=outcome)),
+            size_mb=megabytes(found.size_bytes),
+        )
+    )
+
+
+def _revision(reader: LogReader, outcome: Outcome) -> int:
+    """The revision that a command made, or that it found: the last one up to the record after it."""
+    revision = 0
+    for record in reader.records(until=outcome.position + 1, streams=(outcome.stream,), types=("DatasetUploaded",)):
+        if isinstance(record.message, dataset.DatasetUploaded):
+            revision = record.message.revision
+    return revision
+
+
+class _Upload(Struct):
+    """What the form's parts said."""
+
+    filename: str = ""
+    task: wire.Task | None = None
+    strategy: wire.Strategy | None = None
+
+
+async def _receive(request: web.Request, scratch: Path, limit: int) -> _Upload:
+    upload = _Upload()
+    received = False
+    try:
+        parts: MultipartReader = await request.multipart()
+        count = 0
+        while (part := await parts.next()) is not None:
+            count += 1
+            if not isinstance(part, BodyPartReader) or count > _MOST_PARTS:
+                raise BadInput("The form cannot be read", "Send one part called 'file'.", field="file")
+            match part.name:
+                case "file" if not received:
+                    upload.filename = _filename(part.filename)
+                    await _write(part, scratch, limit)
+                    received = True
+                case "task":
+                    upload.task = await _one_of(part, get_args(wire.Task))
+                case "strategy":
+                    upload.strategy = await _one_of(part, get_args(wire.Strategy))
+                case name:
+                    raise BadInput(
+                        f"Unexpected part {name!r}", "The form takes one 'file', and 'task' and 'strategy'.", field=name
+                    )
+    except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
+        raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
+    if not received:
+        raise BadInput("The file is missing", "Send it as a multipart part called 'file'.", field="file")
+    return upload
+
+
+def _filename(name: str | None) -> str:
+    """The client's name for the file: a label, never a path."""
+    label = re.split(r"[/\\]", name or "")[-1].strip()
+    if not _FILENAME.fullmatch(label) or label in {".", ".."}:
+        raise BadInput("The file has no usable name", "Give the part a filename, as in data.jsonl.", field="file")
+    return label
+
+
+async def _one_of(part: BodyPartReader, known: tuple[_Word, ...]) -> _Word | None:
+    """The one that a part names; an empty part names none."""
+    data = await part.read_chunk(_LONGEST_FIELD + 1)
+    if len(data) > _LONGEST_FIELD:
+        raise BadInput(f"The part {part.name!r} is too long", "It names a task or a strategy.", field=part.name)
+    value = data.decode(errors="replace")
+    if value and value not in known:
+        choice = ", ".join(map(str, known))
+        raise BadInput(f"Unknown {part.name} {value!r}", f"It takes one of {choice}.", field=part.name)
+    return next((word for word in known if word == value), None)
+
+
+async def _write(part: BodyPartReader, scratch: Path, limit: int) -> None:
+    size = 0
+    with await asyncio.to_thread(scratch.open, "wb") as file:
+        pending = bytearray()
+        while chunk := await part.read_chunk(1 << 16):
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge("The file is too large", f"At most {limit} bytes are accepted.")
+            pending += chunk
+            if len(pending) >= _CHUNK_BYTES:
+                await asyncio.to_thread(file.write, bytes(pending))
+                pending.clear()
+        await asyncio.to_thread(_finish, file, bytes(pending))
+
+
+def _finish(file: BinaryIO, rest: bytes) -> None:
+    file.write(rest)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+async def _register(
+    keeping: asyncio.Lock, handler: CommandHandler, register: dataset.RegisterDataset, scratch: Path, layout: Layout
+) -> Outcome:
+    """Keep the content and record the dataset, or neither."""
+    async with keeping:  # or the same bytes, sent twice at once, would be taken away from the one that was recorded
+        await asyncio.to_thread(_keep, scratch, layout, register.sha256)
+        try:
+            return await handler.submit(register)
+        except LogUnusable:
+            raise  # whether it was recorded, only the next start can tell
+        except ForgeError:
+            if not any(register.sha256 in known.contents for known in handler.state.datasets.values()):
+                await asyncio.to_thread(layout.dataset(register.sha256).unlink)
+            raise
+
+
+def _keep(scratch: Path, layout: Layout, sha256: str) -> None:
+    """Put a checked file where its content belongs; the same bytes are there only once."""
+    scratch.rename(layout.dataset(sha256))
+    folder = os.open(layout.datasets, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
