@@ -42,7 +42,7 @@ test: setup
 
 ## matrix: every task, strategy and provider on a real server, as a table; REAL=1 on real weights, ONLY=word for some
 matrix: setup
-	$(BIN)/python tests/matrix.py $(if $(REAL),--real) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python tests/matrix.py $(if $(REAL),--real) $(if $(ONLY),--only "$(ONLY)")
 
 ## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls, processes or stops
 torture: setup

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import re
+import uuid
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -201,7 +202,13 @@ async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
             num_examples=summary.num_examples,
         )
     path = await asyncio.to_thread(allowed_file, name, request.app[SETTINGS].dataset_roots)
-    found = await check_dataset(path, "dataset")
+    found = await check_dataset(
+        path,
+        "dataset",
+        filename=path.name,
+        records=request.app[LAYOUT].temporary / uuid.uuid4().hex,
+        limit=request.app[SETTINGS].max_upload_bytes,
+    )
     return wire.DatasetFile(
         filename=path.name,
         path=str(path),

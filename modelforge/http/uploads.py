@@ -1,6 +1,7 @@
 """Uploads of datasets: streamed to the disk, checked by line, kept by their content."""
 
 import asyncio
+import hashlib
 import os
 import re
 import uuid
@@ -8,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar, get_args
 
+import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
 from modelforge.command_handler import CommandHandler, Outcome
-from modelforge.dataset_check import check_dataset
+from modelforge.dataset_check import check_columns_given, check_dataset
 from modelforge.domain import dataset
 from modelforge.domain.combinations import check_combination, check_format
 from modelforge.domain.state import check_key
@@ -29,6 +31,7 @@ KEEPING = web.AppKey("keeping", asyncio.Lock)
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
+_LONGEST_COLUMNS = 8000
 _MOST_PARTS = 10
 _Word = TypeVar("_Word")
 _FILENAME = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
@@ -51,12 +54,21 @@ async def upload_dataset(request: web.Request) -> web.Response:
     """Upload a dataset as multipart form data; the part is called `file`."""
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     scratch = layout.temporary / uuid.uuid4().hex
+    records = scratch.with_suffix(".records")
     try:
         upload = await _receive(request, scratch, settings.max_upload_bytes)
         check_combination(
             upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
         )
-        found = await check_dataset(scratch, "file")
+        found = await check_dataset(
+            scratch,
+            "file",
+            filename=upload.filename,
+            records=records,
+            limit=settings.max_upload_bytes,
+            columns=upload.columns,
+            sha256=upload.sha256,
+        )
         check_format(found.format, upload.task, upload.strategy, "file")
         asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
         key = await idempotency_key(request, asked.encode())
@@ -71,7 +83,8 @@ async def upload_dataset(request: web.Request) -> web.Response:
         )
         outcome = await _register(request.app[KEEPING], request.app[HANDLER], register, scratch, layout)
     finally:
-        await asyncio.to_thread(scratch.unlink, missing_ok=True)
+        for leftover in (scratch, records):
+            await asyncio.to_thread(leftover.unlink, missing_ok=True)
     return answer(
         Uploaded(
             filename=upload.filename,
@@ -95,9 +108,11 @@ def _revision(reader: LogReader, outcome: Outcome) -> int:
 
 
 class _Upload(Struct):
-    """What the form's parts said."""
+    """What the form's parts said. `sha256`: of the file."""
 
     filename: str = ""
+    sha256: str = ""
+    columns: dict[str, str] | None = None
     task: wire.Task | None = None
     strategy: wire.Strategy | None = None
 
@@ -115,15 +130,19 @@ async def _receive(request: web.Request, scratch: Path, limit: int) -> _Upload:
             match part.name:
                 case "file" if not received:
                     upload.filename = _filename(part.filename)
-                    await _write(part, scratch, limit)
+                    upload.sha256 = await _write(part, scratch, limit)
                     received = True
                 case "task":
                     upload.task = await _one_of(part, get_args(wire.Task))
                 case "strategy":
                     upload.strategy = await _one_of(part, get_args(wire.Strategy))
+                case "columns":
+                    upload.columns = await _columns(part)
                 case name:
                     raise BadInput(
-                        f"Unexpected part {name!r}", "The form takes one 'file', and 'task' and 'strategy'.", field=name
+                        f"Unexpected part {name!r}",
+                        "The form takes one 'file', and 'task', 'strategy' and 'columns'.",
+                        field=name,
                     )
     except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
         raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
@@ -152,8 +171,27 @@ async def _one_of(part: BodyPartReader, known: tuple[_Word, ...]) -> _Word | Non
     return next((word for word in known if word == value), None)
 
 
-async def _write(part: BodyPartReader, scratch: Path, limit: int) -> None:
+async def _columns(part: BodyPartReader) -> dict[str, str] | None:
+    """Which columns are which fields; an empty part says nothing."""
+    data = await part.read_chunk(_LONGEST_COLUMNS + 1)
+    if not data.strip():
+        return None
+    try:
+        columns = msgspec.json.decode(data[: _LONGEST_COLUMNS + 1], type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(
+            "The part 'columns' cannot be read",
+            f'{error}. It is a JSON object of fields and columns, as in {{"input": "question"}}.',
+            field="columns",
+        ) from error
+    check_columns_given(columns)
+    return columns
+
+
+async def _write(part: BodyPartReader, scratch: Path, limit: int) -> str:
+    """Write the file to the disk, and give its SHA-256, which is made beside that."""
     size = 0
+    digest = hashlib.sha256()
     with await asyncio.to_thread(scratch.open, "wb") as file:
         pending = bytearray()
         while chunk := await part.read_chunk(1 << 16):
@@ -162,13 +200,19 @@ async def _write(part: BodyPartReader, scratch: Path, limit: int) -> None:
                 raise TooLarge("The file is too large", f"At most {limit} bytes are accepted.")
             pending += chunk
             if len(pending) >= _CHUNK_BYTES:
-                await asyncio.to_thread(file.write, bytes(pending))
+                await asyncio.to_thread(_append, file, digest, bytes(pending))
                 pending.clear()
-        await asyncio.to_thread(_finish, file, bytes(pending))
+        await asyncio.to_thread(_append, file, digest, bytes(pending))
+        await asyncio.to_thread(_finish, file)
+    return digest.hexdigest()
 
 
-def _finish(file: BinaryIO, rest: bytes) -> None:
-    file.write(rest)
+def _append(file: BinaryIO, digest: "hashlib._Hash", data: bytes) -> None:
+    file.write(data)
+    digest.update(data)
+
+
+def _finish(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 

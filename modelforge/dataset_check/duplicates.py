@@ -1,0 +1,192 @@
+"""Records that are there more than once, letter by letter or but for whitespace; in bounded memory, at any size.
+
+A sieve first: a number for each record, made of the last words of its texts, so that equal records have equal
+numbers and reading them all costs next to nothing. Only records whose number another one has are read again and
+compared whole.
+"""
+
+from __future__ import annotations
+
+import array
+import tempfile
+from typing import TYPE_CHECKING, BinaryIO
+
+from msgspec import Struct
+
+from modelforge.dataset_check.faults import decoders
+from modelforge.dataset_check.lines import split
+from modelforge.dataset_check.records import texts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trainer_entry import wire
+
+_WORDS = 4  # at the end of a text
+_KEPT = 1 << 16  # numbers in memory before they go to the disk
+_PART = 1 << 19  # records compared at once
+
+
+class Duplicate(Struct, frozen=True, gc=False):
+    """A record that stands on an earlier line already; `exact`: letter by letter."""
+
+    line: int
+    first_line: int
+    exact: bool
+
+
+class Duplicates(Struct, frozen=True, gc=False):
+    """The first ones, and how many there are."""
+
+    listed: tuple[Duplicate, ...] = ()
+    exact: int = 0
+    but_for_whitespace: int = 0
+
+
+class Stretch(Struct, frozen=True, array_like=True, gc=False):
+    """Lines that were read at once: where they stand, the number of the first line, and their records."""
+
+    offset: int
+    size: int
+    line: int
+    records: int
+
+
+class Numbers:
+    """Numbers of 64 bits on the disk, in the order in which they came."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._kept: array.array[int] = array.array("q")
+
+    def extend(self, numbers: Iterable[int]) -> None:
+        """Add some."""
+        self._kept.extend(numbers)
+        if len(self._kept) > _KEPT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what is in memory on the disk."""
+        self._file.write(self._kept.tobytes())
+        self._file.flush()
+        del self._kept[:]
+
+
+def sieve_number(texts: tuple[str, ...]) -> int:
+    """A number that records have in common whose texts are the same but for whitespace, and few others have."""
+    if not texts:
+        return 0
+    ends = texts[-1].rsplit(None, _WORDS)
+    if len(ends) > _WORDS:
+        del ends[0]
+        return hash((*ends, *texts[0].rsplit(None, 1)[-1:]))
+    return hash((*ends, *(word for text in texts[:-1] for word in text.rsplit(None, _WORDS)[-_WORDS:])))
+
+
+def find_duplicates(
+    path: Path,
+    dataset_format: wire.DatasetFormat,
+    sieves: Sequence[Path],
+    stretches: Sequence[Stretch],
+    listed: int,
+) -> Duplicates:
+    """Compare the records of a file without faults. `sieves`: the numbers of its records, in order, in some files.
+
+    Raises:
+        OSError: a file cannot be read, or the disk is full.
+    """
+    import numpy as np
+
+    suspects = _not_alone([np.memmap(sieve, np.int64, "r") for sieve in sieves if sieve.stat().st_size])
+    if not suspects.any():
+        return Duplicates()
+    with tempfile.TemporaryFile(dir=sieves[0].parent) as compared:
+        kept = Numbers(compared)
+        for found in _compared(path, dataset_format, suspects, stretches):
+            kept.extend(found)
+        kept.flush()
+        return _same(np.memmap(compared, np.int64, "r").reshape(-1, 3), listed)
+
+
+def _not_alone(sieves: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """Which of the numbers of all sieves, one after the other, are there more than once."""
+    import numpy as np
+
+    count = sum(map(len, sieves))
+    found = np.zeros(count, np.bool_)
+    parts = -(-count // _PART)
+    for part in range(parts):
+        picked = [*_picked(sieves, part, parts)]
+        places = np.concatenate([place for place, _ in picked])
+        some = np.concatenate([number for _, number in picked])
+        in_order = np.sort(some)
+        twice = in_order[1:][in_order[1:] == in_order[:-1]]
+        if len(twice):
+            found[places[np.isin(some, twice)]] = True
+    return found
+
+
+def _picked(
+    sieves: Sequence[NDArray[np.int64]], part: int, parts: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64]]]:
+    """One part of the numbers, and their places among all."""
+    import numpy as np
+
+    before = 0
+    for sieve in sieves:
+        for begin in range(0, len(sieve), _PART):
+            some = sieve[begin : begin + _PART]
+            places = np.flatnonzero(some % parts == part)
+            yield places + before + begin, some[places]
+        before += len(sieve)
+
+
+def _compared(
+    path: Path, dataset_format: wire.DatasetFormat, suspects: NDArray[np.bool_], stretches: Sequence[Stretch]
+) -> Iterator[tuple[int, int, int]]:
+    """Of each suspect the hash of its texts as words, the hash of them as they are, and its line."""
+    decode = decoders[dataset_format].decode
+    first = 0
+    with path.open("rb") as file:
+        for stretch in stretches:
+            wanted = suspects[first : first + stretch.records].tolist()
+            first += stretch.records
+            if not any(wanted):
+                continue
+            file.seek(stretch.offset)
+            lines = split(file.read(stretch.size))
+            full = [(number, line) for number, line in enumerate(lines, start=stretch.line) if line.strip()]
+            for (number, line), is_wanted in zip(full, wanted, strict=True):
+                if is_wanted:
+                    texts = texts_of(decode(line))
+                    yield hash(tuple(" ".join(text.split()) for text in texts)), hash(texts), number
+
+
+def _same(compared: NDArray[np.int64], listed: int) -> Duplicates:
+    """The records that are the same as an earlier one. The rows are in the order of the lines."""
+    import numpy as np
+
+    exact = other = 0
+    first_ones: list[Duplicate] = []
+    parts = -(-len(compared) // _PART)
+    for part in range(parts):
+        rows = compared[compared[:, 0] % parts == part]
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        again = rows[1:, 0] == rows[:-1, 0]
+        begins = np.concatenate([[0], np.flatnonzero(~again) + 1])
+        firsts = np.repeat(begins, np.diff(np.append(begins, len(rows))))
+        places = np.flatnonzero(again) + 1
+        equal = rows[places, 1] == rows[firsts[places], 1]
+        exact += int(equal.sum())
+        other += int((~equal).sum())
+        soonest = np.argsort(rows[places, 2], kind="stable")[:listed]
+        first_ones += [
+            Duplicate(int(rows[place, 2]), int(rows[firsts[place], 2]), exact=bool(is_equal))
+            for place, is_equal in zip(places[soonest], equal[soonest], strict=True)
+        ]
+    first_ones.sort(key=lambda duplicate: duplicate.line)
+    return Duplicates(tuple(first_ones[:listed]), exact, other)

@@ -1,0 +1,199 @@
+"""One pass over lines of records: what is wrong with each, and what is odd.
+
+Lines are decoded many at once. Only where that fails, or shows something, are they looked at one by one: the
+findings are the same, and a file without faults is read at the speed of its decoding.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.dataset_check.columns import propose
+from modelforge.dataset_check.duplicates import Numbers, Stretch, sieve_number
+from modelforge.dataset_check.faults import decoders, faults, faults_of
+from modelforge.dataset_check.lines import LONGEST_LINE, Chunk, split
+from modelforge.dataset_check.oddities import odd_lines, oddities_of
+from modelforge.dataset_check.records import (
+    EXPECTED,
+    TEXTS,
+    Alpaca,
+    ArticleHighlights,
+    Conversation,
+    DocumentSummary,
+    Fault,
+    InputOutput,
+    Record,
+    Text,
+    fields_of,
+    format_of,
+    texts_of,
+)
+from modelforge.dataset_check.text_encoding import not_utf8
+from modelforge.errors import LineError
+from trainer_entry import wire
+
+LISTED = 100
+"""So many errors, and so many warnings, are told one by one."""
+
+
+class Findings(Struct, kw_only=True, gc=False):
+    """What was found in some lines. `lines`: how many there are. `carriage_return`: the first that ends with CR LF."""
+
+    format: wire.DatasetFormat | None = None
+    lines: int = 0
+    records: int = 0
+    errors: list[LineError] = []
+    error_count: int = 0
+    warnings: list[LineError] = []
+    warning_count: int = 0
+    carriage_return: int | None = None
+    stretches: list[Stretch] = []
+
+
+class Examination:
+    """The pass. Lines are counted from the first that it is given, which is 1."""
+
+    def __init__(self, dataset_format: wire.DatasetFormat | None, numbers: Numbers) -> None:
+        self.format = dataset_format
+        self.found = Findings()
+        self._numbers = numbers
+
+    def take(self, chunk: Chunk) -> None:
+        """Look at some lines."""
+        found, data = self.found, chunk.data
+        if data is None:
+            found.lines += 1
+            self._fault(found.lines, None, f"The line is longer than {LONGEST_LINE} bytes.")
+            return
+        first, before = found.lines + 1, found.records
+        records = self._decoded(data)
+        if found.carriage_return is None and b"\r" in data and b"\r\n" in data:
+            found.carriage_return = first + data.count(b"\n", 0, data.index(b"\r\n"))
+        if records is None:
+            lines = split(data)
+            for number, line in enumerate(lines, start=first):
+                self._take_line(number, line)
+            found.lines += len(lines)
+        else:
+            self._take_records(first, data, records)
+        found.stretches.append(Stretch(chunk.offset, len(data), first, found.records - before))
+
+    def findings(self) -> Findings:
+        """What was found."""
+        self.found.format = self.format
+        return self.found
+
+    def _decoded(self, data: bytes) -> list[Record] | None:
+        """The records of some lines, if each is one; None where they have to be looked at one by one."""
+        if self.format is None:
+            return None
+        try:
+            if not data.isascii():
+                data.decode()  # the decoder passes over what it does not need, text or not
+            records = decoders[self.format].decode_lines(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return records if len(records) == data.count(b"\n") + (not data.endswith(b"\n")) else None
+
+    def _take_records(self, first: int, data: bytes, records: list[Record]) -> None:
+        found, kind = self.found, type(records[0])
+        found.lines += len(records)
+        found.records += len(records)
+        texts = [*map(TEXTS[kind], records)]
+        self._numbers.extend(map(sieve_number, texts))
+        if kind in _NEVER_BLANK:
+            suspects = {place for place, some in enumerate(texts) if not all(some) or any(map(str.isspace, some))}
+        else:
+            fine = _FINE.get(kind, _has_no_fault)
+            suspects = {place for place, record in enumerate(records) if not fine(record)}
+        suspects.update(odd_lines(data))
+        for place in sorted(suspects):
+            self._tell(first + place, faults_of(records[place]), records[place])
+
+    def _take_line(self, number: int, line: bytes) -> None:
+        """Check one line; a blank one holds no record."""
+        if not line.strip():
+            return
+        try:
+            line.decode()
+            if self.format is None:
+                shown = format_of(line)
+                if isinstance(shown, Fault):
+                    self._fault(number, shown.field, shown.message + _proposal(line, alone=True))
+                    return
+                self.format = shown
+            self.found.records += 1
+            wrong = [*faults(line, self.format)]
+            if not wrong:
+                record = decoders[self.format].decode(line)
+                self._tell(number, iter(()), record)
+                self._numbers.extend([sieve_number(texts_of(record))])
+            for fault in wrong:
+                missing = fault.message.startswith("The field") and "is missing" in fault.message
+                self._fault(number, fault.field, fault.message + (_proposal(line, alone=False) if missing else ""))
+        except msgspec.ValidationError:
+            self._fault(number, None, f"The line is no JSON object. {EXPECTED}")
+        except RecursionError:
+            self._fault(number, None, "The line is nested too deeply.")
+        except UnicodeDecodeError as error:
+            self._fault(number, None, not_utf8(line, error.start))
+        except msgspec.DecodeError as error:
+            self._fault(number, None, _what_is_no_json(line, error))
+
+    def _tell(self, number: int, wrong: Iterator[Fault], record: Record) -> None:
+        before = self.found.error_count
+        for fault in wrong:
+            self._fault(number, fault.field, fault.message)
+        if self.found.error_count == before:
+            for odd in oddities_of(record):
+                self._warning(number, odd.field, odd.message)
+
+    def _fault(self, number: int, field: str | None, message: str) -> None:
+        """Count a fault, and list it if it is among the first."""
+        self.found.error_count += 1
+        if len(self.found.errors) < LISTED:
+            self.found.errors.append(LineError(number, field, message))
+
+    def _warning(self, number: int, field: str | None, message: str) -> None:
+        self.found.warning_count += 1
+        if len(self.found.warnings) < LISTED:
+            self.found.warnings.append(LineError(number, field, message))
+
+
+def _proposal(line: bytes, *, alone: bool) -> str:
+    """What could be said of the columns, so that the record can be used. `alone`: one column may be enough."""
+    mapping = propose(list(fields_of.decode(line)), alone=alone)
+    return "" if mapping is None else f" Or send columns={msgspec.json.encode(mapping).decode()} with the file."
+
+
+def _what_is_no_json(line: bytes, error: Exception) -> str:
+    if b"\\ud" in line.lower() and ("surrogate" in str(error) or "truncated" in str(error)):
+        return f"The line has half of a character (a lone surrogate, \\ud8…): {error}. Write the whole character."
+    return f"The line is not valid JSON: {error}."
+
+
+def _has_no_fault(record: Record) -> bool:
+    return next(faults_of(record), None) is None and next(oddities_of(record), None) is None
+
+
+def _is_fine_conversation(record: Conversation) -> bool:
+    expected = "system user"
+    for turn in record.messages:
+        if turn.role not in expected or not turn.content or turn.content.isspace():
+            return False
+        expected = "assistant" if turn.role == "user" else "user"
+    return expected == "user" and len(record.messages) > 1
+
+
+_NEVER_BLANK = frozenset({InputOutput, Text, DocumentSummary, ArticleHighlights})
+"""Records whose texts only have to say something."""
+
+_FINE: dict[type[Record], Callable[[Any], bool]] = {
+    Alpaca: lambda record: all(
+        text and not text.isspace() for text in (record.instruction, record.output, record.input or "-")
+    ),
+    Conversation: _is_fine_conversation,
+}
+"""Whether a record has certainly no fault, and nothing odd but perhaps a control character."""

@@ -1,0 +1,61 @@
+"""Every bad file is refused with its line, its field and what would be right; every good one is taken."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from checked import checked
+from corpus_files import BAD, GOOD, BadFile, GoodFile, Told
+
+from modelforge.dataset_check.records import KINDS
+from modelforge.errors import LineError
+from trainer_entry import wire
+from trainer_entry.records import Records
+
+
+def agree(told: tuple[LineError, ...], expected: list[Told]) -> None:
+    assert [(one.line, one.field) for one in told] == [(one.line, one.field) for one in expected]
+    for one, other in zip(told, expected, strict=True):
+        assert one.message.startswith(other.says)
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.name)
+def test_a_bad_file_is_refused_by_line_and_field(file: BadFile) -> None:
+    found, _ = checked(file.content, file.filename, file.columns)
+    assert not found.report.valid
+    agree(found.report.errors, file.errors)
+    assert found.report.error_count == len(file.errors)
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.name)
+def test_a_good_file_is_taken(file: GoodFile) -> None:
+    found, _ = checked(file.content, file.filename, file.columns)
+    assert (found.report.errors, found.report.valid) == ((), True)
+    assert (found.format, found.num_examples) == (file.format, file.num_examples)
+    assert (found.container, found.compression) == (file.container, file.compression)
+    assert found.sha256 == hashlib.sha256(file.content).hexdigest()
+    agree(found.report.warnings, file.warnings)
+    assert found.report.warning_count == len(file.warnings)
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.name)
+def test_the_trainer_reads_as_many_records_as_were_checked(file: GoodFile, tmp_path: Path) -> None:
+    found, records = checked(file.content, file.filename, file.columns)
+    assert found.format is not None
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(records)
+    dataset = wire.DatasetFile(
+        filename=file.filename,
+        path=str(path),
+        sha256=found.sha256,
+        records_sha256=found.records_sha256,
+        format=found.format,
+        num_examples=found.num_examples,
+    )
+    assert len([*Records(dataset)]) == found.num_examples
+
+
+def test_the_corpus_has_every_format_and_is_as_large_as_it_says() -> None:
+    assert {file.format for file in GOOD} == set(KINDS)
+    assert len(BAD) >= 60
+    assert len(GOOD) >= 30
