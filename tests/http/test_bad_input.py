@@ -191,7 +191,6 @@ def test_a_model_that_is_not_there_is_a_404(server: RunningServer, data_dir: Pat
         (b'{"input": "a", "output": "b"}\n{broken\n', 2, None),
         (b'{"input": "a", "output": "b"}\n[1]\n', 2, None),
         (b'{"input": "a", "output": "\xff"}\n', 1, None),
-        (b'\xef\xbb\xbf{"input": "a", "output": "b"}\n', 1, None),
         (b'{"question": "a"}\n', 1, None),
         (b'{"prompt": "a", "chosen": "b", "rejected": "b"}\n', 1, "rejected"),
         (b'{"input": "a", "output": "b"}\n{"messages": []}\n', 2, None),
