@@ -20,6 +20,7 @@ from modelforge.domain.state import State
 from modelforge.errors import DirectoryInUse, LogUnusable, SettingsInvalid, StorageFull
 from modelforge.event_log import EventLog
 from modelforge.http import problems
+from modelforge.http.dataset_progress import WATCHERS, Watchers
 from modelforge.http.guard import Guard
 from modelforge.http.keys import (
     EVENT_LOG,
@@ -68,7 +69,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[_answering(guard)])
     app[SETTINGS], app[LAYOUT] = settings, layout
     app[OPENAPI] = document()
-    app[GIVEN_ANSWERS], app[KEEPING] = GivenAnswers(), asyncio.Lock()
+    app[GIVEN_ANSWERS], app[KEEPING], app[WATCHERS] = GivenAnswers(), asyncio.Lock(), Watchers()
     add_routes(app)
     chosen = launcher or LocalLauncher(layout)
 
@@ -93,7 +94,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
         await app[PLAYGROUND].close()
 
     async def say_goodbye(app: web.Application) -> None:
-        await app[SUBSCRIBERS].close()
+        await asyncio.gather(app[SUBSCRIBERS].close(), app[WATCHERS].close())
 
     app.cleanup_ctx.extend((directory, log, writer, listeners))
     app.on_shutdown.append(say_goodbye)

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from modelforge.http import (
     after_training,
+    dataset_progress,
     datasets,
     events,
     jobs,
@@ -229,6 +230,7 @@ ROUTES: tuple[Route, ...] = (
         answer=uploads.Uploaded,
         errors=(400, 409, 413, 507),
     ),
+    Route(method="GET", path="/ws/datasets", handler=dataset_progress.dataset_socket, answer=None, status=101),
     Route(method="GET", path="/api/datasets", handler=datasets.list_datasets, answer=datasets.DatasetList),
     Route(
         method="POST",

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import time
 import uuid
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from modelforge.domain.combinations import check_combination, check_format
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, DatasetReport, ForgeError, LogUnusable, TooLarge
 from modelforge.event_log import LogReader
+from modelforge.http.dataset_progress import WATCHERS, Stage, UploadProgress, Watchers
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, SETTINGS
 from modelforge.http.messages import answer, idempotency_key
 from modelforge.layout import Layout
@@ -31,6 +33,7 @@ KEEPING = web.AppKey("keeping", asyncio.Lock)
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
+_TOLD_EVERY_SECONDS = 0.5
 _LONGEST_COLUMNS = 8000
 _MOST_PARTS = 10
 _Word = TypeVar("_Word")
@@ -55,8 +58,9 @@ async def upload_dataset(request: web.Request) -> web.Response:
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     scratch = layout.temporary / uuid.uuid4().hex
     records = scratch.with_suffix(".records")
+    heard = _Heard(request.app[WATCHERS], scratch.name, request.content_length)
     try:
-        upload = await _receive(request, scratch, settings.max_upload_bytes)
+        upload = await _receive(request, scratch, settings.max_upload_bytes, heard)
         check_combination(
             upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
         )
@@ -68,6 +72,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             limit=settings.max_upload_bytes,
             columns=upload.columns,
             sha256=upload.sha256,
+            told=lambda progress: heard.tell(progress.stage, progress.done_bytes, progress.total_bytes),
         )
         check_format(found.format, upload.task, upload.strategy, "file")
         asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
@@ -82,6 +87,10 @@ async def upload_dataset(request: web.Request) -> web.Response:
             key=key,
         )
         outcome = await _register(request.app[KEEPING], request.app[HANDLER], register, scratch, layout)
+        heard.end("taken")
+    except BaseException:
+        heard.end("refused")
+        raise
     finally:
         for leftover in (scratch, records):
             await asyncio.to_thread(leftover.unlink, missing_ok=True)
@@ -117,7 +126,40 @@ class _Upload(Struct):
     strategy: wire.Strategy | None = None
 
 
-async def _receive(request: web.Request, scratch: Path, limit: int) -> _Upload:
+class _Heard:
+    """What watchers hear of one upload, if it takes so long that there is something to hear."""
+
+    def __init__(self, watchers: Watchers, upload: str, content_length: int | None) -> None:
+        self._watchers = watchers
+        self._upload = upload
+        self._content_length = content_length
+        self._last = time.monotonic()
+        self.filename = ""
+
+    def receive(self, done_bytes: int) -> None:
+        """So many bytes of the file are here. The form is a little longer than the file."""
+        if time.monotonic() - self._last > _TOLD_EVERY_SECONDS:
+            self.tell("receiving", done_bytes, self._content_length)
+
+    def tell(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
+        """Say how far it is."""
+        self._last = time.monotonic()
+        self._watchers.tell(
+            UploadProgress(
+                upload=self._upload,
+                filename=self.filename,
+                stage=stage,
+                done_bytes=done_bytes,
+                total_bytes=total_bytes,
+            )
+        )
+
+    def end(self, stage: Literal["taken", "refused"]) -> None:
+        """Say how it ended."""
+        self.tell(stage, 0, None)
+
+
+async def _receive(request: web.Request, scratch: Path, limit: int, heard: _Heard) -> _Upload:
     upload = _Upload()
     received = False
     try:
@@ -129,8 +171,8 @@ async def _receive(request: web.Request, scratch: Path, limit: int) -> _Upload:
                 raise BadInput("The form cannot be read", "Send one part called 'file'.", field="file")
             match part.name:
                 case "file" if not received:
-                    upload.filename = _filename(part.filename)
-                    upload.sha256 = await _write(part, scratch, limit)
+                    upload.filename = heard.filename = _filename(part.filename)
+                    upload.sha256 = await _write(part, scratch, limit, heard)
                     received = True
                 case "task":
                     upload.task = await _one_of(part, get_args(wire.Task))
@@ -188,7 +230,7 @@ async def _columns(part: BodyPartReader) -> dict[str, str] | None:
     return columns
 
 
-async def _write(part: BodyPartReader, scratch: Path, limit: int) -> str:
+async def _write(part: BodyPartReader, scratch: Path, limit: int, heard: _Heard) -> str:
     """Write the file to the disk, and give its SHA-256, which is made beside that."""
     size = 0
     digest = hashlib.sha256()
@@ -202,6 +244,7 @@ async def _write(part: BodyPartReader, scratch: Path, limit: int) -> str:
             if len(pending) >= _CHUNK_BYTES:
                 await asyncio.to_thread(_append, file, digest, bytes(pending))
                 pending.clear()
+                heard.receive(size)
         await asyncio.to_thread(_append, file, digest, bytes(pending))
         await asyncio.to_thread(_finish, file)
     return digest.hexdigest()

@@ -22,9 +22,9 @@ _BEHIND_BYTES = 64 << 10
 """More than this unsent, and a subscriber goes on from the log."""
 _PATIENCE_SECONDS = 30.0
 _PART = 2000
-_HEARTBEAT_SECONDS = 30.0
+HEARTBEAT_SECONDS = 30.0
 _GOODBYE_SECONDS = 2.0
-_ENDED = frozenset({web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR})
+ENDED = frozenset({web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR})
 _encoder = msgspec.json.Encoder()
 
 
@@ -38,6 +38,11 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, size) + payload
 
 
+def is_behind(transport: asyncio.Transport) -> bool:
+    """Whether whoever reads this has much left to read."""
+    return transport.get_write_buffer_size() > _BEHIND_BYTES
+
+
 class _Subscriber:
     def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport, position: int) -> None:
         self.socket = socket
@@ -45,10 +50,6 @@ class _Subscriber:
         self.position = position  # of the last record that it has heard of
         self.live = False
         self.catching_up: asyncio.Task[None] | None = None
-
-    @property
-    def is_behind(self) -> bool:
-        return self.transport.get_write_buffer_size() > _BEHIND_BYTES
 
 
 class Subscribers:
@@ -68,7 +69,7 @@ class Subscribers:
         for subscriber in self._subscribers:
             if not subscriber.live or subscriber.transport.is_closing():
                 continue
-            if subscriber.is_behind:
+            if is_behind(subscriber.transport):
                 subscriber.live = False
                 subscriber.catching_up = asyncio.get_running_loop().create_task(self._catch_up(subscriber))
             else:
@@ -77,7 +78,7 @@ class Subscribers:
 
     async def serve(self, request: web.Request, after: int | None) -> web.WebSocketResponse:
         """Take a subscriber in until it leaves. `after` None: one snapshot of the status, and then what comes."""
-        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS, compress=False, max_msg_size=4096)
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, compress=False, max_msg_size=4096)
         await socket.prepare(request)
         transport = request.transport
         if transport is None:
@@ -92,7 +93,7 @@ class Subscribers:
                 transport.write(text_frame(_encoder.encode(snapshot)))
             else:
                 subscriber.catching_up = asyncio.get_running_loop().create_task(self._catch_up(subscriber))
-            while (await socket.receive()).type not in _ENDED:
+            while (await socket.receive()).type not in ENDED:
                 pass  # nothing that a subscriber says changes anything
         finally:
             self._subscribers.discard(subscriber)
