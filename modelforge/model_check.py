@@ -38,6 +38,10 @@ _READERS = frozenset(
 )
 
 
+_LOADED = frozenset({"config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json"})
+"""What of a model's folder is read as its configuration."""
+
+
 class _Config(Struct):
     """The parts of `config.json` that are looked at."""
 
@@ -147,6 +151,8 @@ def _check_configs(name: str, folder: Path, field: str, purpose: Purpose | None)
         try:
             config = msgspec.json.decode(path.read_bytes(), type=_Config)
         except (OSError, RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            if path.name not in _LOADED:
+                continue  # whoever made the model keeps notes of their own beside it
             raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
         _check_config(name, path.name, config, field)
         if path.name == "config.json":

@@ -8,6 +8,7 @@ import pytest
 from attempts_on_disk import write_weights
 
 from modelforge.errors import BadInput
+from modelforge.model_check import check_model
 from modelforge.preflight.tokenizer import check_chat_template, check_tokenizer
 from modelforge.preflight.weights import weights_in
 
@@ -142,3 +143,14 @@ def test_settings_of_a_tokenizer_that_cannot_be_read_are_refused_by_name(tmp_pat
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(BadInput, match=r"tokenizer_config\.json"):
         check_chat_template("m", tmp_path, "model_name")
+
+
+@pytest.mark.parametrize("note", ["[1, 2]", "{", '"text"'])
+async def test_notes_that_lie_beside_a_model_are_no_configuration(tmp_path: Path, note: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    write_weights(tmp_path / "model.safetensors", SHAPES)
+    (tmp_path / "data_config.json").write_text(note)
+    assert await check_model(str(tmp_path), (tmp_path,)) == str(tmp_path)
+    (tmp_path / "generation_config.json").write_text(note)
+    with pytest.raises(BadInput, match=r"generation_config\.json"):
+        await check_model(str(tmp_path), (tmp_path,))
