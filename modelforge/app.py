@@ -165,9 +165,10 @@ def _sweep(layout: Layout) -> None:
 
 def _sweep_datasets(layout: Layout, state: State) -> None:
     """Take away the content of uploads that were never recorded: they were never answered either."""
-    known = {layout.dataset(content) for dataset in state.datasets.values() for content in dataset.contents}
-    for leftover in set(layout.datasets.glob("*.jsonl")) - known:
-        remove(leftover)
+    known = state.known_files()
+    for leftover in (*layout.datasets.glob("*.jsonl"), *layout.datasets.glob("*.upload")):
+        if leftover.name not in known:
+            remove(leftover)
 
 
 @contextlib.asynccontextmanager
@@ -200,7 +201,7 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
 
     machine = machine_of(app[SETTINGS])
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine)
-    reactor = Reactor(handler, launcher, app[LAYOUT], machine, app[SETTINGS].stalled_seconds)
+    reactor = Reactor(handler, launcher, app[LAYOUT], machine, app[SETTINGS].stalled_seconds, app[KEEPING])
     app[HANDLER], app[PROJECTOR], app[FAILED] = handler, projector, reactor.failed
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.tell_failure)

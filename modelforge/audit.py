@@ -16,7 +16,7 @@ from modelforge.domain.messages import GENESIS, decode, digest_of
 from modelforge.errors import BadInput, LogUnusable
 from modelforge.event_log import LogReader, Row
 from modelforge.layout import Layout
-from modelforge.projections.projector import RELEASE, StateAt, encode_snapshot, rebuild
+from modelforge.projections.projector import RELEASE, StateAt, encode_snapshot, rebuild, state_of
 
 _Way = Literal["at rest", "shared", "copied"]
 """How a log is to be read: without a WAL the file is all there is; with one, its index is needed too."""
@@ -166,13 +166,7 @@ def state_at(layout: Layout, moment: str) -> StateAt:
         position = int(moment) if moment.isascii() and moment.isdigit() else reader.position_at(_micros(moment))
         if position > head:
             raise BadInput("There is no such position", f"at={moment}: the last one is {head}.", field="at")
-        read_models = rebuild(reader, from_snapshot=False, until=position).read_models
-    return StateAt(
-        position=position,
-        status=read_models.status(),
-        models=[*read_models.models.values()],
-        datasets=[*read_models.datasets.values()],
-    )
+        return state_of(rebuild(reader, from_snapshot=False, until=position).read_models)
 
 
 def _micros(moment: str) -> int:

@@ -13,7 +13,7 @@
     ├── LogUnusable          the event log cannot be opened as it is
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
-    ├── FilesKept            a deleted model's files could not be removed
+    ├── FilesKept            the files of a deleted model or dataset could not be removed
     ├── LaunchFailed         an attempt's processes could not be started
     └── PlaygroundFailed     the inference worker could not answer
 
@@ -129,7 +129,7 @@ class SettingsInvalid(ForgeError):
 
 
 class FilesKept(ForgeError):
-    """A deleted model's files could not be removed."""
+    """The files of a deleted model or dataset could not be removed."""
 
 
 class LaunchFailed(ForgeError):

@@ -2,7 +2,8 @@
 
 DATA/lock                      who serves it now
 DATA/events.sqlite             the event log
-DATA/datasets/<sha256>.jsonl   uploaded datasets, by their content
+DATA/datasets/<sha256>.jsonl   the records that trainers read, by their content; most uploads are such a file
+DATA/datasets/<sha256>.upload  uploads that records were made from, as they came
 DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, shim.json, exit.json
 DATA/jobs/<job>/checkpoints/   checkpoint-<step>
 DATA/models/<job>/             the trained model of a job
@@ -47,7 +48,7 @@ class Layout(Struct, frozen=True):
 
     @property
     def datasets(self) -> Path:
-        """A file a dataset's content."""
+        """The files of datasets, by their content."""
         return self.root / "datasets"
 
     @property
@@ -61,8 +62,12 @@ class Layout(Struct, frozen=True):
         return self.root / "trash"
 
     def dataset(self, sha256: str) -> Path:
-        """The dataset with this content."""
+        """The records (JSON lines) with this content."""
         return self.datasets / f"{sha256}.jsonl"
+
+    def upload(self, sha256: str) -> Path:
+        """The upload with this content, where it is not itself what trainers read."""
+        return self.datasets / f"{sha256}.upload"
 
     def attempt(self, job_id: str, attempt: int) -> Path:
         """The folder of one attempt."""

@@ -3,7 +3,7 @@
     python tests/rebuilding.py --records 1000000
 
 The records are what jobs lead to that train, fail, are tried again, stop and leave models, with datasets that get
-new revisions and models that are deleted; they are decided and written by the same code that serves.
+new revisions, and models and datasets that are deleted; they are decided and written by the same code that serves.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from scenario import checkpoint, exit_report, finished, gone, lines, register_da
 from scenario import stopped as stopped_word
 
 from modelforge.audit import verify
-from modelforge.domain import job, model
+from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Command, Report
 from modelforge.layout import Layout
 from modelforge.projections.projector import RELEASE
@@ -67,6 +67,11 @@ async def write_log(running: RunningLog, records: int) -> None:
             newest = max(running.state.models)
             await running.submit(model.DeleteModel(model_id=newest))
             await running.submit(model.ReportFilesRemoved(model_id=newest))
+        if number % 11 == 0:
+            name = f"{(number - 1) % 50}.jsonl"
+            (event,) = (await running.submit(dataset.DeleteDataset(filename=name))).events
+            assert isinstance(event, dataset.DatasetDeleted)
+            await running.submit(dataset.ReportDatasetFilesRemoved(filename=name, files=event.files))
         running.batches.clear()
 
 

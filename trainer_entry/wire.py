@@ -122,7 +122,8 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     """The records that an attempt trains on: their SHA-256 is checked by the trainer before it reads them.
 
     `sha256`: of the file that was uploaded or named. `records_sha256`: of the JSON lines at `path`, where they were
-    made from it; None where they are that file itself.
+    made from it; None where they are that file itself. `revision`: of the uploaded dataset; None of a file that was
+    named by its path.
     """
 
     filename: str
@@ -131,6 +132,7 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     format: DatasetFormat
     num_examples: int
     records_sha256: str | None = None
+    revision: int | None = None
 
 
 class Work(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):

@@ -36,28 +36,34 @@ def _names(folder: Path) -> frozenset[str]:
     return frozenset(entry.name for entry in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
-def dataset_findings(layout: Layout, state: State) -> Iterator[Finding]:
-    """Whether every dataset's file is there, with the content that its name says."""
+def dataset_findings(layout: Layout, listing: Listing, state: State) -> Iterator[Finding]:
+    """Whether every dataset's files are there, each with the content that its name says, and no deleted one's."""
     checked: dict[str, str | None] = {}
     for dataset in state.datasets.values():
-        for revision, sha256 in enumerate(dataset.contents, start=1):
-            if sha256 not in checked:
-                checked[sha256] = _fault_of(layout.dataset(sha256), sha256)
-            if (fault := checked[sha256]) is not None:
-                found = f"{dataset.filename} revision {revision}: {layout.dataset(sha256)} {fault}"
-                remedy = f"Upload the same {dataset.filename} again: its bytes go to the same place."
-                yield problem("dataset", found, remedy)
+        for revision in dataset.revisions:
+            for name in revision.files:
+                path = layout.datasets / name
+                if name not in checked:
+                    checked[name] = _fault_of(path, listing)
+                if (fault := checked[name]) is not None:
+                    found = f"{dataset.filename} revision {revision.revision}: {path} {fault}"
+                    remedy = f"Upload the same {dataset.filename} again: its bytes go to the same place."
+                    yield problem("dataset", found, remedy)
+        if dataset.files_kept is not None:
+            found = f"{dataset.filename} was deleted, but its files could not be removed: {dataset.files_kept}"
+            yield warning("dataset", found, "Put that right, and start the server anew: each start tries again.")
     if not any(checked.values()):
         yield ok("datasets", f"{len(checked)} files, each with the content that it is named for")
 
 
-def _fault_of(path: Path, sha256: str) -> str | None:
+def _fault_of(path: Path, listing: Listing) -> str | None:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        return "is missing"
-    return None if digest == sha256 else f"has other content: its SHA-256 is {digest}"
+        # One that was there before the log was read was deleted since.
+        return None if path.name in listing.datasets else "is missing"
+    return None if digest == path.stem else f"has other content: its SHA-256 is {digest}"
 
 
 def model_findings(layout: Layout, listing: Listing, read_models: ReadModels) -> Iterator[Finding]:
@@ -122,8 +128,8 @@ def unknown_findings(layout: Layout, listing: Listing, state: State) -> Iterator
 
 def leftover_findings(layout: Layout, listing: Listing, state: State, server: Server | None) -> Iterator[Finding]:
     """What a crash left half done: the next start takes it away."""
-    recorded = {layout.dataset(content).name for dataset in state.datasets.values() for content in dataset.contents}
-    uploads = [layout.datasets / name for name in listing.datasets - recorded if name.endswith(".jsonl")]
+    unknown = listing.datasets - state.known_files()
+    uploads = [layout.datasets / name for name in unknown if name.endswith((".jsonl", ".upload"))]
     left = [*_entries(layout.temporary), *_entries(layout.trash), *uploads]
     if server is None:
         swept = ": the next start sweeps them away" if left else ""

@@ -55,7 +55,7 @@ def _directory(layout: Layout) -> Iterator[Finding]:
     rebuilt = told(layout)
     state = rebuilt.state
     yield from _looked_at("job", lambda: attempts.attempt_findings(layout, state, server, bearers))
-    yield from _looked_at("dataset", lambda: contents.dataset_findings(layout, state))
+    yield from _looked_at("dataset", lambda: contents.dataset_findings(layout, listing, state))
     yield from _looked_at("model", lambda: contents.model_findings(layout, listing, rebuilt.read_models))
     quiet = [job_id for job_id in state.jobs if job_id not in state.running]
     yield from _looked_at("checkpoint", lambda: contents.checkpoint_findings(layout, quiet))

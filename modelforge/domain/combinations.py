@@ -169,6 +169,11 @@ _TRAINS: dict[wire.DatasetFormat, tuple[tuple[wire.Task, ...], tuple[wire.Strate
 """The tasks and strategies that the records of a format can be trained on for."""
 
 
+def trainable(dataset_format: wire.DatasetFormat) -> tuple[tuple[wire.Task, ...], tuple[wire.Strategy, ...]]:
+    """The tasks, and the strategies, that records of a format can be trained on for."""
+    return _TRAINS[dataset_format]
+
+
 def check_format(
     dataset_format: wire.DatasetFormat,
     task: wire.Task | None,

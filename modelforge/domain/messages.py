@@ -15,7 +15,7 @@ from modelforge.domain import dataset, job, model
 
 Command = job.Command | dataset.Command | model.Command
 Event = job.Event | dataset.Event | model.Event
-Report = job.Report | model.Report
+Report = job.Report | dataset.Report | model.Report
 Message = Command | Event
 
 Kind = Literal["command", "event"]

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from modelforge.domain import job, model
+from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 
@@ -56,7 +56,14 @@ class RemoveFiles(Struct, frozen=True, kw_only=True, gc=False):
     path: str
 
 
-Effect = Launch | Recover | Follow | Signal | AskForCheckpoint | LaunchWaiting | RemoveFiles
+class RemoveDatasetFiles(Struct, frozen=True, kw_only=True, gc=False):
+    """Take files of a deleted dataset off the disk, if nobody needs them by then."""
+
+    filename: str
+    files: tuple[str, ...]
+
+
+Effect = Launch | Recover | Follow | Signal | AskForCheckpoint | LaunchWaiting | RemoveFiles | RemoveDatasetFiles
 
 
 def react(record: Record) -> list[Effect]:
@@ -72,6 +79,8 @@ def react(record: Record) -> list[Effect]:
             return [LaunchWaiting(cause=record.position)]
         case model.ModelDeleted(model_id=model_id, path=path):
             return [RemoveFiles(model_id=model_id, path=path)]
+        case dataset.DatasetDeleted(filename=filename, files=files) if files:
+            return [RemoveDatasetFiles(filename=filename, files=files)]
         case _:
             return []
 
@@ -82,6 +91,11 @@ def resume(state: State) -> list[Effect]:
         RemoveFiles(model_id=trained.model_id, path=trained.path)
         for trained in state.models.values()
         if trained.deleted and not trained.files_removed
+    ]
+    effects += [
+        RemoveDatasetFiles(filename=known.filename, files=known.removing)
+        for known in state.datasets.values()
+        if known.removing
     ]
     for job_id in state.running:
         running = state.jobs[job_id]

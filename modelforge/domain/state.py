@@ -7,7 +7,7 @@ from typing import TypeVar, assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.domain import dataset, job, model
+from modelforge.domain import dataset, job, model, needed_files
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Command, Event, Message, Record, Report
@@ -26,7 +26,7 @@ class KeyUse(Struct, frozen=True, kw_only=True, gc=False):
 class State(Struct, kw_only=True):
     """`running`: the jobs on the machine, in the order in which they got there. `waiting`: the queue, oldest first.
 
-    `versions`: the streams' lengths.
+    `versions`: the streams' lengths. `needed`: how many need each file of the folder of datasets, by its name.
     """
 
     position: int = 0
@@ -35,8 +35,14 @@ class State(Struct, kw_only=True):
     models: MutableMapping[int, model.Model] = {}
     keys: MutableMapping[str, KeyUse] = {}
     versions: MutableMapping[str, int] = {}
+    needed: MutableMapping[str, int] = {}
     running: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+
+    def known_files(self) -> set[str]:
+        """The names of the files in the folder of datasets that somebody needs, or that are being removed."""
+        needed = {file for file, times in self.needed.items() if times}
+        return needed.union(*(known.removing for known in self.datasets.values()))
 
     def draft(self) -> "State":
         """A state that starts as this one and changes without changing it."""
@@ -47,6 +53,7 @@ class State(Struct, kw_only=True):
             models=ChainMap({}, self.models),
             keys=ChainMap({}, self.keys),
             versions=ChainMap({}, self.versions),
+            needed=ChainMap({}, self.needed),
             running=self.running,
             waiting=self.waiting,
         )
@@ -59,6 +66,7 @@ class State(Struct, kw_only=True):
         self.models.update(_changed(draft.models))
         self.keys.update(_changed(draft.keys))
         self.versions.update(_changed(draft.versions))
+        self.needed.update(_changed(draft.needed))
 
 
 def evolve(state: State, record: Record) -> None:
@@ -75,14 +83,20 @@ def evolve(state: State, record: Record) -> None:
             | job.LaunchNext(key=key)
             | job.Relaunch(key=key)
             | dataset.RegisterDataset(key=key)
+            | dataset.DeleteDataset(key=key)
             | model.DeleteModel(key=key)
         ):
             if key is not None:
                 state.keys[key.value] = KeyUse(
                     request_sha256=key.request_sha256, position=record.position, stream=record.stream
                 )
-        case dataset.DatasetUploaded() as event:
-            state.datasets[event.filename] = dataset.evolve(state.datasets.get(event.filename), event)
+        case (
+            dataset.DatasetUploaded()
+            | dataset.DatasetDeleted()
+            | dataset.DatasetFilesRemoved()
+            | dataset.DatasetFilesKept() as event
+        ):
+            _evolve_dataset(state, event)
         case (
             model.ModelRegistered() | model.ModelDeleted() | model.ModelFilesRemoved() | model.ModelFilesKept() as event
         ):
@@ -91,7 +105,18 @@ def evolve(state: State, record: Record) -> None:
             _evolve_job(state, event)
 
 
+def _evolve_dataset(state: State, event: dataset.Event) -> None:
+    before = state.datasets.get(event.filename)
+    state.datasets[event.filename] = dataset.evolve(before, event)
+    if isinstance(event, dataset.DatasetUploaded):
+        needed_files.count(state.needed, event)
+    elif isinstance(event, dataset.DatasetDeleted) and before is not None:
+        needed_files.uncount(state.needed, before)
+
+
 def _evolve_job(state: State, event: job.Event) -> None:
+    if isinstance(event, job.TrainingRequested):
+        needed_files.count(state.needed, event)
     job_id = event.job_id
     after = job.evolve(state.jobs.get(job_id), event)
     state.jobs[job_id] = after
@@ -157,6 +182,7 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
     match message:
         case job.StartTraining(spec=spec):
             _check_models(state, spec)
+            needed_files.check_dataset(spec, state.needed)
             return [*job.decide_start(message, _lease(state, machine, spec), _active(state))]
         case job.StopTraining():
             return [*job.decide_stop(message, state.jobs.get(message.job_id))]
@@ -164,6 +190,7 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
             stopped = state.jobs.get(message.job_id)
             if stopped is not None and stopped.status in {"stopped", "failed"}:
                 _check_models(state, stopped.spec)
+                needed_files.check_dataset(stopped.spec, state.needed)
             gpus = None if stopped is None else _lease(state, machine, stopped.spec)
             return [*job.decide_resume(message, stopped, gpus, _active(state))]
         case job.CancelTraining():
@@ -181,6 +208,10 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
             return _decide_gone(state, message, machine)
         case dataset.RegisterDataset():
             return [*dataset.decide(state.datasets.get(message.filename), message)]
+        case dataset.DeleteDataset():
+            return [*_decide_deletion(state, message)]
+        case dataset.ReportDatasetFilesRemoved() | dataset.ReportDatasetFilesKept():
+            return [*dataset.decide_report(state.datasets.get(message.filename), message)]
         case model.DeleteModel():
             trained = state.models.get(message.model_id)
             return [*model.decide(trained, message, used_by=_job_on_model(state, trained))]
@@ -188,6 +219,15 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
             return [*model.decide_report(state.models.get(message.model_id), message)]
         case _:
             assert_never(message)
+
+
+def _decide_deletion(state: State, command: dataset.DeleteDataset) -> list[dataset.Event]:
+    known = state.datasets.get(command.filename)
+    if known is None:
+        return dataset.decide_deletion(None, command, used_by=None, files=())
+    active = (state.jobs[job_id].spec for job_id in (*state.running, *state.waiting))
+    used_by = needed_files.first_on(known, active)
+    return dataset.decide_deletion(known, command, used_by, needed_files.only_of(known, state.needed))
 
 
 def _lease(state: State, machine: Machine, spec: wire.JobSpec) -> tuple[str, ...] | None:
@@ -281,7 +321,14 @@ def stream_of(message: Message) -> str:
             return job.stream_of(spec.job_id)
         case job.LaunchNext():
             return "queue"
-        case dataset.RegisterDataset(filename=filename) | dataset.DatasetUploaded(filename=filename):
+        case (
+            dataset.RegisterDataset(filename=filename)
+            | dataset.DatasetUploaded(filename=filename)
+            | dataset.DeleteDataset(filename=filename)
+            | dataset.DatasetDeleted(filename=filename)
+            | dataset.DatasetFilesRemoved(filename=filename)
+            | dataset.DatasetFilesKept(filename=filename)
+        ):
             return dataset.stream_of(filename)
         case (
             model.DeleteModel(model_id=model_id)

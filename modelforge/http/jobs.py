@@ -96,7 +96,7 @@ def described(request: web.Request, job_id: str) -> JobDetails:
     details = read_models.jobs.get(job_id)
     if details is None:
         raise job.no_such_job(job_id)
-    return read_models.with_place(details)
+    return read_models.as_it_stands(details)
 
 
 def find_job(request: web.Request) -> JobDetails:
@@ -134,7 +134,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     newest_first = reversed(jobs.values())
     older = newest_first if after is None else islice(dropwhile(lambda one: one.job_id != after, newest_first), 1, None)
     found = [details for details in older if wanted is None or details.status == wanted]
-    page = [read_models.with_place(details) for details in found[:limit]]
+    page = [read_models.as_it_stands(details) for details in found[:limit]]
     return answer(JobList(jobs=page, has_more=len(found) > limit))
 
 

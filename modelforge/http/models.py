@@ -46,7 +46,7 @@ def find_model(request: web.Request, model_id: int | str) -> ModelDetails:
         NotFound: there is none.
     """
     number = whole_number(str(model_id))
-    details = request.app[PROJECTOR].read_models.models.get(-1 if number is None else number)
+    details = request.app[PROJECTOR].read_models.model(-1 if number is None else number)
     if details is None:
         raise NotFound("No such model", f"There is no model {str(model_id)[:40]}; GET /api/models lists them.")
     return details

@@ -196,10 +196,12 @@ async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
             )
         return wire.DatasetFile(
             filename=name,
-            path=str(request.app[LAYOUT].dataset(summary.sha256)),
+            path=str(request.app[LAYOUT].dataset(summary.records_sha256 or summary.sha256)),
             sha256=summary.sha256,
             format=summary.format,
             num_examples=summary.num_examples,
+            records_sha256=summary.records_sha256,
+            revision=summary.revision,
         )
     path = await asyncio.to_thread(allowed_file, name, request.app[SETTINGS].dataset_roots)
     found = await check_dataset(

@@ -271,7 +271,7 @@ async def _register(
         except LogUnusable:
             raise  # whether it was recorded, only the next start can tell
         except ForgeError:
-            if not any(register.sha256 in known.contents for known in handler.state.datasets.values()):
+            if not handler.state.needed.get(layout.dataset(register.sha256).name):
                 await asyncio.to_thread(layout.dataset(register.sha256).unlink)
             raise
 

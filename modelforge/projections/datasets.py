@@ -1,15 +1,27 @@
-"""The datasets: for each name, the revision that it stands for now."""
+"""The datasets: for each name, the revision that it stands for now; and all that is known of one."""
+
+from collections.abc import Iterable
+from itertools import islice
 
 from msgspec import Struct
 
-from modelforge.domain.dataset import DatasetUploaded
-from modelforge.projections.jobs import iso
+from modelforge.domain.combinations import trainable
+from modelforge.domain.dataset import DatasetDeleted, DatasetUploaded, stream_of
+from modelforge.errors import LineError
+from modelforge.event_log import LogReader
+from modelforge.fields import narrowed
+from modelforge.projections.jobs import JobDetails, iso
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
+_MOST_JOBS = 100
+
 
 class DatasetSummary(Struct, frozen=True, kw_only=True):
-    """An uploaded dataset; `size_mb` counts 10^6 bytes."""
+    """An uploaded dataset; `size_mb` counts 10^6 bytes.
+
+    `records_sha256`: of the JSON lines that were made of it; null where it is such lines itself.
+    """
 
     filename: str
     num_examples: int
@@ -18,16 +30,91 @@ class DatasetSummary(Struct, frozen=True, kw_only=True):
     format: wire.DatasetFormat
     sha256: str
     revision: int
+    container: wire.Container = "jsonl"
+    compression: wire.Compression | None = None
+    records_sha256: str | None = None
+
+
+class DatasetRevision(Struct, frozen=True, kw_only=True):
+    """One of the uploads under a name."""
+
+    revision: int
+    sha256: str
+    num_examples: int
+    size_mb: float
+    uploaded_at: str
+
+
+class DatasetDetails(DatasetSummary, frozen=True, kw_only=True):
+    """One revision of a dataset, and all that there are.
+
+    `columns`: which column of the file each field was taken from, where it was not the one of its name. `warnings`:
+    the first 100 of `warning_count`. `tasks`, `strategies`: what it can be trained on for. `jobs`: those that trained
+    on any of the revisions, newest first, at most 100. `source`: where it came from, if not from the client.
+    """
+
+    size_bytes: int
+    records_bytes: int | None
+    columns: dict[str, str] | None
+    source: str | None
+    revisions: list[DatasetRevision]
+    warnings: tuple[LineError, ...]
+    warning_count: int
+    tasks: tuple[wire.Task, ...]
+    strategies: tuple[wire.Strategy, ...]
+    jobs: list[str]
+
+
+class Upload(Struct, frozen=True):
+    """A revision as the log has it, and when it came, in unix microseconds."""
+
+    event: DatasetUploaded
+    at: int
 
 
 def summary_of(event: DatasetUploaded, at: int) -> DatasetSummary:
     """The dataset as its upload tells it."""
-    return DatasetSummary(
-        filename=event.filename,
-        num_examples=event.num_examples,
-        size_mb=megabytes(event.size_bytes),
-        uploaded_at=iso(at),
-        format=event.format,
-        sha256=event.sha256,
-        revision=event.revision,
+    return narrowed(event, DatasetSummary, size_mb=megabytes(event.size_bytes), uploaded_at=iso(at))
+
+
+def uploads_of(reader: LogReader, filename: str) -> list[Upload]:
+    """The revisions of a dataset that are there, oldest first."""
+    uploads: list[Upload] = []
+    types = ("DatasetUploaded", "DatasetDeleted")
+    for record in reader.records(streams=(stream_of(filename),), types=types):
+        match record.message:
+            case DatasetUploaded() as event:
+                uploads.append(Upload(event, record.at))
+            case DatasetDeleted():
+                uploads.clear()
+            case _:
+                pass
+    return uploads
+
+
+def details_of(shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iterable[JobDetails]) -> DatasetDetails:
+    """One of the revisions of a dataset, with what they all have in common."""
+    tasks, strategies = trainable(shown.event.format)
+    revisions = [
+        narrowed(one.event, DatasetRevision, size_mb=megabytes(one.event.size_bytes), uploaded_at=iso(one.at))
+        for one in uploads
+    ]
+    contents = {revision.sha256 for revision in revisions}
+    trained = (
+        job.job_id
+        for job in newest_jobs_first
+        if job.job_id is not None
+        and job.kind == "training"
+        and job.dataset.filename == shown.event.filename
+        and job.dataset.sha256 in contents
+    )
+    return narrowed(
+        shown.event,
+        DatasetDetails,
+        size_mb=megabytes(shown.event.size_bytes),
+        uploaded_at=iso(shown.at),
+        revisions=revisions,
+        tasks=tasks,
+        strategies=strategies,
+        jobs=[*islice(trained, _MOST_JOBS)],
     )

@@ -55,11 +55,19 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     stalled: bool = False
 
 
-class DatasetReference(Struct, frozen=True, gc=False):
-    """The exact bytes that a job trains on."""
+class DatasetReference(Struct, frozen=True, kw_only=True, gc=False):
+    """The exact bytes that a job trains on. `revision`: of the uploaded dataset; null of a file named by its path.
+
+    `records_sha256`: of the JSON lines that were made of them; null where they are such lines themselves.
+    `path`: what the trainer reads. `deleted_at`: when it was deleted; null while it is there.
+    """
 
     filename: str
     sha256: str
+    records_sha256: str | None = None
+    revision: int | None = None
+    path: str = ""
+    deleted_at: str | None = None
 
 
 class JobDetails(TrainingStatus, frozen=True, kw_only=True):
@@ -128,7 +136,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             model_name=spec.model_name,
             provider=spec.provider,
             strategy=spec.strategy,
-            dataset=DatasetReference(spec.dataset.filename, spec.dataset.sha256),
+            dataset=narrowed(spec.dataset, DatasetReference, deleted_at=None),
             created_at=iso(at),
             config=spec.parameters,
             max_restarts=spec.max_restarts,

@@ -11,12 +11,13 @@ from msgspec import Struct
 
 from modelforge.domain import dataset, job, model, state
 from modelforge.domain.messages import GENESIS, Record
+from modelforge.domain.needed_files import needed_from
 from modelforge.domain.state import State
 from modelforge.event_log import LogReader, StoredSnapshot
 from modelforge.fields import narrowed
 from modelforge.projections import datasets, jobs, models
 from modelforge.projections.datasets import DatasetSummary
-from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of
+from modelforge.projections.jobs import DatasetReference, JobDetails, TrainingStatus, status_of
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.status import Turns
 from modelforge.version import VERSION
@@ -39,7 +40,10 @@ SNAPSHOT_EVERY = 10_000
 
 
 class ReadModels(Struct, kw_only=True):
-    """Everything that the API answers from, as of a record."""
+    """Everything that the API answers from, as of a record.
+
+    `deleted`: when the files of deleted datasets went, by their names; those that were uploaded again are back.
+    """
 
     position: int = 0
     at: int = 0
@@ -47,17 +51,35 @@ class ReadModels(Struct, kw_only=True):
     models: dict[int, ModelDetails] = {}
     datasets: dict[str, DatasetSummary] = {}
     turns: Turns = Turns()
+    deleted: dict[str, str] = {}
 
     def status(self) -> TrainingStatus:
         """The current training status."""
         current = self.turns.current()
         return status_of(None if current is None else self.jobs[current])
 
-    def with_place(self, details: JobDetails) -> JobDetails:
-        """A job with its place in the queue, which others' ends change."""
-        if details.job_id not in self.turns.waiting:
+    def as_it_stands(self, details: JobDetails) -> JobDetails:
+        """A job with what others' records change: its place in the queue, and whether its dataset is there."""
+        if details.job_id in self.turns.waiting:
+            place = self.turns.waiting.index(details.job_id) + 1
+            details = msgspec.structs.replace(details, queue_position=place)
+        deleted_at = self._deleted_at(details.dataset)
+        if deleted_at is None:
             return details
-        return msgspec.structs.replace(details, queue_position=self.turns.waiting.index(details.job_id) + 1)
+        dataset = msgspec.structs.replace(details.dataset, deleted_at=deleted_at)
+        return msgspec.structs.replace(details, dataset=dataset)
+
+    def model(self, model_id: int) -> ModelDetails | None:
+        """A model with whether the dataset of its training is there."""
+        details = self.models.get(model_id)
+        deleted_at = None if details is None else self._deleted_at(details.dataset)
+        if details is None or deleted_at is None:
+            return details
+        dataset = msgspec.structs.replace(details.dataset, deleted_at=deleted_at)
+        return msgspec.structs.replace(details, dataset=dataset)
+
+    def _deleted_at(self, reference: DatasetReference) -> str | None:
+        return self.deleted.get(reference.path.rpartition("/")[2]) if self.deleted else None
 
     def apply(self, record: Record) -> None:
         """Fold one record in."""
@@ -67,6 +89,10 @@ class ReadModels(Struct, kw_only=True):
         match record.message:
             case dataset.DatasetUploaded() as event:
                 self.datasets[event.filename] = datasets.summary_of(event, record.at)
+                self._are_back(needed_from(event))
+            case dataset.DatasetDeleted(filename=filename, files=files):
+                del self.datasets[filename]
+                self.deleted.update(dict.fromkeys(files, jobs.iso(record.at)))
             case model.ModelRegistered() as event:
                 self.models[event.model_id] = models.details_of(event, record.at)
                 trained = self.jobs[event.spec.job_id]
@@ -78,7 +104,13 @@ class ReadModels(Struct, kw_only=True):
             case _:
                 pass
 
+    def _are_back(self, files: tuple[str, ...]) -> None:
+        for file in files:
+            self.deleted.pop(file, None)
+
     def _apply_to_job(self, event: job.Event, record: Record) -> None:
+        if isinstance(event, job.TrainingRequested):
+            self._are_back(needed_from(event))
         changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
         self.jobs[event.job_id] = changed
         self.turns = self.turns.after(event, changed.status)
@@ -91,6 +123,17 @@ class StateAt(Struct, frozen=True, kw_only=True):
     status: TrainingStatus
     models: list[ModelDetails]
     datasets: list[DatasetSummary]
+
+
+def state_of(read_models: ReadModels) -> StateAt:
+    """The read models as the API shows them."""
+    models = (read_models.model(model_id) for model_id in read_models.models)
+    return StateAt(
+        position=read_models.position,
+        status=read_models.status(),
+        models=[model for model in models if model is not None],
+        datasets=[*read_models.datasets.values()],
+    )
 
 
 class _Snapshot(Struct):

@@ -11,14 +11,14 @@ import structlog
 
 from modelforge.checkpoints import newest_valid
 from modelforge.command_handler import CommandHandler
-from modelforge.domain import job, model, policy
+from modelforge.domain import dataset, job, model, policy
 from modelforge.domain.causes import Cause
 from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Actor, Command, Record, Report
 from modelforge.errors import LaunchFailed, StorageFull
 from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Launcher
-from modelforge.supervisor.removal import remove_model, remove_unfinished
+from modelforge.supervisor.removal import remove_dataset_files, remove_model, remove_unfinished
 from modelforge.supervisor.spool import Spool
 from trainer_entry import wire
 
@@ -30,7 +30,10 @@ _LAST_WORD_SECONDS = 60.0
 
 
 class Reactor:
-    """One task an effect. What it waits for, it waits for in the log or in a process: a restart loses nothing."""
+    """One task an effect. What it waits for, it waits for in the log or in a process: a restart loses nothing.
+
+    `keeping`: held by whoever puts a file into the folder of datasets, until it is on record who needs it.
+    """
 
     def __init__(
         self,
@@ -39,12 +42,14 @@ class Reactor:
         layout: Layout,
         machine: Machine,
         stalled_seconds: float,
+        keeping: asyncio.Lock,
     ) -> None:
         self._handler = handler
         self._machine = machine
         self._launcher = launcher
         self._layout = layout
         self._stalled_seconds = stalled_seconds
+        self._keeping = keeping
         self._tasks: set[asyncio.Task[None]] = set()
         self._shims: dict[tuple[str, int], asyncio.Future[wire.ShimReport | None]] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -96,6 +101,8 @@ class Reactor:
                 return self._launch_waiting(freed_by)
             case policy.RemoveFiles(model_id=model_id, path=path):
                 return self._remove_files(model_id, path)
+            case policy.RemoveDatasetFiles(filename=filename, files=files):
+                return self._remove_dataset_files(filename, files)
             case _:
                 assert_never(effect)
 
@@ -215,6 +222,18 @@ class Reactor:
             await self._submit(kept, "supervisor", None)
         else:
             await self._submit(model.ReportFilesRemoved(model_id=model_id), "supervisor", None)
+
+    async def _remove_dataset_files(self, filename: str, files: tuple[str, ...]) -> None:
+        try:
+            async with self._keeping:  # or one that was put there again, and is not on record yet, would be taken
+                unneeded = [file for file in files if not self._handler.state.needed.get(file)]
+                await asyncio.to_thread(remove_dataset_files, unneeded, self._layout)
+        except OSError as error:
+            kept = dataset.ReportDatasetFilesKept(filename=filename, reason=str(error))
+            await self._submit(kept, "supervisor", None)
+        else:
+            removed = dataset.ReportDatasetFilesRemoved(filename=filename, files=files)
+            await self._submit(removed, "supervisor", None)
 
     async def _submit(self, message: Command | Report, actor: Actor, cause: int | None) -> None:
         """Until there is space for it: what a trainer wrote stays in its spool meanwhile."""

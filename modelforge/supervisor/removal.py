@@ -1,7 +1,8 @@
-"""Takes folders off the disk so that a crash leaves them whole, or out of sight, and the next start ends the work."""
+"""Takes files and folders off the disk: a crash leaves them whole, or out of sight; the next start ends the work."""
 
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from modelforge.layout import Layout
@@ -19,6 +20,18 @@ def remove_model(name: str, layout: Layout) -> None:
         path.unlink()
     elif path.exists():
         remove(path.rename(layout.trash / uuid.uuid4().hex))
+
+
+def remove_dataset_files(names: Iterable[str], layout: Layout) -> None:
+    """Move files of datasets to the trash and remove them there; one that is gone is no error.
+
+    Raises:
+        OSError: one cannot be moved or removed.
+    """
+    for name in names:
+        path = layout.datasets / name
+        if path.is_symlink() or path.exists():
+            remove(path.rename(layout.trash / uuid.uuid4().hex))
 
 
 def remove_unfinished(spec: wire.JobSpec, layout: Layout) -> None:

@@ -18,7 +18,7 @@ from scenario import (
     uploaded,
 )
 
-from modelforge.domain import job, model, policy
+from modelforge.domain import dataset, job, model, policy
 from modelforge.domain.messages import Event
 
 STOP_REQUESTED = job.StopRequested(job_id=JOB, attempt=1)
@@ -57,6 +57,12 @@ def test_the_end_of_a_job_launches_the_next(event: Event) -> None:
 
 def test_the_files_of_a_deleted_model_are_removed() -> None:
     assert effects_of(DELETED) == [policy.RemoveFiles(model_id=1, path=SAVED.path)]
+
+
+def test_the_files_that_only_a_deleted_dataset_had_are_removed() -> None:
+    event = dataset.DatasetDeleted(filename="a.jsonl", files=("1.jsonl", "2.upload"))
+    assert effects_of(event) == [policy.RemoveDatasetFiles(filename="a.jsonl", files=("1.jsonl", "2.upload"))]
+    assert effects_of(dataset.DatasetDeleted(filename="a.jsonl", files=())) == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -28,7 +29,7 @@ from scenario import (
 )
 
 from modelforge.command_handler import Outcome
-from modelforge.domain import job, model
+from modelforge.domain import dataset, job, model
 from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Command, Report
 from modelforge.errors import Conflict, NotFound
@@ -146,6 +147,34 @@ class Histories(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["a.jsonl", "b.jsonl"]), sha256=st.sampled_from(["0", "1"]))
     def a_dataset_is_registered(self, name: str, sha256: str) -> None:
         self.submit(register_dataset(sha256 * 64, filename=name))
+
+    @rule(name=st.sampled_from(["a.jsonl", "b.jsonl"]), removed=st.booleans(), kept=st.booleans())
+    def a_dataset_is_deleted(self, name: str, *, removed: bool, kept: bool) -> None:
+        (outcome,) = self.submit(dataset.DeleteDataset(filename=name))
+        if kept:
+            self.report(dataset.ReportDatasetFilesKept(filename=name, reason="not permitted"))
+        if removed and isinstance(outcome, Outcome):
+            (event,) = outcome.events
+            assert isinstance(event, dataset.DatasetDeleted)
+            self.report(dataset.ReportDatasetFilesRemoved(filename=name, files=event.files))
+
+    @rule(sha256=st.sampled_from(["0", "1"]), made=st.booleans())
+    def a_job_on_a_dataset_is_asked_for(self, sha256: str, *, made: bool) -> None:
+        file = wire.DatasetFile(
+            filename="a.jsonl",
+            path=f"/data/datasets/{sha256 * 64}.jsonl",
+            sha256="2" * 64 if made else sha256 * 64,
+            format="input_output",
+            num_examples=150,
+            records_sha256=sha256 * 64 if made else None,
+            revision=None if made else 1,
+        )
+        there = bool(self.running.state.needed.get(f"{sha256 * 64}.jsonl"))
+        command = start("", queue=True)
+        (outcome,) = self.submit(
+            msgspec.structs.replace(command, spec=msgspec.structs.replace(command.spec, dataset=file))
+        )
+        assert isinstance(outcome, Outcome) == (there or made)
 
     @rule(model_id=st.integers(1, 3), removed=st.booleans())
     def a_model_is_deleted(self, model_id: int, *, removed: bool) -> None:
@@ -267,6 +296,23 @@ class Histories(RuleBasedStateMachine):
             assert self.running.state.jobs[job_id].attempt == attempt
 
     @invariant()
+    def whatever_is_trained_on_is_there(self) -> None:
+        state, read_models = self.running.state, self.running.read_models
+        files = [file for known in state.datasets.values() for file in known.files]
+        trained_on = [known.spec.dataset for known in state.jobs.values()]
+        made = [file for file in trained_on if file.revision is None and file.records_sha256 is not None]
+        files += [f"{file.records_sha256}.jsonl" for file in made]
+        assert Counter(files) == +Counter(state.needed)
+        assert not read_models.deleted.keys() & set(files)
+        for job_id in (*state.running, *state.waiting):
+            assert dataset.file_of(state.jobs[job_id].spec.dataset) in {None, *files}
+        for job_id, shown in read_models.jobs.items():
+            file = dataset.file_of(state.jobs[job_id].spec.dataset)
+            is_gone = read_models.as_it_stands(shown).dataset.deleted_at is not None
+            assert is_gone == (file not in {None, *files})
+        assert set(read_models.datasets) == {name for name, known in state.datasets.items() if known.revisions}
+
+    @invariant()
     def the_read_models_say_what_is_decided_against(self) -> None:
         state, read_models = self.running.state, self.running.read_models
         assert {name: shown.status for name, shown in read_models.jobs.items()} == {
@@ -279,7 +325,7 @@ class Histories(RuleBasedStateMachine):
         if state.running:
             assert read_models.status().job_id == state.running[0]
         for place, job_id in enumerate(state.waiting, start=1):
-            assert read_models.with_place(read_models.jobs[job_id]).queue_position == place
+            assert read_models.as_it_stands(read_models.jobs[job_id]).queue_position == place
         for shown in read_models.jobs.values():
             assert shown.current_epoch is None or shown.current_epoch <= (shown.total_epochs or 1)
 

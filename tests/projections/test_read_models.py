@@ -1,7 +1,9 @@
 """What the read models say after which records."""
 
 import math
+from typing import Any
 
+import msgspec
 import pytest
 from scenario import (
     EXITED,
@@ -28,10 +30,12 @@ from scenario import (
     uploaded,
 )
 
-from modelforge.domain import job, model
+from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Message
-from modelforge.projections.jobs import JobDetails, JobError, TrainingStatus, iso
-from modelforge.projections.projector import ReadModels
+from modelforge.errors import LineError
+from modelforge.projections.datasets import Upload, details_of
+from modelforge.projections.jobs import DatasetReference, JobDetails, JobError, TrainingStatus, iso
+from modelforge.projections.projector import ReadModels, state_of
 from trainer_entry import wire
 
 STARTING = (start(), requested(), launching())
@@ -242,8 +246,117 @@ def test_a_deleted_model_is_not_listed_and_its_job_still_is() -> None:
 
 
 def test_a_name_stands_for_its_newest_revision() -> None:
-    dataset = after(uploaded(), uploaded(2, "00" * 32)).datasets["three_lines.jsonl"]
-    assert (dataset.revision, dataset.sha256, dataset.size_mb) == (2, "00" * 32, 0.046)
+    shown = after(uploaded(), uploaded(2, "00" * 32)).datasets["three_lines.jsonl"]
+    assert (shown.revision, shown.sha256, shown.size_mb) == (2, "00" * 32, 0.046)
+
+
+DATASET_DELETED = dataset.DatasetDeleted(filename="three_lines.jsonl", files=(f"{SHA256}.jsonl",))
+
+
+def on_dataset(event: job.TrainingRequested | model.ModelRegistered, **fields: object) -> Any:
+    """The same on the records of a dataset that was uploaded."""
+    file = msgspec.structs.replace(
+        event.spec.dataset, path=f"/data/datasets/{SHA256}.jsonl", **{"revision": 1, **fields}
+    )
+    return msgspec.structs.replace(event, spec=msgspec.structs.replace(event.spec, dataset=file))
+
+
+def test_a_deleted_dataset_is_not_listed_until_it_is_uploaded_again() -> None:
+    assert after(uploaded(), DATASET_DELETED).datasets == {}
+    assert after(uploaded(), DATASET_DELETED, uploaded(2)).datasets["three_lines.jsonl"].revision == 2
+
+
+def test_a_job_and_its_model_say_that_their_dataset_was_deleted_while_it_is_gone() -> None:
+    past = (uploaded(), on_dataset(requested()), *TRAINING[2:], COMPLETED, on_dataset(registered()))
+    for messages, deleted_at in (
+        (past, None),
+        ((*past, DATASET_DELETED), iso(NOON)),
+        ((*past, DATASET_DELETED, uploaded(2)), None),
+        ((*past, dataset.DatasetDeleted(filename="three_lines.jsonl", files=())), None),
+    ):
+        read_models = after(*messages)
+        trained = read_models.model(1)
+        assert trained is not None
+        assert read_models.as_it_stands(read_models.jobs[JOB]).dataset == trained.dataset
+        assert trained.dataset == DatasetReference(
+            filename="three_lines.jsonl",
+            sha256=SHA256,
+            revision=1,
+            path=f"/data/datasets/{SHA256}.jsonl",
+            deleted_at=deleted_at,
+        )
+        assert state_of(read_models).models == [trained]
+
+
+def test_a_job_on_a_file_elsewhere_does_not_lose_it_with_a_dataset_of_the_same_bytes() -> None:
+    read_models = after(uploaded(), requested(), DATASET_DELETED)
+    assert read_models.as_it_stands(read_models.jobs[JOB]).dataset.deleted_at is None
+
+
+def test_records_that_were_made_for_a_job_are_back_with_it() -> None:
+    made = on_dataset(requested(), sha256="00" * 32, records_sha256=SHA256, revision=None)
+    read_models = after(uploaded(), DATASET_DELETED, made)
+    assert read_models.as_it_stands(read_models.jobs[JOB]).dataset.deleted_at is None
+
+
+def test_a_dataset_tells_everything_that_its_check_found() -> None:
+    faults = tuple(LineError(line, "output", "It is blank.") for line in range(1, 4))
+    event = msgspec.structs.replace(
+        uploaded(2),
+        container="csv",
+        compression="zstd",
+        columns={"input": "q"},
+        records_sha256="77" * 32,
+        records_bytes=9,
+        warnings=faults,
+        warning_count=300,
+        source="hf://squad@abc",
+    )
+    first, second = Upload(uploaded(1, "00" * 32), NOON), Upload(event, NOON + 10**6)
+    shown = details_of(second, [first, second], [])
+    assert msgspec.json.decode(msgspec.json.encode(shown)) == {
+        "filename": "three_lines.jsonl",
+        "num_examples": 150,
+        "size_mb": 0.046,
+        "uploaded_at": "2025-06-15T15:06:41Z",
+        "format": "input_output",
+        "sha256": SHA256,
+        "revision": 2,
+        "container": "csv",
+        "compression": "zstd",
+        "records_sha256": "77" * 32,
+        "size_bytes": 45_678,
+        "records_bytes": 9,
+        "columns": {"input": "q"},
+        "source": "hf://squad@abc",
+        "revisions": [
+            {
+                "revision": number,
+                "sha256": sha256,
+                "num_examples": 150,
+                "size_mb": 0.046,
+                "uploaded_at": f"2025-06-15T15:06:4{number - 1}Z",
+            }
+            for number, sha256 in ((1, "00" * 32), (2, SHA256))
+        ],
+        "warnings": [{"line": line, "field": "output", "message": "It is blank."} for line in range(1, 4)],
+        "warning_count": 300,
+        "tasks": ["text-generation", "summarization"],
+        "strategies": ["sft", "qlora"],
+        "jobs": [],
+    }
+
+
+def test_a_dataset_names_the_last_jobs_that_trained_on_it() -> None:
+    others = ("00" * 32, "11" * 32)
+    names = [f"train_{number:06}" for number in range(1, 131)]
+    requests = [on_dataset(requested(name)) for name in names[:110]]
+    requests += [on_dataset(requested(name), filename="another name") for name in names[110:115]]
+    requests += [on_dataset(requested(name), sha256=others[number % 2]) for number, name in enumerate(names[115:])]
+    newest_first = [*reversed(after(*requests).jobs.values())]
+    uploads = [Upload(uploaded(1), NOON), Upload(uploaded(2, others[0]), NOON)]
+    shown = details_of(uploads[0], uploads, newest_first).jobs
+    assert shown == [*names[-15::2][::-1], *names[:110][::-1]][:100]
 
 
 def test_moments_are_written_in_utc_to_the_second() -> None:
