@@ -1,11 +1,27 @@
-"""The datasets that were uploaded."""
+"""The datasets that were uploaded: what they are, their bytes, and their end."""
+
+from functools import partial
+from typing import Literal
 
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.http.keys import PROJECTOR
-from modelforge.http.messages import answer
-from modelforge.projections.datasets import DatasetSummary
+from modelforge.domain import dataset
+from modelforge.errors import FilesKept, NotFound
+from modelforge.http.downloads import Download, send
+from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
+from modelforge.http.messages import answer, idempotency_key, int_query
+from modelforge.projections.datasets import DatasetSummary, Upload, details_of, uploads_of
+from trainer_entry import wire
+
+_MEDIA_TYPES: dict[wire.Container | wire.Compression, str] = {
+    "jsonl": "application/x-ndjson",
+    "json": "application/json",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "gzip": "application/gzip",
+    "zstd": "application/zstd",
+}
 
 
 class DatasetList(Struct, frozen=True, kw_only=True):
@@ -14,6 +30,79 @@ class DatasetList(Struct, frozen=True, kw_only=True):
     datasets: list[DatasetSummary]
 
 
+class DatasetDeleted(Struct, frozen=True, kw_only=True):
+    """The dataset is gone, with its files."""
+
+    status: Literal["deleted"] = "deleted"
+    message: str = "Dataset deleted successfully"
+
+
+def find_dataset(request: web.Request) -> DatasetSummary:
+    """The dataset in the path, as its name stands for now.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    filename = request.match_info["filename"]
+    summary = request.app[PROJECTOR].read_models.datasets.get(filename)
+    if summary is None:
+        raise dataset.no_such_dataset(filename)
+    return summary
+
+
+async def find_uploads(request: web.Request) -> tuple[Upload, list[Upload]]:
+    """The revision that the query asks for, by default the last one; and all of the dataset in the path.
+
+    Raises:
+        NotFound: there is no such dataset, or revision.
+    """
+    filename = find_dataset(request).filename
+    uploads = await request.app[EVENT_LOG].read(partial(uploads_of, filename=filename))
+    if not uploads:  # it was deleted meanwhile
+        raise dataset.no_such_dataset(filename)
+    wanted = int_query(request, "revision", uploads[-1].event.revision, minimum=1)
+    for upload in uploads:
+        if upload.event.revision == wanted:
+            return upload, uploads
+    there = ", ".join(str(upload.event.revision) for upload in uploads[-20:])
+    raise NotFound("No such revision", f"{filename} has no revision {wanted}; there are {there}.")
+
+
 async def list_datasets(request: web.Request) -> web.Response:
     """List the uploaded datasets."""
     return answer(DatasetList(datasets=[*request.app[PROJECTOR].read_models.datasets.values()]))
+
+
+async def get_dataset(request: web.Request) -> web.Response:
+    """One dataset, with what its check found and what it can be trained on for."""
+    shown, uploads = await find_uploads(request)
+    jobs = request.app[PROJECTOR].read_models.jobs
+    return answer(details_of(shown, uploads, reversed(jobs.values())))
+
+
+async def download_dataset(request: web.Request) -> web.StreamResponse:
+    """The bytes of a dataset, as they were uploaded."""
+    event, layout = (await find_uploads(request))[0].event, request.app[LAYOUT]
+    made = event.records_sha256 is not None
+    download = Download(
+        path=layout.upload(event.sha256) if made else layout.dataset(event.sha256),
+        filename=event.filename,
+        media_type=_MEDIA_TYPES[event.compression or event.container],
+        etag=event.sha256,
+    )
+    return await send(request, download)
+
+
+async def delete_dataset(request: web.Request) -> web.Response:
+    """Delete a dataset; its files are gone when this answers, but for those that another dataset has too."""
+    filename = find_dataset(request).filename
+    handler, key = request.app[HANDLER], await idempotency_key(request)
+    outcome = await handler.submit(dataset.DeleteDataset(filename=filename, key=key))
+    files = tuple(file for event in outcome.events if isinstance(event, dataset.DatasetDeleted) for file in event.files)
+    await request.app[PROJECTOR].until(lambda: handler.state.datasets[filename].is_settled(files))
+    kept = handler.state.datasets[filename].files_kept
+    if kept is not None:
+        raise FilesKept(
+            "The dataset is off the list, but files of it are still there", f"{kept}. Each start tries again."
+        )
+    return answer(DatasetDeleted())

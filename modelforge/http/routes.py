@@ -1,5 +1,6 @@
 """The whole API as one table: what the server answers, and what `openapi.json` says of it."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -21,6 +22,7 @@ from modelforge.http import (
     uploads,
 )
 from modelforge.http.preflight import Preflight
+from modelforge.projections.datasets import DatasetDetails
 from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.projector import StateAt
@@ -57,6 +59,7 @@ class Route(Struct, frozen=True, kw_only=True):
 
 
 _AFTER = Query("after", "integer", "Only what comes after this position of the log.")
+_REVISION = Query("revision", "integer", "An earlier one; the last one by default.")
 _LIMIT = Query("limit", "integer", "From at most so many records.")
 
 ROUTES: tuple[Route, ...] = (
@@ -233,6 +236,31 @@ ROUTES: tuple[Route, ...] = (
     Route(method="GET", path="/ws/datasets", handler=dataset_progress.dataset_socket, answer=None, status=101),
     Route(method="GET", path="/api/datasets", handler=datasets.list_datasets, answer=datasets.DatasetList),
     Route(
+        method="GET",
+        path="/api/datasets/{filename}",
+        handler=datasets.get_dataset,
+        answer=DatasetDetails,
+        query=(_REVISION,),
+        errors=(400, 404),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/datasets/{filename}",
+        handler=datasets.delete_dataset,
+        answer=datasets.DatasetDeleted,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="GET",
+        path="/api/datasets/{filename}/download",
+        handler=datasets.download_dataset,
+        answer=None,
+        query=(_REVISION,),
+        errors=(400, 404, 416),
+        media="application/octet-stream",
+        headers=("Content-Disposition", "ETag"),
+    ),
+    Route(
         method="POST",
         path="/api/playground/generate",
         handler=playground.generate,
@@ -259,4 +287,7 @@ ROUTES: tuple[Route, ...] = (
 
 def add_routes(app: web.Application) -> None:
     """Put the table to work."""
-    app.router.add_routes([web.route(route.method, route.path, route.handler) for route in ROUTES])
+    # A name in a path is whatever stands between two slashes: to aiohttp, without this, a brace is part of none.
+    app.router.add_routes(
+        [web.route(route.method, re.sub(r"{(\w+)}", r"{\1:[^/]+}", route.path), route.handler) for route in ROUTES]
+    )
