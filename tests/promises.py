@@ -110,7 +110,12 @@ def of_requests(server: RunningServer, rows: list[Row], asked: tuple[Asked, ...]
 def _lost(server: RunningServer, asked: Asked, rows: list[Row]) -> Iterator[str]:
     """What an answer said that does not stand in the log, or is not shown."""
     answer, verb = asked.answer, asked.path.rpartition("/")[2]
-    if asked.method == "DELETE":
+    if asked.method == "DELETE" and asked.path.startswith("/api/datasets/"):
+        if "DatasetDeleted" not in {row.type for row in rows if row.stream == f"dataset:{verb}"}:
+            yield f"the log has no deletion of dataset {verb}"
+        if server.get(asked.path).status_code != 404:
+            yield f"dataset {verb} is still shown"
+    elif asked.method == "DELETE":
         events = {row.type for row in rows if row.stream == f"model:{verb}"}
         if not {"ModelDeleted", "ModelFilesRemoved"} <= events:
             yield f"the log has only {sorted(events)} of model {verb}"
@@ -138,12 +143,11 @@ def _lost(server: RunningServer, asked: Asked, rows: list[Row]) -> Iterator[str]
 
 def of_files(server: RunningServer, data_dir: Path, rows: list[Row]) -> Iterator[str]:
     """Datasets and models are files, whole, and there are no others; nothing lies about half done."""
-    uploaded = _uploaded(rows)
     listed = {one["sha256"] for one in server.get("/api/datasets").json()["datasets"]}
-    yield from (f"dataset {sha256} is listed, but in no record" for sha256 in listed - uploaded)
+    yield from (f"dataset {sha256} is listed, but in no record" for sha256 in listed - _uploaded(rows))
     files = {path.name: path for path in (data_dir / "datasets").iterdir()}
-    for sha256 in uploaded:
-        path = files.pop(f"{sha256}.jsonl", None)
+    for name in _kept(rows):
+        path, sha256 = files.pop(name, None), name.partition(".")[0]
         if path is None or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             yield f"the file of dataset {sha256} is {'missing' if path is None else 'not what was uploaded'}"
     yield from (f"datasets/{name} is no dataset" for name in files)
@@ -240,6 +244,20 @@ def of_replay(server: RunningServer) -> Iterator[str]:
 def _uploaded(rows: list[Row]) -> set[str]:
     """The content of every revision of every dataset."""
     return {row.data["sha256"] for row in rows if row.type == "DatasetUploaded"}
+
+
+def _kept(rows: list[Row]) -> set[str]:
+    """The names of the files of every revision of every dataset that was not deleted."""
+    kept: dict[str, set[str]] = {}
+    for row in rows:
+        if row.type == "DatasetUploaded":
+            sha256, made = row.data["sha256"], row.data.get("records_sha256")
+            kept.setdefault(row.stream, set()).update(
+                [f"{sha256}.jsonl"] if made is None else [f"{made}.jsonl", f"{sha256}.upload"]
+            )
+        elif row.type == "DatasetDeleted":
+            kept.pop(row.stream, None)
+    return set().union(*kept.values())
 
 
 def _told(found: list[Any], wanted: list[Any]) -> str:

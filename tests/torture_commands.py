@@ -115,6 +115,12 @@ def _nothing(trial: Trial) -> None:
     pass
 
 
+def _with_a_dataset(trial: Trial) -> None:
+    """One of two revisions, of which another dataset has one too."""
+    for content in (RECORDS, RECORDS + _MORE):
+        trial.server.upload(content, "more.jsonl").raise_for_status()
+
+
 def _running(trial: Trial) -> None:
     trial.running = trial.start_job("obeys")
 
@@ -166,6 +172,7 @@ COMMANDS = (
     Command("upload", _nothing, _uploading("new.jsonl")),
     Command("upload-revision", _nothing, _uploading("data.jsonl")),
     Command("delete", _nothing, lambda trial: trial.ask("DELETE", "/api/models/1")),
+    Command("delete-dataset", _with_a_dataset, lambda trial: trial.ask("DELETE", "/api/datasets/more.jsonl")),
     Command("ingest", _running, None, _ordering("step"), last="MetricsLogged"),
     Command("launch-next", _running_and_waiting, None, _ordering("finish"), last="MetricsLogged"),
     Command("checkpoint", _running, _about("checkpoint", lambda trial: trial.running), last="CheckpointSaved"),

@@ -88,6 +88,7 @@ def test_the_checker_sees_an_answer_that_was_not_kept(server: RunningServer, sta
         Asked("POST", f"/api/jobs/{job_id}/resume", "b", 202, {"job_id": job_id, "attempt": 2}),
         Asked("POST", "/api/upload_dataset", "c", 200, {"filename": "data.jsonl", "sha256": sha256}),
         Asked("DELETE", "/api/models/1", None, 200, {}),
+        Asked("DELETE", "/api/datasets/data.jsonl", None, 200, {}),
         Asked("POST", "/api/stop_training", "e"),
     )
     for sentence in (
@@ -97,6 +98,8 @@ def test_the_checker_sees_an_answer_that_was_not_kept(server: RunningServer, sta
         "/api/upload_dataset was answered 200, but data.jsonl is not listed with its content",
         "/api/upload_dataset was answered 200, but the log has no upload of data.jsonl",
         "/api/models/1 was answered 200, but model 1 is still shown",
+        "/api/datasets/data.jsonl was answered 200, but the log has no deletion of dataset data.jsonl",
+        "/api/datasets/data.jsonl was answered 200, but dataset data.jsonl is still shown",
     ):
         assert sentence in told
     assert "stop_training" not in told
