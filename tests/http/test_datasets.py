@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import random
 import re
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from urllib.parse import quote, unquote
 import pytest
 import requests
 from attempts_on_disk import training
+from promises import broken_promises
 from running_log import running_log
 from running_server import RECORDS, RunningServer
 
@@ -397,3 +400,32 @@ def test_records_that_were_made_for_one_job_stay_as_long_as_its_record(
     assert server.get(f"/api/jobs/{job_id}").json()["dataset"]["deleted_at"] is None
     again = server.post(f"/api/jobs/{job_id}/rerun")
     assert server.wait_for(again.json()["job_id"])["status"] == "completed"
+
+
+# ---- many at once ----
+
+
+def test_whatever_is_uploaded_and_deleted_at_once_what_is_listed_is_there(
+    server: RunningServer, data_dir: Path
+) -> None:
+    contents = [RECORDS, RECORDS + MORE]
+    faults: list[str] = []
+
+    def change(number: int) -> None:
+        """Two of them have each name, and all of them the same two contents."""
+        chance, name = random.Random(number), f"{number % 2}.jsonl"  # noqa: S311 - no secret
+        for _ in range(12):
+            if chance.random() < 0.5:
+                answer = server.upload(chance.choice(contents), filename=name)
+                faults.extend([answer.text] * (answer.status_code != 200))
+            else:
+                answer = server.delete(path_of(name))
+                faults.extend([answer.text] * (answer.status_code not in {200, 404}))
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert broken_promises(server, data_dir, random.Random(1), still=True) == []  # noqa: S311 - no secret

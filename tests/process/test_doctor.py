@@ -23,7 +23,7 @@ import pytest
 from attempts_on_disk import processes_of, shim_of, until_step
 from running_log import write
 from running_server import RECORDS, RunningServer, modelforge
-from scenario import launching, records_of, requested
+from scenario import launching, records_of, requested, uploaded
 from scenario import start as start_training
 
 from modelforge.doctor import directory
@@ -459,6 +459,39 @@ def test_a_dataset_that_is_gone_or_changed_is_told_until_it_is_uploaded_again(
     assert "Upload the same data.jsonl again" in second.remedy
     server.upload(RECORDS).raise_for_status()
     assert wrong(data_dir) == [first]
+
+
+def test_an_upload_and_the_records_that_were_made_of_it_are_both_looked_at(data_dir: Path) -> None:
+    layout = Layout(data_dir)
+    layout.make_folders()
+    sha256, records_sha256 = hashlib.sha256(b"csv").hexdigest(), hashlib.sha256(b"made").hexdigest()
+    event = msgspec.structs.replace(uploaded(sha256=sha256), filename="q.csv", records_sha256=records_sha256)
+    write(layout.log, records_of(event))
+    upload, records = layout.upload(sha256), layout.dataset(records_sha256)
+    upload.write_bytes(b"csv")
+    (finding,) = wrong(data_dir)
+    assert finding.found == f"q.csv revision 1: {records} is missing"
+    assert "0 of uploads and removals" in told(data_dir, "leftovers").found
+    records.write_bytes(b"made")
+    assert "2 files" in told(data_dir, "datasets").found
+    assert wrong(data_dir) == []
+    upload.unlink()
+    assert [found.found for found in wrong(data_dir)] == [f"q.csv revision 1: {upload} is missing"]
+    layout.upload("0" * 64).touch()
+    assert "1 of uploads and removals" in told(data_dir, "leftovers").found
+
+
+def test_files_of_a_deleted_dataset_that_could_not_be_removed_are_told(server: RunningServer, data_dir: Path) -> None:
+    server.upload(RECORDS).raise_for_status()
+    (data_dir / "trash").rmdir()
+    assert server.delete("/api/datasets/data.jsonl").status_code == 500
+    (finding,) = wrong(data_dir)
+    assert (finding.level, finding.subject) == ("warning", "dataset")
+    assert "data.jsonl was deleted, but its files could not be removed" in finding.found
+    assert "each start tries again" in finding.remedy
+    (data_dir / "trash").mkdir(mode=0o700)
+    server.upload(RECORDS).raise_for_status()
+    assert wrong(data_dir) == []
 
 
 def test_a_model_without_weights_or_folder_is_told(past: Path) -> None:
