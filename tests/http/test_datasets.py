@@ -58,6 +58,13 @@ def record(data_dir: Path, *commands: Command) -> None:
     asyncio.run(write())
 
 
+@pytest.fixture(scope="module")
+def stocked(module_server: RunningServer) -> RunningServer:
+    """A server with one dataset, for tests that leave it as it is."""
+    module_server.upload(RECORDS).raise_for_status()
+    return module_server
+
+
 # ---- what it is ----
 
 
@@ -82,17 +89,16 @@ def test_a_dataset_tells_what_it_is_and_what_it_was(server: RunningServer, start
 
 
 @pytest.mark.parametrize("verb", ["", "/download"])
-def test_what_is_not_there_is_not_found(server: RunningServer, verb: str) -> None:
-    server.upload(RECORDS).raise_for_status()
+def test_what_is_not_there_is_not_found(stocked: RunningServer, verb: str) -> None:
     for path, status in (
         (f"/api/datasets/other.jsonl{verb}", 404),
         (f"/api/datasets/data.jsonl{verb}?revision=2", 404),
         (f"/api/datasets/data.jsonl{verb}?revision=0", 400),
         (f"/api/datasets/data.jsonl{verb}?revision=last", 400),
     ):
-        answer = server.get(path)
+        answer = stocked.get(path)
         assert (answer.status_code, answer.json()["status_code"]) == (status, status)
-    assert server.delete("/api/datasets/other.jsonl").status_code == 404
+    assert stocked.delete("/api/datasets/other.jsonl").status_code == 404
 
 
 # ---- its bytes ----
@@ -121,40 +127,36 @@ def test_the_bytes_come_back_as_they_were(server: RunningServer) -> None:
         ("bytes=-99999999", 0, None),
     ],
 )
-def test_a_part_is_sent_for_a_range(server: RunningServer, asked: str, begin: int, end: int | None) -> None:
-    server.upload(RECORDS).raise_for_status()
-    part = download(server, Range=asked)
+def test_a_part_is_sent_for_a_range(stocked: RunningServer, asked: str, begin: int, end: int | None) -> None:
+    part = download(stocked, Range=asked)
     wanted = RECORDS[begin:end]
     first = RECORDS.index(wanted) if begin < 0 else begin
     assert (part.status_code, part.content) == (206, wanted)
     assert part.headers["Content-Range"] == f"bytes {first}-{first + len(wanted) - 1}/{len(RECORDS)}"
-    if_same = download(server, **{"Range": asked, "If-Range": part.headers["ETag"]})
+    if_same = download(stocked, **{"Range": asked, "If-Range": part.headers["ETag"]})
     assert (if_same.status_code, if_same.content) == (206, wanted)
-    changed = download(server, **{"Range": asked, "If-Range": '"another"'})
+    changed = download(stocked, **{"Range": asked, "If-Range": '"another"'})
     assert (changed.status_code, changed.content) == (200, RECORDS)
 
 
 @pytest.mark.parametrize("asked", [f"bytes={len(RECORDS)}-", "bytes=99999999-", "bytes=-0"])
-def test_a_range_beyond_the_end_is_refused(server: RunningServer, asked: str) -> None:
-    server.upload(RECORDS).raise_for_status()
-    refused = download(server, Range=asked)
+def test_a_range_beyond_the_end_is_refused(stocked: RunningServer, asked: str) -> None:
+    refused = download(stocked, Range=asked)
     assert (refused.status_code, refused.json()["status_code"]) == (416, 416)
     assert refused.headers["Content-Range"] == f"bytes */{len(RECORDS)}"
 
 
 @pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=-", "lines=1-2", "bytes=0-1,5-6", "bytes=" + "9" * 5000 + "-"])
-def test_a_range_that_cannot_be_read_is_passed_over(server: RunningServer, asked: str) -> None:
-    server.upload(RECORDS).raise_for_status()
-    whole = download(server, Range=asked)
+def test_a_range_that_cannot_be_read_is_passed_over(stocked: RunningServer, asked: str) -> None:
+    whole = download(stocked, Range=asked)
     assert (whole.status_code, whole.content) == (200, RECORDS)
 
 
-def test_who_has_the_bytes_is_not_sent_them(server: RunningServer) -> None:
-    server.upload(RECORDS).raise_for_status()
+def test_who_has_the_bytes_is_not_sent_them(stocked: RunningServer) -> None:
     for had in (f'"{sha(RECORDS)}"', f'"x", W/"{sha(RECORDS)}"', "*"):
-        answer = download(server, **{"If-None-Match": had})
+        answer = download(stocked, **{"If-None-Match": had})
         assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", f'"{sha(RECORDS)}"')
-    assert download(server, **{"If-None-Match": '"another"'}).content == RECORDS
+    assert download(stocked, **{"If-None-Match": '"another"'}).content == RECORDS
 
 
 @pytest.mark.parametrize(
@@ -171,18 +173,17 @@ def test_who_has_the_bytes_is_not_sent_them(server: RunningServer) -> None:
         "preview",
     ],
 )
-def test_a_name_may_be_anything(server: RunningServer, data_dir: Path, name: str) -> None:
-    shown = server.upload(RECORDS, filename=name).json()["filename"]  # as the client's form has it
-    assert server.get(path_of(shown)).json()["filename"] == shown
-    answer = download(server, shown)
+def test_a_name_may_be_anything(stocked: RunningServer, name: str) -> None:
+    shown = stocked.upload(RECORDS, filename=name).json()["filename"]  # as the client's form has it
+    assert stocked.get(path_of(shown)).json()["filename"] == shown
+    answer = download(stocked, shown)
     assert answer.content == RECORDS
     disposition = answer.headers["Content-Disposition"]
     match = re.fullmatch(r"attachment; filename=\"([ -!#-\[\]-~]*)\"; filename\*=UTF-8''([\w.~%-]+)", disposition)
     assert match is not None, disposition
     assert unquote(match[2]) == shown
-    assert server.delete(path_of(shown)).status_code == 200
-    assert server.get(path_of(shown)).status_code == 404
-    assert files_in(data_dir) == set()
+    assert stocked.delete(path_of(shown)).status_code == 200
+    assert stocked.get(path_of(shown)).status_code == 404
 
 
 def test_a_file_that_is_missing_is_said(server: RunningServer, data_dir: Path) -> None:
