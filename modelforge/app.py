@@ -20,6 +20,7 @@ from modelforge.domain.state import State
 from modelforge.errors import DirectoryInUse, LogUnusable, SettingsInvalid, StorageFull
 from modelforge.event_log import EventLog
 from modelforge.http import problems
+from modelforge.http.dataset_contents import KEEPING
 from modelforge.http.dataset_progress import WATCHERS, Watchers
 from modelforge.http.guard import Guard
 from modelforge.http.keys import (
@@ -36,7 +37,6 @@ from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
 from modelforge.http.protocol import JsonRunner
 from modelforge.http.routes import add_routes
 from modelforge.http.system import OPENAPI
-from modelforge.http.uploads import KEEPING
 from modelforge.http.websocket import Subscribers
 from modelforge.layout import Layout
 from modelforge.playground import Playground

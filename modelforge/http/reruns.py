@@ -18,8 +18,9 @@ from modelforge.http.after_training import checked_work
 from modelforge.http.jobs import find_job
 from modelforge.http.keys import HANDLER, LAYOUT, PROJECTOR, SETTINGS
 from modelforge.http.messages import answer, idempotency_key, read_body
+from modelforge.http.named_datasets import allowed_file
 from modelforge.http.preflight import Problems
-from modelforge.http.training import allowed_file, check_installed, fitting
+from modelforge.http.training import check_installed, fitting
 from modelforge.layout import Layout
 from modelforge.model_check import check_model
 from modelforge.projections.jobs import DatasetReference

@@ -1,25 +1,28 @@
 """Starting and stopping a training, and how far it is."""
 
 import asyncio
+import contextlib
 import importlib.util
 import re
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from modelforge.dataset_check import check_dataset
 from modelforge.devices import visible_gpus
 from modelforge.domain import job
 from modelforge.domain.combinations import Purpose, check_combination, check_format
-from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.state import check_key
-from modelforge.errors import BadInput, NotFound
+from modelforge.errors import BadInput
 from modelforge.fields import narrowed
+from modelforge.http.dataset_contents import kept
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SETTINGS, SUBSCRIBERS
 from modelforge.http.messages import answer, idempotency_key, int_query, read_body
+from modelforge.http.named_datasets import named_dataset
 from modelforge.http.preflight import Preflight, Problems
 from modelforge.model_check import check_model
 from modelforge.preflight.fit import Fit, fit_of, unknown_fit
@@ -45,6 +48,7 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
     strategy: wire.Strategy = "sft"
     output_name: OutputName | None = None
     queue: bool = False
+    columns: dict[str, str] | None = None
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
@@ -72,7 +76,15 @@ async def start_training(request: web.Request) -> web.Response:
     use = check_key(handler.state, key)
     if use is not None:
         return await _started(request, use.position, use.stream)
-    outcome = await handler.submit(await _command(request, body, key))
+    async with _records(request) as records:
+        spec = await _checked(request, body, records)
+        places: dict[Path, Path] = {}
+        if spec.dataset.path == str(records) and spec.dataset.records_sha256 is not None:
+            places[records] = request.app[LAYOUT].dataset(spec.dataset.records_sha256)
+            in_place = msgspec.structs.replace(spec.dataset, path=str(places[records]))
+            spec = msgspec.structs.replace(spec, dataset=in_place)
+        async with kept(request.app, places):
+            outcome = await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key))
     return await _started(request, outcome.position, outcome.stream)
 
 
@@ -80,23 +92,39 @@ async def preflight(request: web.Request) -> web.Response:
     """Say whether a training could be started, and what it takes; nothing is started."""
     body = await read_body(request, StartTrainingBody)
     problems = Problems()
-    spec = await _spec(request, body, problems)
-    fit = await fitting(request, body.per_device_train_batch_size, spec, problems, queue=body.queue)
+    async with _records(request) as records:
+        spec = await _spec(request, body, problems, records)
+        fit = await fitting(request, body.per_device_train_batch_size, spec, problems, queue=body.queue)
     return answer(Preflight(ok=not problems.all, problems=problems.all, memory=fit.memory, disk=fit.disk))
 
 
-async def _command(request: web.Request, body: StartTrainingBody, key: IdempotencyKey | None) -> job.StartTraining:
+@contextlib.asynccontextmanager
+async def _records(request: web.Request) -> AsyncIterator[Path]:
+    """Where the records of a file by its path go, if they have to be made of it; they are gone afterwards."""
+    records = request.app[LAYOUT].temporary / f"{uuid.uuid4().hex}.records"
+    try:
+        yield records
+    finally:
+        await asyncio.to_thread(records.unlink, missing_ok=True)
+
+
+async def _checked(request: web.Request, body: StartTrainingBody, records: Path) -> wire.JobSpec:
     problems = Problems()
-    spec = await _spec(request, body, problems)
+    spec = await _spec(request, body, problems, records)
     await fitting(request, body.per_device_train_batch_size, spec, problems, queue=body.queue)
     problems.refuse()
     if spec is None:
         raise AssertionError("without a spec something was refused")
-    return job.StartTraining(spec=spec, queue=body.queue, key=key)
+    return spec
 
 
-async def _spec(request: web.Request, body: StartTrainingBody, problems: Problems) -> wire.JobSpec | None:
-    """The job that is asked for; None where it names what is not there, or must not be used."""
+async def _spec(
+    request: web.Request, body: StartTrainingBody, problems: Problems, records: Path
+) -> wire.JobSpec | None:
+    """The job that is asked for; None where it names what is not there, or must not be used.
+
+    `records`: where those of a file by its path go, if it is no plain JSON lines.
+    """
     parameters = narrowed(body, wire.TrainingParameters)
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     roots = (*settings.model_roots, layout.models)
@@ -114,7 +142,7 @@ async def _spec(request: web.Request, body: StartTrainingBody, problems: Problem
         if parameters.reward_model is not None:
             reward_model_path = await check_model(parameters.reward_model, roots, "reward_model")
     with problems.gathered("dataset"):
-        dataset = await _dataset(request, body.dataset)
+        dataset = await named_dataset(request, body.dataset, body.columns, records)
         check_format(dataset.format, body.task, body.strategy)
     if model_path is None or dataset is None:
         return None
@@ -182,69 +210,6 @@ def output_name(model_name: str) -> str:
     """A name for what comes of a model."""
     last = model_name.rpartition("/")[2].lower()
     return f"my-{re.sub(r'[^a-z0-9]+', '-', last)}-finetuned"
-
-
-async def _dataset(request: web.Request, name: str) -> wire.DatasetFile:
-    """An uploaded dataset by its filename, or a file by its path, which is read and checked now."""
-    if not Path(name).is_absolute():
-        summary = request.app[PROJECTOR].read_models.datasets.get(name)
-        if summary is None:
-            raise NotFound(
-                "No such dataset",
-                f"dataset: {name!r} was not uploaded; GET /api/datasets lists those that were. "
-                "A file on the server's disk is named by its absolute path.",
-            )
-        return wire.DatasetFile(
-            filename=name,
-            path=str(request.app[LAYOUT].dataset(summary.records_sha256 or summary.sha256)),
-            sha256=summary.sha256,
-            format=summary.format,
-            num_examples=summary.num_examples,
-            records_sha256=summary.records_sha256,
-            revision=summary.revision,
-        )
-    path = await asyncio.to_thread(allowed_file, name, request.app[SETTINGS].dataset_roots)
-    found = await check_dataset(
-        path,
-        "dataset",
-        filename=path.name,
-        records=request.app[LAYOUT].temporary / uuid.uuid4().hex,
-        limit=request.app[SETTINGS].max_upload_bytes,
-    )
-    return wire.DatasetFile(
-        filename=path.name,
-        path=str(path),
-        sha256=found.sha256,
-        format=found.format,
-        num_examples=found.num_examples,
-    )
-
-
-def allowed_file(name: str, roots: tuple[Path, ...]) -> Path:
-    """The file that a path names.
-
-    Raises:
-        BadInput: it is no regular file under the dataset roots.
-        NotFound: it is not there.
-    """
-    try:
-        path = Path(name).resolve()
-        inside = any(path.is_relative_to(root) for root in roots)
-        is_file, exists = path.is_file(), path.exists()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput("The dataset's path cannot be read", f"{name}: {error}", field="dataset") from error
-    if not inside:
-        raise BadInput(
-            "The dataset lies outside the dataset roots",
-            f"{name} is in none of {', '.join(map(str, roots))}; upload it, "
-            "or start the server with --dataset-root to allow its folder.",
-            field="dataset",
-        )
-    if not exists:
-        raise NotFound("No such dataset", f"dataset: there is no file {name}.")
-    if not is_file:
-        raise BadInput("The dataset is no regular file", f"{name} is a folder or a device.", field="dataset")
-    return path
 
 
 async def _started(request: web.Request, position: int, job_id: str) -> web.Response:

@@ -14,22 +14,19 @@ import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
-from modelforge.command_handler import CommandHandler, Outcome
+from modelforge.command_handler import Outcome
 from modelforge.dataset_check import check_columns_given, check_dataset
 from modelforge.domain import dataset
 from modelforge.domain.combinations import check_combination, check_format
 from modelforge.domain.state import check_key
-from modelforge.errors import BadInput, DatasetReport, ForgeError, LogUnusable, TooLarge
+from modelforge.errors import BadInput, DatasetReport, TooLarge
 from modelforge.event_log import LogReader
+from modelforge.http.dataset_contents import kept, places_of
 from modelforge.http.dataset_progress import WATCHERS, Stage, UploadProgress, Watchers
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, SETTINGS
 from modelforge.http.messages import answer, idempotency_key
-from modelforge.layout import Layout
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
-
-KEEPING = web.AppKey("keeping", asyncio.Lock)
-"""Held from when a dataset's content is put in its place until its record is written."""
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
@@ -48,6 +45,8 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     num_examples: int
     validation: DatasetReport
     format: wire.DatasetFormat
+    container: wire.Container
+    compression: wire.Compression | None
     sha256: str
     revision: int
     size_mb: float
@@ -76,6 +75,8 @@ async def upload_dataset(request: web.Request) -> web.Response:
         )
         check_format(found.format, upload.task, upload.strategy, "file")
         asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
+        if upload.columns is not None:
+            asked += f"\n{msgspec.json.encode(upload.columns, order='sorted').decode()}"
         key = await idempotency_key(request, asked.encode())
         check_key(request.app[HANDLER].state, key)
         register = dataset.RegisterDataset(
@@ -84,9 +85,17 @@ async def upload_dataset(request: web.Request) -> web.Response:
             format=found.format,
             num_examples=found.num_examples,
             size_bytes=found.size_bytes,
+            container=found.container,
+            compression=found.compression,
+            columns=upload.columns,
+            records_sha256=found.records_sha256,
+            records_bytes=found.records_bytes,
+            warnings=found.report.warnings,
+            warning_count=found.report.warning_count,
             key=key,
         )
-        outcome = await _register(request.app[KEEPING], request.app[HANDLER], register, scratch, layout)
+        async with kept(request.app, places_of(found, scratch, records, layout)):
+            outcome = await request.app[HANDLER].submit(register)
         heard.end("taken")
     except BaseException:
         heard.end("refused")
@@ -100,6 +109,8 @@ async def upload_dataset(request: web.Request) -> web.Response:
             num_examples=found.num_examples,
             validation=found.report,
             format=found.format,
+            container=found.container,
+            compression=found.compression,
             sha256=found.sha256,
             revision=await request.app[EVENT_LOG].read(partial(_revision, outcome=outcome)),
             size_mb=megabytes(found.size_bytes),
@@ -258,27 +269,3 @@ def _append(file: BinaryIO, digest: "hashlib._Hash", data: bytes) -> None:
 def _finish(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-async def _register(
-    keeping: asyncio.Lock, handler: CommandHandler, register: dataset.RegisterDataset, scratch: Path, layout: Layout
-) -> Outcome:
-    """Keep the content and record the dataset, or neither."""
-    async with keeping:  # or the same bytes, sent twice at once, would be taken away from the one that was recorded
-        await asyncio.to_thread(_keep, scratch, layout, register.sha256)
-        try:
-            return await handler.submit(register)
-        except LogUnusable:
-            raise  # whether it was recorded, only the next start can tell
-        except ForgeError:
-            if not handler.state.needed.get(layout.dataset(register.sha256).name):
-                await asyncio.to_thread(layout.dataset(register.sha256).unlink)
-            raise
-
-
-def _keep(scratch: Path, layout: Layout, sha256: str) -> None:
-    """Put a checked file where its content belongs; the same bytes are there only once."""
-    scratch.rename(layout.dataset(sha256))
-    folder = os.open(layout.datasets, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
