@@ -2,12 +2,12 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import assert_never
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from trainer_entry.failures import DatasetChanged
 from trainer_entry.prompts import Message
@@ -22,9 +22,16 @@ class InputOutput(Struct, frozen=True, gc=False):
 
 
 class Conversation(Struct, frozen=True, gc=False):
-    """Turns, of which the assistant's are to be learned."""
+    """Turns, of which the assistant's are to be learned, from the one at the place `learned_from` on."""
 
     messages: list[Message]
+    learned_from: int = 0
+
+
+class Text(Struct, frozen=True, gc=False):
+    """A text to go on with: all of it is to be learned."""
+
+    text: str
 
 
 class Span(Struct, frozen=True, gc=False):
@@ -50,7 +57,35 @@ class Preference(Struct, frozen=True, gc=False):
     rejected: list[Message]
 
 
-Record = InputOutput | Conversation | Question | Preference
+Record = InputOutput | Conversation | Text | Question | Preference
+
+
+class _Messages(Struct, frozen=True, gc=False):
+    messages: list[Message]
+
+
+class _PromptCompletion(Struct, frozen=True, gc=False):
+    prompt: str | list[Message]
+    completion: str | list[Message]
+
+
+class _Alpaca(Struct, frozen=True, gc=False):
+    instruction: str
+    output: str
+    input: str | None = None
+
+
+class _SharedTurn(Struct, frozen=True, gc=False):
+    """A turn as ShareGPT writes it, or as everybody else does."""
+
+    sender: str | None = field(name="from", default=None)
+    value: str | None = None
+    role: str | None = None
+    content: str | None = None
+
+
+class _Conversations(Struct, frozen=True, gc=False):
+    conversations: list[_SharedTurn]
 
 
 class _DocumentSummary(Struct, frozen=True, gc=False):
@@ -86,16 +121,71 @@ class _Preference(Struct, frozen=True, gc=False):
     rejected: str | list[Message]
 
 
-_Line = InputOutput | Conversation | _DocumentSummary | _ArticleHighlights | _QuestionAnswer | _Squad | _Preference
+_Line = (
+    InputOutput
+    | _PromptCompletion
+    | _Alpaca
+    | _Messages
+    | _Conversations
+    | Text
+    | _DocumentSummary
+    | _ArticleHighlights
+    | _QuestionAnswer
+    | _Squad
+    | _Preference
+)
 _LINES: dict[DatasetFormat, type[_Line]] = {
     "input_output": InputOutput,
-    "messages": Conversation,
+    "prompt_completion": _PromptCompletion,
+    "alpaca": _Alpaca,
+    "messages": _Messages,
+    "conversations": _Conversations,
+    "text": Text,
     "document_summary": _DocumentSummary,
     "article_highlights": _ArticleHighlights,
     "question_answer": _QuestionAnswer,
     "squad": _Squad,
     "preferences": _Preference,
 }
+_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
+    "model": "assistant",
+}
+"""Who is meant by the senders of ShareGPT's turns that have other names than roles have."""
+
+
+class Line(Struct, frozen=True, gc=False):
+    """A line of a dataset file: its number, from 1, the bytes that stand in it, and the record that they mean."""
+
+    number: int
+    content: bytes
+    record: Record
+
+
+def read_lines(dataset: DatasetFile, wanted: Container[int] | None = None) -> Iterator[Line]:
+    """The lines of a dataset that hold records; `wanted`: only those records, counted from 0.
+
+    Raises:
+        ValueError: a line holds no record of the dataset's format.
+    """
+    decoder: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_LINES[dataset.format])
+    place = -1
+    with Path(dataset.path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
+            place += 1
+            if wanted is not None and place not in wanted:
+                continue
+            try:
+                record = _record_of(decoder.decode(line))
+            except msgspec.ValidationError as error:
+                raise ValueError(f"Line {number} of the dataset: {error}") from error
+            yield Line(number, line, record)
 
 
 class Records:
@@ -127,22 +217,25 @@ class Records:
 
     def by_line(self) -> Iterator[tuple[int, Record]]:
         """The records with the lines of the file in which they stand."""
-        decoder: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_LINES[self._dataset.format])
-        with Path(self._dataset.path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.isspace():
-                    continue
-                try:
-                    yield number, _record_of(decoder.decode(line))
-                except msgspec.ValidationError as error:
-                    raise ValueError(f"Line {number} of the dataset: {error}") from error
+        return ((line.number, line.record) for line in read_lines(self._dataset))
 
 
 def _record_of(line: _Line) -> Record:
     """What a line means, whichever spelling it has."""
     match line:
-        case InputOutput() | Conversation():
+        case InputOutput() | Text():
             return line
+        case _PromptCompletion(prompt=str(prompt), completion=str(completion)):
+            return InputOutput(prompt, completion)
+        case _PromptCompletion(prompt=prompt, completion=completion):
+            asked = _turns(prompt, "user")
+            return Conversation([*asked, *_turns(completion, "assistant")], learned_from=len(asked))
+        case _Alpaca(instruction=instruction, input=given, output=output):
+            return InputOutput(f"{instruction}\n\n{given}" if given and not given.isspace() else instruction, output)
+        case _Messages(messages=messages):
+            return Conversation(messages)
+        case _Conversations(conversations=turns):
+            return Conversation([_message_of(turn) for turn in turns])
         case _DocumentSummary(document=text, summary=summary) | _ArticleHighlights(article=text, highlights=summary):
             return InputOutput(text, summary)
         case _QuestionAnswer(context=context, question=question, answer=answer):
@@ -160,6 +253,14 @@ def _record_of(line: _Line) -> Record:
 
 def _turns(content: str | list[Message], role: str) -> list[Message]:
     return [Message(role, content)] if isinstance(content, str) else content
+
+
+def _message_of(turn: _SharedTurn) -> Message:
+    role = turn.sender if turn.role is None else turn.role
+    content = turn.value if turn.content is None else turn.content
+    if role is None or content is None:
+        raise msgspec.ValidationError('A turn of a conversation has no "from" and "value".')
+    return Message(_ROLES.get(role, role), content)
 
 
 def held_out(count: int, fraction: float, seed: int) -> frozenset[int]:

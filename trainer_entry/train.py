@@ -204,7 +204,9 @@ def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, param
     if job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.tasks import preferences
 
-        room = min(length, _prompt_room(loaded, parameters)) if job.strategy == "rlhf" else length
+        room = length
+        if job.strategy == "rlhf":
+            room = min(length, preferences.prompt_room(loaded.context, parameters))
         return preferences.prepare(records, places, loaded.tokenizer, job.task, room)
     match job.task:
         case "text-generation":
@@ -214,23 +216,13 @@ def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, param
         case "summarization":
             from trainer_entry.tasks import summarization
 
-            return summarization.prepare(records, places, loaded.model, loaded.tokenizer, length)
+            return summarization.prepare(records, places, loaded.model.config, loaded.tokenizer, length)
         case "extractive-question-answering":
             from trainer_entry.tasks import answers
 
             return answers.prepare(records, places, loaded.tokenizer, length, parameters.doc_stride)
         case _:
             assert_never(job.task)
-
-
-def _prompt_room(loaded: LoadedModel, parameters: TrainingParameters) -> int:
-    room = loaded.context - parameters.max_completion_length
-    if room < 1:
-        raise ConflictingParameters(
-            f"max_completion_length {parameters.max_completion_length} leaves no room for a prompt: the model takes "
-            f"{loaded.context} tokens. Lower it."
-        )
-    return room
 
 
 def _say_started(

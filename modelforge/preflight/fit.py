@@ -84,7 +84,7 @@ async def _read(spec: wire.JobSpec, folder: Path, problems: list[BadInput]) -> _
             model.weights = weights_in(name, folder, _FIELD)
         with contextlib.suppress(OSError):  # the check of the model has said so
             model.architecture = architecture_of((folder / "config.json").read_bytes())
-        if spec.dataset.format == "messages":
+        if spec.dataset.format in {"messages", "conversations"}:
             with _gathered(problems):
                 check_chat_template(name, folder, _FIELD)
 

@@ -50,6 +50,14 @@ def format_of(record: dict[str, Any]) -> wire.DatasetFormat:
     match record:
         case {"messages": _}:
             return "messages"
+        case {"conversations": _}:
+            return "conversations"
+        case {"completion": _}:
+            return "prompt_completion"
+        case {"instruction": _}:
+            return "alpaca"
+        case {"text": _}:
+            return "text"
         case {"chosen": _}:
             return "preferences"
         case {"answers": _}:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from trainer_entry.examples import MEASURED_RECORDS, Examples, Measure, Rows, examples_of
 from trainer_entry.failures import WrongRecords
 from trainer_entry.metrics import exact_match_and_f1
-from trainer_entry.records import Question, Records
+from trainer_entry.records import Question, Record, Records
 from trainer_entry.tasks.question_answering import Window, best_span, label, windows
 
 _WINDOWS_AT_ONCE = 16
@@ -42,24 +42,46 @@ def prepare(
     dropped: list[int] = []
     unanswerable = False
     for place, (line, record) in enumerate(records.by_line()):
-        if not isinstance(record, Question):
-            raise WrongRecords(f"A {type(record).__name__.lower()} is no question on a context.")
-        unanswerable = unanswerable or not record.answers
+        question = question_of(record)
+        unanswerable = unanswerable or not question.answers
         if place in held_out and len(measured) < _MEASURED_QUESTIONS:
-            measured.append(record)
-        cut = windows(tokenizer, record.question, record.context, max_length, stride)
-        spans = [label(window, record.answers) for window in cut]
-        if record.answers and all(span == (window.null,) * 2 for window, span in zip(cut, spans, strict=True)):
-            dropped.append(line)  # cut apart by every window
+            measured.append(question)
+        cut = labelled(question, tokenizer, max_length, stride)
+        if is_lost(question, cut):
+            dropped.append(line)
             continue
         rows = evaluation if place in held_out else train
-        for window, (start, end) in zip(cut, spans, strict=True):
+        for window, (start, end) in cut:
             tokens = {"input_ids": window.input_ids, "attention_mask": window.attention_mask}
             if len(columns) > len(tokens):
                 tokens["token_type_ids"] = window.token_type_ids or [0] * len(window.input_ids)
             rows.add(line=line, start_positions=start, end_positions=end, **tokens)
     measure = _measure(measured, tokenizer, max_length, stride, allow_null=unanswerable)
     return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
+
+
+def question_of(record: Record) -> Question:
+    """The record, if it is a question on a context.
+
+    Raises:
+        WrongRecords: it is not.
+    """
+    if isinstance(record, Question):
+        return record
+    raise WrongRecords(f"A {type(record).__name__.lower()} is no question on a context.")
+
+
+def labelled(
+    question: Question, tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int
+) -> list[tuple[Window, tuple[int, int]]]:
+    """The windows over the question's context, with the places of the answer's first and last token in each."""
+    cut = windows(tokenizer, question.question, question.context, max_length, stride)
+    return [(window, label(window, question.answers)) for window in cut]
+
+
+def is_lost(question: Question, cut: list[tuple[Window, tuple[int, int]]]) -> bool:
+    """Whether there is an answer, and every window cuts it apart: they would teach that there is none."""
+    return bool(question.answers) and all(span == (window.null, window.null) for window, span in cut)
 
 
 def _measure(

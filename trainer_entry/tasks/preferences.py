@@ -10,15 +10,20 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.attempt_trainer import in_words
 from trainer_entry.examples import Examples
-from trainer_entry.failures import NoChatTemplate, NoTrainableTokens, WrongRecords
+from trainer_entry.failures import ConflictingParameters, NoChatTemplate, NoTrainableTokens, WrongRecords
 from trainer_entry.prompts import Message, plain_prompt, render, summarization_prompt
 from trainer_entry.records import Preference, Record, Records
 from trainer_entry.stdout import note
-from trainer_entry.wire import Task
+from trainer_entry.wire import Task, TrainingParameters
+
+_TEXTS = ("prompt", "chosen", "rejected")
 
 
-class _Row(Struct, frozen=True, gc=False):
+class Row(Struct, frozen=True, gc=False):
+    """A preference as trl's trainers take it. `size`: how many tokens its prompt has."""
+
     line: int
+    size: int
     prompt: str | list[Message]
     chosen: str | list[Message]
     rejected: str | list[Message]
@@ -40,18 +45,16 @@ def prepare(
         NoChatTemplate: conversations, for a model that does not say how to write one.
         WrongRecords: a record is no preference.
     """
-    train: list[_Row] = []
-    evaluation: list[_Row] = []
+    train: list[Row] = []
+    evaluation: list[Row] = []
     dropped: list[int] = []
     tokens = 0
     for place, (line, record) in enumerate(records.by_line()):
-        preference = _preference(record, task)
-        row = _row(line, preference, tokenizer)
-        size = _prompt_tokens(row.prompt, tokenizer)
-        if size >= max_length:
+        row = row_of(line, record, tokenizer, task)
+        if row.size >= max_length:
             dropped.append(line)
             continue
-        tokens += size
+        tokens += row.size
         (evaluation if place in held_out else train).append(row)
     if dropped:
         note(f"{len(dropped)} records were left out, whose prompts have {max_length} tokens or more: "
@@ -62,9 +65,53 @@ def prepare(
             "Raise max_seq_length, or shorten the prompts."
         )
     return Examples(
-        train=_dataset(train), evaluation=_dataset(evaluation) if evaluation else None, tokens=tokens,
+        train=dataset_of(train), evaluation=dataset_of(evaluation) if evaluation else None, tokens=tokens,
         dropped=len(dropped),
     )  # fmt: skip
+
+
+def row_of(line: int, record: Record, tokenizer: PreTrainedTokenizerBase, task: Task) -> Row:
+    """The record as a row: of conversations for a model with a chat template, else of plain texts.
+
+    Raises:
+        NoChatTemplate: conversations, for a model that does not say how to write one.
+        WrongRecords: it is no preference.
+    """
+    preference = _preference(record, task)
+    parts = (preference.prompt, preference.chosen, preference.rejected)
+    if tokenizer.chat_template is not None:
+        text = render(tokenizer, preference.prompt, answer_follows=True)
+        return Row(line, len(tokenizer(text, add_special_tokens=False)["input_ids"]), *parts)
+    if any(len(turns) != 1 for turns in parts):
+        raise NoChatTemplate(
+            "The records are conversations, and the model has no chat template to write them with. "
+            "Use an instruction-tuned model, or records whose prompts and answers are plain texts."
+        )
+    prompt, chosen, rejected = (turns[0].content for turns in parts)
+    asked = plain_prompt(prompt)
+    return Row(line, len(tokenizer(asked)["input_ids"]), asked, chosen, rejected)
+
+
+def dataset_of(rows: list[Row]) -> Dataset:
+    """The rows as a dataset, each with its line."""
+    return Dataset.from_list(
+        [{"line": row.line, **{name: msgspec.to_builtins(getattr(row, name)) for name in _TEXTS}} for row in rows]
+    )
+
+
+def prompt_room(context: int, parameters: TrainingParameters) -> int:
+    """How many tokens a policy's prompt can have: its completion stands in the same context.
+
+    Raises:
+        ConflictingParameters: none.
+    """
+    room = context - parameters.max_completion_length
+    if room < 1:
+        raise ConflictingParameters(
+            f"max_completion_length {parameters.max_completion_length} leaves no room for a prompt: the model takes "
+            f"{context} tokens. Lower it."
+        )
+    return room
 
 
 def _preference(record: Record, task: Task) -> Preference:
@@ -74,27 +121,3 @@ def _preference(record: Record, task: Task) -> Preference:
         return record
     asked = Message("user", summarization_prompt(record.prompt[0].content))
     return msgspec.structs.replace(record, prompt=[asked])
-
-
-def _row(line: int, preference: Preference, tokenizer: PreTrainedTokenizerBase) -> _Row:
-    if tokenizer.chat_template is not None:
-        return _Row(line, preference.prompt, preference.chosen, preference.rejected)
-    parts = (preference.prompt, preference.chosen, preference.rejected)
-    if any(len(turns) != 1 for turns in parts):
-        raise NoChatTemplate(
-            "The records are conversations, and the model has no chat template to write them with. "
-            "Use an instruction-tuned model, or records whose prompts and answers are plain texts."
-        )
-    prompt, chosen, rejected = (turns[0].content for turns in parts)
-    return _Row(line, plain_prompt(prompt), chosen, rejected)
-
-
-def _prompt_tokens(prompt: str | list[Message], tokenizer: PreTrainedTokenizerBase) -> int:
-    if isinstance(prompt, str):
-        return len(tokenizer(prompt)["input_ids"])
-    text = render(tokenizer, prompt, answer_follows=True)
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _dataset(rows: list[_Row]) -> Dataset:
-    return Dataset.from_list([msgspec.to_builtins(row) for row in rows])

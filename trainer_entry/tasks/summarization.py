@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from msgspec import Struct
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from trainer_entry.examples import MEASURED_RECORDS, Examples, Measure, Rows, examples_of
 from trainer_entry.failures import WrongRecords
@@ -19,10 +20,24 @@ from trainer_entry.tasks.text_generation import label_all
 _ANSWERED_AT_ONCE = 8
 
 
+class Pair(Struct, frozen=True, gc=False):
+    """A text and its summary as an encoder-decoder model takes them; their lengths, in tokens, before they were cut."""
+
+    source: list[int]
+    target: list[int]
+    source_length: int
+    target_length: int
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the end of either is missing."""
+        return self.source_length > len(self.source) or self.target_length > len(self.target)
+
+
 def prepare(
     records: Records,
     held_out: frozenset[int],
-    model: PreTrainedModel,
+    config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> Examples:
@@ -32,15 +47,13 @@ def prepare(
         NoTrainableTokens: nothing to learn from is left.
         WrongRecords: a record is no text with a summary.
     """
-    documents = [(line, _document(record)) for line, record in records.by_line()]
+    documents = [(line, document_of(record)) for line, record in records.by_line()]
     measured = [document for place, (_, document) in enumerate(documents) if place in held_out][:MEASURED_RECORDS]
     longest = max((len(tokenizer(document.output)["input_ids"]) for _, document in documents), default=1)
-    room = _answer_room(model, max_length)
+    room = answer_room(config, max_length)
     limit = min(longest + 1, room)  # and an end token
-    if not model.config.is_encoder_decoder:
-        asked: Iterator[tuple[int, Record]] = (
-            (line, InputOutput(summarization_prompt(document.input), document.output)) for line, document in documents
-        )
+    if not config.is_encoder_decoder:
+        asked: Iterator[tuple[int, Record]] = ((line, asked_for(document)) for line, document in documents)
         return label_all(asked, held_out, tokenizer, max_length, _measure(measured, tokenizer, max_length, limit))
     columns = ("input_ids", "labels")
     train, evaluation = Rows(*columns), Rows(*columns)
@@ -50,26 +63,49 @@ def prepare(
         if not document.output.strip():
             dropped.append(line)
             continue
-        source = tokenizer(summarization_source(model.config, document.input), truncation=True, max_length=max_length)
-        target = tokenizer(text_target=document.output, truncation=True, max_length=room)
-        shortened += any(part.overflowing for tokens in (source, target) for part in tokens.encodings or [])
-        rows = evaluation if place in held_out else train
-        rows.add(line=line, input_ids=list(source["input_ids"]), labels=list(target["input_ids"]))
+        pair = pair_of(document, config, tokenizer, max_length, room)
+        shortened += pair.is_cut
+        (evaluation if place in held_out else train).add(line=line, input_ids=pair.source, labels=pair.target)
     if shortened:
         note(f"{shortened} records were cut: a text at {max_length} tokens, or a summary at {room}.")
     measure = _measure(measured, tokenizer, max_length, limit)
     return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
 
 
-def _answer_room(model: PreTrainedModel, max_length: int) -> int:
+def answer_room(config: PreTrainedConfig, max_length: int) -> int:
     """How long a summary can be: as the decoder allows; in one context with its text, half of it."""
-    if not model.config.is_encoder_decoder:
+    if not config.is_encoder_decoder:
         return max(1, max_length // 2)
-    positions = decoder_positions(model.config)
+    positions = decoder_positions(config)
     return max_length if positions is None else min(max_length, positions)
 
 
-def _document(record: Record) -> InputOutput:
+def pair_of(
+    document: InputOutput, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, room: int
+) -> Pair:
+    """The text in at most `max_length` tokens, and its summary in at most `room`, which carries the loss."""
+    source = tokenizer(summarization_source(config, document.input), truncation=True, max_length=max_length)
+    target = tokenizer(text_target=document.output, truncation=True, max_length=room)
+    around = tokenizer.num_special_tokens_to_add()
+    lengths = [
+        len(tokens["input_ids"])
+        + sum(len(part.ids) - around for encoding in tokens.encodings or [] for part in encoding.overflowing)
+        for tokens in (source, target)
+    ]
+    return Pair(list(source["input_ids"]), list(target["input_ids"]), *lengths)
+
+
+def asked_for(document: InputOutput) -> InputOutput:
+    """The record as a causal model takes it: a prompt that asks for the summary, and the summary."""
+    return InputOutput(summarization_prompt(document.input), document.output)
+
+
+def document_of(record: Record) -> InputOutput:
+    """The record, if it is a text with a summary.
+
+    Raises:
+        WrongRecords: it is not.
+    """
     if isinstance(record, InputOutput):
         return record
     raise WrongRecords(f"A {type(record).__name__.lower()} is no text with a summary.")

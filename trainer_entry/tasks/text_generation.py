@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from trainer_entry.examples import IGNORED, Examples, Measure, Rows, examples_of
 from trainer_entry.failures import NoChatTemplate, WrongRecords
 from trainer_entry.prompts import Message, end_tokens, plain_prompt, render
-from trainer_entry.records import Conversation, InputOutput, Preference, Question, Record, Records
+from trainer_entry.records import Conversation, InputOutput, Preference, Question, Record, Records, Text
 from trainer_entry.stdout import note
 
 
@@ -22,6 +22,24 @@ class LabelledTokens(Struct, frozen=True, gc=False):
 
     input_ids: list[int]
     labels: list[int]
+
+
+class CutTokens(Struct, frozen=True, gc=False):
+    """A training example as far as there was room for it. `length`: in tokens, of all of it."""
+
+    input_ids: list[int]
+    labels: list[int]
+    length: int
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its end is missing."""
+        return self.length > len(self.input_ids)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether there is a loss: the first token is never told from those before it."""
+        return any(token != IGNORED for token in self.labels[1:])
 
 
 def prepare(
@@ -48,11 +66,11 @@ def label_all(
     dropped: list[int] = []
     shortened = 0
     for place, (line, record) in enumerate(records):
-        for example in label(record, tokenizer):
-            input_ids, labels = example.input_ids[:max_length], example.labels[:max_length]
-            if any(token != IGNORED for token in labels[1:]):
-                (evaluation if place in held_out else train).add(line=line, input_ids=input_ids, labels=labels)
-                shortened += len(example.input_ids) > max_length
+        for example in fitted(record, tokenizer, max_length):
+            if example.teaches:
+                rows = evaluation if place in held_out else train
+                rows.add(line=line, input_ids=example.input_ids, labels=example.labels)
+                shortened += example.is_cut
             else:
                 dropped.append(line)
     if shortened:
@@ -60,22 +78,30 @@ def label_all(
     return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
 
 
+def fitted(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[CutTokens]:
+    """The record's examples, cut where `max_length` tokens end; one that teaches nothing then is not trained on."""
+    for example in label(record, tokenizer):
+        yield CutTokens(example.input_ids[:max_length], example.labels[:max_length], len(example.input_ids))
+
+
 def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:
     """The record as tokens and labels: one example, or one for each answer where a template allows no more."""
     has_template = tokenizer.chat_template is not None
     match record:
         case InputOutput(input=prompt, output=answer) if has_template:
-            yield from _label_turns([Message("user", prompt), Message("assistant", answer)], tokenizer)
+            yield from _label_turns([Message("user", prompt), Message("assistant", answer)], tokenizer, 0)
         case InputOutput(input=prompt, output=answer):
             start = plain_prompt(prompt)
             yield _label_spans(start + answer, [(len(start), len(start) + len(answer))], tokenizer)
-        case Conversation(messages=messages) if has_template:
-            yield from _label_turns(messages, tokenizer)
+        case Conversation(messages=messages, learned_from=place) if has_template:
+            yield from _label_turns(messages, tokenizer, place)
         case Conversation():
             raise NoChatTemplate(
                 "The records are conversations, and the model has no chat template to write them with. "
-                "Use an instruction-tuned model, or records of input and output."
+                "Use an instruction-tuned model, or records whose prompts and answers are plain texts."
             )
+        case Text(text=text):
+            yield _label_whole(text, tokenizer)
         case Question() | Preference():
             raise WrongRecords(
                 f"A {type(record).__name__.lower()} is no text to learn: choose another task or strategy."
@@ -84,9 +110,18 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
             assert_never(record)
 
 
-def _label_turns(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:
+def _label_whole(text: str, tokenizer: PreTrainedTokenizerBase) -> LabelledTokens:
+    """A text as it is, from the tokenizer's own beginning token to an end token: as trl does it, every token counts."""
+    input_ids = list(tokenizer(text, truncation=False)["input_ids"])
+    end = tokenizer.eos_token_id
+    if end is not None and input_ids[-1:] != [end]:
+        input_ids.append(end)
+    return LabelledTokens(input_ids, list(input_ids))
+
+
+def _label_turns(messages: list[Message], tokenizer: PreTrainedTokenizerBase, first: int) -> Iterator[LabelledTokens]:
     whole = render(tokenizer, messages, answer_follows=False)
-    answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
+    answers = [place for place, message in enumerate(messages) if message.role == "assistant" and place >= first]
     texts = {place: render(tokenizer, messages[: place + 1], answer_follows=False) for place in answers}
     spans = {place: _answer_span(messages[:place], texts[place], tokenizer) for place in answers}
     if all(whole.startswith(texts[place][: spans[place][1]]) for place in answers):
