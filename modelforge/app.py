@@ -22,6 +22,7 @@ from modelforge.event_log import EventLog
 from modelforge.http import problems
 from modelforge.http.dataset_contents import KEEPING
 from modelforge.http.dataset_progress import WATCHERS, Watchers
+from modelforge.http.dataset_views import VIEWS, Views
 from modelforge.http.guard import Guard
 from modelforge.http.keys import (
     EVENT_LOG,
@@ -69,7 +70,8 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[_answering(guard)])
     app[SETTINGS], app[LAYOUT] = settings, layout
     app[OPENAPI] = document()
-    app[GIVEN_ANSWERS], app[KEEPING], app[WATCHERS] = GivenAnswers(), asyncio.Lock(), Watchers()
+    app[GIVEN_ANSWERS], app[KEEPING] = GivenAnswers(), asyncio.Lock()
+    app[WATCHERS], app[VIEWS] = Watchers(), Views()
     add_routes(app)
     chosen = launcher or LocalLauncher(layout)
 

@@ -1,6 +1,7 @@
 """Runs one of our own modules to its end in a process of its own, so that its work is not the event loop's."""
 
 import asyncio
+import contextlib
 import sys
 
 from msgspec import Struct
@@ -16,19 +17,25 @@ class Ended(Struct, frozen=True, gc=False):
     words: str
 
 
-async def run_module(module: str, *arguments: str) -> Ended:
-    """Run `python -m MODULE ARGUMENTS…`; it is killed if nobody waits for it any more."""
+async def run_module(module: str, *arguments: str, stdin: bytes = b"", seconds: float | None = None) -> Ended:
+    """Run `python -m MODULE ARGUMENTS…` on an input; it is killed if nobody waits for it any more.
+
+    Raises:
+        TimeoutError: it did not end within `seconds`, and was killed.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=child_environment(),
     )
     try:
-        output, words = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
+        async with asyncio.timeout(seconds):
+            output, words = await process.communicate(stdin or None)
+    except (asyncio.CancelledError, TimeoutError):
+        with contextlib.suppress(ProcessLookupError):  # it had just ended
+            process.kill()
         await process.wait()
         raise
     return Ended(await process.wait(), output, words.decode(errors="replace").strip())

@@ -14,6 +14,7 @@
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
     ├── FilesKept            the files of a deleted model or dataset could not be removed
+    ├── OutOfTime            a process of ours did not come to its end in time
     ├── LaunchFailed         an attempt's processes could not be started
     └── PlaygroundFailed     the inference worker could not answer
 
@@ -130,6 +131,10 @@ class SettingsInvalid(ForgeError):
 
 class FilesKept(ForgeError):
     """The files of a deleted model or dataset could not be removed."""
+
+
+class OutOfTime(ForgeError):
+    """A process of ours did not come to its end in time, and was killed."""
 
 
 class LaunchFailed(ForgeError):

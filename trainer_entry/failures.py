@@ -40,6 +40,10 @@ class NoChatTemplate(Exception):
     """The records are conversations, and the model does not say how to write one."""
 
 
+class ChatTemplateFails(Exception):
+    """The model's chat template cannot write a conversation."""
+
+
 class ConflictingParameters(Exception):
     """Two parameters cannot both be had."""
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from trainer_entry.failures import ChatTemplateFails
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 _TASK_IN_WORDS = frozenset({"t5", "mt5", "umt5", "longt5"})
 """Model types that are told their task by the first words of their input."""
+_NAMED_ROLES = 10
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -44,9 +47,21 @@ def summarization_source(config: PreTrainedConfig, document: str) -> str:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_follows: bool) -> str:
-    """The conversation as the model's chat template writes it, with or without the head of an answer."""
+    """The conversation as the model's chat template writes it, with or without the head of an answer.
+
+    Raises:
+        ChatTemplateFails: it cannot; many refuse roles, or turns in another order than theirs.
+    """
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_follows))
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_follows))
+    except MemoryError:
+        raise
+    except Exception as error:
+        roles = ", ".join(message.role for message in messages[:_NAMED_ROLES]) or "none"
+        raise ChatTemplateFails(
+            f"The model's chat template cannot write the turns {roles}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def plain_prompt(prompt: str) -> str:

@@ -198,6 +198,28 @@ def check_format(
     )
 
 
+class Purpose(Struct, frozen=True, gc=False):
+    """What a model is to be trained for, and with what."""
+
+    task: wire.Task
+    strategy: wire.Strategy
+    provider: wire.Provider
+
+
+def purpose_of(
+    dataset_format: wire.DatasetFormat, task: wire.Task | None, strategy: wire.Strategy | None, provider: wire.Provider
+) -> Purpose:
+    """What a dataset is trained on for, where a task or a strategy was not named: the first that its format serves.
+
+    Raises:
+        BadInput: it serves not the one that was named; `field` is that one.
+    """
+    tasks, strategies = _TRAINS[dataset_format]
+    check_format(dataset_format, task, None, "task")
+    check_format(dataset_format, None, strategy, "strategy")
+    return Purpose(task or tasks[0], strategy or strategies[0], provider)
+
+
 def _suits(dataset_format: wire.DatasetFormat, task: wire.Task | None, strategy: wire.Strategy | None) -> bool:
     tasks, strategies = _TRAINS[dataset_format]
     return (task is None or task in tasks) and (strategy is None or strategy in strategies)
@@ -205,14 +227,6 @@ def _suits(dataset_format: wire.DatasetFormat, task: wire.Task | None, strategy:
 
 Build = Literal["causal", "encoder-decoder", "headless"]
 """How a model is built: one that goes on with a text, one that turns a text into another, one that only reads it."""
-
-
-class Purpose(Struct, frozen=True, gc=False):
-    """What a model is to be trained for, and with what."""
-
-    task: wire.Task
-    strategy: wire.Strategy
-    provider: wire.Provider
 
 
 def check_build(name: str, build: Build, purpose: Purpose, field: str) -> None:

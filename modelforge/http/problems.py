@@ -19,6 +19,7 @@ from modelforge.errors import (
     ForgeError,
     InvalidDataset,
     NotFound,
+    OutOfTime,
     Refusal,
     SettingsInvalid,
     StorageFull,
@@ -61,6 +62,8 @@ def status_of(error: ForgeError) -> int:
             return 415
         case UnknownHost():
             return 421
+        case OutOfTime():
+            return 504
         case StorageFull():
             return 507
         case _:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from modelforge.http import (
     after_training,
     dataset_progress,
+    dataset_views,
     datasets,
     events,
     jobs,
@@ -26,6 +27,7 @@ from modelforge.projections.datasets import DatasetDetails
 from modelforge.projections.jobs import JobDetails, TrainingStatus
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.projector import StateAt
+from trainer_entry import wire
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,6 +63,16 @@ class Route(Struct, frozen=True, kw_only=True):
 _AFTER = Query("after", "integer", "Only what comes after this position of the log.")
 _REVISION = Query("revision", "integer", "An earlier one; the last one by default.")
 _LIMIT = Query("limit", "integer", "From at most so many records.")
+_LOOKING = (
+    Query("model_name", "string", "The model that is to see the dataset, named as for a training."),
+    Query("task", "string", "The task; by default the first that the dataset's format serves."),
+    Query("strategy", "string", "The strategy; by default the first that the dataset's format serves."),
+    Query("provider", "string", "The provider; by default huggingface."),
+    Query("max_seq_length", "integer", "Where examples are cut, in tokens; chosen as a training chooses it."),
+    Query("doc_stride", "integer", "How many tokens the windows over a context share."),
+    Query("max_completion_length", "integer", "For rlhf: how much room a prompt leaves."),
+    Query("revision", "integer", "Of the dataset; by default the newest."),
+)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -259,6 +271,22 @@ ROUTES: tuple[Route, ...] = (
         errors=(400, 404, 416),
         media="application/octet-stream",
         headers=("Content-Disposition", "ETag"),
+    ),
+    Route(
+        method="GET",
+        path="/api/datasets/{filename}/preview",
+        handler=dataset_views.preview_dataset,
+        answer=wire.DatasetPreview,
+        query=(Query("limit", "integer", "How many records, from 1 to 100; 10 by default."), *_LOOKING),
+        errors=(400, 404, 409, 504),
+    ),
+    Route(
+        method="GET",
+        path="/api/datasets/{filename}/statistics",
+        handler=dataset_views.measure_dataset,
+        answer=wire.DatasetStatistics,
+        query=(Query("sample", "integer", "How many records at most; 10000 by default."), *_LOOKING),
+        errors=(400, 404, 409, 504),
     ),
     Route(
         method="POST",

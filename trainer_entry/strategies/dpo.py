@@ -1,10 +1,18 @@
 """Direct preference optimization: the chosen answer made more likely than the rejected one (arXiv 2305.18290)."""
 # mypy: allow-untyped-calls
 
-from trl.trainer.dpo_trainer import DPOTrainer
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from datasets import Dataset
+from msgspec import Struct
+from transformers import PreTrainedTokenizerBase
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from trainer_entry.arguments import preference_arguments
-from trainer_entry.attempt_trainer import AttemptTrainer
+from trainer_entry.attempt_trainer import LINE, AttemptTrainer
 from trainer_entry.examples import Examples
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.sft import follow, new_adapter
@@ -29,3 +37,38 @@ def build_trainer(
     )
     follow(trainer, job, parameters)
     return trainer
+
+
+class Pair(Struct, frozen=True, gc=False):
+    """What trl reads of a preference: the prompt with either answer, and whether a token is the answer's.
+
+    `lengths`: of both, in tokens, before they were cut.
+    """
+
+    line: int
+    chosen: list[int]
+    chosen_mask: list[int]
+    rejected: list[int]
+    rejected_mask: list[int]
+    lengths: tuple[int, int]
+
+
+def pairs_of(rows: Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DPOConfig) -> Iterator[Pair]:
+    """What trl's trainer makes of rows when it is built, and its collator of that; trl leaves out some rows."""
+    trainer: Any = SimpleNamespace(_tokenizer=tokenizer)
+    prepared = DPOTrainer._prepare_dataset(trainer, rows, tokenizer, arguments, "train")  # noqa: SLF001 - no public way
+    collate = DataCollatorForPreference(
+        pad_token_id=tokenizer.pad_token_id or 0,
+        max_length=arguments.max_length,
+        truncation_mode=arguments.truncation_mode,
+    )
+    for row in prepared:
+        batch = collate([row])
+        kept = batch["attention_mask"].bool()
+        (chosen, rejected), (chosen_mask, rejected_mask) = (
+            [values[kept[side]].tolist() for side, values in enumerate(batch[name])]
+            for name in ("input_ids", "completion_mask")
+        )
+        asked = len(row["prompt_ids"])
+        lengths = asked + len(row["chosen_ids"]), asked + len(row["rejected_ids"])
+        yield Pair(row[LINE], chosen, chosen_mask, rejected, rejected_mask, lengths)

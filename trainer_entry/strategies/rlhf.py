@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, TrainerState
+    from trl.trainer.reward_config import RewardConfig
 
     from trainer_entry.examples import Examples
     from trainer_entry.phases import Phases
@@ -140,6 +142,19 @@ def learn_rewards(
         _save_rewards(trainer, loaded.tokenizer, report, folder)
     trainer.accelerator.wait_for_everyone()
     return _load_rewards(str(folder), parameters, report, folder)
+
+
+def rewarded_of(rows: Dataset, tokenizer: PreTrainedTokenizerBase, arguments: RewardConfig) -> Dataset:
+    """What trl's trainer of reward models makes of rows when it is built: `chosen_ids` and `rejected_ids`."""
+    trainer: Any = None  # it asks nothing of itself
+    return RewardTrainer._prepare_dataset(trainer, rows, tokenizer, arguments, "train")  # noqa: SLF001 - no public way
+
+
+def prompts_of(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The tokens that a policy completes, as trl makes them of each row's prompt."""
+    trainer: Any = SimpleNamespace(processing_class=tokenizer, chat_template_kwargs={})
+    ids, *_ = RLOOTrainer._tokenize_prompts(trainer, list(_prompts(rows)["prompt"]))  # noqa: SLF001 - no public way
+    return [list(prompt) for prompt in ids]
 
 
 def build_policy(

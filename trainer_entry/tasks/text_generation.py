@@ -161,7 +161,7 @@ def _label_spans(text: str, spans: list[tuple[int, int]], tokenizer: PreTrainedT
         labels.append(token if start < last and first < end and first < last else IGNORED)
     closes = bool(spans) and spans[-1][1] == len(text) and not text.endswith(tuple(end_tokens(tokenizer)))
     if closes and tokenizer.eos_token_id is not None:
-        if input_ids[-1] == tokenizer.eos_token_id:
+        if input_ids[-1:] == [tokenizer.eos_token_id]:
             labels[-1] = input_ids[-1]
         else:
             input_ids.append(tokenizer.eos_token_id)
