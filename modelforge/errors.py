@@ -14,7 +14,7 @@
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
     ├── FilesKept            the files of a deleted model or dataset could not be removed
-    ├── OutOfTime            a process of ours did not come to its end in time
+    ├── TooMuchWork          a process of ours would have taken more time or memory than it may have
     ├── LaunchFailed         an attempt's processes could not be started
     └── PlaygroundFailed     the inference worker could not answer
 
@@ -133,8 +133,8 @@ class FilesKept(ForgeError):
     """The files of a deleted model or dataset could not be removed."""
 
 
-class OutOfTime(ForgeError):
-    """A process of ours did not come to its end in time, and was killed."""
+class TooMuchWork(ForgeError):
+    """A process of ours would have taken more time or memory than it may have, and was ended."""
 
 
 class LaunchFailed(ForgeError):

@@ -13,6 +13,7 @@ from pathlib import Path
 import uvloop
 
 from modelforge.app import serve
+from modelforge.http import dataset_views
 from modelforge.layout import Layout
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
@@ -64,9 +65,12 @@ def main() -> None:
     parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
     parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool")
     parser.add_argument("--stalled-seconds", type=float, default=2)
+    parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
     options = parser.parse_args()
     if options.read_seconds is not None:
         reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
+    if options.view_seconds is not None:
+        dataset_views._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
     roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]
     flags = {"data_dir": options.data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
     flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}

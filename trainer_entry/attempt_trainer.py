@@ -12,13 +12,10 @@ from transformers import Trainer
 
 from trainer_entry import ranks
 from trainer_entry.checkpoint import prune, remove, seal, sync_entry
+from trainer_entry.examples import LINE, in_words
 from trainer_entry.failures import LossNotFinite, told_as_disk_full
 from trainer_entry.wire import CHECKPOINT_MANIFEST
 
-LINE = "line"
-"""The column of a dataset that says in which line of the file a record stands; no model takes it."""
-
-_NAMED_LINES = 10
 _REFERENCE = "ref"  # trl's name
 
 
@@ -129,13 +126,6 @@ def _texts_of(dataset: Any) -> Iterator[list[list[int]]]:
         else:
             prompt = row.get("prompt_ids", [])  # a reward model's rows have it in both
             yield [prompt + row["chosen_ids"], prompt + row["rejected_ids"]]
-
-
-def in_words(lines: list[int]) -> str:
-    """Lines of a dataset for a message: the first of them, and how many more there are."""
-    named = ", ".join(map(str, lines[:_NAMED_LINES]))
-    more = f" and {len(lines) - _NAMED_LINES} more" if len(lines) > _NAMED_LINES else ""
-    return f"{'line' if len(lines) == 1 else 'lines'} {named}{more}"
 
 
 def trained_model(trainer: Trainer) -> torch.nn.Module:

@@ -7,12 +7,14 @@ code is 0, or 3 with a `DatasetUnseen`, which says why nothing was seen. No weig
 The model's chat template is a stranger's program: its process is this one, which the system ends at the deadline.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
@@ -48,8 +50,9 @@ def main() -> int:
     """Look once."""
     stdout = claim_stdout()  # before any import that could print
     look = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyDatasetLook)
-    # Nobody else may be there to end it.
-    signal.setitimer(signal.ITIMER_REAL, look.deadline_seconds)
+    signal.setitimer(signal.ITIMER_REAL, look.deadline_seconds)  # nobody else may be there to end it
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this process goes before any other
     _prepare_process()
     seen: DatasetPreview | DatasetStatistics | DatasetUnseen
     code = 0
@@ -90,14 +93,13 @@ def _prepare_process() -> None:
     """What the libraries read from the environment before they are imported, and what they would say."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    import datasets
     import torch
     from transformers.utils.logging import disable_progress_bar
 
     torch.set_num_threads(1)
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
 
 
 def _first(lines: Iterator[Line], limit: int) -> Iterator[Line]:

@@ -1,16 +1,22 @@
 """What tasks make of records: rows for a trainer, and how the answers of its model are judged."""
 
+from __future__ import annotations
+
 import array
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-from datasets import Dataset
 from msgspec import Struct
 
-from trainer_entry.attempt_trainer import LINE, in_words
 from trainer_entry.failures import NoTrainableTokens
 from trainer_entry.stdout import note
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from datasets import Dataset
+
+LINE = "line"
+"""The column of a dataset that says in which line of the file a record stands; no model takes it."""
 
 IGNORED = -100
 """The label of a token that carries no loss (torch's and transformers' own)."""
@@ -22,6 +28,7 @@ MEASURED_RECORDS = 100
 """So many held-out records are answered, at most: generating takes far longer than a loss."""
 
 _BATCH = 1000
+_NAMED_LINES = 10
 
 
 class Examples(Struct, frozen=True, gc=False):
@@ -39,6 +46,8 @@ class Rows:
 
     def __init__(self, *lists: str, numbers: tuple[str, ...] = ()) -> None:
         """`lists` and `numbers`: what every row has several integers of, and what it has one of."""
+        import pyarrow as pa
+
         self.count = 0
         self.tokens = 0
         self._lists = lists
@@ -62,14 +71,26 @@ class Rows:
 
     def dataset(self) -> Dataset:
         """All rows."""
+        import pyarrow as pa
+        from datasets import Dataset
+
         self._flush()
         return Dataset(pa.Table.from_batches(self._batches, schema=self._schema))
 
     def _flush(self) -> None:
+        import pyarrow as pa
+
         columns = [pa.array(self._waiting[field.name], type=field.type) for field in self._schema]
         self._batches.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
         for waiting in self._waiting.values():
             waiting.clear()
+
+
+def in_words(lines: list[int]) -> str:
+    """Lines of a dataset for a message: the first of them, and how many more there are."""
+    named = ", ".join(map(str, lines[:_NAMED_LINES]))
+    more = f" and {len(lines) - _NAMED_LINES} more" if len(lines) > _NAMED_LINES else ""
+    return f"{'line' if len(lines) == 1 else 'lines'} {named}{more}"
 
 
 def examples_of(

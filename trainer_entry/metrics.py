@@ -3,13 +3,13 @@
 
 import re
 
-from torchmetrics.functional.text import rouge_score, squad
-
 _WORD = re.compile(r"\w+")
 
 
 def rouge(written: list[str], references: list[str]) -> dict[str, float | None]:
     """ROUGE-1, -2 and -L, F-measures (Lin 2004): what a summary shares with its reference; words of any script."""
+    from torchmetrics.functional.text import rouge_score
+
     found = rouge_score(
         written,
         references,
@@ -22,6 +22,8 @@ def rouge(written: list[str], references: list[str]) -> dict[str, float | None]:
 
 def exact_match_and_f1(answers: list[str], references: list[list[str]]) -> dict[str, float | None]:
     """Exact match and F1 as SQuAD 2.0 reckons them (arXiv 1806.03822): "" is the answer where there is none."""
+    from torchmetrics.functional.text import squad
+
     answerable = [place for place, texts in enumerate(references) if texts]
     unanswerable = [place for place, texts in enumerate(references) if not texts]
     right = sum(not answers[place] for place in unanswerable)

@@ -21,16 +21,22 @@ Chosen by task and strategy, and where each value comes from:
 """
 # mypy: allow-untyped-calls
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import msgspec
 import torch
 from msgspec import Struct
-from peft import LoraConfig
-from transformers import BitsAndBytesConfig
 
 from trainer_entry.failures import ConflictingParameters
-from trainer_entry.wire import JobSpec, Strategy, Task, TrainingParameters
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig
+
+    from trainer_entry.wire import JobSpec, Strategy, Task, TrainingParameters
 
 UNSLOTH_LENGTH = 2048
 """unsloth sets a model up for one length; this is its own default."""
@@ -128,6 +134,8 @@ def lora_config(parameters: TrainingParameters, task: Task, *, encoder_decoder: 
 
     Such an adapter has no task type: peft's own class for answers would keep the token types from the model.
     """
+    from peft import LoraConfig
+
     target = parameters.target_modules
     answers = task == "extractive-question-answering"
     return LoraConfig(
@@ -143,6 +151,8 @@ def lora_config(parameters: TrainingParameters, task: Task, *, encoder_decoder: 
 
 def reward_lora_config(parameters: TrainingParameters) -> LoraConfig:
     """What the adapter of a reward model looks like, before it is merged; the head that rewards is trained whole."""
+    from peft import LoraConfig
+
     causal = lora_config(parameters, "text-generation", encoder_decoder=False)
     return LoraConfig(
         task_type="SEQ_CLS",
@@ -160,6 +170,8 @@ def quantization_config(parameters: TrainingParameters, task: Task = "text-gener
 
     transformers finds a head that writes tokens by itself, and not one that answers.
     """
+    from transformers import BitsAndBytesConfig
+
     heads = ["qa_outputs"] if task == "extractive-question-answering" else None
     if parameters.use_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)

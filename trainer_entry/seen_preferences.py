@@ -11,7 +11,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.reward_config import RewardConfig
 
 from trainer_entry.arguments import preference_arguments, reward_arguments
-from trainer_entry.attempt_trainer import LINE
+from trainer_entry.examples import LINE
 from trainer_entry.failures import ChatTemplateFails
 from trainer_entry.records import Line
 from trainer_entry.seen_examples import ExampleSeen, Reading, SequenceSeen

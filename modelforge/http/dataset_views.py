@@ -5,6 +5,7 @@ model's chat template, which is a stranger's program.
 """
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -17,7 +18,7 @@ from msgspec import Meta, Struct
 from modelforge.child_process import Ended, run_module
 from modelforge.domain.combinations import check_combination, purpose_of
 from modelforge.domain.dataset import DatasetUploaded, stream_of
-from modelforge.errors import BadInput, Conflict, NotFound, OutOfTime
+from modelforge.errors import BadInput, Conflict, NotFound, TooMuchWork
 from modelforge.fields import field_error
 from modelforge.http.keys import EVENT_LOG, LAYOUT, PROJECTOR, SETTINGS
 from modelforge.http.messages import answer
@@ -27,6 +28,7 @@ from modelforge.projections.datasets import DatasetSummary, summary_of
 from trainer_entry import wire
 
 _log = structlog.get_logger()
+_WORKER = "trainer_entry.dataset_view"
 _SECONDS = 120.0
 """How long a worker may take; a big tokenizer alone takes seconds."""
 _GRACE_SECONDS = 5.0
@@ -74,7 +76,7 @@ class Views:
 
         Raises:
             Conflict: too many wait already.
-            OutOfTime: it did not come to its end.
+            TooMuchWork: it took too much time or memory.
         """
         if self._waiting >= _MOST_WAITING:
             raise Conflict(
@@ -83,15 +85,22 @@ class Views:
         self._waiting += 1
         try:
             async with self._turns:
-                return await run_module("trainer_entry.dataset_view", stdin=msgspec.json.encode(look), seconds=_SECONDS)
+                ended = await run_module(_WORKER, stdin=msgspec.json.encode(look), seconds=_SECONDS)
         except TimeoutError as error:
-            raise OutOfTime(
+            raise TooMuchWork(
                 "The dataset could not be looked at in time",
                 f"It took more than {_SECONDS:.0f} s: the model's chat template may never end, or there is too much to "
                 "read. Ask for fewer records (limit, sample), or look at the model's chat template.",
             ) from error
         finally:
             self._waiting -= 1
+        if ended.code == -signal.SIGKILL:
+            raise TooMuchWork(
+                "The process that looked at the dataset was killed",
+                "Probably there was no memory left for it: ask for fewer records (limit, sample), or look at the "
+                "model's chat template.",
+            )
+        return ended
 
 
 VIEWS = web.AppKey("views", Views)

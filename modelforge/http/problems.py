@@ -19,11 +19,11 @@ from modelforge.errors import (
     ForgeError,
     InvalidDataset,
     NotFound,
-    OutOfTime,
     Refusal,
     SettingsInvalid,
     StorageFull,
     TooLarge,
+    TooMuchWork,
     UnknownHost,
     WrongContentType,
 )
@@ -62,8 +62,8 @@ def status_of(error: ForgeError) -> int:
             return 415
         case UnknownHost():
             return 421
-        case OutOfTime():
-            return 504
+        case TooMuchWork():
+            return 503
         case StorageFull():
             return 507
         case _:

@@ -278,7 +278,7 @@ ROUTES: tuple[Route, ...] = (
         handler=dataset_views.preview_dataset,
         answer=wire.DatasetPreview,
         query=(Query("limit", "integer", "How many records, from 1 to 100; 10 by default."), *_LOOKING),
-        errors=(400, 404, 409, 504),
+        errors=(400, 404, 409, 503),
     ),
     Route(
         method="GET",
@@ -286,7 +286,7 @@ ROUTES: tuple[Route, ...] = (
         handler=dataset_views.measure_dataset,
         answer=wire.DatasetStatistics,
         query=(Query("sample", "integer", "How many records at most; 10000 by default."), *_LOOKING),
-        errors=(400, 404, 409, 504),
+        errors=(400, 404, 409, 503),
     ),
     Route(
         method="POST",

@@ -1,12 +1,12 @@
 """Models by transformers, from a local folder or the hub. No code and no pickle from a model is ever run."""
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
-import torch
 from msgspec import Struct
-from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -16,14 +16,18 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from trainer_entry import hub
 from trainer_entry.builtin_model import resolve
 from trainer_entry.failures import ModelUnavailable
-from trainer_entry.wire import Task
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel  # with all that a model is made of, which takes seconds
+
+    from trainer_entry.wire import Task
 
 _REPACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' 4-bit modules
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".gguf"}
@@ -58,6 +62,8 @@ class LoadedModel(Struct, frozen=True, gc=False):
     @property
     def is_adapted(self) -> bool:
         """Whether it came with the adapter that is trained."""
+        from peft import PeftModel  # takes seconds
+
         return isinstance(self.model, PeftModel)
 
 

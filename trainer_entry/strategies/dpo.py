@@ -12,8 +12,8 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from trainer_entry.arguments import preference_arguments
-from trainer_entry.attempt_trainer import LINE, AttemptTrainer
-from trainer_entry.examples import Examples
+from trainer_entry.attempt_trainer import AttemptTrainer
+from trainer_entry.examples import LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.sft import follow, new_adapter
 from trainer_entry.wire import JobSpec, TrainingParameters

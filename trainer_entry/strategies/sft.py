@@ -17,8 +17,8 @@ from transformers import (
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry.arguments import completion_arguments, sequence_arguments, span_arguments
-from trainer_entry.attempt_trainer import LINE, AttemptTrainer, drop_reference, keep_updates_exact
-from trainer_entry.examples import IGNORED, Examples
+from trainer_entry.attempt_trainer import AttemptTrainer, drop_reference, keep_updates_exact
+from trainer_entry.examples import IGNORED, LINE, Examples
 from trainer_entry.parameters import lora_config
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.wire import JobSpec, TrainingParameters

@@ -8,8 +8,7 @@ from datasets import Dataset
 from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
 
-from trainer_entry.attempt_trainer import in_words
-from trainer_entry.examples import Examples
+from trainer_entry.examples import Examples, in_words
 from trainer_entry.failures import ConflictingParameters, NoChatTemplate, NoTrainableTokens, WrongRecords
 from trainer_entry.prompts import Message, plain_prompt, render, summarization_prompt
 from trainer_entry.records import Preference, Record, Records
