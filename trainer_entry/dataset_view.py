@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trainer_entry.seen_examples import ExampleSeen, Reading
 
 _MOST_TOKENS = 50_000
-"""A preview ends after the record in which so many were shown."""
+"""A preview ends after the example in which so many were shown."""
 
 
 def main() -> int:
@@ -122,9 +122,16 @@ def _preview(look: LookAtRecords, reading: "Reading", lines: list[Line]) -> Data
     for number, examples in groupby(examples_of(iter(lines), reading), key=lambda example: example.line):
         if shown >= _MOST_TOKENS:
             break
-        told = tuple(_told(example, tokenizer) for example in examples)
-        shown += sum(len(sequence.tokens) for example in told for sequence in example.sequences)
-        records.append(PreviewedRecord(line=number, record=msgspec.Raw(contents[number]), examples=told))
+        told: list[SeenExample] = []
+        untold = 0
+        for example in examples:  # a long context has many windows
+            if shown >= _MOST_TOKENS:
+                untold += 1
+                continue
+            told.append(_told(example, tokenizer))
+            shown += sum(len(sequence.ids) for sequence in example.sequences)
+        record = msgspec.Raw(contents[number])
+        records.append(PreviewedRecord(line=number, record=record, examples=tuple(told), more_examples=untold))
     return DatasetPreview(
         filename=dataset.filename,
         revision=look.revision,

@@ -80,6 +80,15 @@ class PromptTooLong(Exception):
     """The prompt leaves no room for an answer in the model's context."""
 
 
+@contextlib.contextmanager
+def told_with_line(line: int) -> Iterator[None]:
+    """Write out a record in the block; where the chat template cannot, it is told in which line the record stands."""
+    try:
+        yield
+    except ChatTemplateFails as error:
+        raise ChatTemplateFails(f"Line {line} of the dataset: {error}") from error
+
+
 def kind_of(error: BaseException) -> str:
     """The exception's type, or `OutOfMemory` or `DiskFull`, which the libraries name by many types and words."""
     if _says_no_room(error):

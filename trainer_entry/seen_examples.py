@@ -10,7 +10,7 @@ from typing import assert_never
 from msgspec import Struct
 
 from trainer_entry.examples import IGNORED
-from trainer_entry.failures import ChatTemplateFails, ModelUnavailable, kind_of, message_of
+from trainer_entry.failures import ModelUnavailable, kind_of, message_of, told_with_line
 from trainer_entry.parameters import in_effect, with_model
 from trainer_entry.providers.huggingface import Source, context_of, find, model_class
 from trainer_entry.records import Line
@@ -99,10 +99,8 @@ def examples_of(lines: Iterator[Line], reading: Reading) -> Iterator[ExampleSeen
         yield from preferences_of(lines, reading)
         return
     for line in lines:
-        try:
+        with told_with_line(line.number):
             yield from _of_line(line, reading)
-        except ChatTemplateFails as error:
-            raise ChatTemplateFails(f"Line {line.number}: {error}") from error
 
 
 def _of_line(line: Line, reading: Reading) -> Iterator[ExampleSeen]:

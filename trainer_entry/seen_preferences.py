@@ -12,7 +12,7 @@ from trl.trainer.reward_config import RewardConfig
 
 from trainer_entry.arguments import preference_arguments, reward_arguments
 from trainer_entry.examples import LINE
-from trainer_entry.failures import ChatTemplateFails
+from trainer_entry.failures import ChatTemplateFails, told_with_line
 from trainer_entry.records import Line
 from trainer_entry.seen_examples import ExampleSeen, Reading, SequenceSeen
 from trainer_entry.strategies import dpo, rlhf
@@ -43,10 +43,8 @@ def preferences_of(lines: Iterator[Line], reading: Reading) -> Iterator[ExampleS
 
 
 def _row_of(line: Line, reading: Reading) -> Row:
-    try:
+    with told_with_line(line.number):
         return preferences.row_of(line.number, line.record, reading.source.tokenizer, reading.job.task)
-    except ChatTemplateFails as error:
-        raise ChatTemplateFails(f"Line {line.number}: {error}") from error
 
 
 def _compared(rows: list[Row], reading: Reading) -> Iterator[ExampleSeen]:

@@ -587,11 +587,15 @@ MOST_PREVIEWED_BYTES = 4 << 20
 
 
 class PreviewedRecord(Struct, frozen=True, kw_only=True, gc=False):
-    """A record as it stands in its line, and, where a model was named, as the model sees it."""
+    """A record as it stands in its line, and, where a model was named, as the model sees it.
+
+    `more_examples`: how many of them are not shown, for want of room.
+    """
 
     line: int
     record: Raw
     examples: tuple[SeenExample, ...] | UnsetType = UNSET
+    more_examples: int | UnsetType = UNSET
 
 
 class Sight(Struct, frozen=True, kw_only=True, gc=False):

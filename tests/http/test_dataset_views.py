@@ -191,7 +191,7 @@ def test_lengths_are_told_in_the_models_tokens(stocked: RunningServer, models: d
             "2048",
         ),
         ("talks.jsonl/preview", {"model_name": "plain"}, 400, "model_name", "no chat template"),
-        ("talks.jsonl/preview", {"model_name": "strict"}, 400, "model_name", "Line 2: .*No system!"),
+        ("talks.jsonl/preview", {"model_name": "strict"}, 400, "model_name", "Line 2 of the dataset: .*No system!"),
         ("talks.jsonl/preview", {"model_name": "broken"}, 400, "model_name", "cannot|no loss"),
         (
             "preferences.jsonl/preview",
@@ -200,9 +200,16 @@ def test_lengths_are_told_in_the_models_tokens(stocked: RunningServer, models: d
             "max_completion_length",
             "no room for a prompt",
         ),
+        (
+            "questions.jsonl/preview",
+            {"model_name": "bert", "max_seq_length": 3},
+            400,
+            "max_seq_length",
+            "no room for a question",
+        ),
         ("talks.jsonl/statistics", {}, 400, "model_name", "tokens of a model"),
         ("talks.jsonl/statistics", {"model_name": "llama", "sample": 0}, 400, "sample", "1"),
-        ("talks.jsonl/statistics", {"model_name": "strict"}, 400, "model_name", "Line 2: .*No system!"),
+        ("talks.jsonl/statistics", {"model_name": "strict"}, 400, "model_name", "Line 2 of the dataset: .*No system!"),
         ("none.jsonl/preview", {}, 404, None, "none.jsonl"),
         ("none.jsonl/statistics", {"model_name": "llama"}, 404, None, "none.jsonl"),
     ],
@@ -218,8 +225,8 @@ def test_what_cannot_be_seen_is_told_by_the_name_of_the_field(
 ) -> None:
     named = {name: models.get(value, value) for name, value in query.items()}
     refused = stocked.get(f"/api/datasets/{path}?{urlencode(named)}")
-    assert (refused.status_code, refused.json().get("field")) == (status, field), refused.text
-    assert any(re.search(says, refused.json()[name]) for name in ("error", "detail")), refused.text
+    assert (refused.status_code, refused.json().get("field")) == (status, field), refused.text[:500]
+    assert any(re.search(says, refused.json()[name]) for name in ("error", "detail")), refused.text[:500]
 
 
 def lookers(server: RunningServer) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -322,10 +323,42 @@ def test_a_cut_character_is_told_as_what_it_is(models: dict[str, Path]) -> None:
 
 def test_a_template_that_refuses_a_record_is_told_by_its_line(models: dict[str, Path], tmp_path: Path) -> None:
     turns = [{"messages": [ASKED, TOLD]}, {"messages": [{"role": "system", "content": "Be brief"}, ASKED, TOLD]}]
-    with pytest.raises(ChatTemplateFails, match=r"Line 2: .*No system!"):
+    with pytest.raises(ChatTemplateFails, match=r"Line 2 of the dataset: .*No system!"):
         preview(job_on(turns, tmp_path, models["strict"]))
     with pytest.raises(NoChatTemplate):
         preview(job_on(turns, tmp_path, models["plain"]))
+
+
+def test_a_context_of_very_many_windows_is_not_shown_to_its_end(models: dict[str, Path], tmp_path: Path) -> None:
+    context = "yeast " * 30_000
+    records = [{"context": context, "question": "What?", "answer": "yeast"}] * 3
+    job = job_on(records, tmp_path, models["bert"], task="extractive-question-answering", max_seq_length=32)
+    shown = preview(job)
+    (record,) = shown.records
+    assert isinstance(record.examples, tuple)
+    assert shown.has_more
+    assert sum(len(sequence.tokens) for example in record.examples for sequence in example.sequences) < 50_032
+    assert len(record.examples) + int(record.more_examples or 0) == statistics(job, sample=1).examples
+
+
+def test_a_training_names_the_line_too(models: dict[str, Path], tmp_path: Path) -> None:
+    turns = [{"messages": [ASKED, TOLD]}, {"messages": [{"role": "system", "content": "Be brief"}, ASKED, TOLD]}]
+    with pytest.raises(ChatTemplateFails, match=r"Line 2 of the dataset: .*No system!"):
+        prepared(job_on(turns, tmp_path, models["strict"]))
+    asked = {"prompt": turns[1]["messages"][:2], "chosen": [TOLD], "rejected": "No."}
+    with pytest.raises(ChatTemplateFails, match=r"Line 1 of the dataset: .*No system!"):
+        prepared(job_on([asked], tmp_path, models["strict"], strategy="dpo"))
+    with pytest.raises(ChatTemplateFails, match=r"Line 1 of the dataset: .*No system!"):
+        preview(job_on([asked], tmp_path, models["strict"], strategy="dpo"))
+
+
+def test_an_answer_that_a_template_refuses_is_told_of(models: dict[str, Path], tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be brief"}
+    records = [{"prompt": [ASKED], "chosen": [system, TOLD], "rejected": "No."}]
+    for strategy in ("dpo", "rlhf"):
+        job = job_on(records, tmp_path, models["strict"], strategy=strategy, max_completion_length=8)
+        with pytest.raises(ChatTemplateFails, match=r"line 1: .*No system!"):
+            preview(job)
 
 
 def test_lengths_are_counted_and_what_is_cut_or_lost(models: dict[str, Path], tmp_path: Path) -> None:
@@ -410,3 +443,18 @@ def test_the_process_answers_whatever_is_printed(
     assert shown.seen_with is not None
     assert (shown.seen_with.provider, shown.seen_with.max_seq_length) == (provider, 256)
     assert shown == msgspec.structs.replace(preview(job, limit=2), revision=7)
+
+
+@pytest.mark.training
+def test_the_process_ends_by_itself_where_a_template_does_not(tmp_path: Path) -> None:
+    endless = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
+    model = build_tiny_model(tmp_path / "model", chat_template=endless)
+    job = job_on(questions(3), tmp_path, model)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer_entry.dataset_view"],
+        input=msgspec.json.encode(wire.LookAtRecords(job=job, revision=1, deadline_seconds=1, limit=2)),
+        env=child_environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGALRM, b"")

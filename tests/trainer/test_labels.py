@@ -132,6 +132,12 @@ def test_a_conversation_without_an_answer_teaches_nothing(tokenizer: PreTrainedT
     assert learned(example, tokenizer) == []
 
 
+def test_a_template_that_writes_nothing_teaches_nothing_but_the_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{# #}"
+    (example,) = label(InputOutput("Why?", "Yeast."), tokenizer)
+    assert (example.input_ids, example.labels) == ([tokenizer.eos_token_id], [tokenizer.eos_token_id])
+
+
 def test_what_is_cut_off_is_left_out_and_counted(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,13 @@ from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.examples import Examples, in_words
-from trainer_entry.failures import ConflictingParameters, NoChatTemplate, NoTrainableTokens, WrongRecords
+from trainer_entry.failures import (
+    ConflictingParameters,
+    NoChatTemplate,
+    NoTrainableTokens,
+    WrongRecords,
+    told_with_line,
+)
 from trainer_entry.prompts import Message, plain_prompt, render, summarization_prompt
 from trainer_entry.records import Preference, Record, Records
 from trainer_entry.stdout import note
@@ -49,7 +55,8 @@ def prepare(
     dropped: list[int] = []
     tokens = 0
     for place, (line, record) in enumerate(records.by_line()):
-        row = row_of(line, record, tokenizer, task)
+        with told_with_line(line):
+            row = row_of(line, record, tokenizer, task)
         if row.size >= max_length:
             dropped.append(line)
             continue

@@ -11,7 +11,7 @@ from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.examples import IGNORED, Examples, Measure, Rows, examples_of
-from trainer_entry.failures import NoChatTemplate, WrongRecords
+from trainer_entry.failures import NoChatTemplate, WrongRecords, told_with_line
 from trainer_entry.prompts import Message, end_tokens, plain_prompt, render
 from trainer_entry.records import Conversation, InputOutput, Preference, Question, Record, Records, Text
 from trainer_entry.stdout import note
@@ -66,7 +66,9 @@ def label_all(
     dropped: list[int] = []
     shortened = 0
     for place, (line, record) in enumerate(records):
-        for example in fitted(record, tokenizer, max_length):
+        with told_with_line(line):
+            examples = list(fitted(record, tokenizer, max_length))
+        for example in examples:
             if example.teaches:
                 rows = evaluation if place in held_out else train
                 rows.add(line=line, input_ids=example.input_ids, labels=example.labels)
