@@ -76,15 +76,17 @@ class Numbers:
         del self._kept[:]
 
 
-def sieve_number(texts: tuple[str, ...]) -> int:
-    """A number that records have in common whose texts are the same but for whitespace, and few others have."""
-    if not texts:
-        return 0
-    ends = texts[-1].rsplit(None, _WORDS)
-    if len(ends) > _WORDS:
-        del ends[0]
-        return hash((*ends, *texts[0].rsplit(None, 1)[-1:]))
-    return hash((*ends, *(word for text in texts[:-1] for word in text.rsplit(None, _WORDS)[-_WORDS:])))
+def sieve_numbers(records: Iterable[tuple[str, ...]]) -> list[int]:
+    """For the texts of each record a number that is the same where they are, but for whitespace, and rarely else."""
+    return [
+        hash(tuple(words[1:])) if len(words := texts[-1].rsplit(None, _WORDS)) > _WORDS else _number_of_all(texts)
+        for texts in records
+    ]
+
+
+def _number_of_all(texts: tuple[str, ...]) -> int:
+    """For a record that ends with few words: they are not enough to tell it from others."""
+    return hash(tuple(word for text in texts for word in text.rsplit(None, _WORDS)[-_WORDS:]))
 
 
 def find_duplicates(

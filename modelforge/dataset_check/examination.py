@@ -4,6 +4,7 @@ Lines are decoded many at once. Only where that fails, or shows something, are t
 findings are the same, and a file without faults is read at the speed of its decoding.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.dataset_check.columns import propose
-from modelforge.dataset_check.duplicates import Numbers, Stretch, sieve_number
+from modelforge.dataset_check.duplicates import Numbers, Stretch, sieve_numbers
 from modelforge.dataset_check.faults import decoders, faults, faults_of
 from modelforge.dataset_check.lines import LONGEST_LINE, Chunk, split
 from modelforge.dataset_check.oddities import odd_lines, oddities_of
@@ -102,9 +103,11 @@ class Examination:
         found.lines += len(records)
         found.records += len(records)
         texts = [*map(TEXTS[kind], records)]
-        self._numbers.extend(map(sieve_number, texts))
+        self._numbers.extend(sieve_numbers(texts))
         if kind in _NEVER_BLANK:
-            suspects = {place for place, some in enumerate(texts) if not all(some) or any(map(str.isspace, some))}
+            suspects = set()
+            if not all(map(str.strip, itertools.chain.from_iterable(texts))):
+                suspects = {place for place, some in enumerate(texts) if not all(map(str.strip, some))}
         else:
             fine = _FINE.get(kind, _has_no_fault)
             suspects = {place for place, record in enumerate(records) if not fine(record)}
@@ -129,7 +132,7 @@ class Examination:
             if not wrong:
                 record = decoders[self.format].decode(line)
                 self._tell(number, iter(()), record)
-                self._numbers.extend([sieve_number(texts_of(record))])
+                self._numbers.extend(sieve_numbers([texts_of(record)]))
             for fault in wrong:
                 missing = fault.message.startswith("The field") and "is missing" in fault.message
                 self._fault(number, fault.field, fault.message + (_proposal(line, alone=False) if missing else ""))

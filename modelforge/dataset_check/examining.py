@@ -99,7 +99,7 @@ class Examining:
     def _examine(self, place: int, told: Callable[[int, int], None]) -> Findings:
         begin, end = self._stretches[place]
         last_told = time.monotonic()
-        with self._path.open("rb") as file, self._sieves()[place].open("wb") as out:
+        with self._path.open("rb", buffering=0) as file, self._sieves()[place].open("wb") as out:
             numbers = Numbers(out)
             examination = Examination(self._format, numbers)
             for chunk in chunks(file, begin, end):

@@ -33,12 +33,14 @@ def chunks(file: BinaryIO, begin: int = 0, end: int = sys.maxsize) -> Iterator[C
             part, skipping = part[start:], False
         if offset >= end:
             return
-        data = rest + part
-        whole = data.rfind(b"\n") + 1
-        rest = data[whole:]
+        whole = part.rfind(b"\n") + 1
         if whole:
-            yield from _before(end, offset, data[:whole])
-            offset += whole
+            data = b"".join((rest, memoryview(part)[:whole]))
+            rest = part[whole:]
+            yield from _before(end, offset, data)
+            offset += len(data)
+        else:
+            rest += part
         if len(rest) > LONGEST_LINE and offset < end:
             yield Chunk(offset, None)
             offset += len(rest)

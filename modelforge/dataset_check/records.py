@@ -208,17 +208,22 @@ def format_shown_by(fields: Iterable[str]) -> wire.DatasetFormat | None:
 
 
 def texts_of(record: Record) -> tuple[str, ...]:
-    """All texts of a record, with the roles that say who speaks: two records with the same ones teach the same."""
+    """All texts of a record, with the roles that say who speaks: two records with the same ones teach the same.
+
+    There is at least one, be it empty.
+    """
     return TEXTS[type(record)](record)
 
 
 def _shared(record: SharedConversation) -> tuple[str, ...]:
     turned = ((turn.sender or turn.role or "", turn.value or turn.content or "") for turn in record.conversations)
-    return tuple(part for turn in turned for part in turn)
+    return tuple(part for turn in turned for part in turn) or ("",)
 
 
 def _spoken(turns: str | list[Message]) -> tuple[str, ...]:
-    return (turns,) if isinstance(turns, str) else tuple(part for turn in turns for part in (turn.role, turn.content))
+    if isinstance(turns, str):
+        return (turns,)
+    return tuple(part for turn in turns for part in (turn.role, turn.content)) or ("",)
 
 
 TEXTS: dict[type[Record], Callable[[Any], tuple[str, ...]]] = {
