@@ -203,7 +203,7 @@ def _renamed(rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
             continue
         try:
             fields = fields_of.decode(row)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield number, row  # the check says what is wrong
             continue
         if not checked:

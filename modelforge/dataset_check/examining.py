@@ -150,7 +150,7 @@ def first_format(path: Path) -> wire.DatasetFormat | None:
                     return None
                 try:
                     shown = format_of(line)
-                except (msgspec.DecodeError, RecursionError):
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     continue
                 if not isinstance(shown, Fault):
                     return shown

@@ -35,7 +35,7 @@ def test_a_dataset_is_taken_for_what_its_records_are_made_for(
 @pytest.mark.parametrize(
     ("dataset_format", "task", "strategy", "says"),
     [
-        ("preferences", "text-generation", "sft", "input_output or messages"),
+        ("preferences", "text-generation", "sft", "input_output or prompt_completion or alpaca or messages"),
         ("input_output", "text-generation", "dpo", "preferences"),
         ("messages", "summarization", "sft", "input_output or document_summary or article_highlights"),
         ("document_summary", "text-generation", "sft", "summarization"),
