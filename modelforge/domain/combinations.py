@@ -214,7 +214,7 @@ def purpose_of(
     Raises:
         BadInput: it serves not the one that was named; `field` is that one.
     """
-    tasks, strategies = _TRAINS[dataset_format]
+    tasks, strategies = trainable(dataset_format)
     check_format(dataset_format, task, None, "task")
     check_format(dataset_format, None, strategy, "strategy")
     return Purpose(task or tasks[0], strategy or strategies[0], provider)

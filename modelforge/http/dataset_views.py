@@ -17,10 +17,10 @@ from msgspec import Meta, Struct
 
 from modelforge.child_process import Ended, run_module
 from modelforge.domain.combinations import check_combination, purpose_of
-from modelforge.domain.dataset import DatasetUploaded, stream_of
 from modelforge.errors import BadInput, Conflict, NotFound, TooMuchWork
 from modelforge.fields import field_error
-from modelforge.http.keys import EVENT_LOG, LAYOUT, PROJECTOR, SETTINGS
+from modelforge.http.datasets import find_dataset, find_uploads
+from modelforge.http.keys import LAYOUT, SETTINGS
 from modelforge.http.messages import answer
 from modelforge.layout import Layout
 from modelforge.model_check import check_model
@@ -139,7 +139,7 @@ async def measure_dataset(request: web.Request) -> web.Response:
 
 def records_file(layout: Layout, summary: DatasetSummary) -> Path:
     """The file with a dataset's records, one a line."""
-    return layout.dataset(summary.sha256)
+    return layout.dataset(summary.records_sha256 or summary.sha256)
 
 
 _Query = TypeVar("_Query", bound=Looking)
@@ -166,23 +166,13 @@ async def _dataset(request: web.Request, revision: int | None) -> DatasetSummary
     Raises:
         NotFound: there is none, or not this revision, or its file is gone.
     """
-    name = request.match_info["filename"]
-    summary = request.app[PROJECTOR].read_models.datasets.get(name)
-    if summary is None:
-        raise NotFound("No such dataset", f"{name[:200]!r} was not uploaded; GET /api/datasets lists those that were.")
-    if revision is not None and revision != summary.revision:
-        summary = await _revision(request, name, revision)
+    summary = find_dataset(request)
+    if revision is not None:
+        upload, _ = await find_uploads(request)
+        summary = summary_of(upload.event, upload.at)
     if not await asyncio.to_thread(records_file(request.app[LAYOUT], summary).is_file):
-        raise NotFound("The dataset's file is gone", f"Upload {name!r} again.")
+        raise NotFound("The dataset's file is gone", f"Upload {summary.filename!r} again.")
     return summary
-
-
-async def _revision(request: web.Request, name: str, revision: int) -> DatasetSummary:
-    records = await request.app[EVENT_LOG].read(lambda reader: [*reader.records(streams=(stream_of(name),))])
-    for record in records:
-        if isinstance(record.message, DatasetUploaded) and record.message.revision == revision:
-            return summary_of(record.message, record.at)
-    raise NotFound("No such revision", f"revision: {name!r} has no revision {revision}.")
 
 
 async def _job(request: web.Request, query: Looking, model_name: str, summary: DatasetSummary) -> wire.JobSpec:
@@ -214,6 +204,7 @@ async def _job(request: web.Request, query: Looking, model_name: str, summary: D
             sha256=summary.sha256,
             format=summary.format,
             num_examples=summary.num_examples,
+            records_sha256=summary.records_sha256,
         ),
         parameters=parameters,
         output_name="",

@@ -71,7 +71,7 @@ _LOOKING = (
     Query("max_seq_length", "integer", "Where examples are cut, in tokens; chosen as a training chooses it."),
     Query("doc_stride", "integer", "How many tokens the windows over a context share."),
     Query("max_completion_length", "integer", "For rlhf: how much room a prompt leaves."),
-    Query("revision", "integer", "Of the dataset; by default the newest."),
+    _REVISION,
 )
 
 ROUTES: tuple[Route, ...] = (

@@ -1,8 +1,19 @@
 """Which settings of a training go together, and what is said of those that do not."""
 
+from itertools import product
+from typing import get_args
+
 import pytest
 
-from modelforge.domain.combinations import Build, Purpose, check_build, check_combination, check_format
+from modelforge.domain.combinations import (
+    Build,
+    Purpose,
+    check_build,
+    check_combination,
+    check_format,
+    purpose_of,
+    trainable,
+)
 from modelforge.errors import BadInput
 from trainer_entry import wire
 
@@ -35,7 +46,7 @@ def test_a_dataset_is_taken_for_what_its_records_are_made_for(
 @pytest.mark.parametrize(
     ("dataset_format", "task", "strategy", "says"),
     [
-        ("preferences", "text-generation", "sft", "input_output or prompt_completion or alpaca or messages"),
+        ("preferences", "text-generation", "sft", "alpaca or messages or conversations"),
         ("input_output", "text-generation", "dpo", "preferences"),
         ("messages", "summarization", "sft", "input_output or document_summary or article_highlights"),
         ("document_summary", "text-generation", "sft", "summarization"),
@@ -54,6 +65,21 @@ def test_a_dataset_for_something_else_is_refused_with_what_would_do(
     assert refusal.value.field == "dataset"
     assert dataset_format in refusal.value.message
     assert says in refusal.value.detail
+
+
+@pytest.mark.parametrize("dataset_format", get_args(wire.DatasetFormat))
+def test_a_dataset_has_a_purpose_of_its_own_and_every_other_that_it_serves(dataset_format: wire.DatasetFormat) -> None:
+    own = purpose_of(dataset_format, None, None, "huggingface")
+    tasks, strategies = trainable(dataset_format)
+    assert own == Purpose(tasks[0], strategies[0], "huggingface")
+    check_combination(own.task, own.strategy, own.provider, wire.TrainingParameters())
+    for task, strategy in product(get_args(wire.Task), get_args(wire.Strategy)):
+        if task in tasks and strategy in strategies:
+            assert purpose_of(dataset_format, task, strategy, "unsloth") == Purpose(task, strategy, "unsloth")
+            continue
+        with pytest.raises(BadInput) as refusal:
+            purpose_of(dataset_format, task, strategy, "unsloth")
+        assert refusal.value.field == ("strategy" if task in tasks else "task")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,18 @@ def test_long_records_are_shown_only_so_far_as_they_can_be_read(stocked: Running
     assert (len(shown["records"]), shown["has_more"]) == (2, True)
 
 
+def test_records_that_were_made_of_another_kind_of_file_are_shown_and_measured(
+    stocked: RunningServer, models: dict[str, str]
+) -> None:
+    table = "instruction,input,output\n" + "".join(f"Say it,{n},It is {n}.\n" for n in range(12))
+    uploaded = stocked.upload(table.encode(), "table.csv")
+    assert uploaded.status_code == 200, uploaded.text
+    shown = ask(stocked, "table.csv", limit=2)
+    assert shown["records"][1]["record"] == {"instruction": "Say it", "input": "1", "output": "It is 1."}
+    found = ask(stocked, "table.csv", "statistics", model_name=models["llama"])
+    assert (found["format"], found["measured"], found["left_out"]) == ("alpaca", 12, 0)
+
+
 def test_an_earlier_revision_is_still_to_be_seen(stocked: RunningServer) -> None:
     for word in ("one", "two"):
         stocked.upload(lines([{"input": word, "output": "1"}]), "twice.jsonl").raise_for_status()
@@ -95,6 +107,7 @@ def test_an_earlier_revision_is_still_to_be_seen(stocked: RunningServer) -> None
     missing = stocked.get("/api/datasets/twice.jsonl/preview?revision=3")
     assert missing.status_code == 404
     assert "no revision 3" in missing.json()["detail"]
+    assert stocked.get("/api/datasets/twice.jsonl/preview?revision=0").json()["field"] == "revision"
 
 
 def test_a_model_is_shown_to_see_tokens_and_to_learn_the_answers(
