@@ -26,7 +26,17 @@ def check(question: Question, told: Callable[[CheckProgress], None]) -> DatasetC
         OSError: it cannot be read, or the disk is full.
     """
     path = Path(question.path)
-    size = path.stat().st_size
+    before = path.stat()
+    found = _check(path, before.st_size, question, told)
+    after = path.stat()
+    if (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns):
+        return found
+    changed = LineError(1, None, "The file changed while it was read; try again when nobody writes to it.")
+    report = DatasetReport(valid=False, errors=(changed,), error_count=1)
+    return msgspec.structs.replace(found, report=report)
+
+
+def _check(path: Path, size: int, question: Question, told: Callable[[CheckProgress], None]) -> DatasetCheck:
     columns, digest = Columns(question.columns), _Digest(path, question.sha256)
     try:
         kind = kind_of(path, question.filename, question.limit)

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from modelforge.dataset_check.columns import propose
 from modelforge.dataset_check.duplicates import Numbers, Stretch, sieve_numbers
-from modelforge.dataset_check.faults import decoders, faults, faults_of
+from modelforge.dataset_check.faults import EXAMPLES, decoders, faults, faults_of
 from modelforge.dataset_check.lines import LONGEST_LINE, Chunk, split
 from modelforge.dataset_check.oddities import count_lines, odd_lines, oddities_of
 from modelforge.dataset_check.records import (
@@ -60,6 +60,7 @@ class Examination:
         self.format = dataset_format
         self.found = Findings()
         self._numbers = numbers
+        self._told_expected = False
 
     def take(self, chunk: Chunk) -> None:
         """Look at some lines."""
@@ -124,7 +125,7 @@ class Examination:
             if self.format is None:
                 shown = format_of(line)
                 if isinstance(shown, Fault):
-                    self._fault(number, shown.field, shown.message + _proposal(line, alone=True))
+                    self._fault(number, shown.field, shown.message + self._expected(_proposal(line, alone=True)))
                     return
                 self.format = shown
             self.found.records += 1
@@ -137,13 +138,20 @@ class Examination:
                 missing = fault.message.startswith("The field") and "is missing" in fault.message
                 self._fault(number, fault.field, fault.message + (_proposal(line, alone=False) if missing else ""))
         except msgspec.ValidationError:
-            self._fault(number, None, f"The line is no JSON object. {EXPECTED}")
+            self._fault(number, None, f"The line is no JSON object.{self._expected()}")
         except RecursionError:
             self._fault(number, None, "The line is nested too deeply.")
         except UnicodeDecodeError as error:
             self._fault(number, None, not_utf8(line, error.start))
         except msgspec.DecodeError as error:
             self._fault(number, None, _what_is_no_json(line, error))
+
+    def _expected(self, proposal: str = "") -> str:
+        """What a record can be: said once of a file that shows no format, and of each line of one that does."""
+        if self.format is not None:
+            return f" A record of this format is {EXAMPLES[self.format]}."
+        first, self._told_expected = not self._told_expected, True
+        return f" {EXPECTED}{proposal}" if first else ""
 
     def _tell(self, number: int, wrong: Iterator[Fault], record: Record) -> None:
         before = self.found.error_count

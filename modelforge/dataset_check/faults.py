@@ -31,7 +31,7 @@ from modelforge.dataset_check.records import (
 from modelforge.fields import field_error
 from trainer_entry import wire
 
-_EXAMPLES: dict[wire.DatasetFormat, str] = {
+EXAMPLES: dict[wire.DatasetFormat, str] = {
     "input_output": '{"input": "…", "output": "…"}',
     "prompt_completion": '{"prompt": "…", "completion": "…"}, each a text or a list of messages',
     "alpaca": '{"instruction": "…", "input": "…", "output": "…"}, where the input may be left out',
@@ -113,7 +113,7 @@ def _explained(line: bytes, dataset_format: wire.DatasetFormat, error: msgspec.V
     if shown is not None and shown != dataset_format and set(required_fields(shown)) <= fields:
         return Fault(None, f"This record is of another format ({shown}) than the first, which is {dataset_format}.")
     fault = field_error(error, KINDS[dataset_format])
-    return Fault(fault.field, f"{_in_words(fault.message)}. A record of this format is {_EXAMPLES[dataset_format]}.")
+    return Fault(fault.field, f"{_in_words(fault.message)}. A record of this format is {EXAMPLES[dataset_format]}.")
 
 
 def _in_words(message: str) -> str:

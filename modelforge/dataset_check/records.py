@@ -185,7 +185,7 @@ def format_of(line: bytes) -> wire.DatasetFormat | Fault:
     if shown is not None:
         return shown
     found = ", ".join(repr(name[:40]) for name in list(fields)[:10]) or "none"
-    return Fault(None, f"The fields show no known format: found {found}. {EXPECTED}")
+    return Fault(None, f"The fields show no known format: found {found}.")
 
 
 def format_shown_by(fields: Iterable[str]) -> wire.DatasetFormat | None:

@@ -4,16 +4,19 @@ import itertools
 import json
 import re
 import tempfile
+import threading
 from pathlib import Path
 
 from checked import checked
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from modelforge.dataset_check.checking import check
 from modelforge.dataset_check.duplicates import Numbers
 from modelforge.dataset_check.examination import Examination, Findings
 from modelforge.dataset_check.examining import Examining
 from modelforge.dataset_check.lines import Chunk, chunks
+from modelforge.dataset_check.verdict import Question
 from trainer_entry import wire
 
 texts = st.text(max_size=8) | st.sampled_from(["a", "a ", " a", "a  b", "a b", "", "\n", "\x07", "\ufffd", "é"])
@@ -118,3 +121,29 @@ def test_a_record_that_stands_twice_is_found_and_no_other(pairs: list[tuple[str,
         for warning, (_, first, _) in zip(twice, expected, strict=True)
     ] == [(line, True) for line, _, _ in expected]
     assert ["whitespace" not in warning.message for warning in twice] == [exact for _, _, exact in expected]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path, ended = tmp_path / "records.jsonl", threading.Event()
+    line = b'{"input": "a", "output": "b"}\n'
+    path.write_bytes(line * 100_000)
+
+    def write_on() -> None:
+        with path.open("ab") as file:
+            while not ended.wait(0.001):
+                file.write(line)
+                file.flush()
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        question = Question(
+            path=str(path), filename=path.name, records=str(tmp_path / "r"), scratch=str(tmp_path), limit=1 << 30
+        )
+        found = check(question, lambda _progress: None)
+    finally:
+        ended.set()
+        writer.join()
+    assert not found.report.valid
+    assert "changed while it was read" in found.report.errors[0].message
+    assert check(question, lambda _progress: None).report.valid
