@@ -8,6 +8,7 @@ from http import HTTPStatus
 from rich.console import Console
 
 from modelforge.client import Client, RequestRefused
+from modelforge.errors import DatasetReport
 from modelforge.http.jobs import JobList
 from modelforge.http.training import Started, Stopped
 from modelforge.http.uploads import Uploaded
@@ -16,6 +17,8 @@ from modelforge.projections.models import ModelDetails
 from modelforge.projections.projector import StatusMessage
 from modelforge.terminal import jobs_table, show_training
 from trainer_entry import wire
+
+_SHOWN_WARNINGS = 5
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -46,11 +49,22 @@ async def run(options: argparse.Namespace) -> int:
                 return await _stop(client, options.job_id, console)
 
 
+def _show_warnings(report: DatasetReport, console: Console) -> None:
+    """The first things about a dataset that a person should look at, while the training starts."""
+    for warning in report.warnings[:_SHOWN_WARNINGS]:
+        field = f", {warning.field}" if warning.field else ""
+        console.print(f"  line {warning.line}{field}: {warning.message}", highlight=False, markup=False)
+    more = report.warning_count - _SHOWN_WARNINGS
+    if more > 0:
+        console.print(f"  and {more} more: GET /api/datasets/{{filename}} lists them", highlight=False, markup=False)
+
+
 async def _train(client: Client, options: argparse.Namespace, console: Console) -> int:
     if not options.dataset.is_file():
         raise RequestRefused("No such dataset", f"There is no file {options.dataset}.")
     uploaded = await client.upload(options.dataset, Uploaded)
     console.print(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}", highlight=False)
+    _show_warnings(uploaded.validation, console)
     body: dict[str, object] = {
         "task": options.task,
         "strategy": options.strategy,

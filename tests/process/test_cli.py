@@ -46,6 +46,16 @@ def test_a_refusal_is_said_in_the_server_s_words(server: RunningServer, dataset:
     assert "/nowhere.jsonl" in missing.stderr
 
 
+def test_what_is_odd_about_a_dataset_is_said(server: RunningServer, tmp_path: Path, model_folder: Path) -> None:
+    twice = tmp_path / "twice.csv"
+    twice.write_text("input,output\n" + "a,b\n" * 8)
+    ended = modelforge("train", str(twice), "--model", str(model_folder), "--name", "completes", url=server.url)
+    assert ended.returncode == 0, ended.stderr
+    assert "8 examples" in ended.stdout
+    assert "line 3: The record is the same as on line 2." in ended.stdout
+    assert "and 2 more" in ended.stdout
+
+
 def test_a_training_is_stopped(server: RunningServer, start: Start) -> None:
     job_id = start(server, "waits", max_steps=100_000)
     ended = modelforge("stop", url=server.url)
