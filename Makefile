@@ -37,8 +37,7 @@ demo: setup
 
 ## test: everything, on tiny models
 test: setup
-	$(BIN)/python -m pytest --ignore tests/trainer
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/trainer
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 ## matrix: every task, strategy and provider on a real server, as a table; REAL=1 on real weights, ONLY=word for some
 matrix: setup
