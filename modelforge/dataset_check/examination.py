@@ -15,7 +15,7 @@ from modelforge.dataset_check.columns import propose
 from modelforge.dataset_check.duplicates import Numbers, Stretch, sieve_numbers
 from modelforge.dataset_check.faults import EXAMPLES, decoders, faults, faults_of
 from modelforge.dataset_check.lines import LONGEST_LINE, Chunk, split
-from modelforge.dataset_check.oddities import count_lines, odd_lines, oddities_of
+from modelforge.dataset_check.oddities import odd_lines, oddities_of, stands_a_record_a_line
 from modelforge.dataset_check.records import (
     EXPECTED,
     TEXTS,
@@ -97,7 +97,7 @@ class Examination:
             records = decoders[self.format].decode_lines(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return records if len(records) == count_lines(data) else None
+        return records if stands_a_record_a_line(data, len(records)) else None
 
     def _take_records(self, first: int, data: bytes, records: list[Record]) -> None:
         found, kind = self.found, type(records[0])

@@ -19,7 +19,8 @@ from modelforge.dataset_check.records import (
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _ESCAPED = re.compile(rb"\\(?:[bf]|u(?:00[01789]|[fF]{3}[dD]))")
 _RAW = re.compile(rb"\xc2[\x80-\x9f]|\xef\xbf\xbd")
-_LINE_BREAK, _BACKSLASH, _DELETE = b"\n\\\x7f"
+_BETWEEN_RECORDS = re.compile(rb"\}[ \t\r]*\n[ \t\r]*(?=\{)")
+_LINE_BREAK, _BACKSLASH, _DELETE, _OPEN, _CLOSE = b"\n\\\x7f{}"
 _MEANT = np.zeros(256, np.bool_)
 _MEANT[[*b"bfu"]] = True
 _REPLACED = "\ufffd"
@@ -49,10 +50,17 @@ def _is_escape(data: bytes, offset: int) -> bool:
     return (offset - first) % 2 == 0
 
 
-def count_lines(data: bytes) -> int:
-    """How many lines some bytes are; the last one may have no end."""
-    ended = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _LINE_BREAK))
-    return ended + (not data.endswith(b"\n"))
+def stands_a_record_a_line(data: bytes, records: int) -> bool:
+    """Whether so many objects stand on a line each: the decoder goes on where a line ends within an object."""
+    letters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(letters[:-1] == _LINE_BREAK)
+    if len(ends) + 1 != records:
+        return False
+    if not len(ends):
+        return True
+    if ends[0] > 0 and (letters[ends - 1] == _CLOSE).all() and (letters[ends + 1] == _OPEN).all():
+        return True
+    return len(_BETWEEN_RECORDS.findall(data)) == len(ends)
 
 
 def oddities_of(record: Record) -> Iterator[Fault]:
