@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from modelforge.child_environment import child_environment
-from modelforge.dataset_check.columns import FIELDS
+from modelforge.dataset_check.columns import FIELDS, LONGEST_COLUMN
 from modelforge.dataset_check.verdict import (
     NO_ROOM_LEFT,
     UNREADABLE,
@@ -34,7 +34,6 @@ __all__ = ["CheckProgress", "ValidDataset", "check_columns_given", "check_datase
 
 _LONGEST_SAID = 4 << 20
 _MOST_COLUMNS = 20
-_LONGEST_COLUMN = 200
 _said: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
 
@@ -51,9 +50,9 @@ def check_columns_given(columns: Mapping[str, str], field: str = "columns") -> N
                 f'Columns are named by field, as in {{"input": "question"}}; there are {", ".join(sorted(FIELDS))}.',
                 field=field,
             )
-        if not column or len(column) > _LONGEST_COLUMN:
+        if not column or len(column) > LONGEST_COLUMN:
             raise BadInput(
-                f"No column can have the name given for {name!r}", f"From 1 to {_LONGEST_COLUMN} letters.", field=field
+                f"No column can have the name given for {name!r}", f"From 1 to {LONGEST_COLUMN} letters.", field=field
             )
     if len(columns) > _MOST_COLUMNS or len(set(columns.values())) < len(columns):
         raise BadInput("A column can be one field only", "Name each column once.", field=field)

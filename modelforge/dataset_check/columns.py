@@ -36,6 +36,8 @@ _TRIED: tuple[wire.DatasetFormat, ...] = (
     "text",
 )
 _CLOSE = 0.8
+LONGEST_COLUMN = 200
+"""Characters of the name of a column that can be given."""
 
 
 class Columns:
@@ -72,7 +74,8 @@ def propose(found: list[str], *, alone: bool) -> dict[str, str] | None:
 
     `alone`: it may be a format of one field.
     """
-    plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in found}
+    named = [name for name in found if len(name) <= LONGEST_COLUMN]
+    plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in named}
     for dataset_format in _TRIED:
         if len(required_fields(dataset_format)) == 1 and not alone:
             continue

@@ -3,9 +3,7 @@
 Everything here reads a part at a time: a file of any size takes the same memory.
 """
 
-import csv
 import io
-import itertools
 import json
 import re
 import sys
@@ -18,10 +16,10 @@ from typing import Any, BinaryIO, assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.dataset_check.columns import FIELDS, Columns, check_columns
+from modelforge.dataset_check.columns import Columns, check_columns
 from modelforge.dataset_check.lines import LONGEST_LINE, chunks, split
 from modelforge.dataset_check.records import Fault, fields_of
-from modelforge.dataset_check.text_encoding import not_utf8
+from modelforge.dataset_check.tables import Row, rows_of_parquet, rows_of_table
 from modelforge.dataset_check.unusable import Unusable
 from trainer_entry import wire
 
@@ -37,9 +35,7 @@ _ARCHIVES = {b"PK\x03\x04": "a ZIP archive", b"BZh": "compressed with bzip2", b"
 _HEAD = 1 << 12
 _PART = 1 << 20
 _AFTER_LIST = "Something follows the list of records: a JSON file is one list."
-_ROWS = 256  # of Parquet at a time
 _STRUCTURE = re.compile(rb'\\.|["\[\]{},\n]', re.DOTALL)
-_STRUCTURED = frozenset({"messages", "conversations", "answers", "prompt", "completion", "chosen", "rejected"})
 
 
 class Kind(Struct, frozen=True, gc=False):
@@ -53,10 +49,6 @@ class Kind(Struct, frozen=True, gc=False):
     def is_plain(self) -> bool:
         """Whether a trainer can read the file as it stands."""
         return self.container == "jsonl" and self.compression is None and not self.bom
-
-
-Row = tuple[int, bytes | Fault]
-"""The line of the file at which a record begins, and the record as one line of JSON, or what is wrong there."""
 
 
 def kind_of(path: Path, filename: str, limit: int) -> Kind:
@@ -176,7 +168,7 @@ def rows_of(path: Path, kind: Kind, limit: int, filename: str, columns: Columns)
         Unusable: the file cannot be read to its end.
     """
     if kind.container == "parquet":
-        yield from _rows_of_parquet(path, columns, limit)
+        yield from rows_of_parquet(path, columns, limit)
         return
     with unpacked(path, kind.compression, limit) as file:
         if kind.bom:
@@ -187,7 +179,7 @@ def rows_of(path: Path, kind: Kind, limit: int, filename: str, columns: Columns)
             case "json":
                 yield from _renamed(_rows_of_list(file), columns)
             case "csv":
-                yield from _rows_of_table(file, filename, columns)
+                yield from rows_of_table(file, filename, columns)
             case _:
                 assert_never(kind.container)
 
@@ -261,6 +253,8 @@ def _rows_of_list(file: BinaryIO) -> Iterator[Row]:
             raise Unusable(line, _AFTER_LIST)
         if len(element) > LONGEST_LINE:
             raise Unusable(began, f"A record is longer than {LONGEST_LINE} bytes.")
+    if rest:
+        raise Unusable(line, _AFTER_LIST)
     if not closed:
         raise Unusable(line, "The list of records is cut off: its closing bracket is missing.")
 
@@ -273,111 +267,3 @@ def _element(text: bytes, began: int) -> Row:
         return line, msgspec.json.format(text, indent=-1)
     except (msgspec.DecodeError, RecursionError) as error:
         return line, Fault(None, f"The record is not valid JSON: {error}.")
-
-
-def _rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[Row]:
-    """The rows of a table in text, whose first one names the columns."""
-    csv.field_size_limit(LONGEST_LINE)
-    text = _text_of(file)
-    before = 0
-    header: list[str] = []
-    try:
-        first = next(text, "")
-        delimiter = _delimiter(first, filename)
-        rows = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
-        for cells in rows:
-            number, before = before + 1, rows.line_num
-            if not header:
-                header = _header(cells, columns)
-            elif not any(cells):
-                continue
-            elif len(cells) != len(header):
-                yield (
-                    number,
-                    Fault(
-                        None,
-                        f"The row has {len(cells)} cells, the header {len(header)}. Quote cells with {delimiter!r} in.",
-                    ),
-                )
-            else:
-                yield number, msgspec.json.encode(dict(zip(header, map(_cell, header, cells), strict=True)))
-    except csv.Error as error:
-        raise Unusable(before + 1, f"The table cannot be read: {error}.") from error
-
-
-def _text_of(file: BinaryIO) -> Iterator[str]:
-    """The lines of a text with their ends."""
-    for number in itertools.count(1):
-        line = file.readline(LONGEST_LINE + 1)
-        if not line:
-            return
-        if len(line) > LONGEST_LINE:
-            raise Unusable(number, f"The line is longer than {LONGEST_LINE} bytes.")
-        try:
-            yield line.decode()
-        except UnicodeDecodeError as error:
-            raise Unusable(number, not_utf8(line, error.start)) from error
-
-
-def _delimiter(first: str, filename: str) -> str:
-    """What separates the cells: what the first line has the most of."""
-    if filename.lower().endswith((".tsv", ".tsv.gz", ".tsv.zst")):
-        return "\t"
-    return max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-
-
-def _header(cells: list[str], columns: Columns) -> list[str]:
-    names = [cell.strip() for cell in cells]
-    twice = [name for name in names if names.count(name) > 1 or not name]
-    if twice:
-        raise Unusable(1, f"The first row names the columns, and {twice[0]!r} cannot name one, or names two.")
-    check_columns(columns, names)
-    return [columns.field(name) for name in names]
-
-
-def _cell(field: str, cell: str) -> object:
-    """A text, or what it says in JSON where a field takes more than a text."""
-    if field in _STRUCTURED and cell[:1] in {"[", "{"}:
-        try:
-            return msgspec.json.decode(cell)
-        except msgspec.DecodeError:
-            return cell
-    return cell
-
-
-def _rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
-            groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
-            if sum(group.total_byte_size for group in groups) > limit:
-                raise Unusable(1, f"Unpacked, the file is larger than {limit} bytes, which are accepted.")
-            names = file.schema_arrow.names
-            check_columns(columns, names)
-            read = [name for name in names if columns.field(name) in FIELDS] or names[:10]
-            for batch in file.iter_batches(batch_size=_ROWS, columns=read, use_threads=False):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, _row({columns.field(name): value for name, value in row.items()})
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise Unusable(number + 1, f"The Parquet file cannot be read: {_first_line(error)}.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _row(values: dict[str, object]) -> bytes | Fault:
-    for field, value in values.items():
-        if isinstance(value, bytes):
-            try:
-                values[field] = value.decode()
-            except UnicodeDecodeError:
-                return Fault(field, "It is no text, and not in UTF-8.")
-    try:
-        return msgspec.json.encode(values, enc_hook=str)
-    except (ValueError, UnicodeError) as error:
-        return Fault(None, f"The row cannot be written as JSON: {error}.")

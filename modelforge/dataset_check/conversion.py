@@ -57,6 +57,7 @@ def convert(
                 if isinstance(row, Fault):
                     done.fault(line, row.field, row.message)
                     continue
+                _check_room(done.size + len(row), question.limit, line)
                 data = row + b"\n"
                 out.write(data)
                 digest.update(data)
@@ -74,6 +75,12 @@ def convert(
         beside.write(numbers.tobytes())
     done.sha256 = digest.hexdigest()
     return done
+
+
+def _check_room(size: int, limit: int, line: int) -> None:
+    """Refuse records that take more than a file may: a table of a few bytes can stand for many."""
+    if size > limit:
+        raise Unusable(line, f"As JSON lines, the records are larger than {limit} bytes, which are accepted.")
 
 
 class Origins:

@@ -45,7 +45,7 @@ EXAMPLES: dict[wire.DatasetFormat, str] = {
     "preferences": '{"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages',
 }
 _TYPES = re.compile(r"Expected (.+), got (.+)")
-_ENUM = re.compile(r"Invalid enum value (.+)")
+_ENUM = re.compile(r"Invalid enum value '(.*)'", re.DOTALL)
 _KINDS_OF_VALUES = {
     "str": "a text",
     "array": "a list",
@@ -122,7 +122,7 @@ def _in_words(message: str) -> str:
         wanted = " or ".join(_KINDS_OF_VALUES.get(name, name) for name in types[1].split(" | "))
         return f"It is {_KINDS_OF_VALUES.get(types[2], types[2])}; expected {wanted}"
     if (value := _ENUM.fullmatch(message)) is not None:
-        return f"{value[1]} is no role; expected system, user or assistant"
+        return f"{short(value[1])} is no role; expected system, user or assistant"
     return message
 
 
