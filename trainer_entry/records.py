@@ -256,8 +256,8 @@ def _turns(content: str | list[Message], role: str) -> list[Message]:
 
 
 def _message_of(turn: _SharedTurn) -> Message:
-    role = turn.sender if turn.role is None else turn.role
-    content = turn.value if turn.content is None else turn.content
+    is_shared = turn.sender is not None
+    role, content = (turn.sender, turn.value) if is_shared else (turn.role, turn.content)
     if role is None or content is None:
         raise msgspec.ValidationError('A turn of a conversation has no "from" and "value".')
     return Message(_ROLES.get(role, role), content)

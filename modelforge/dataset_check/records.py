@@ -216,7 +216,10 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
 
 def _shared(record: SharedConversation) -> tuple[str, ...]:
-    turned = ((turn.sender or turn.role or "", turn.value or turn.content or "") for turn in record.conversations)
+    turned = (
+        (turn.role or "", turn.content or "") if turn.sender is None else (turn.sender, turn.value or "")
+        for turn in record.conversations
+    )
     return tuple(part for turn in turned for part in turn) or ("",)
 
 

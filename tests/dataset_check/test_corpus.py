@@ -10,7 +10,8 @@ from corpus_files import BAD, GOOD, BadFile, GoodFile, Told
 from modelforge.dataset_check.records import KINDS
 from modelforge.errors import LineError
 from trainer_entry import wire
-from trainer_entry.records import Records
+from trainer_entry.prompts import Message
+from trainer_entry.records import Conversation, Records
 
 
 def agree(told: tuple[LineError, ...], expected: list[Told]) -> None:
@@ -53,6 +54,18 @@ def test_the_trainer_reads_as_many_records_as_were_checked(file: GoodFile, tmp_p
         num_examples=found.num_examples,
     )
     assert len([*Records(dataset)]) == found.num_examples
+
+
+def test_a_turn_in_both_spellings_is_read_as_it_was_checked(tmp_path: Path) -> None:
+    turns = '{"from": "human", "value": "a", "role": "bot", "content": ""}, {"from": "gpt", "value": "b"}'
+    path = tmp_path / "records.jsonl"
+    path.write_text(f'{{"conversations": [{turns}]}}\n')
+    found, _ = checked(path.read_bytes())
+    assert found.report.valid
+    dataset = wire.DatasetFile(
+        filename=path.name, path=str(path), sha256=found.sha256, format="conversations", num_examples=1
+    )
+    assert [*Records(dataset)] == [Conversation([Message("user", "a"), Message("assistant", "b")])]
 
 
 def test_the_corpus_has_every_format_and_is_as_large_as_it_says() -> None:
