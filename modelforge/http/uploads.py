@@ -212,9 +212,17 @@ def _filename(name: str | None) -> str:
     return label
 
 
+async def _beginning(part: BodyPartReader, size: int) -> bytes:
+    """What a part begins with, up to so many bytes, though the network brings it in pieces."""
+    data = b""
+    while len(data) < size and (chunk := await part.read_chunk(size)):
+        data += chunk
+    return data[:size]
+
+
 async def _one_of(part: BodyPartReader, known: tuple[_Word, ...]) -> _Word | None:
     """The one that a part names; an empty part names none."""
-    data = await part.read_chunk(_LONGEST_FIELD + 1)
+    data = await _beginning(part, _LONGEST_FIELD + 1)
     if len(data) > _LONGEST_FIELD:
         raise BadInput(f"The part {part.name!r} is too long", "It names a task or a strategy.", field=part.name)
     value = data.decode(errors="replace")
@@ -226,11 +234,11 @@ async def _one_of(part: BodyPartReader, known: tuple[_Word, ...]) -> _Word | Non
 
 async def _columns(part: BodyPartReader) -> dict[str, str] | None:
     """Which columns are which fields; an empty part says nothing."""
-    data = await part.read_chunk(_LONGEST_COLUMNS + 1)
+    data = await _beginning(part, _LONGEST_COLUMNS + 1)
     if not data.strip():
         return None
     try:
-        columns = msgspec.json.decode(data[: _LONGEST_COLUMNS + 1], type=dict[str, str])
+        columns = msgspec.json.decode(data, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             "The part 'columns' cannot be read",

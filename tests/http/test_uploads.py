@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -88,6 +88,32 @@ def test_columns_are_named_or_proposed(server: RunningServer, data_dir: Path) ->
         answer = server.upload(content, columns=columns)
         assert (answer.status_code, answer.json()["field"]) == (400, "columns"), columns
     assert files_of(data_dir) == kept
+
+
+def test_columns_that_come_in_pieces_are_read_whole(server: RunningServer) -> None:
+    columns = b'{"input": "question", %s"output": "response"}' % (b" " * 300)
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="columns"\r\n\r\n'
+        + columns
+        + b'\r\n--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        + b'{"question": "a", "response": "b"}\n\r\n--b--\r\n'
+    )
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for begin in range(0, len(form), 40):
+            yield form[begin : begin + 40]
+            await asyncio.sleep(0.005)
+
+    async def send() -> tuple[int, str]:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{server.url}/api/upload_dataset", data=pieces(), headers=headers) as answer,
+        ):
+            return answer.status, await answer.text()
+
+    status, text = asyncio.run(send())
+    assert status == 200, text
 
 
 def test_what_unpacks_to_more_than_may_be_uploaded_is_refused(
