@@ -33,6 +33,7 @@ from modelforge.http.keys import (
     SETTINGS,
     SUBSCRIBERS,
 )
+from modelforge.http.named_datasets import FETCHED_AT_ONCE, FETCHING
 from modelforge.http.openapi import document
 from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
 from modelforge.http.protocol import JsonRunner
@@ -72,6 +73,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app[OPENAPI] = document()
     app[GIVEN_ANSWERS], app[KEEPING] = GivenAnswers(), asyncio.Lock()
     app[WATCHERS], app[VIEWS] = Watchers(), Views()
+    app[FETCHING] = asyncio.Semaphore(FETCHED_AT_ONCE)
     add_routes(app)
     chosen = launcher or LocalLauncher(layout)
 

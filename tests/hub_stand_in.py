@@ -1,8 +1,11 @@
-"""`python -m hub_stand_in FOLDER`: the part of the hub's HTTP API that an upload asks, on a port of its own.
+"""`python -m hub_stand_in FOLDER`: the parts of the hub's HTTP API that are asked, on a port of its own.
 
 It says its address on stdout. What was committed lies in FOLDER/<owner>/<name>, and what was asked in
 FOLDER/requests.jsonl. The token `TOKEN` may write for the owner `me`, and the repository `me/open` is there, for all
 to read.
+
+A dataset's files lie in FOLDER/datasets/<owner>/<name>/<commit>, and FOLDER/datasets/<owner>/<name>.json says which
+commit each of its revisions is. Those of the owner `gated` are for `TOKEN` only.
 """
 
 import base64
@@ -30,7 +33,10 @@ def refused(status: int, words: str) -> web.Response:
 async def check(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:  # type: ignore[type-arg]
     with (FOLDER / "requests.jsonl").open("a") as file:
         file.write(json.dumps([request.method, request.path]) + "\n")
-    if not request.path.startswith("/lfs/") and request.headers.get("Authorization") != f"Bearer {TOKEN}":
+    if (
+        not request.path.startswith(("/lfs/", "/datasets/", "/api/datasets/"))
+        and request.headers.get("Authorization") != f"Bearer {TOKEN}"
+    ):
         return refused(401, "Invalid username or password.")
     return await handler(request)  # type: ignore[operator, no-any-return, misc]
 
@@ -106,6 +112,68 @@ async def commit(request: web.Request) -> web.Response:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     return web.json_response({"commitUrl": f"{request.url.origin()}/{repo_id}/commit/c0ffee", "commitOid": "c0ffee"})
+
+
+def commit_of(request: web.Request) -> str:
+    """The commit of the dataset that is asked for."""
+    path = FOLDER / "datasets" / "{owner}/{name}.json".format(**request.match_info)
+    if not path.is_file():
+        raise web.HTTPNotFound(headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+    commits: dict[str, str] = json.loads(path.read_text())
+    revision = request.match_info["revision"]
+    if revision not in {*commits, *commits.values()}:
+        raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+    return commits.get(revision, revision)
+
+
+def folder_of(request: web.Request) -> Path:
+    """Where its files lie, for whom they are."""
+    commit = commit_of(request)
+    if request.match_info["owner"] == "gated" and request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this dataset is restricted."}
+        if "Authorization" in request.headers:
+            raise web.HTTPForbidden(headers=headers)
+        raise web.HTTPUnauthorized(headers=headers)
+    return FOLDER / "datasets" / "{owner}/{name}".format(**request.match_info) / commit
+
+
+def entry_of(path: Path, folder: Path) -> dict[str, object]:
+    kind, size = ("directory", 0) if path.is_dir() else ("file", path.stat().st_size)
+    oid = hashlib.sha1(str(path).encode()).hexdigest()  # noqa: S324 - as git has it
+    return {"type": kind, "path": path.relative_to(folder).as_posix(), "size": size, "oid": oid}
+
+
+@routes.get("/api/datasets/{owner}/{name}/revision/{revision}")
+async def revision(request: web.Request) -> web.Response:
+    return web.json_response({"id": "{owner}/{name}".format(**request.match_info), "sha": commit_of(request)})
+
+
+@routes.get("/api/datasets/{owner}/{name}/tree/{revision}")
+@routes.get("/api/datasets/{owner}/{name}/tree/{revision}/{path:.*}")
+async def tree(request: web.Request) -> web.Response:
+    folder = folder_of(request)
+    inside = folder / request.match_info.get("path", "")
+    if not inside.is_dir():
+        return web.json_response({"error": "Not found"}, status=404, headers={"X-Error-Code": "EntryNotFound"})
+    found = inside.rglob("*") if request.query.get("recursive", "").lower() == "true" else inside.iterdir()
+    return web.json_response([entry_of(path, folder) for path in sorted(found)])
+
+
+@routes.post("/api/datasets/{owner}/{name}/paths-info/{revision}")
+async def paths_info(request: web.Request) -> web.Response:
+    folder = folder_of(request)
+    asked = (await request.json())["paths"]
+    return web.json_response([entry_of(folder / path, folder) for path in asked if (folder / path).exists()])
+
+
+@routes.get("/datasets/{owner}/{name}/resolve/{revision}/{path:.*}")
+async def resolve(request: web.Request) -> web.StreamResponse:
+    folder = folder_of(request)
+    path = folder / request.match_info["path"]
+    if not path.is_file():
+        raise web.HTTPNotFound(headers={"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+    etag = str(entry_of(path, folder)["oid"])
+    return web.FileResponse(path, headers={"X-Repo-Commit": folder.name, "X-Linked-Etag": f'"{etag}"'})
 
 
 def say(url: str) -> None:

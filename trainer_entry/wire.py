@@ -123,7 +123,8 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
 
     `sha256`: of the file that was uploaded or named. `records_sha256`: of the JSON lines at `path`, where they were
     made from it; None where they are that file itself. `revision`: of the uploaded dataset; None of a file that was
-    named by its path.
+    named by its path. `source`: the split of a hub's dataset that the records are, at the commit that they were
+    fetched at, as `hf://owner/name[/config]@COMMIT?split=NAME`; both hashes are of the rows as JSON lines then.
     """
 
     filename: str
@@ -133,6 +134,7 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     num_examples: int
     records_sha256: str | None = None
     revision: int | None = None
+    source: str | None = None
 
 
 class Work(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
@@ -695,3 +697,41 @@ class DatasetUnseen(Struct, frozen=True, kw_only=True, gc=False):
 
 UNSEEN = 3
 """The exit code of `trainer_entry.dataset_view` that goes with a `DatasetUnseen`."""
+
+
+class FetchRows(Struct, frozen=True, kw_only=True, gc=False):
+    """What `python -m trainer_entry.hub_dataset` is asked on stdin: to write the rows of a split as JSON lines.
+
+    `commit`: 40 hex digits. `rows`: the file to write. `scratch`: a folder for what is only needed meanwhile.
+    `limit`: the bytes that the file may have. `still_seconds`: when no rows come for so long, the system ends it.
+    """
+
+    repo: str
+    config: str | None
+    commit: str
+    split: str
+    rows: str
+    scratch: str
+    limit: int
+    still_seconds: float
+
+
+class RowsFetched(Struct, frozen=True, kw_only=True, tag_field="type", tag="fetched", gc=False):
+    """How many rows there were. `left_out`: the columns that are no text, such as images."""
+
+    rows: int
+    left_out: tuple[str, ...]
+
+
+class RowsRefused(Struct, frozen=True, kw_only=True, tag_field="type", tag="refused", gc=False):
+    """Why there are no rows to train on.
+
+    `access`: the hub does not let this token read them. `unreachable`: it does not answer, or not with what it should.
+    `unusable`: they are not there, too many, or no texts. `full`: there is no room on the disk for them.
+    """
+
+    kind: Literal["access", "unreachable", "unusable", "full"]
+    message: str
+
+
+AnyRows = RowsFetched | RowsRefused

@@ -59,7 +59,8 @@ class DatasetReference(Struct, frozen=True, kw_only=True, gc=False):
     """The exact bytes that a job trains on. `revision`: of the uploaded dataset; null of a file named by its path.
 
     `records_sha256`: of the JSON lines that were made of them; null where they are such lines themselves.
-    `path`: what the trainer reads. `deleted_at`: when it was deleted; null while it is there.
+    `path`: what the trainer reads. `deleted_at`: when it was deleted; null while it is there. `source`: of a hub's
+    dataset, the split and the commit that it was fetched at; null of all others.
     """
 
     filename: str
@@ -68,6 +69,7 @@ class DatasetReference(Struct, frozen=True, kw_only=True, gc=False):
     revision: int | None = None
     path: str = ""
     deleted_at: str | None = None
+    source: str | None = None
 
 
 class JobDetails(TrainingStatus, frozen=True, kw_only=True):
