@@ -5,9 +5,11 @@ FOLDER/requests.jsonl. The token `TOKEN` may write for the owner `me`, and the r
 to read.
 
 A dataset's files lie in FOLDER/datasets/<owner>/<name>/<commit>, and FOLDER/datasets/<owner>/<name>.json says which
-commit each of its revisions is. Those of the owner `gated` are for `TOKEN` only.
+commit each of its revisions is. Those of the owner `gated` are for `TOKEN` only, those of `closed` for nobody, and a
+file that is called `slow` never comes to its end.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -121,7 +123,7 @@ def commit_of(request: web.Request) -> str:
         raise web.HTTPNotFound(headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
     commits: dict[str, str] = json.loads(path.read_text())
     revision = request.match_info["revision"]
-    if revision not in {*commits, *commits.values()}:
+    if revision not in commits and not (path.with_suffix("") / revision).is_dir():
         raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
     return commits.get(revision, revision)
 
@@ -129,9 +131,10 @@ def commit_of(request: web.Request) -> str:
 def folder_of(request: web.Request) -> Path:
     """Where its files lie, for whom they are."""
     commit = commit_of(request)
-    if request.match_info["owner"] == "gated" and request.headers.get("Authorization") != f"Bearer {TOKEN}":
+    owner, authorized = request.match_info["owner"], request.headers.get("Authorization") == f"Bearer {TOKEN}"
+    if owner == "closed" or (owner == "gated" and not authorized):
         headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this dataset is restricted."}
-        if "Authorization" in request.headers:
+        if owner == "closed" or "Authorization" in request.headers:
             raise web.HTTPForbidden(headers=headers)
         raise web.HTTPUnauthorized(headers=headers)
     return FOLDER / "datasets" / "{owner}/{name}".format(**request.match_info) / commit
@@ -172,6 +175,10 @@ async def resolve(request: web.Request) -> web.StreamResponse:
     path = folder / request.match_info["path"]
     if not path.is_file():
         raise web.HTTPNotFound(headers={"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+    if path.stem == "slow" and request.method == "GET":
+        response = web.StreamResponse(headers={"Content-Length": str(path.stat().st_size)})
+        await response.prepare(request)
+        await asyncio.sleep(3600)
     etag = str(entry_of(path, folder)["oid"])
     return web.FileResponse(path, headers={"X-Repo-Commit": folder.name, "X-Linked-Etag": f'"{etag}"'})
 
@@ -188,7 +195,6 @@ async def main() -> web.Application:
 
 
 if __name__ == "__main__":
-    import asyncio
 
     async def serve() -> None:
         runner = web.AppRunner(await main())
