@@ -176,19 +176,37 @@ def _same(compared: NDArray[np.int64], listed: int) -> Duplicates:
     first_ones: list[Duplicate] = []
     parts = -(-len(compared) // _PART)
     for part in range(parts):
-        rows = compared[compared[:, 0] % parts == part]
-        rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        again = rows[1:, 0] == rows[:-1, 0]
-        begins = np.concatenate([[0], np.flatnonzero(~again) + 1])
-        firsts = np.repeat(begins, np.diff(np.append(begins, len(rows))))
-        places = np.flatnonzero(again) + 1
-        equal = rows[places, 1] == rows[firsts[places], 1]
-        exact += int(equal.sum())
-        other += int((~equal).sum())
-        soonest = np.argsort(rows[places, 2], kind="stable")[:listed]
-        first_ones += [
-            Duplicate(int(rows[place, 2]), int(rows[firsts[place], 2]), exact=bool(is_equal))
-            for place, is_equal in zip(places[soonest], equal[soonest], strict=True)
-        ]
-    first_ones.sort(key=lambda duplicate: duplicate.line)
-    return Duplicates(tuple(first_ones[:listed]), exact, other)
+        known = compared[:0]  # of equal records the first
+        for some in _rows_of_part(compared, part, parts):
+            rows = np.concatenate([known, some])
+            rows = rows[np.argsort(rows[:, 0], kind="stable")]
+            again = rows[1:, 0] == rows[:-1, 0]
+            begins = np.concatenate([[0], np.flatnonzero(~again) + 1])
+            firsts = np.repeat(begins, np.diff(np.append(begins, len(rows))))
+            places = np.flatnonzero(again) + 1
+            equal = rows[places, 1] == rows[firsts[places], 1]
+            exact += int(equal.sum())
+            other += int((~equal).sum())
+            soonest = np.argsort(rows[places, 2], kind="stable")[:listed]
+            first_ones += [
+                Duplicate(int(rows[place, 2]), int(rows[firsts[place], 2]), exact=bool(is_equal))
+                for place, is_equal in zip(places[soonest], equal[soonest], strict=True)
+            ]
+            first_ones = sorted(first_ones, key=lambda duplicate: duplicate.line)[:listed]
+            known = rows[begins]
+    return Duplicates(tuple(first_ones), exact, other)
+
+
+def _rows_of_part(compared: NDArray[np.int64], part: int, parts: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of one part, some at a time: where one record stands everywhere, one part has nearly all."""
+    import numpy as np
+
+    kept: list[NDArray[np.int64]] = []
+    for begin in range(0, len(compared), _PART):
+        some = compared[begin : begin + _PART]
+        kept.append(some[some[:, 0] % parts == part])
+        if sum(map(len, kept)) >= _PART:
+            yield np.concatenate(kept)
+            kept = []
+    if any(map(len, kept)):
+        yield np.concatenate(kept)
