@@ -122,14 +122,20 @@ def _not_alone(sieves: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
     found = np.zeros(count, np.bool_)
     parts = -(-count // _PART)
     for part in range(parts):
-        picked = [*_picked(sieves, part, parts)]
-        places = np.concatenate([place for place, _ in picked])
-        some = np.concatenate([number for _, number in picked])
-        in_order = np.sort(some)
+        in_order = np.sort(np.concatenate([_twice_at_most(some) for _, some in _picked(sieves, part, parts)]))
         twice = in_order[1:][in_order[1:] == in_order[:-1]]
         if len(twice):
-            found[places[np.isin(some, twice)]] = True
+            for places, some in _picked(sieves, part, parts):
+                found[places[np.isin(some, twice)]] = True
     return found
+
+
+def _twice_at_most(some: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers without those that are there for the third time or more: a million of one kind are no more than two."""
+    import numpy as np
+
+    values, counts = np.unique(some, return_counts=True)
+    return np.repeat(values, np.minimum(counts, 2))
 
 
 def _picked(
