@@ -35,6 +35,10 @@ _ARCHIVES = {b"PK\x03\x04": "a ZIP archive", b"BZh": "compressed with bzip2", b"
 _HEAD = 1 << 12
 _PART = 1 << 20
 _AFTER_LIST = "Something follows the list of records: a JSON file is one list."
+_LAID_OUT = (
+    "An object begins here that is laid out over several lines. Write each record on one line, or all of them as one "
+    "list, in [ ] and with commas between; records that stand in a field of an object, as in data, must be taken out."
+)
 _STRUCTURE = re.compile(rb'\\.|["\[\]{},\n]', re.DOTALL)
 
 
@@ -80,6 +84,10 @@ def kind_of(path: Path, filename: str, limit: int) -> Kind:
         return Kind("csv", compression, bom)
     if first == b"[" and (name.endswith(".json") or not _is_line(head, bom=bom)):
         return Kind("json", compression, bom)
+    before, opened, after = head.partition(b"{")
+    line, ended, _ = after.partition(b"\n")
+    if opened and ended and first == b"{" and not line.strip():
+        raise Unusable(before.count(b"\n") + 1, _LAID_OUT)
     return Kind("jsonl", compression, bom)
 
 
