@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -14,9 +15,14 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from attempts_on_disk import model_in
 from hub_stand_in import TOKEN
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from pyarrow import parquet
 from running_server import RunningServer, environment
 from test_uploads import files_of
+
+from modelforge import hub_dataset
+from modelforge.hub_dataset import HubDataset
 
 FIRST, SECOND = "a1" * 20, "b2" * 20
 MOST_BYTES = 5000
@@ -161,6 +167,19 @@ def test_columns_say_which_are_the_fields_and_images_are_left_out(hub: Hub, put:
     assert hub.refused(f"hf://{name}", columns={"answered": "reply"})["field"] == "columns"
 
 
+def test_rows_that_are_unlike_come_as_they_were_written(hub: Hub, put: Put) -> None:
+    more: list[dict[str, object]] = [
+        {},
+        {"notes": [{"by": "a", "text": "b"}, {"text": "c"}]},
+        {"meta": {"calls": [{"f": 1}, {"g": ["h", 2]}], "said": "j"}},
+        {"meta": {"calls": [], "said": {"k": "l"}}},
+    ]
+    rows = [{**row, **others} for row, others in zip(ROWS, more, strict=False)]
+    name = put(train__jsonl=b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    path = Path(hub.train(f"hf://{name}")["dataset"]["path"])
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == rows
+
+
 def test_one_of_several_configs_is_named(hub: Hub, put: Put) -> None:
     card = b"---\nconfigs:\n- {config_name: en, data_files: en.jsonl}\n- {config_name: de, data_files: de.jsonl}\n---\n"
     name = put(README__md=card, en__jsonl=b'{"input": "a", "output": "b"}\n', de__jsonl=LINES)
@@ -220,6 +239,16 @@ def test_what_the_hub_does_not_have_or_give(hub: Hub, put: Put) -> None:
         given = hub.refused(f"hf://{put(owner=owner, train__jsonl=LINES)}", 404)["detail"]
         assert status in given
         assert "hf auth login" in given
+
+
+parts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.]{0,20}[a-z0-9]", fullmatch=True).filter(lambda part: ".." not in part)
+
+
+@given(parts, parts.map("of-{}".format), st.none() | parts, parts)
+def test_the_name_of_a_commit_is_a_name_of_the_same(owner: str, name: str, config: str | None, split: str) -> None:
+    asked = HubDataset(repo=f"{owner}/{name}", config=config, revision=FIRST, split=re.sub(r"\W", "_", split))
+    assume(owner not in {"datasets", "models", "spaces", "buckets"} and not name.endswith(".git"))
+    assert hub_dataset.named(asked.at(FIRST)) == asked
 
 
 @pytest.mark.parametrize(
