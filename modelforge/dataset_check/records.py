@@ -192,6 +192,7 @@ def format_shown_by(fields: Iterable[str]) -> wire.DatasetFormat | None:
     """The format that is meant by these fields, if one can be told."""
     has = frozenset(fields)
     choices: tuple[tuple[wire.DatasetFormat, bool], ...] = (
+        ("preferences", has >= {"chosen", "rejected"}),  # some have the chosen conversation as messages beside them
         ("messages", "messages" in has),
         ("preferences", bool(has & {"chosen", "rejected"})),
         ("conversations", "conversations" in has),

@@ -37,32 +37,29 @@ class CheckProgress(Struct, frozen=True, kw_only=True, tag="progress", gc=False)
     total_bytes: int | None
 
 
-class DatasetCheck(Struct, frozen=True, kw_only=True, tag="check", gc=False):
-    """What a file holds. `format` is None where no record shows one; `records_sha256` where it is plain JSON lines."""
+class FileFound(Struct, frozen=True, kw_only=True, gc=False):
+    """What a file holds, whatever its records are. `records_sha256`: None where it is plain JSON lines itself."""
+
+    container: wire.Container
+    compression: wire.Compression | None
+    num_examples: int
+    size_bytes: int
+    sha256: str
+    records_sha256: str | None
+    records_bytes: int | None
+    report: DatasetReport
+
+
+class DatasetCheck(FileFound, frozen=True, kw_only=True, tag="check", gc=False):
+    """With the format of its records; None where none shows one."""
 
     format: wire.DatasetFormat | None
-    container: wire.Container
-    compression: wire.Compression | None
-    num_examples: int
-    size_bytes: int
-    sha256: str
-    records_sha256: str | None
-    records_bytes: int | None
-    report: DatasetReport
 
 
-class ValidDataset(Struct, frozen=True, kw_only=True, gc=False):
-    """What a file holds in which no fault was found."""
+class ValidDataset(FileFound, frozen=True, kw_only=True, gc=False):
+    """With the format of its records, in which no fault was found."""
 
     format: wire.DatasetFormat
-    container: wire.Container
-    compression: wire.Compression | None
-    num_examples: int
-    size_bytes: int
-    sha256: str
-    records_sha256: str | None
-    records_bytes: int | None
-    report: DatasetReport
 
 
 Said = CheckProgress | DatasetCheck

@@ -22,6 +22,7 @@ from modelforge.fields import field_error
 from modelforge.http.datasets import find_dataset, find_uploads
 from modelforge.http.keys import LAYOUT, SETTINGS
 from modelforge.http.messages import answer
+from modelforge.http.waiting import while_client_waits
 from modelforge.layout import Layout
 from modelforge.model_check import check_model
 from modelforge.projections.datasets import DatasetSummary, summary_of
@@ -35,8 +36,6 @@ _GRACE_SECONDS = 5.0
 """So much later the system ends a worker that nobody ended."""
 _AT_ONCE = 2
 _MOST_WAITING = 16
-_GONE_SECONDS = 0.25
-"""How often it is looked whether the client is still there."""
 
 
 class Looking(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -240,27 +239,12 @@ def _first_records(path: Path, limit: int) -> Iterator[wire.PreviewedRecord]:
 
 async def _seen(request: web.Request, look: wire.AnyDatasetLook) -> web.Response:
     """The worker's answer, as it is."""
-    ended = await _while_client_waits(request, look)
+    ended = await while_client_waits(request, request.app[VIEWS].look(look))
     if ended.code == wire.UNSEEN:
         raise _refusal(msgspec.json.decode(ended.output, type=wire.DatasetUnseen), ended.words)
     if ended.code != 0:
         raise RuntimeError(f"The look at a dataset ended with {ended.code}: {ended.words[-2000:]}")
     return web.Response(body=ended.output, content_type="application/json")
-
-
-async def _while_client_waits(request: web.Request, look: wire.AnyDatasetLook) -> Ended:
-    """Look, and end the worker as soon as nobody waits for it: aiohttp lets a handler go on."""
-    looking = asyncio.get_running_loop().create_task(request.app[VIEWS].look(look))
-    try:
-        while not looking.done():
-            await asyncio.wait({looking}, timeout=_GONE_SECONDS)
-            if request.transport is None or request.transport.is_closing():
-                raise ConnectionResetError("The client is gone.")
-    finally:
-        if not looking.done():
-            looking.cancel()
-            await asyncio.wait({looking})
-    return looking.result()
 
 
 def _refusal(unseen: wire.DatasetUnseen, words: str) -> BadInput:

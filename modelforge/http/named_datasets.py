@@ -60,7 +60,7 @@ async def named_dataset(
         )
     check_columns_given(columns or {})
     path = await asyncio.to_thread(allowed_file, name, request.app[SETTINGS].dataset_roots)
-    found = await check_dataset(
+    checking = check_dataset(
         path,
         "dataset",
         filename=path.name,
@@ -68,6 +68,7 @@ async def named_dataset(
         limit=request.app[SETTINGS].max_upload_bytes,
         columns=columns,
     )
+    found = await while_client_waits(request, checking)
     return wire.DatasetFile(
         filename=path.name,
         path=str(path if found.records_sha256 is None else records),

@@ -25,6 +25,7 @@ from modelforge.http.dataset_contents import kept, places_of
 from modelforge.http.dataset_progress import WATCHERS, Stage, UploadProgress, Watchers
 from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, SETTINGS
 from modelforge.http.messages import answer, idempotency_key
+from modelforge.http.waiting import while_client_waits
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
@@ -63,7 +64,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
         check_combination(
             upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
         )
-        found = await check_dataset(
+        checking = check_dataset(
             scratch,
             "file",
             filename=upload.filename,
@@ -73,6 +74,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             sha256=upload.sha256,
             told=lambda progress: heard.tell(progress.stage, progress.done_bytes, progress.total_bytes),
         )
+        found = await while_client_waits(request, checking)
         check_format(found.format, upload.task, upload.strategy, "file")
         asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
         if upload.columns is not None:
