@@ -15,7 +15,7 @@ from modelforge.dataset_check.columns import propose
 from modelforge.dataset_check.duplicates import Numbers, Stretch, sieve_numbers
 from modelforge.dataset_check.faults import EXAMPLES, decoders, faults, faults_of
 from modelforge.dataset_check.lines import LONGEST_LINE, Chunk, split
-from modelforge.dataset_check.oddities import odd_lines, oddities_of, stands_a_record_a_line
+from modelforge.dataset_check.oddities import Landmarks, odd_lines, oddities_of, stands_a_record_a_line
 from modelforge.dataset_check.records import (
     EXPECTED,
     TEXTS,
@@ -70,7 +70,8 @@ class Examination:
             self._fault(found.lines, None, f"The line is longer than {LONGEST_LINE} bytes.")
             return
         first, before = found.lines + 1, found.records
-        records = self._decoded(data)
+        marks = Landmarks(data)
+        records = self._decoded(marks)
         if found.carriage_return is None and b"\r" in data and b"\r\n" in data:
             found.carriage_return = first + data.count(b"\n", 0, data.index(b"\r\n"))
         if records is None:
@@ -79,7 +80,7 @@ class Examination:
                 self._take_line(number, line)
             found.lines += len(lines)
         else:
-            self._take_records(first, data, records)
+            self._take_records(first, marks, records)
         found.stretches.append(Stretch(chunk.offset, len(data), first, found.records - before))
 
     def findings(self) -> Findings:
@@ -87,8 +88,9 @@ class Examination:
         self.found.format = self.format
         return self.found
 
-    def _decoded(self, data: bytes) -> list[Record] | None:
+    def _decoded(self, marks: Landmarks) -> list[Record] | None:
         """The records of some lines, if each is one; None where they have to be looked at one by one."""
+        data = marks.data
         if self.format is None:
             return None
         try:
@@ -97,9 +99,9 @@ class Examination:
             records = decoders[self.format].decode_lines(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return records if stands_a_record_a_line(data, len(records)) else None
+        return records if stands_a_record_a_line(marks, len(records)) else None
 
-    def _take_records(self, first: int, data: bytes, records: list[Record]) -> None:
+    def _take_records(self, first: int, marks: Landmarks, records: list[Record]) -> None:
         found, kind = self.found, type(records[0])
         found.lines += len(records)
         found.records += len(records)
@@ -112,7 +114,7 @@ class Examination:
         else:
             fine = _FINE.get(kind, _has_no_fault)
             suspects = {place for place, record in enumerate(records) if not fine(record)}
-        suspects.update(odd_lines(data))
+        suspects.update(odd_lines(marks))
         for place in sorted(suspects):
             self._tell(first + place, faults_of(records[place]), records[place])
 

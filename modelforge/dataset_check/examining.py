@@ -1,15 +1,13 @@
-"""The lines of a file, examined by as many processes as there are cores, each on a stretch of its own."""
+"""The lines of a file, examined by as many processes as there are cores, a stretch at a time."""
 
 import itertools
-import mmap
 import multiprocessing
 import os
-import struct
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -21,11 +19,11 @@ from modelforge.dataset_check.records import Fault, format_of
 from modelforge.errors import LineError
 from trainer_entry import wire
 
-_WORTH_A_PROCESS = 16 << 20
+_STRETCH = 16 << 20
+_MOST_STRETCHES = 64
 _MOST_PROCESSES = 8
 _LOOKED_AT = 1000  # lines, for the first that shows a format
 _TOLD_EVERY_SECONDS = 0.5
-_NUMBER = struct.Struct("q")
 
 
 class Examined(Struct, kw_only=True):
@@ -37,42 +35,41 @@ class Examined(Struct, kw_only=True):
     unfinished_end: bool
 
 
-class _Part(Struct, kw_only=True, gc=False):
-    """What one process found, or the error that kept it from it."""
+class _Stretch(NamedTuple):
+    """A part of a file for one process: the lines that begin in it, and where the numbers of its records go."""
 
-    findings: Findings | None = None
-    errno: int | None = None
-    strerror: str | None = None
+    path: Path
+    numbers: Path
+    format: wire.DatasetFormat | None
+    begin: int
+    end: int
 
 
 class Examining:
     """An examination under way."""
 
-    def __init__(self, path: Path, scratch: Path, worth_a_process: int = _WORTH_A_PROCESS) -> None:
-        """Begin. `scratch`: a folder for what is only needed meanwhile. `worth_a_process`: so many bytes.
+    def __init__(self, path: Path, scratch: Path, stretch: int = _STRETCH) -> None:
+        """Begin. `scratch`: a folder for what is only needed meanwhile. `stretch`: so many bytes are one.
 
         Raises:
             OSError: the file cannot be read.
         """
         self._path = path
-        self._scratch = scratch
         self._size = path.stat().st_size
         self._format = first_format(path)
-        cores = len(os.sched_getaffinity(0)) if self._format is not None else 1
-        count = max(1, min(cores, _MOST_PROCESSES, self._size // worth_a_process))
+        count = max(1, min(_MOST_STRETCHES, self._size // stretch)) if self._format is not None else 1
         bounds = [self._size * place // count for place in range(count + 1)]
-        self._stretches = [*itertools.pairwise(bounds)]
-        self._done = mmap.mmap(-1, _NUMBER.size * count)
-        self._parts: list[tuple[BaseProcess, Connection]] = []
+        self._stretches = [
+            _Stretch(path=path, numbers=scratch / f"numbers-{place}", format=self._format, begin=begin, end=end)
+            for place, (begin, end) in enumerate(itertools.pairwise(bounds))
+        ]
+        self._parts: list[Future[bytes]] = []
+        self._pool: ProcessPoolExecutor | None = None
         if count > 1:
             # A fork has everything imported, and the same hashes of texts.
-            context = multiprocessing.get_context("fork")
-            for place in range(count):
-                receiving, sending = context.Pipe(duplex=False)
-                process = context.Process(target=self._examine_part, args=(place, sending), daemon=True)
-                process.start()
-                sending.close()
-                self._parts.append((process, receiving))
+            processes = min(count, len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+            self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
+            self._parts = [self._pool.submit(_examine_apart, stretch) for stretch in self._stretches]
 
     def finish(self, told: Callable[[int, int], None]) -> Examined:
         """Wait for its end; `told` hears how many bytes of how many are done, twice a second.
@@ -80,59 +77,47 @@ class Examining:
         Raises:
             OSError: the file cannot be read, or the disk is full.
         """
-        if self._parts:
-            findings = [self._received(process, receiving, told) for process, receiving in self._parts]
+        if self._pool is None:
+            findings = [_examine(self._stretches[0], lambda offset: told(offset, self._size))]
         else:
-            findings = [self._examine(0, told)]
+            findings = self._received(self._pool, told)
         dataset_format = self._format or next((found.format for found in findings if found.format), None)
         found = _joined(findings)
         duplicates = Duplicates()
         if dataset_format is not None and not found.error_count and found.records > 1:
-            duplicates = find_duplicates(self._path, dataset_format, self._sieves(), found.stretches, LISTED)
+            sieves = [stretch.numbers for stretch in self._stretches]
+            duplicates = find_duplicates(self._path, dataset_format, sieves, found.stretches, LISTED)
         return Examined(
             format=dataset_format, found=found, duplicates=duplicates, unfinished_end=_ends_unfinished(self._path)
         )
 
-    def _sieves(self) -> list[Path]:
-        return [self._scratch / f"numbers-{place}" for place in range(len(self._stretches))]
+    def _received(self, pool: ProcessPoolExecutor, told: Callable[[int, int], None]) -> list[Findings]:
+        with pool:
+            waiting = set(self._parts)
+            while waiting:
+                done, waiting = wait(waiting, _TOLD_EVERY_SECONDS, FIRST_EXCEPTION)
+                for part in done:
+                    part.result()
+                told(self._size * (len(self._parts) - len(waiting)) // len(self._parts), self._size)
+        return [msgspec.msgpack.decode(part.result(), type=Findings) for part in self._parts]
 
-    def _examine(self, place: int, told: Callable[[int, int], None]) -> Findings:
-        begin, end = self._stretches[place]
-        last_told = time.monotonic()
-        with self._path.open("rb", buffering=0) as file, self._sieves()[place].open("wb") as out:
-            numbers = Numbers(out)
-            examination = Examination(self._format, numbers)
-            for chunk in chunks(file, begin, end):
-                examination.take(chunk)
-                _NUMBER.pack_into(self._done, place * _NUMBER.size, chunk.offset - begin)
-                if time.monotonic() - last_told > _TOLD_EVERY_SECONDS:
-                    last_told = time.monotonic()
-                    told(chunk.offset, self._size)
-            numbers.flush()
-        return examination.findings()
 
-    def _examine_part(self, place: int, sending: Connection) -> None:
-        try:
-            part = _Part(findings=self._examine(place, lambda _done, _size: None))
-        except OSError as error:
-            part = _Part(errno=error.errno, strerror=error.strerror)
-        sending.send_bytes(msgspec.msgpack.encode(part))
-        sending.close()
+def _examine_apart(stretch: _Stretch) -> bytes:
+    return msgspec.msgpack.encode(_examine(stretch, lambda _offset: None))
 
-    def _received(self, process: BaseProcess, receiving: Connection, told: Callable[[int, int], None]) -> Findings:
-        while not receiving.poll(_TOLD_EVERY_SECONDS):
-            done = sum(number for (number,) in _NUMBER.iter_unpack(self._done[:]))
-            told(done, self._size)
-        try:
-            data = receiving.recv_bytes()
-        except EOFError:
-            process.join()
-            raise ChildProcessError(f"A part of the check ended with {process.exitcode}") from None
-        process.join()
-        part = msgspec.msgpack.decode(data, type=_Part)
-        if part.findings is None:
-            raise OSError(part.errno, part.strerror)
-        return part.findings
+
+def _examine(stretch: _Stretch, told: Callable[[int], None]) -> Findings:
+    last_told = time.monotonic()
+    with stretch.path.open("rb", buffering=0) as file, stretch.numbers.open("wb") as out:
+        numbers = Numbers(out)
+        examination = Examination(stretch.format, numbers)
+        for chunk in chunks(file, stretch.begin, stretch.end):
+            examination.take(chunk)
+            if time.monotonic() - last_told > _TOLD_EVERY_SECONDS:
+                last_told = time.monotonic()
+                told(chunk.offset)
+        numbers.flush()
+    return examination.findings()
 
 
 def first_format(path: Path) -> wire.DatasetFormat | None:

@@ -26,11 +26,22 @@ _MEANT[[*b"bfu"]] = True
 _REPLACED = "\ufffd"
 
 
-def odd_lines(data: bytes) -> set[int]:
+class Landmarks:
+    """Some lines, and where in them lines end and escapes begin, but for an end or a backslash at their very end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.letters = np.frombuffer(data, np.uint8)
+        inside = self.letters[:-1]
+        marks = np.flatnonzero((inside == _LINE_BREAK) | (inside == _BACKSLASH))
+        is_end = self.letters[marks] == _LINE_BREAK
+        self.ends, self.backslashes = marks[is_end], marks[~is_end]
+
+
+def odd_lines(marks: Landmarks) -> set[int]:
     """The places of the lines that may have a control character, or letters that were lost, in a text."""
-    letters = np.frombuffer(data, np.uint8)
-    escapes = np.flatnonzero(letters[:-1] == _BACKSLASH)
-    escapes = escapes[_MEANT[letters[escapes + 1]]]
+    data, letters = marks.data, marks.letters
+    escapes = marks.backslashes[_MEANT[letters[marks.backslashes + 1]]]
     offsets = [offset for offset in escapes.tolist() if _ESCAPED.match(data, offset) and _is_escape(data, offset)]
     if _DELETE in data:
         offsets += np.flatnonzero(letters == _DELETE).tolist()
@@ -38,8 +49,7 @@ def odd_lines(data: bytes) -> set[int]:
         offsets += [found.start() for found in _RAW.finditer(data)]
     if not offsets:
         return set()
-    ends = np.flatnonzero(letters == _LINE_BREAK)
-    return set(np.searchsorted(ends, offsets).tolist())
+    return set(np.searchsorted(marks.ends, offsets).tolist())
 
 
 def _is_escape(data: bytes, offset: int) -> bool:
@@ -50,17 +60,16 @@ def _is_escape(data: bytes, offset: int) -> bool:
     return (offset - first) % 2 == 0
 
 
-def stands_a_record_a_line(data: bytes, records: int) -> bool:
+def stands_a_record_a_line(marks: Landmarks, records: int) -> bool:
     """Whether so many objects stand on a line each: the decoder goes on where a line ends within an object."""
-    letters = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(letters[:-1] == _LINE_BREAK)
+    letters, ends = marks.letters, marks.ends
     if len(ends) + 1 != records:
         return False
     if not len(ends):
         return True
     if ends[0] > 0 and (letters[ends - 1] == _CLOSE).all() and (letters[ends + 1] == _OPEN).all():
         return True
-    return len(_BETWEEN_RECORDS.findall(data)) == len(ends)
+    return len(_BETWEEN_RECORDS.findall(marks.data)) == len(ends)
 
 
 def oddities_of(record: Record) -> Iterator[Fault]:

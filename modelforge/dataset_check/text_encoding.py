@@ -1,7 +1,5 @@
 """Bytes that are no UTF-8: which encoding they have, as far as they show it."""
 
-from charset_normalizer import from_bytes
-
 _SAMPLE = 1 << 14
 _COMMON = ["cp1252", "cp1251", "cp932", "gb18030", "big5", "cp949", "cp1253", "cp1255", "cp1256", "koi8_r"]
 """Few letters fit many encodings: those that files have are asked for, the most common first."""
@@ -21,6 +19,8 @@ _NAMES = {
 
 def not_utf8(data: bytes, at: int) -> str:
     """Say where the text of `data` stops being UTF-8, by the byte of its line, and what it may be."""
+    from charset_normalizer import from_bytes
+
     place = at - (data.rfind(b"\n", 0, at) + 1) + 1
     sample = data[max(0, at - _SAMPLE // 2) : at + _SAMPLE // 2]
     found = from_bytes(sample, cp_isolation=_COMMON, preemptive_behaviour=False).best()

@@ -93,7 +93,7 @@ def test_several_processes_find_what_one_finds(data: bytes) -> None:
         alone.mkdir()
         together.mkdir()
         one = Examining(path, alone).finish(lambda _done, _size: None)
-        several = Examining(path, together, worth_a_process=20).finish(lambda _done, _size: None)
+        several = Examining(path, together, stretch=20).finish(lambda _done, _size: None)
         one.found.stretches = several.found.stretches = []
         assert one == several
 
