@@ -23,13 +23,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import uvloop
 
 from modelforge.app import serve
+from modelforge.dataset_check import check_dataset
 from modelforge.dataset_check.faults import decoders
 from modelforge.dataset_check.lines import chunks
-from modelforge.dataset_check.verdict import Question
 from modelforge.settings import load_settings
 
 _BOUNDARY = "a-boundary-that-stands-in-no-record"
@@ -145,19 +144,9 @@ def seconds_of_decoding(path: Path) -> float:
 
 def seconds_of_checking(path: Path, folder: Path, sha256: str | None) -> float:
     """The whole check in processes of its own, from their start to their end. `sha256`: None to make it too."""
-    question = Question(
-        path=str(path),
-        filename=path.name,
-        records=str(folder / "records"),
-        scratch=str(folder),
-        limit=1 << 40,
-        sha256=sha256,
-    )
-    command = [sys.executable, "-m", "modelforge.dataset_check", msgspec.json.encode(question).decode()]
+    checking = check_dataset(path, "file", filename=path.name, records=folder / "records", limit=1 << 40, sha256=sha256)
     began = time.perf_counter()
-    said = subprocess.run(command, check=True, capture_output=True).stdout
-    if b'"valid":true' not in said:
-        raise SystemExit(f"The file was found not to be valid: {said[-500:]!r}")
+    asyncio.run(checking)
     return time.perf_counter() - began
 
 

@@ -1,6 +1,6 @@
 """Records that are there more than once, letter by letter or but for whitespace; in bounded memory, at any size.
 
-A sieve first: a number for each record, made of the last words of its texts, so that equal records have equal
+A sieve first: a number for each record, made of the ends of its texts, so that equal records have equal
 numbers and reading them all costs next to nothing. Only records whose number another one has are read again and
 compared whole.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trainer_entry import wire
 
-_WORDS = 4  # at the end of a text
+_END = 32  # characters
 _KEPT = 1 << 16  # numbers in memory before they go to the disk
 _PART = 1 << 19  # records compared at once
 
@@ -79,14 +79,22 @@ class Numbers:
 def sieve_numbers(records: Iterable[tuple[str, ...]]) -> list[int]:
     """For the texts of each record a number that is the same where they are, but for whitespace, and rarely else."""
     return [
-        hash(tuple(words[1:])) if len(words := texts[-1].rsplit(None, _WORDS)) > _WORDS else _number_of_all(texts)
+        hash(end)
+        if len(end := _end_of(texts[-1])) == _END
+        else hash((end, *map(_end_of, texts[:-1])))  # an end that is short is not enough to tell it from others
         for texts in records
     ]
 
 
-def _number_of_all(texts: tuple[str, ...]) -> int:
-    """For a record that ends with few words: they are not enough to tell it from others."""
-    return hash(tuple(word for text in texts for word in text.rsplit(None, _WORDS)[-_WORDS:]))
+def _end_of(text: str) -> str:
+    """The last characters of a text, as they are where single spaces are its only whitespace."""
+    end = text[-_END:]
+    if end.isprintable() and "  " not in end and end[-1:] != " " and (len(text) > _END or end[:1] != " "):
+        return end
+    near = " ".join(text[-3 * _END :].split())
+    if len(near) <= _END and len(text) > 3 * _END:
+        near = " ".join(text.split())
+    return near[-_END:]
 
 
 def find_duplicates(
