@@ -1,5 +1,6 @@
 """Uploads that come to no end: whoever broke off, nothing is listed and no file is left."""
 
+import gzip
 import signal
 import socket
 import struct
@@ -86,3 +87,19 @@ def test_a_server_that_is_killed_while_it_receives_keeps_nothing(
     assert server.get("/api/datasets").json() == {"datasets": []}
     answer = server.upload(CONTENT, filename="a.jsonl").json()
     assert (answer["revision"], answer["num_examples"]) == (1, CONTENT.count(b"\n"))
+
+
+@pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["reset", "close"])
+def test_a_check_that_nobody_waits_for_ends(
+    server: RunningServer, data_dir: Path, leave: Callable[[socket.socket], None]
+) -> None:
+    content = gzip.compress(b'{"input": "a", "output": "b"}\n' * 3_000_000, compresslevel=1)
+    body = BEFORE.replace(b"a.jsonl", b"a.jsonl.gz") + content + b"\r\n--b--\r\n"
+    address = urlsplit(server.url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
+    head = b"POST /api/upload_dataset HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
+    connection.sendall(head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body)
+    until(lambda: any(path.name.startswith("check-") for path in (data_dir / "tmp").iterdir()))
+    leave(connection)
+    until(lambda: left_in(data_dir) == [])
+    assert server.get("/api/datasets").json() == {"datasets": []}
