@@ -26,9 +26,9 @@ from pathlib import Path
 import uvloop
 
 from modelforge.app import serve
-from modelforge.dataset_check import check_dataset
 from modelforge.dataset_check.faults import decoders
 from modelforge.dataset_check.lines import chunks
+from modelforge.dataset_check.process import check_dataset
 from modelforge.settings import load_settings
 
 _BOUNDARY = "a-boundary-that-stands-in-no-record"

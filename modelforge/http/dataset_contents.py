@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from modelforge.dataset_check import ValidDataset
+from modelforge.dataset_check.verdict import ValidDataset
 from modelforge.errors import ForgeError, LogUnusable
 from modelforge.http.keys import HANDLER, LAYOUT
 from modelforge.layout import Layout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from modelforge.dataset_check import check_columns_given, check_dataset
+from modelforge.dataset_check.process import check_columns_given, check_dataset
 from modelforge.errors import BadInput, NotFound
 from modelforge.http.keys import LAYOUT, PROJECTOR, SETTINGS
 from modelforge.http.waiting import while_client_waits

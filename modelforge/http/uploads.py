@@ -15,7 +15,7 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
 from modelforge.command_handler import Outcome
-from modelforge.dataset_check import check_columns_given, check_dataset
+from modelforge.dataset_check.process import check_columns_given, check_dataset
 from modelforge.domain import dataset
 from modelforge.domain.combinations import check_combination, check_format
 from modelforge.domain.state import check_key
