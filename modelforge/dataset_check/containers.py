@@ -98,7 +98,7 @@ def _is_line(head: bytes, *, bom: bool) -> bool:
         return False
     try:
         json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
