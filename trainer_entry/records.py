@@ -205,7 +205,7 @@ class Records:
                 digest.update(line)
                 self.count += not line.isspace()
         self.sha256 = digest.hexdigest()
-        expected = dataset.records_sha256 or dataset.sha256
+        expected = dataset.content
         if self.sha256 != expected:
             raise DatasetChanged(
                 f"{dataset.filename} has changed since the job was accepted: its SHA-256 is {self.sha256} and was "

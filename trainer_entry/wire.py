@@ -136,6 +136,11 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     revision: int | None = None
     source: str | None = None
 
+    @property
+    def content(self) -> str:
+        """The SHA-256 of the JSON lines that are read."""
+        return self.records_sha256 or self.sha256
+
 
 class Work(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
     """What is done with a trained model after its training: which one it is, and the folder that it lies in."""

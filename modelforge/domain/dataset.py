@@ -149,7 +149,7 @@ def file_of(trained_on: wire.DatasetFile) -> str | None:
     It is known by its name, which is its content's hash: the data directory may have been moved since.
     """
     name = trained_on.path.rpartition("/")[2]
-    return name if name == f"{trained_on.records_sha256 or trained_on.sha256}.jsonl" else None
+    return name if name == f"{trained_on.content}.jsonl" else None
 
 
 def evolve(dataset: Dataset | None, event: Event) -> Dataset:

@@ -138,7 +138,7 @@ async def measure_dataset(request: web.Request) -> web.Response:
 
 def records_file(layout: Layout, summary: DatasetSummary) -> Path:
     """The file with a dataset's records, one a line."""
-    return layout.dataset(summary.records_sha256 or summary.sha256)
+    return layout.dataset(summary.content)
 
 
 _Query = TypeVar("_Query", bound=Looking)

@@ -51,7 +51,7 @@ async def named_dataset(
             )
         return wire.DatasetFile(
             filename=name,
-            path=str(request.app[LAYOUT].dataset(summary.records_sha256 or summary.sha256)),
+            path=str(request.app[LAYOUT].dataset(summary.content)),
             sha256=summary.sha256,
             format=summary.format,
             num_examples=summary.num_examples,

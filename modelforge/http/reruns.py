@@ -91,7 +91,7 @@ def _same_dataset(
     dataset: wire.DatasetFile, layout: Layout, roots: tuple[Path, ...], needed: Mapping[str, int]
 ) -> wire.DatasetFile:
     """The file that has the records which the job was started with: the one that is kept, or the one it named."""
-    content = dataset.records_sha256 or dataset.sha256
+    content = dataset.content
     kept = layout.dataset(content)
     is_kept = bool(needed.get(kept.name)) and kept.is_file()
     if not is_kept and file_of(dataset) is not None:

@@ -34,6 +34,11 @@ class DatasetSummary(Struct, frozen=True, kw_only=True):
     compression: wire.Compression | None = None
     records_sha256: str | None = None
 
+    @property
+    def content(self) -> str:
+        """The SHA-256 of the JSON lines that trainers read."""
+        return self.records_sha256 or self.sha256
+
 
 class DatasetRevision(Struct, frozen=True, kw_only=True):
     """One of the uploads under a name."""
