@@ -78,7 +78,9 @@ def main() -> None:
     data_dir.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     # Found, fetched or built here, where its progress can be seen, and not only in the trainer's log.
-    subprocess.run([sys.executable, "-m", "trainer_entry.builtin_model"], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "trainer_entry.providers.builtin_model"], stdout=subprocess.DEVNULL, check=True
+    )
     server, url = start_server(data_dir)
     try:
         console.print(f"Server: {url}", highlight=False)

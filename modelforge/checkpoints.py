@@ -60,7 +60,7 @@ def _checkpoint(path: Path, step: int) -> Checkpoint:
 def _is_whole(path: Path) -> bool:
     try:
         manifest = msgspec.json.decode((path / CHECKPOINT_MANIFEST).read_bytes(), type=CheckpointManifest)
-        return all((path / name).stat().st_size == size for name, size in manifest.sizes.items())
+        return manifest.is_met(lambda name: (path / name).stat().st_size)
     except (OSError, msgspec.DecodeError):
         return False
 

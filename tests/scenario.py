@@ -126,9 +126,9 @@ def step(
     )
 
 
-def checkpoint(seq: int, *, attempt: int = 1) -> wire.CheckpointSaved:
+def checkpoint(seq: int, *, attempt: int = 1) -> wire.CheckpointWritten:
     """The trainer's word that a checkpoint is on the disk."""
-    return wire.CheckpointSaved(attempt=attempt, seq=seq, step=seq, path=f"/data/checkpoint-{seq}")
+    return wire.CheckpointWritten(attempt=attempt, seq=seq, step=seq, path=f"/data/checkpoint-{seq}")
 
 
 def finished(seq: int, *, attempt: int = 1) -> wire.TrainerFinished:

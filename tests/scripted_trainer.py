@@ -22,7 +22,7 @@ from types import FrameType
 import msgspec
 
 from trainer_entry import wire
-from trainer_entry.stdout import LineWriter
+from trainer_entry.runtime.stdout import LineWriter
 
 lines = LineWriter(1)
 folder = Path(sys.argv[1])
@@ -61,7 +61,7 @@ def save_checkpoint(at: int) -> None:
     (checkpoint / "weights").write_bytes(b"weights")
     manifest = wire.CheckpointManifest(step=at, sizes={"weights": 7})
     (checkpoint / wire.CHECKPOINT_MANIFEST).write_bytes(msgspec.json.encode(manifest))
-    say(wire.CheckpointSaved(attempt=spec.attempt, seq=next_seq(), step=at, path=str(checkpoint)))
+    say(wire.CheckpointWritten(attempt=spec.attempt, seq=next_seq(), step=at, path=str(checkpoint)))
 
 
 def start() -> None:
@@ -164,7 +164,7 @@ match behaviour:
         os.write(1, b"no json\n\n\xff\xfe\x00\n" + b"x" * (wire.MAX_LINE_BYTES + 5) + b'\n{"type":"step"}\n[NaN]\n')
     case "chatty":
         for _ in range(10_000):
-            say(wire.PhaseEntered(attempt=spec.attempt, seq=next_seq(), phase="training"))
+            say(wire.PhaseStarted(attempt=spec.attempt, seq=next_seq(), phase="training"))
     case "raises":
         number = next_seq()
         say(

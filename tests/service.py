@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from trainer_entry.processes import descendants
+from trainer_entry.runtime.proc import descendants
 
 PR_SET_CHILD_SUBREAPER = 36
 

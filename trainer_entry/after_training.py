@@ -12,15 +12,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, assert_never
 
-from trainer_entry.progress import Progress
-from trainer_entry.train import main
+from trainer_entry.runtime.attempt import run_attempt
+from trainer_entry.runtime.progress import Progress
 from trainer_entry.wire import AttemptSpec, Export, Exported, Merge, Push, Pushed, SavedModel, TrainerFinished
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainer_entry.signals import Signals
-    from trainer_entry.stdout import Wire
+    from trainer_entry.runtime.signals import Signals
+    from trainer_entry.runtime.stdout import Wire
 
 
 def run(spec: AttemptSpec, _folder: Path, wire: Wire, signals: Signals) -> None:
@@ -30,15 +30,15 @@ def run(spec: AttemptSpec, _folder: Path, wire: Wire, signals: Signals) -> None:
     delivery: Exported | Pushed | None = None
     match spec.job.work:
         case Merge() as work:
-            from trainer_entry.merging import merge
+            from trainer_entry.artifacts.merge import merge
 
             model = merge(spec, work, progress)
         case Export() as work:
-            from trainer_entry.exporting import export
+            from trainer_entry.artifacts.export import export
 
             delivery = export(spec.job, work, progress)
         case Push() as work:
-            from trainer_entry.pushing import push
+            from trainer_entry.artifacts.push import push
 
             delivery = push(work, progress)
         case None:
@@ -53,7 +53,7 @@ def run(spec: AttemptSpec, _folder: Path, wire: Wire, signals: Signals) -> None:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1], run)
+    code = run_attempt(sys.argv[1], run)
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is said and done: no library's teardown may hang the process now.

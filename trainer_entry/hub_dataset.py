@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from trainer_entry.failures import NO_ROOM, message_of
-from trainer_entry.stdout import claim_stdout
+from trainer_entry.runtime.disk import NO_ROOM
+from trainer_entry.runtime.failures import message_of
+from trainer_entry.runtime.stdout import claim_stdout
 from trainer_entry.wire import AnyRows, FetchRows, RowsFetched, RowsRefused
 
 if TYPE_CHECKING:

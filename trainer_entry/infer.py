@@ -16,8 +16,8 @@ import traceback
 
 import msgspec
 
-from trainer_entry.failures import kind_of, message_of
-from trainer_entry.stdout import LineWriter, claim_stdout
+from trainer_entry.runtime.failures import kind_of, message_of
+from trainer_entry.runtime.stdout import LineWriter, claim_stdout
 from trainer_entry.wire import Generate, GenerationFailed
 
 
@@ -36,7 +36,7 @@ def main() -> int:
     threading.Thread(target=_read, args=(requests, ended), name="requests", daemon=True).start()
     from transformers.utils.logging import disable_progress_bar
 
-    from trainer_entry.generation import Models, answer
+    from trainer_entry.inference.generation import Models, answer
 
     disable_progress_bar()
     models = Models()

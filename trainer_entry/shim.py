@@ -24,8 +24,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from trainer_entry.failures import FULL
-from trainer_entry.processes import boot_id, count_oom_kills, descendants, runs, send, start_time
+from trainer_entry.runtime.disk import FULL
+from trainer_entry.runtime.proc import boot_id, count_oom_kills, descendants, runs, send, start_time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

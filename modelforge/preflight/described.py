@@ -12,7 +12,7 @@ from msgspec import Struct
 from modelforge.model_check import hub_token
 from modelforge.preflight.architecture import Architecture, architecture_of
 from modelforge.preflight.weights import Weight
-from trainer_entry.wire import BUILT_IN_MODEL
+from trainer_entry.wire import built_in_model_folder
 
 _HUB_SECONDS = 1.0
 _BUILT_IN = Architecture(
@@ -38,9 +38,8 @@ class _HubModel(Struct):
 
 
 def built_in_folder() -> Path:
-    """Where trainers put the built-in model (trainer_entry.builtin_model)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base) / "modelforge" / BUILT_IN_MODEL
+    """Where trainers put the built-in model."""
+    return Path(built_in_model_folder(str(Path.home()), os.environ.get("XDG_CACHE_HOME")))
 
 
 def built_in() -> Described:

@@ -24,8 +24,6 @@ from modelforge.preflight.weights import Weight, weights_in
 from trainer_entry import wire
 
 _UNKNOWN_LENGTH = 2048
-_UNSLOTH_LENGTH = 2048
-"""What the trainer takes where none was asked for (trainer_entry.parameters)."""
 _FIELD = "model_name"
 
 
@@ -160,7 +158,7 @@ def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[i
     """The longest sequence of a batch in tokens, and how that is known."""
     asked, context = spec.parameters.max_seq_length, architecture.context if architecture else None
     if asked is None and spec.provider == "unsloth":
-        asked = _UNSLOTH_LENGTH
+        asked = wire.UNSLOTH_LENGTH
     limits = [limit for limit in (asked, context) if limit is not None and limit > 0]
     limit = min(limits) if limits else None
     longest = longest_record(Path(spec.dataset.path))

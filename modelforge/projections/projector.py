@@ -27,8 +27,9 @@ from trainer_entry import wire
 def _release() -> str:
     """The version, and a hash of the code that folds: other code may fold otherwise, whatever its version says."""
     package = Path(__file__).parents[1]
-    sources = [*(package / "domain").glob("*.py"), *(package / "projections").glob("*.py"), Path(wire.__file__)]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
+    folders = (package / "domain", package / "projections", Path(wire.__file__).parent)
+    sources = sorted(path for folder in folders for path in folder.rglob("*.py") if path.name != "formats.py")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     return f"{VERSION}+{digest.hexdigest()[:16]}"
 
 

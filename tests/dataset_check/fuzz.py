@@ -9,11 +9,11 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["modelforge.dataset_check", "trainer_entry.records", "msgspec"]):
+with atheris.instrument_imports(include=["modelforge.dataset_check", "trainer_entry.data.records", "msgspec"]):
     from checked import checked
 
     from trainer_entry import wire
-    from trainer_entry.records import Records
+    from trainer_entry.data.records import Records
 
 NAMES = ("a.jsonl", "a.json", "a.csv", "a.tsv", "a.jsonl.gz", "a.parquet")
 COLUMNS = (None, {"input": "question", "output": "answer"})

@@ -10,8 +10,8 @@ from corpus_files import BAD, GOOD, BadFile, GoodFile, Told
 from modelforge.dataset_check.records import KINDS
 from modelforge.errors import LineError
 from trainer_entry import wire
-from trainer_entry.prompts import Message
-from trainer_entry.records import Conversation, Records
+from trainer_entry.data.records import Conversation, Records
+from trainer_entry.wire.formats import Message
 
 
 def agree(told: tuple[LineError, ...], expected: list[Told]) -> None:

@@ -178,7 +178,7 @@ def test_other_messages_stand_between_the_steps_as_they_came() -> None:
 
 
 def test_every_kind_of_message_is_a_fact_of_its_own() -> None:
-    phase = wire.PhaseEntered(attempt=1, seq=1, phase="loading_model")
+    phase = wire.PhaseStarted(attempt=1, seq=1, phase="loading_model")
     evaluated = wire.Evaluated(attempt=1, seq=3, step=1, epoch=0.1, metrics={"eval_loss": 2.0})
     given(*SPAWNED).when(lines(300, phase, started(2), evaluated, checkpoint(4), finished(5))).then(
         job.PhaseEntered(job_id=JOB, attempt=1, seq=1, offset=300, phase="loading_model"),

@@ -44,7 +44,7 @@ TRAINED = (
     job.TrainingCompleted(job_id=JOB, model=SAVED, step=225),
     registered(),
 )
-BEGUN = wire.WorkStarted(
+BEGUN = wire.WorkPlanned(
     attempt=1,
     seq=1,
     total_steps=14,

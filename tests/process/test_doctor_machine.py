@@ -17,7 +17,7 @@ from modelforge.doctor import software
 from modelforge.doctor.finding import Finding
 from modelforge.doctor.machine import machine_findings
 from modelforge.doctor.software import HUB_FOLDER, package_findings, software_findings, torch_finding
-from trainer_entry import builtin_model
+from trainer_entry.providers import builtin_model
 
 GB = 1_000_000_000
 
@@ -198,7 +198,7 @@ def test_the_built_in_model_is_found_where_the_trainer_finds_it(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert "fetched when it is first used" in hub().found
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert (hub().level, "trainer_entry.builtin_model" in hub().remedy) == ("warning", True)
+    assert (hub().level, "trainer_entry.providers.builtin_model" in hub().remedy) == ("warning", True)
     built = tmp_path / "modelforge" / software.BUILT_IN_MODEL
     built.mkdir(parents=True)
     assert (hub().level, hub().found.endswith(str(built))) == ("ok", True)

@@ -13,7 +13,7 @@ from trainer_entry import wire
 
 
 def message(seq: int) -> bytes:
-    return msgspec.json.encode(wire.PhaseEntered(attempt=1, seq=seq, phase="training"))
+    return msgspec.json.encode(wire.PhaseStarted(attempt=1, seq=seq, phase="training"))
 
 
 lines = st.one_of(st.integers(1, 1000).map(message), st.binary(max_size=40).map(lambda data: data.replace(b"\n", b" ")))

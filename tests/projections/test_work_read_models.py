@@ -14,7 +14,7 @@ MERGE = wire.Merge(model_id=7, name="cook", path="/data/models/train_000099")
 PUSHED = wire.Pushed(
     url="https://hub/me/cook", repo_id="me/cook", commit="c0ffee", private=True, files=3, size_bytes=400
 )
-BEGUN = wire.WorkStarted(
+BEGUN = wire.WorkPlanned(
     attempt=1,
     seq=1,
     total_steps=400,

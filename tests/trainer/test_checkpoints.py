@@ -15,8 +15,9 @@ from small_disk import small_disk
 from test_gradients import build
 
 from trainer_entry import wire
-from trainer_entry.checkpoint import prune, seal
-from trainer_entry.failures import DiskFull, kind_of, told_as_disk_full
+from trainer_entry.runtime.disk import DiskFull, disk_full_errors
+from trainer_entry.runtime.failures import kind_of
+from trainer_entry.training.checkpoint import prune, seal
 
 # peft reads a name that this release of transformers has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -114,9 +115,9 @@ def test_a_checkpoint_on_request_is_saved_at_the_next_step_and_training_goes_on(
     for count in (1, 2):
         attempt.process.send_signal(signal.SIGUSR1)
         attempt.wait_for(
-            lambda messages, count=count: sum(isinstance(one, wire.CheckpointSaved) for one in messages) >= count
+            lambda messages, count=count: sum(isinstance(one, wire.CheckpointWritten) for one in messages) >= count
         )
-    saved = attempt.of_type(wire.CheckpointSaved)
+    saved = attempt.of_type(wire.CheckpointWritten)
     assert len(saved) == 2
     attempt.wait_for(
         lambda messages: isinstance(messages[-1], wire.StepLogged) and messages[-1].step > saved[-1].step + 3
@@ -140,13 +141,13 @@ def test_a_disk_that_is_full_at_a_checkpoint_fails_the_attempt_and_the_one_befor
             max_steps=1_000_000,
             save_steps=20,
         )
-        attempt.wait_for(lambda messages: any(isinstance(message, wire.CheckpointSaved) for message in messages))
+        attempt.wait_for(lambda messages: any(isinstance(message, wire.CheckpointWritten) for message in messages))
         disk.fill(leave=100_000)
         assert attempt.wait() == 1
         failed = attempt.one(wire.TrainerFailed)
         assert failed.kind == "DiskFull"
         assert "save_total_limit" in failed.message
-        saved = [message.step for message in attempt.of_type(wire.CheckpointSaved)]
+        saved = [message.step for message in attempt.of_type(wire.CheckpointWritten)]
         assert whole(disk.path / "checkpoints") == saved[-3:]
         assert len(list((disk.path / "checkpoints").iterdir())) == len(saved[-3:])
 
@@ -186,7 +187,7 @@ def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk(tmp_path: Path) -> 
     folder.mkdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(DiskFull), told_as_disk_full(folder):
+        with pytest.raises(DiskFull), disk_full_errors(folder):
             torch.save(torch.zeros(1_000_000), folder / "weights.pt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -195,7 +196,7 @@ def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk(tmp_path: Path) -> 
 def test_another_failure_is_told_as_what_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-1"
     checkpoint(tmp_path, 1, sealed=True)
-    with pytest.raises(RuntimeError, match="inline_container") as caught, told_as_disk_full(folder):
+    with pytest.raises(RuntimeError, match="inline_container") as caught, disk_full_errors(folder):
         raise RuntimeError("[enforce fail at inline_container.cc:672] of another cause")
     assert kind_of(caught.value) == "RuntimeError"
     assert folder.exists()

@@ -20,13 +20,13 @@ from tiny_model import CHATML, Architecture, build_tiny, build_tiny_model
 from transformers import AutoTokenizer
 
 from trainer_entry import train, wire
+from trainer_entry.data.examples import IGNORED
+from trainer_entry.data.records import Records
 from trainer_entry.dataset_view import answer
-from trainer_entry.examples import IGNORED
-from trainer_entry.failures import ChatTemplateFails, NoChatTemplate
-from trainer_entry.parameters import in_effect, with_model
-from trainer_entry.records import Records
-from trainer_entry.token_lengths import places_of
-from trainer_entry.token_texts import token_texts
+from trainer_entry.preview.length_statistics import places_of
+from trainer_entry.preview.token_text import token_texts
+from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate
+from trainer_entry.training.defaults import resolve_parameters, with_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from trainer_entry.attempt_trainer import AttemptTrainer
-    from trainer_entry.examples import Examples
+    from trainer_entry.data.examples import Examples
     from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.training.trainer import AttemptTrainer
     from trainer_entry.wire import TrainingParameters
 
 # The libraries warn of their own doings.
@@ -81,29 +81,29 @@ def job_on(records: list[dict[str, Any]], folder: Path, model: Path, **fields: A
 
 
 def preview(job: wire.JobSpec, limit: int = 100) -> wire.DatasetPreview:
-    shown = answer(wire.LookAtRecords(job=job, revision=1, deadline_seconds=60, limit=limit))
+    shown = answer(wire.PreviewRequest(job=job, revision=1, deadline_seconds=60, limit=limit))
     assert isinstance(shown, wire.DatasetPreview)
     return shown
 
 
 def statistics(job: wire.JobSpec, sample: int = 1000) -> wire.DatasetStatistics:
-    measured = answer(wire.LookAtLengths(job=job, revision=1, deadline_seconds=60, sample=sample))
+    measured = answer(wire.StatisticsRequest(job=job, revision=1, deadline_seconds=60, sample=sample))
     assert isinstance(measured, wire.DatasetStatistics)
     return measured
 
 
-def kept(shown: wire.DatasetPreview) -> Iterator[tuple[int, wire.SeenExample]]:
+def kept(shown: wire.DatasetPreview) -> Iterator[tuple[int, wire.ExampleView]]:
     """The examples that are trained on, with their lines."""
     for record in shown.records:
         assert isinstance(record.examples, tuple)
         yield from ((record.line, example) for example in record.examples if example.left_out is None)
 
 
-def ids(sequence: wire.SeenSequence) -> list[int]:
+def ids(sequence: wire.SequenceView) -> list[int]:
     return [token.id for token in sequence.tokens]
 
 
-def loss(sequence: wire.SeenSequence) -> list[bool]:
+def loss(sequence: wire.SequenceView) -> list[bool]:
     return [token.loss for token in sequence.tokens]
 
 
@@ -118,7 +118,7 @@ class Prepared:
 
 
 def prepared(job: wire.JobSpec) -> Prepared:
-    parameters = in_effect(job)
+    parameters = resolve_parameters(job)
     loaded = train._load_model(job, parameters)  # noqa: SLF001
     parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
     examples = train._prepare_examples(job, Records(job.dataset), loaded, parameters)  # noqa: SLF001
@@ -261,7 +261,7 @@ def test_preferences_are_shown_as_rlhf_trains_on_them(
     found = prepared(job)
     phases: Any = KeepingTrainer()
     with pytest.raises(TrainerKeptError):
-        rlhf.learn_rewards(phases, job, found.loaded, found.examples, found.parameters, lambda *_: None)
+        rlhf.train_reward_model(phases, job, found.loaded, found.examples, found.parameters, lambda *_: None)
     rewards = rlhf.Rewards(phases.trainer.model, found.loaded.tokenizer, rlhf.RewardReport(0, {}), None)
     policy: Any = rlhf.build_policy(job, prepared(job).loaded, rewards, found.examples, found.parameters)
     # then
@@ -431,7 +431,7 @@ def test_the_process_answers_whatever_is_printed(
     # when
     done = subprocess.run(
         [sys.executable, "-m", "trainer_entry.dataset_view"],
-        input=msgspec.json.encode(wire.LookAtRecords(job=job, revision=7, deadline_seconds=60, limit=2)),
+        input=msgspec.json.encode(wire.PreviewRequest(job=job, revision=7, deadline_seconds=60, limit=2)),
         env=environment,
         capture_output=True,
         check=True,
@@ -452,7 +452,7 @@ def test_the_process_ends_by_itself_where_a_template_does_not(tmp_path: Path) ->
     job = job_on(questions(3), tmp_path, model)
     done = subprocess.run(
         [sys.executable, "-m", "trainer_entry.dataset_view"],
-        input=msgspec.json.encode(wire.LookAtRecords(job=job, revision=1, deadline_seconds=1, limit=2)),
+        input=msgspec.json.encode(wire.PreviewRequest(job=job, revision=1, deadline_seconds=1, limit=2)),
         env=child_environment(),
         capture_output=True,
         check=False,

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from trainer_entry.failures import DatasetChanged, kind_of, message_of
+from trainer_entry.runtime.failures import DatasetChanged, kind_of, message_of
 
 
 def test_memory_that_the_host_does_not_have_is_out_of_memory() -> None:

@@ -10,11 +10,12 @@ from attempts import job_of, questions, write_dataset
 from tiny_model import build_tiny_model
 from trl import SFTTrainer
 
-from trainer_entry.parameters import in_effect, quantization_config, weight_dtype, with_model
+from trainer_entry.data.records import Records
 from trainer_entry.providers import huggingface
-from trainer_entry.records import Records
+from trainer_entry.providers.precision import quantization_config, weight_dtype
 from trainer_entry.strategies import qlora, sft
 from trainer_entry.tasks.text_generation import prepare
+from trainer_entry.training.defaults import resolve_parameters, with_model
 from trainer_entry.wire import Strategy, TrainingParameters
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(model: Path, folder: Path, strategy: Strategy, *, packing: bool = False) -> sft.CompletionTrainer:
     job = job_of(TrainingParameters(packing=packing), strategy=strategy, checkpoint_dir=str(folder / "checkpoints"))
-    parameters = with_model(in_effect(job), job, 128, encoder_decoder=False)
+    parameters = with_model(resolve_parameters(job), job, 128, encoder_decoder=False)
     loaded = huggingface.load(str(model), weight_dtype(parameters), quantization_config(parameters))
     records = Records(write_dataset(folder / "data.jsonl", questions(16)))
     examples = prepare(records, frozenset(), loaded.tokenizer, 128)

@@ -18,8 +18,8 @@ from transformers import (
 from worker import Worker
 
 from trainer_entry import wire
-from trainer_entry.failures import ModelUnavailable
 from trainer_entry.providers.huggingface import decoder_positions, load, model_class
+from trainer_entry.runtime.failures import ModelUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

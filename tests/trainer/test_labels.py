@@ -10,10 +10,11 @@ from attempts import questions, write_dataset
 from tiny_model import CHATML, build_tiny_model
 from transformers import AutoTokenizer
 
-from trainer_entry.failures import NoChatTemplate, NoTrainableTokens
-from trainer_entry.prompts import Message, end_token_ids, prompt_ids
-from trainer_entry.records import Conversation, InputOutput, Records, held_out
+from trainer_entry.data.prompts import end_token_ids, prompt_ids
+from trainer_entry.data.records import Conversation, Records, split_eval
+from trainer_entry.runtime.failures import NoChatTemplate, NoTrainableTokens
 from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label, prepare
+from trainer_entry.wire.formats import InputOutput, Message
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,8 +163,8 @@ def test_nothing_left_to_learn_is_a_failure(tokenizer: PreTrainedTokenizerBase, 
 
 
 def test_the_seed_decides_what_is_held_out() -> None:
-    assert held_out(64, 0.125, 7) == held_out(64, 0.125, 7) != held_out(64, 0.125, 8)
-    assert [len(held_out(count, share, 0)) for count, share in ((64, 0.125), (64, 0), (3, 0.01), (2, 0.9))] == [
+    assert split_eval(64, 0.125, 7) == split_eval(64, 0.125, 7) != split_eval(64, 0.125, 8)
+    assert [len(split_eval(count, share, 0)) for count, share in ((64, 0.125), (64, 0), (3, 0.01), (2, 0.9))] == [
         8,
         0,
         1,

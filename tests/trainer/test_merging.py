@@ -22,12 +22,12 @@ from transformers import (
 )
 
 from trainer_entry import wire
-from trainer_entry.failures import NotMergeable
-from trainer_entry.merging import merge
-from trainer_entry.progress import Progress
-from trainer_entry.pushing import hub_card
-from trainer_entry.signals import Signals
-from trainer_entry.stdout import LineWriter, Wire
+from trainer_entry.artifacts.merge import merge
+from trainer_entry.artifacts.push import hub_card
+from trainer_entry.runtime.failures import NotMergeable
+from trainer_entry.runtime.progress import Progress
+from trainer_entry.runtime.signals import Signals
+from trainer_entry.runtime.stdout import LineWriter, Wire
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,11 @@ import pytest
 import torch
 from attempts import job_of
 
-from trainer_entry.arguments import (
+from trainer_entry.data.records import split_eval
+from trainer_entry.providers.precision import quantization_config
+from trainer_entry.runtime.failures import ConflictingParameters
+from trainer_entry.strategies.adapters import lora_config, reward_lora_config
+from trainer_entry.training.arguments import (
     completion_arguments,
     policy_arguments,
     policy_steps,
@@ -18,16 +22,7 @@ from trainer_entry.arguments import (
     sequence_arguments,
     span_arguments,
 )
-from trainer_entry.failures import ConflictingParameters
-from trainer_entry.parameters import (
-    in_effect,
-    lora_config,
-    quantization_config,
-    reward_lora_config,
-    with_evaluation,
-    with_model,
-)
-from trainer_entry.records import held_out
+from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
 from trainer_entry.wire import Strategy, Task, TrainingParameters
 
 if TYPE_CHECKING:
@@ -88,7 +83,7 @@ ELSEWHERE = {"eval_split", "num_processes", "use_lora", "reward_model", "rl_algo
 
 def effective(strategy: Strategy = "sft", task: Task = "text-generation", **values: Any) -> TrainingParameters:
     job = job_of(msgspec.convert(values, TrainingParameters), strategy=strategy, task=task)
-    chosen = with_model(in_effect(job), job, 2048, encoder_decoder=False)
+    chosen = with_model(resolve_parameters(job), job, 2048, encoder_decoder=False)
     return with_evaluation(chosen, examples=56, tokens=2000)
 
 
@@ -191,7 +186,7 @@ def test_qlora_alone_quantizes_by_itself() -> None:
 
 def test_an_encoder_decoder_model_learns_faster() -> None:
     job = job_of(TrainingParameters(), task="summarization")
-    assert with_model(in_effect(job), job, 512, encoder_decoder=True).learning_rate == 1e-3
+    assert with_model(resolve_parameters(job), job, 512, encoder_decoder=True).learning_rate == 1e-3
 
 
 def test_the_context_bounds_the_length() -> None:
@@ -201,7 +196,7 @@ def test_the_context_bounds_the_length() -> None:
 
 def test_unsloth_is_set_up_for_one_length() -> None:
     job = job_of(TrainingParameters(), provider="unsloth")
-    assert with_model(in_effect(job), job, 8192, encoder_decoder=False).max_seq_length == 2048
+    assert with_model(resolve_parameters(job), job, 8192, encoder_decoder=False).max_seq_length == 2048
 
 
 def test_a_policy_makes_a_step_of_whole_groups() -> None:
@@ -214,7 +209,7 @@ def test_an_evaluation_follows_every_epoch_unless_told_otherwise() -> None:
     assert effective(eval_split=0.1).eval_steps == 14
     assert effective(eval_split=0.1, gradient_accumulation_steps=4).eval_steps == 4
     assert effective(eval_split=0.1, eval_steps=3).eval_steps == 3
-    assert len(held_out(100, effective(eval_split=0.1).eval_split, 0)) == 10
+    assert len(split_eval(100, effective(eval_split=0.1).eval_split, 0)) == 10
 
 
 @pytest.mark.parametrize(
@@ -229,4 +224,4 @@ def test_an_evaluation_follows_every_epoch_unless_told_otherwise() -> None:
 )
 def test_what_cannot_be_had_together_is_refused(values: dict[str, Any], strategy: Any, words: str) -> None:
     with pytest.raises(ConflictingParameters, match=words):
-        in_effect(job_of(TrainingParameters(**values), strategy=strategy))
+        resolve_parameters(job_of(TrainingParameters(**values), strategy=strategy))

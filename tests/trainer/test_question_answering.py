@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tiny_model import Architecture, build_tiny
 from transformers import AutoTokenizer
 
-from trainer_entry.failures import PromptTooLong
-from trainer_entry.records import Span
-from trainer_entry.tasks.question_answering import Window, best_span, label, windows
+from trainer_entry.data.records import Span
+from trainer_entry.runtime.failures import PromptTooLong
+from trainer_entry.tasks.context_windows import Window, best_span, label, windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

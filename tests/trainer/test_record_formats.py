@@ -12,12 +12,12 @@ from transformers import AutoTokenizer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry import wire
-from trainer_entry.arguments import completion_arguments
-from trainer_entry.failures import NoChatTemplate
-from trainer_entry.parameters import in_effect, with_model
-from trainer_entry.prompts import Message
-from trainer_entry.records import Conversation, InputOutput, Record, Records, Text
+from trainer_entry.data.records import Conversation, Record, Records
+from trainer_entry.runtime.failures import NoChatTemplate
 from trainer_entry.tasks.text_generation import IGNORED, fitted, label
+from trainer_entry.training.arguments import completion_arguments
+from trainer_entry.training.defaults import resolve_parameters, with_model
+from trainer_entry.wire.formats import InputOutput, Message, Text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,7 +134,7 @@ def test_a_text_is_learned_as_trl_learns_it(
     job = job_of(wire.TrainingParameters(max_seq_length=64))
     # given what trl makes of it
     trainer: Any = type("Trainer", (), {"_tokenizer": tokenizer, "chat_template": None, "completion_only_loss": False})
-    parameters = with_model(in_effect(job), job, 64, encoder_decoder=False)
+    parameters = with_model(resolve_parameters(job), job, 64, encoder_decoder=False)
     arguments = completion_arguments(parameters, str(tmp_path))
     rows = SFTTrainer._prepare_dataset(  # noqa: SLF001 - what its constructor does with a dataset
         trainer, Dataset.from_list([{"text": text}]), tokenizer, arguments, packing=False, formatting_func=None,

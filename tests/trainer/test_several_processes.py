@@ -12,8 +12,8 @@ import pytest
 from attempts import IN_TWO, Attempt, write_dataset
 
 from trainer_entry import wire
-from trainer_entry.checkpoint import is_whole
-from trainer_entry.processes import descendants, runs
+from trainer_entry.runtime.proc import descendants, runs
+from trainer_entry.training.checkpoint import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def trains(messages: list[wire.AnyTrainerMessage]) -> bool:
 
 
 def is_in(phase: wire.Phase) -> Callable[[list[wire.AnyTrainerMessage]], bool]:
-    return lambda messages: any(isinstance(one, wire.PhaseEntered) and one.phase == phase for one in messages)
+    return lambda messages: any(isinstance(one, wire.PhaseStarted) and one.phase == phase for one in messages)
 
 
 def losses(attempt: Attempt) -> dict[int, float | None]:
@@ -114,7 +114,7 @@ def test_asked_at_different_moments_both_save_the_same_step_and_go_on_from_it(
     attempt.wait_for(trains)
     first, second = processes(attempt)
     os.kill(second, signal.SIGUSR1)  # alone
-    attempt.wait_for(lambda messages: any(isinstance(message, wire.CheckpointSaved) for message in messages))
+    attempt.wait_for(lambda messages: any(isinstance(message, wire.CheckpointWritten) for message in messages))
     os.kill(second, signal.SIGTERM)
     os.kill(first, signal.SIGTERM)
     assert attempt.wait() == 0, attempt.stderr()
@@ -133,7 +133,7 @@ def test_asked_at_different_moments_both_save_the_same_step_and_go_on_from_it(
     assert losses(attempt) | losses(resumed) == pytest.approx(losses(finished), rel=1e-5)
 
 
-@pytest.mark.parametrize("moment", [wire.PhaseEntered, wire.Evaluated])
+@pytest.mark.parametrize("moment", [wire.PhaseStarted, wire.Evaluated])
 def test_a_stop_is_heard_by_both_before_anything_is_trained(
     tmp_path: Path, tiny_model: Path, moment: type[wire.TrainerMessage]
 ) -> None:

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from attempts import child_environment
 
-from trainer_entry.stdout import LineWriter, Wire
-from trainer_entry.wire import MAX_LINE_BYTES, AnyTrainerMessage, PhaseEntered, Token
+from trainer_entry.runtime.stdout import LineWriter, Wire
+from trainer_entry.wire import MAX_LINE_BYTES, AnyTrainerMessage, PhaseStarted, Token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +23,8 @@ def opened(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def entered(seq: int) -> PhaseEntered:
-    return PhaseEntered(attempt=1, seq=seq, phase="saving")
+def entered(seq: int) -> PhaseStarted:
+    return PhaseStarted(attempt=1, seq=seq, phase="saving")
 
 
 def test_lines_of_many_threads_are_whole_and_numbered_without_a_gap(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_built_in_model_is_named_at_once_when_it_is_there(tmp_path: Path) ->
     built.mkdir(parents=True)
     # when
     done = subprocess.run(
-        [sys.executable, "-m", "trainer_entry.builtin_model"],
+        [sys.executable, "-m", "trainer_entry.providers.builtin_model"],
         env=child_environment() | {"XDG_CACHE_HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub")},
         capture_output=True,
         text=True,

@@ -91,7 +91,7 @@ def test_a_policy_learns_what_is_rewarded(rewarded: Attempt) -> None:
 
 
 def test_the_three_phases_of_rlhf_are_counted_through(rewarded: Attempt) -> None:
-    phases = [message.phase for message in rewarded.of_type(wire.PhaseEntered)]
+    phases = [message.phase for message in rewarded.of_type(wire.PhaseStarted)]
     assert [phase for phase in phases if not phase.startswith("evaluating")] == [
         *("loading_model", "preparing_data", "training_reward_model", "merging_reward_model", "training", "saving"),
     ]
@@ -126,7 +126,7 @@ def test_a_policy_that_was_stopped_goes_on_with_the_same_reward_model(
 ) -> None:
     # given
     stopped = Attempt(tmp_path / "one", undecided, no_is_better, **POLICY | {"save_steps": 4})
-    stopped.wait_for(lambda messages: any(isinstance(m, wire.CheckpointSaved) and m.step == 20 for m in messages))
+    stopped.wait_for(lambda messages: any(isinstance(m, wire.CheckpointWritten) and m.step == 20 for m in messages))
     stopped.process.send_signal(signal.SIGTERM)
     assert stopped.wait() == 0, stopped.stderr()
     end = stopped.one(wire.TrainerStopped)

@@ -20,7 +20,7 @@ NOISE = """
 import builtins, ctypes, os, sys
 imported = builtins.__import__
 def noisy(name, *rest, **words):
-    if name == "numpy" and not hasattr(builtins, "was_noisy") and "trainer_entry.stdout" in sys.modules:
+    if name == "numpy" and not hasattr(builtins, "was_noisy") and "trainer_entry.runtime.stdout" in sys.modules:
         builtins.was_noisy = True
         print("NOISE by python", flush=True)
         libc = ctypes.CDLL(None)
@@ -80,7 +80,7 @@ def test_messages_are_numbered_without_a_gap_and_the_last_one_counts_them(finish
 
 
 def test_the_phases_are_reported_in_their_order(finished: Attempt) -> None:
-    phases = [message.phase for message in finished.of_type(wire.PhaseEntered)]
+    phases = [message.phase for message in finished.of_type(wire.PhaseStarted)]
     assert phases == ["loading_model", "preparing_data", "evaluating_base", "training", "saving"]
 
 
@@ -130,7 +130,7 @@ def test_a_resumed_attempt_goes_on_as_if_it_had_never_been_interrupted(
     finished: Attempt, tiny_model: Path, dataset: wire.DatasetFile, tmp_path: Path
 ) -> None:
     # given
-    checkpoint = next(saved for saved in finished.of_type(wire.CheckpointSaved) if saved.step == 10)
+    checkpoint = next(saved for saved in finished.of_type(wire.CheckpointWritten) if saved.step == 10)
     # when
     resumed = Attempt(
         tmp_path,
@@ -151,8 +151,8 @@ def test_a_resumed_attempt_goes_on_as_if_it_had_never_been_interrupted(
     assert [step.step for step in steps] == list(range(11, 29))
     assert [step.loss for step in steps] == pytest.approx([step.loss for step in uninterrupted], rel=1e-5)
     # and a step that both attempts saved is as whole as any other
-    saved_again = Path(resumed.of_type(wire.CheckpointSaved)[-1].path)
-    assert saved_again == Path(finished.of_type(wire.CheckpointSaved)[-1].path)
+    saved_again = Path(resumed.of_type(wire.CheckpointWritten)[-1].path)
+    assert saved_again == Path(finished.of_type(wire.CheckpointWritten)[-1].path)
     manifest = msgspec.json.decode((saved_again / wire.CHECKPOINT_MANIFEST).read_bytes(), type=wire.CheckpointManifest)
     assert manifest.sizes == {
         str(file.relative_to(saved_again)): file.stat().st_size
@@ -173,7 +173,7 @@ def test_a_stop_saves_a_checkpoint_that_training_goes_on_from(
     # then
     assert attempt.wait() == 0, attempt.stderr()
     stopped = attempt.one(wire.TrainerStopped)
-    saved = attempt.of_type(wire.CheckpointSaved)[-1]
+    saved = attempt.of_type(wire.CheckpointWritten)[-1]
     assert (saved.step, saved.path) == (stopped.step, stopped.checkpoint)
     assert attempt.of_type(wire.StepLogged)[-1].step == stopped.step
     assert not attempt.output.exists()
@@ -227,7 +227,7 @@ def test_a_stop_does_not_interrupt_the_saving_of_the_model(
 ) -> None:
     # given
     attempt = Attempt(tmp_path, tiny_model, dataset, max_steps=1)
-    attempt.wait_for(lambda messages: any(isinstance(m, wire.PhaseEntered) and m.phase == "saving" for m in messages))
+    attempt.wait_for(lambda messages: any(isinstance(m, wire.PhaseStarted) and m.phase == "saving" for m in messages))
     # when
     attempt.process.send_signal(signal.SIGTERM)
     # then

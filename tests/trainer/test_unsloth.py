@@ -147,7 +147,7 @@ def test_preferences_are_learned_against_the_model_without_the_adapter(tmp_path:
     assert ours.one(wire.TrainerStarted).trainable_parameters == theirs.one(wire.TrainerStarted).trainable_parameters
     # and there is one adapter, wherever it is saved
     assert adapters(ours.output) == {"."}
-    saved = ours.of_type(wire.CheckpointSaved)
+    saved = ours.of_type(wire.CheckpointWritten)
     assert [checkpoint.step for checkpoint in saved] == [4, 8]
     assert all(adapters(Path(checkpoint.path)) == {"."} for checkpoint in saved)
     # and when

@@ -19,9 +19,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from trainer_entry import hub
-from trainer_entry.builtin_model import resolve
-from trainer_entry.failures import ModelUnavailable
+from trainer_entry.providers import hub
+from trainer_entry.providers.builtin_model import resolve
+from trainer_entry.runtime.failures import ModelUnavailable
 
 if TYPE_CHECKING:
     import torch

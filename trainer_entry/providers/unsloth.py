@@ -11,8 +11,6 @@ from typing import Any
 import msgspec
 from transformers import AutoModelForCausalLM
 
-from trainer_entry.failures import ConflictingParameters
-from trainer_entry.parameters import quantization_config, weight_dtype
 from trainer_entry.providers.huggingface import (
     LoadedModel,
     context_of,
@@ -21,6 +19,8 @@ from trainer_entry.providers.huggingface import (
     model_class,
     revision_of,
 )
+from trainer_entry.providers.precision import quantization_config, weight_dtype
+from trainer_entry.runtime.failures import ConflictingParameters
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 _OFFLOADED = "unsloth"

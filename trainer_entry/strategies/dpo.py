@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from trainer_entry.arguments import preference_arguments
-from trainer_entry.attempt_trainer import AttemptTrainer
-from trainer_entry.examples import LINE, Examples
+from trainer_entry.data.examples import LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
-from trainer_entry.strategies.sft import follow, new_adapter
+from trainer_entry.strategies.adapters import new_adapter
+from trainer_entry.training.arguments import preference_arguments
+from trainer_entry.training.trainer import AttemptTrainer, set_up
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 
@@ -35,7 +35,7 @@ def build_trainer(
         processing_class=loaded.tokenizer,
         peft_config=new_adapter(job, loaded, parameters),
     )
-    follow(trainer, job, parameters)
+    set_up(trainer, job, parameters)
     return trainer
 
 

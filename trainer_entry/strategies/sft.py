@@ -5,22 +5,20 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from transformers import (
     DataCollatorForSeq2Seq,
     DataCollatorWithPadding,
-    EarlyStoppingCallback,
-    PrinterCallback,
     Seq2SeqTrainer,
     Trainer,
 )
 from trl.trainer.sft_trainer import SFTTrainer
 
-from trainer_entry.arguments import completion_arguments, sequence_arguments, span_arguments
-from trainer_entry.attempt_trainer import AttemptTrainer, drop_reference, keep_updates_exact
-from trainer_entry.examples import IGNORED, LINE, Examples
-from trainer_entry.parameters import lora_config
+from trainer_entry.data.examples import IGNORED, LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
+from trainer_entry.strategies.adapters import new_adapter
+from trainer_entry.training.arguments import completion_arguments, sequence_arguments, span_arguments
+from trainer_entry.training.trainer import AttemptTrainer, set_up
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 
@@ -71,25 +69,8 @@ def build_trainer(
 ) -> AttemptTrainer:
     """A trainer for the model as it is loaded."""
     trainer = _build(job, loaded, examples, parameters)
-    follow(trainer, job, parameters)
+    set_up(trainer, job, parameters)
     return trainer
-
-
-def follow(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingParameters, steps_before: int = 0) -> None:
-    """What every trainer of a job does beside training."""
-    trainer.keep_checkpoints(job.checkpoint_dir, parameters.save_total_limit, steps_before)
-    if parameters.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
-    trainer.remove_callback(PrinterCallback)
-    drop_reference(trainer)
-    keep_updates_exact(trainer)
-
-
-def new_adapter(job: JobSpec, loaded: LoadedModel, parameters: TrainingParameters) -> LoraConfig | None:
-    """The adapter that the trainer is to put on the model, if one is trained and it does not have it already."""
-    if not parameters.use_lora or loaded.is_adapted:
-        return None
-    return lora_config(parameters, job.task, encoder_decoder=loaded.is_encoder_decoder)
 
 
 def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters) -> AttemptTrainer:

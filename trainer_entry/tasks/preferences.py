@@ -8,18 +8,19 @@ from datasets import Dataset
 from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
 
-from trainer_entry.examples import Examples, in_words
-from trainer_entry.failures import (
+from trainer_entry.data.examples import Examples, in_words
+from trainer_entry.data.prompts import plain_prompt, render, summarization_prompt
+from trainer_entry.data.records import Preference, Record, Records
+from trainer_entry.runtime.failures import (
     ConflictingParameters,
     NoChatTemplate,
     NoTrainableTokens,
     WrongRecords,
-    told_with_line,
+    naming_line,
 )
-from trainer_entry.prompts import Message, plain_prompt, render, summarization_prompt
-from trainer_entry.records import Preference, Record, Records
-from trainer_entry.stdout import note
+from trainer_entry.runtime.stdout import note
 from trainer_entry.wire import Task, TrainingParameters
+from trainer_entry.wire.formats import Message
 
 _TEXTS = ("prompt", "chosen", "rejected")
 
@@ -55,7 +56,7 @@ def prepare(
     dropped: list[int] = []
     tokens = 0
     for place, (line, record) in enumerate(records.by_line()):
-        with told_with_line(line):
+        with naming_line(line):
             row = row_of(line, record, tokenizer, task)
         if row.size >= max_length:
             dropped.append(line)

@@ -10,11 +10,12 @@ from typing import assert_never
 from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
 
-from trainer_entry.examples import IGNORED, Examples, Measure, Rows, examples_of
-from trainer_entry.failures import NoChatTemplate, WrongRecords, told_with_line
-from trainer_entry.prompts import Message, end_tokens, plain_prompt, render
-from trainer_entry.records import Conversation, InputOutput, Preference, Question, Record, Records, Text
-from trainer_entry.stdout import note
+from trainer_entry.data.examples import IGNORED, Examples, Measure, Rows, examples_of
+from trainer_entry.data.prompts import end_tokens, plain_prompt, render
+from trainer_entry.data.records import Conversation, Preference, Question, Record, Records
+from trainer_entry.runtime.failures import NoChatTemplate, WrongRecords, naming_line
+from trainer_entry.runtime.stdout import note
+from trainer_entry.wire.formats import InputOutput, Message, Text
 
 
 class LabelledTokens(Struct, frozen=True, gc=False):
@@ -66,7 +67,7 @@ def label_all(
     dropped: list[int] = []
     shortened = 0
     for place, (line, record) in enumerate(records):
-        with told_with_line(line):
+        with naming_line(line):
             examples = list(fitted(record, tokenizer, max_length))
         for example in examples:
             if example.teaches:

@@ -1,0 +1,206 @@
+"""Copies a model out, as a folder or an archive, and reads the copy again before it gets its place.
+
+An archive of the same model is the same to the byte: files by name, without times, owners and compression. Its paths
+begin with the model's name.
+"""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, assert_never
+
+from msgspec import Struct
+
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.runtime.failures import CopyDiffers, ModelUnavailable, PlaceTaken
+from trainer_entry.runtime.progress import Progress, describe
+from trainer_entry.wire import Export, Exported, ExportFormat, JobSpec
+
+_BLOCK = 1 << 20
+_MODE = 0o644
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_UNIX = 3
+
+
+class ModelFile(Struct, frozen=True, gc=False):
+    """A file of a model: its path, the name that it has from the model's folder on, and its size in bytes."""
+
+    path: Path
+    name: str
+    size: int
+
+
+def files_of(folder: Path) -> list[ModelFile]:
+    """The files of a model, by name.
+
+    Raises:
+        ModelUnavailable: there are none.
+    """
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = [ModelFile(path, path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
+    if not files:
+        raise ModelUnavailable(f"There is no model in {folder} any more.")
+    return sorted(files, key=lambda file: file.name.encode())
+
+
+def export(job: JobSpec, work: Export, progress: Progress) -> Exported:
+    """Copy a model to `job.output_dir`, which is there whole or not at all.
+
+    Raises:
+        ModelUnavailable: the model is not there.
+        PlaceTaken: something else is where it was to go.
+        CopyDiffers: the copy does not read as what was written.
+    """
+    files = files_of(Path(work.path))
+    output, partial = Path(job.output_dir), Path(job.partial_output)
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier attempt that did not live to tell of it
+    progress.enter("exporting")
+    progress.begin(2 * sum(file.size for file in files), "bytes", describe())  # each is written, and read again
+    partial.mkdir(parents=True)
+    copy = partial / "copy"
+    with disk_full_errors(partial):
+        written = _write(files, copy, work, progress)
+        sync_folder(partial)
+    read = _read(copy, work, progress)
+    if read != written:
+        wrong = sorted(name for name in written.keys() | read.keys() if written.get(name) != read.get(name))
+        raise CopyDiffers(f"{copy} does not read as it was written: {', '.join(wrong)}. Does the disk fail?")
+    sha256, size = _digest(copy, read), _size(copy)
+    progress.commit()
+    _give_place(copy, output, sha256, work.format)
+    shutil.rmtree(partial)
+    sync_entry(output.parent)
+    return Exported(path=str(output), format=work.format, files=len(files), size_bytes=size, sha256=sha256)
+
+
+class _Reading:
+    """A file that is hashed and counted as it is read."""
+
+    def __init__(self, file: IO[bytes], progress: Progress) -> None:
+        self.digest = hashlib.sha256()
+        self._file = file
+        self._progress = progress
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self.digest.update(data)
+        self._progress.advance(len(data))
+        return data
+
+    def read_all(self) -> str:
+        """The hash of the whole file, in hexadecimal digits."""
+        while self.read(_BLOCK):
+            pass
+        return self.digest.hexdigest()
+
+
+def _write(files: list[ModelFile], copy: Path, work: Export, progress: Progress) -> dict[str, str]:
+    """Write the copy; the SHA-256 of each file as it was read from the model."""
+    match work.format:
+        case "folder":
+            return {file.name: _copied(file, progress, _into_folder(copy, file)) for file in files}
+        case "tar":
+            with tarfile.open(copy, "w", format=tarfile.PAX_FORMAT) as tar:
+                return {file.name: _copied(file, progress, _into_tar(tar, work.name, file)) for file in files}
+        case "zip":
+            with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
+                return {file.name: _copied(file, progress, _into_zip(archive, work.name, file)) for file in files}
+        case _:
+            assert_never(work.format)
+
+
+def _copied(file: ModelFile, progress: Progress, write: Callable[[_Reading], None]) -> str:
+    with file.path.open("rb") as source:
+        reading = _Reading(source, progress)
+        write(reading)
+    return reading.digest.hexdigest()
+
+
+def _into_folder(copy: Path, file: ModelFile) -> Callable[[_Reading], None]:
+    def write(source: _Reading) -> None:
+        place = copy / file.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("wb") as target:
+            shutil.copyfileobj(source, target, _BLOCK)
+
+    return write
+
+
+def _into_tar(tar: tarfile.TarFile, root: str, file: ModelFile) -> Callable[[_Reading], None]:
+    def write(source: _Reading) -> None:
+        entry = tarfile.TarInfo(f"{root}/{file.name}")  # without a time and an owner
+        entry.size, entry.mode = file.size, _MODE
+        tar.addfile(entry, source)
+
+    return write
+
+
+def _into_zip(archive: zipfile.ZipFile, root: str, file: ModelFile) -> Callable[[_Reading], None]:
+    def write(source: _Reading) -> None:
+        entry = zipfile.ZipInfo(f"{root}/{file.name}", _ZIP_EPOCH)
+        entry.create_system, entry.external_attr, entry.file_size = _UNIX, _MODE << 16, file.size
+        with archive.open(entry, "w") as target:
+            shutil.copyfileobj(source, target, _BLOCK)
+
+    return write
+
+
+def _read(copy: Path, work: Export, progress: Progress) -> dict[str, str]:
+    """The SHA-256 of each file in the copy."""
+    prefix = f"{work.name}/"
+    found: dict[str, str] = {}
+    match work.format:
+        case "folder":
+            for file in files_of(copy):
+                with file.path.open("rb") as opened:
+                    found[file.name] = _Reading(opened, progress).read_all()
+        case "tar":
+            with tarfile.open(copy, "r:") as tar:
+                for member in tar:
+                    content = tar.extractfile(member)
+                    if content is not None:
+                        found[member.name.removeprefix(prefix)] = _Reading(content, progress).read_all()
+        case "zip":
+            with zipfile.ZipFile(copy) as archive:
+                for name in archive.namelist():
+                    with archive.open(name) as entry:
+                        found[name.removeprefix(prefix)] = _Reading(entry, progress).read_all()
+        case _:
+            assert_never(work.format)
+    return found
+
+
+def _digest(copy: Path, sums: dict[str, str]) -> str:
+    """The hash of an archive; of a folder, that of what `sha256sum` says of its files."""
+    if copy.is_dir():
+        lines = (f"{sums[name]}  {name}\n".encode() for name in sorted(sums, key=str.encode))
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+    with copy.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(copy: Path) -> int:
+    return sum(file.size for file in files_of(copy)) if copy.is_dir() else copy.stat().st_size
+
+
+def _give_place(copy: Path, output: Path, sha256: str, kind: ExportFormat) -> None:
+    if not os.path.lexists(output):
+        copy.rename(output)
+    elif not _is_same(output, sha256, kind):
+        raise PlaceTaken(f"There is something else at {output}: take it away, or export to another path.")
+    # Otherwise an earlier attempt had given it its place, and did not live to tell.
+
+
+def _is_same(place: Path, sha256: str, kind: ExportFormat) -> bool:
+    if (kind == "folder") != place.is_dir():
+        return False
+    sums: dict[str, str] = {}
+    if kind == "folder":
+        for path in (path for path in place.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                sums[path.relative_to(place).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _digest(place, sums) == sha256

@@ -1,0 +1,137 @@
+"""Puts an adapter into the weights of its base: a model that needs neither peft nor the base any more."""
+# mypy: allow-untyped-calls
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from trainer_entry.artifacts.model_card import write_card
+from trainer_entry.providers import hub
+from trainer_entry.providers.builtin_model import resolve
+from trainer_entry.providers.huggingface import model_class, revision_of
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.runtime.environment import describe
+from trainer_entry.runtime.failures import BaseChanged, ModelUnavailable, NotMergeable
+from trainer_entry.runtime.progress import Progress
+from trainer_entry.wire import AttemptSpec, JobSpec, Merge, SavedModel
+
+_GENERATION_CONFIG = "generation_config.json"
+
+
+def merge(spec: AttemptSpec, work: Merge, progress: Progress) -> SavedModel:
+    """Merge in 32 bits, and save in `work.dtype`, or in the type that the base has on disk.
+
+    Raises:
+        ModelUnavailable: adapter or base are not there.
+        BaseChanged: these are not the weights that the adapter was trained on.
+        NotMergeable: no weights can be computed that do the same.
+    """
+    torch.set_num_threads(spec.cpu_threads)
+    transformers.utils.logging.disable_progress_bar()
+    progress.enter("loading_model")
+    adapted, base = _load(spec.job, work)
+    dtype = getattr(torch, work.dtype) if work.dtype is not None else base.dtype or torch.float32
+
+    layers = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
+    progress.begin(len(layers), "layers", describe())
+    progress.enter("merging")
+    for layer in layers:
+        _merge_layer(layer)
+        progress.advance(1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        model: PreTrainedModel = adapted.merge_and_unload()
+    model.to(dtype)  # type: ignore[arg-type]
+
+    progress.enter("saving")
+    return _save(model, spec.job, work, str(dtype).removeprefix("torch."), progress)
+
+
+def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
+    """The adapter on its base in 32 bits, and the base's configuration as it is on disk."""
+    if not (Path(work.path) / "adapter_config.json").is_file():
+        raise ModelUnavailable(f"{work.path} is no adapter's folder: it has no adapter_config.json.")
+    where = resolve(job.model_path)
+    is_local = Path(where).is_dir()
+    if Path(where).is_absolute() and not is_local:
+        raise ModelUnavailable(f"The base model is not in its folder any more: {where}. Put it back there.")
+    options = {
+        "trust_remote_code": False,
+        "local_files_only": not is_local and not hub.is_reachable(),
+        "revision": "main" if is_local else work.base_revision or "main",
+    }
+    config = AutoConfig.from_pretrained(where, **options)
+    if getattr(config, "quantization_config", None) is not None:
+        raise NotMergeable(f"The weights of {job.model_name} are stored quantized: merge into a full-precision base.")
+    base = model_class(config, job.task).from_pretrained(where, dtype=torch.float32, use_safetensors=True, **options)
+    revision = revision_of(where, base.config)
+    if work.base_revision is not None and revision != work.base_revision:
+        raise BaseChanged(
+            f"{where} has other weights ({revision}) than the adapter was trained on ({work.base_revision}). "
+            "Put those back, or train anew."
+        )
+    adapted = PeftModel.from_pretrained(base, work.path).eval()
+    _untie(base)
+    return adapted, config
+
+
+def _untie(base: PreTrainedModel) -> None:
+    """Give the output weights of their own, where they are the embeddings' and the adapter is on one of the two."""
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    if not any(isinstance(end, BaseTunerLayer) for end in ends):
+        return
+    inner, outer = (_plain(end) for end in ends)
+    if outer is not None and outer.weight is inner.weight:
+        outer.weight = torch.nn.Parameter(outer.weight.detach().clone())
+        base.config.tie_word_embeddings = False
+
+
+def _plain(layer: Any) -> Any:
+    return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+
+
+def _merge_layer(layer: BaseTunerLayer) -> None:
+    try:
+        layer.merge(safe_merge=True)
+    except ValueError as error:  # weights that are not finite
+        raise NotMergeable(f"The merged weights would be none: {error}") from error
+
+
+def _save(model: PreTrainedModel, job: JobSpec, work: Merge, dtype: str, progress: Progress) -> SavedModel:
+    """Write weights, tokenizer, chat template, generation config and card, and only then give them their place."""
+    adapter = Path(work.path)
+    output = Path(job.output_dir)
+    partial = output.with_name(output.name + ".partial")
+    for leftover in (partial, output):  # of an earlier attempt that did not live to tell of it
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if (adapter / _GENERATION_CONFIG).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(adapter)
+    with disk_full_errors(partial):
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(partial)
+        card = write_card(
+            job, job.parameters, work.metrics, "full", work.base_revision,
+            encoder_decoder=bool(model.config.is_encoder_decoder),
+        )  # fmt: skip
+        merged = f"The adapter `{work.name}` (model {work.model_id}) merged into its base, as {dtype}."
+        (partial / "README.md").write_text(f"{card}\n## Merged\n\n{merged}\n", encoding="utf-8")
+        sync_folder(partial)
+    progress.commit()
+    partial.rename(output)
+    sync_entry(output.parent)
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    return SavedModel(path=str(output), kind="full", size_bytes=size, metrics=work.metrics)

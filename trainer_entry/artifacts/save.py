@@ -1,0 +1,63 @@
+"""A trained model on disk: there whole, or not at all."""
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft import PeftModel
+
+from trainer_entry.artifacts.model_card import write_card
+from trainer_entry.runtime import distributed
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.wire import JobSpec, ModelKind, SavedModel, TrainingParameters
+
+if TYPE_CHECKING:
+    from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.training.trainer import AttemptTrainer
+
+
+def save_model(
+    trainer: AttemptTrainer,
+    loaded: LoadedModel,
+    job: JobSpec,
+    parameters: TrainingParameters,
+    metrics: dict[str, float | None],
+    reward_model: Path | None = None,
+) -> SavedModel:
+    """Write weights, tokenizer, chat template, generation config and card, and only then give them their place.
+
+    `reward_model`: the folder of one that was trained for this model; it is moved to stand in the model's folder.
+    """
+    kind: ModelKind = "adapter" if isinstance(trainer.model, PeftModel) else "full"
+    output = Path(job.output_dir)
+    partial = output.with_name(output.name + ".partial")
+    if trainer.is_world_process_zero():
+        for leftover in (partial, output):  # of an earlier attempt that did not live to tell of it
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with disk_full_errors(partial):
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            model.save_pretrained(partial)
+            loaded.tokenizer.save_pretrained(partial)
+            if kind == "adapter" and model.can_generate():
+                model.generation_config.save_pretrained(partial)
+            if reward_model is not None:
+                shutil.copytree(reward_model, partial / reward_model.name, dirs_exist_ok=True)
+            card = write_card(
+                job, parameters, metrics, kind, loaded.revision, encoder_decoder=loaded.is_encoder_decoder
+            )
+            (partial / "README.md").write_text(card, encoding="utf-8")
+            sync_folder(partial)
+        partial.rename(output)
+        sync_entry(output.parent)
+        if reward_model is not None:  # nothing goes on from it any more
+            shutil.rmtree(reward_model, ignore_errors=True)
+    distributed.wait_for_all()
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    reward_model_path = None if reward_model is None else str(output / reward_model.name)
+    return SavedModel(
+        path=str(output), kind=kind, size_bytes=size, metrics=metrics, reward_model_path=reward_model_path
+    )

@@ -1,0 +1,1 @@
+"""Answers of a trained or untrained model, for the playground."""

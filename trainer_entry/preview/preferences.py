@@ -1,0 +1,125 @@
+"""Preferences as a model sees them: what trl's trainers read of each."""
+# mypy: allow-untyped-calls
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from jinja2.exceptions import TemplateError
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.reward_config import RewardConfig
+
+from trainer_entry.data.examples import LINE
+from trainer_entry.data.records import Line
+from trainer_entry.preview.sequences import TokenizationContext, TokenizedExample, TokenizedSequence
+from trainer_entry.runtime.failures import ChatTemplateFails, naming_line
+from trainer_entry.strategies import dpo, reward_model, rlhf
+from trainer_entry.tasks import preferences
+from trainer_entry.tasks.preferences import Row
+from trainer_entry.training.arguments import preference_arguments, reward_arguments
+from trainer_entry.wire import SequenceName
+
+_ROWS_AT_ONCE = 500
+_FOLDER = "unused"  # trl wants one for checkpoints, and makes it when it trains
+_Arguments = TypeVar("_Arguments", DPOConfig, RewardConfig)
+
+
+def preferences_of(lines: Iterator[Line], reading: TokenizationContext) -> Iterator[TokenizedExample]:
+    """What the trainer makes of preferences, in their order.
+
+    Raises:
+        NoChatTemplate: conversations, for a model that does not say how to write one.
+        ChatTemplateFails: the model's template cannot write one of them; the message says which.
+    """
+    while rows := [_row_of(line, reading) for line in islice(lines, _ROWS_AT_ONCE)]:
+        try:
+            yield from _compared(rows, reading) if reading.job.strategy == "dpo" else _rewarded(rows, reading)
+        except TemplateError as error:
+            where = f"one of the lines {rows[0].line} to {rows[-1].line}" if len(rows) > 1 else f"line {rows[0].line}"
+            raise ChatTemplateFails(
+                f"The model's chat template cannot write {where}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _row_of(line: Line, reading: TokenizationContext) -> Row:
+    with naming_line(line.number):
+        return preferences.row_of(line.number, line.record, reading.source.tokenizer, reading.job.task)
+
+
+def _compared(rows: list[Row], reading: TokenizationContext) -> Iterator[TokenizedExample]:
+    """For direct preference optimization: the prompt with either answer, which carries the loss."""
+    limit = reading.max_length
+    arguments = preference_arguments(reading.parameters, _FOLDER)
+    kept = _pairs([row for row in rows if row.size < limit], reading, arguments)
+    others = _pairs([row for row in rows if row.line not in kept], reading, _without_limit(arguments))
+    for row in rows:
+        pair = kept.get(row.line) or others[row.line]
+        yield TokenizedExample(
+            row.line,
+            (
+                _answered("chosen", pair.chosen, pair.chosen_mask, pair.lengths[0], limit),
+                _answered("rejected", pair.rejected, pair.rejected_mask, pair.lengths[1], limit),
+            ),
+            left_out=None if row.line in kept else _no_room(row, limit),
+        )
+
+
+def _rewarded(rows: list[Row], reading: TokenizationContext) -> Iterator[TokenizedExample]:
+    """For rlhf: both answers for the reward model, which rewards a text as a whole, and the prompt for the policy."""
+    limit = reading.max_length
+    room = min(limit, preferences.prompt_room(reading.context, reading.parameters))
+    arguments = reward_arguments(reading.parameters, _FOLDER)
+    kept = _judged([row for row in rows if row.size < room], reading, arguments)
+    others = _judged([row for row in rows if row.line not in kept], reading, _without_limit(arguments))
+    prompts = rlhf.prompts_of(preferences.dataset_of(rows), reading.source.tokenizer)
+    for row, prompt in zip(rows, prompts, strict=True):
+        pair = kept.get(row.line) or others[row.line]
+        fits = row.size < room
+        too_long = f"An answer ends after {limit} tokens: the reward model does not learn from it."
+        yield TokenizedExample(
+            row.line,
+            (_unlearned("chosen", pair[0], limit), _unlearned("rejected", pair[1], limit)),
+            left_out=None if row.line in kept else too_long if fits else _no_room(row, room),
+        )
+        yield TokenizedExample(
+            row.line, (_unlearned("prompt", prompt, room),), left_out=None if fits else _no_room(row, room)
+        )
+
+
+def _pairs(rows: list[Row], reading: TokenizationContext, arguments: DPOConfig) -> dict[int, dpo.Pair]:
+    if not rows:
+        return {}
+    pairs = dpo.pairs_of(preferences.dataset_of(rows), reading.source.tokenizer, arguments)
+    return {pair.line: pair for pair in pairs}
+
+
+def _judged(
+    rows: list[Row], reading: TokenizationContext, arguments: RewardConfig
+) -> dict[int, tuple[list[int], list[int]]]:
+    if not rows:
+        return {}
+    judged = reward_model.tokenized_pairs(preferences.dataset_of(rows), reading.source.tokenizer, arguments)
+    return {row[LINE]: (row["chosen_ids"], row["rejected_ids"]) for row in judged}
+
+
+def _answered(name: SequenceName, ids: list[int], mask: list[int], length: int, limit: int) -> TokenizedSequence:
+    # The first token is never told from those before it.
+    loss = [place > 0 and bool(counts) for place, counts in enumerate(mask)]
+    return TokenizedSequence(name, ids[:limit], loss[:limit], length, limit)
+
+
+def _unlearned(name: SequenceName, ids: list[int], limit: int) -> TokenizedSequence:
+    cut = ids[:limit]
+    return TokenizedSequence(name, cut, [False] * len(cut), len(ids), limit)
+
+
+def _no_room(row: Row, room: int) -> str:
+    return f"Its prompt has {row.size} tokens, and leaves no room for an answer within {room}."
+
+
+def _without_limit(arguments: _Arguments) -> _Arguments:
+    """With these nothing is left out: what is not trained on is shown too."""
+    changed: Any = copy.copy(arguments)
+    changed.max_length = None
+    return changed  # type: ignore[no-any-return]

@@ -1,0 +1,92 @@
+"""What a trainer refuses to go on with, and how a failure is told. The names are a message's `kind`."""
+
+import contextlib
+from collections.abc import Iterator
+
+from trainer_entry.runtime.disk import says_no_room
+
+_MESSAGE_CHARACTERS = 2_000
+_NO_MEMORY_WORDS = (
+    *("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
+)
+
+
+class DatasetChanged(Exception):
+    """The file is not the one that the job was accepted with."""
+
+
+class NoTrainableTokens(Exception):
+    """No record has a token that the loss is computed on."""
+
+
+class LossNotFinite(Exception):
+    """The loss was no number from the beginning: there is nothing to learn from it."""
+
+
+class NoChatTemplate(Exception):
+    """The records are conversations, and the model does not say how to write one."""
+
+
+class ChatTemplateFails(Exception):
+    """The model's chat template cannot write a conversation."""
+
+
+class ConflictingParameters(Exception):
+    """Two parameters cannot both be had."""
+
+
+class WrongRecords(Exception):
+    """The records are of a format that the task or the strategy cannot learn from."""
+
+
+class ModelUnavailable(Exception):
+    """The model is neither on this machine nor reachable."""
+
+
+class BaseChanged(Exception):
+    """The base model's weights are not those that the adapter was trained on."""
+
+
+class NotMergeable(Exception):
+    """The adapter cannot be put into the weights of its base."""
+
+
+class PlaceTaken(Exception):
+    """Where the export was to go there is something else."""
+
+
+class CopyDiffers(Exception):
+    """What was exported does not read as what was written."""
+
+
+class HubRefused(Exception):
+    """The hub did not take the model, or could not be reached."""
+
+
+class PromptTooLong(Exception):
+    """The prompt leaves no room for an answer in the model's context."""
+
+
+@contextlib.contextmanager
+def naming_line(line: int) -> Iterator[None]:
+    """Write out a record in the block; where the chat template cannot, it is told in which line the record stands."""
+    try:
+        yield
+    except ChatTemplateFails as error:
+        raise ChatTemplateFails(f"Line {line} of the dataset: {error}") from error
+
+
+def kind_of(error: BaseException) -> str:
+    """The exception's type, or `OutOfMemory` or `DiskFull`, which the libraries name by many types and words."""
+    if says_no_room(error):
+        return "DiskFull"
+    told = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _NO_MEMORY_WORDS)
+    if told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "OutOfMemory"
+    return type(error).__name__
+
+
+def message_of(error: BaseException) -> str:
+    """What the exception says, or its type if it says nothing."""
+    return str(error).strip()[:_MESSAGE_CHARACTERS] or type(error).__name__

@@ -1,0 +1,173 @@
+"""The reward model of rlhf: given, kept from an earlier attempt, or trained from preferences and merged.
+
+It lies beside the checkpoints until the policy is saved, so that a job that is resumed does not train it again.
+"""
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+from msgspec import Struct
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
+from trl.trainer.reward_trainer import RewardTrainer
+
+from trainer_entry.providers.huggingface import find
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
+from trainer_entry.runtime.stdout import note
+from trainer_entry.strategies.adapters import reward_lora_config
+from trainer_entry.training.arguments import policy_steps, reward_arguments
+from trainer_entry.training.trainer import AttemptTrainer, count_rows, set_up, trained_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainerState
+    from trl.trainer.reward_config import RewardConfig
+
+    from trainer_entry.data.examples import Examples
+    from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.training.loop import Phases
+    from trainer_entry.wire import JobSpec, TrainingParameters
+
+    ReportStarted = Callable[[AttemptTrainer, TrainingParameters, TrainerState], None]
+
+_FOLDER = "reward_model"
+_REPORT = "reward_model.json"
+_REPORTED = (
+    *("final_loss", "final_reward_accuracy", "final_reward_margin"),
+    *("eval_loss", "eval_reward_accuracy", "eval_reward_margin", "base_eval_reward_accuracy"),
+)
+"""The figures of a reward model that are reported beside its policy's."""
+
+
+class RewardReport(Struct, frozen=True, gc=False):
+    """What the training of a reward model came to; it stands beside the model, and means that the model is whole."""
+
+    steps: int
+    metrics: dict[str, float | None]
+
+
+class RewardModel(Struct, frozen=True, gc=False):
+    """The model that rewards the policy. `folder`: where it lies until the policy is saved; None if it was given."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    report: RewardReport
+    folder: Path | None
+
+
+class RewardModelTrainer(AttemptTrainer, RewardTrainer):
+    """trl's reward trainer."""
+
+
+def train_reward_model(
+    phases: Phases, job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters,
+    report_started: ReportStarted,
+) -> RewardModel:  # fmt: skip
+    """The reward model: the one that was given, the one of an earlier attempt, or a new one."""
+    if job.reward_model_path is not None:
+        return _load(job.reward_model_path, parameters, RewardReport(0, {}), None)
+    folder = Path(job.checkpoint_dir) / _FOLDER
+    if (folder / _REPORT).exists():
+        report = msgspec.json.decode((folder / _REPORT).read_bytes(), type=RewardReport)
+        return _load(str(folder), parameters, report, folder)
+    set_seed(parameters.seed)  # the head that rewards begins with random numbers
+    source = find(job.model_path)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source.where,
+        num_labels=1,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=source.cache_only,
+    )
+    model.config.get_text_config().pad_token_id = loaded.tokenizer.pad_token_id
+    trainer = RewardModelTrainer(
+        model=model,
+        args=reward_arguments(parameters, job.checkpoint_dir),
+        train_dataset=examples.train,
+        eval_dataset=examples.evaluation,
+        processing_class=loaded.tokenizer,
+        peft_config=reward_lora_config(parameters) if parameters.use_lora else None,
+    )
+    _check_rows(trainer, examples, parameters)
+    set_up(trainer, job, parameters)
+    trainer.steps_after = policy_steps(parameters, len(examples.train))
+    trained = phases.train(
+        trainer,
+        lambda state: report_started(trainer, parameters, state),
+        phase="training_reward_model",
+        resume_from=phases.spec.resume_from,
+    )
+    phases.enter("merging_reward_model")
+    figures = {f"reward_model_{name}": trained.metrics[name] for name in _REPORTED if name in trained.metrics}
+    report = RewardReport(trained.step, figures)
+    if trainer.is_world_process_zero():
+        _save(trainer, loaded.tokenizer, report, folder)
+    trainer.accelerator.wait_for_everyone()
+    return _load(str(folder), parameters, report, folder)
+
+
+def tokenized_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, arguments: RewardConfig) -> Dataset:
+    """What trl's trainer of reward models makes of rows when it is built: `chosen_ids` and `rejected_ids`."""
+    trainer: Any = None  # it asks nothing of itself
+    return RewardTrainer._prepare_dataset(trainer, rows, tokenizer, arguments, "train")  # noqa: SLF001 - no public way
+
+
+def _save(trainer: AttemptTrainer, tokenizer: PreTrainedTokenizerBase, report: RewardReport, folder: Path) -> None:
+    model: Any = trainer.accelerator.unwrap_model(trained_model(trainer))
+    merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    partial = folder.with_name(f"{_FOLDER}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with disk_full_errors(partial):
+        merged.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / _REPORT).write_bytes(msgspec.json.encode(report))
+        sync_folder(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    sync_entry(folder.parent)
+
+
+def _check_rows(trainer: AttemptTrainer, examples: Examples, parameters: TrainingParameters) -> None:
+    """Tell what trl leaves out in silence: prompts with an answer that is too long.
+
+    Raises:
+        NoTrainableTokens: nothing is left to learn from, or to evaluate on.
+    """
+    of_evaluation = examples.evaluation is not None and count_rows(trainer.eval_dataset) == 0
+    if count_rows(trainer.train_dataset) == 0 or of_evaluation:
+        raise NoTrainableTokens(
+            f"No prompt {'held out for evaluation ' if of_evaluation else ''}with its answers fits into "
+            f"{parameters.max_seq_length} tokens. Raise max_seq_length, or shorten the records."
+        )
+    left_out = len(examples.train) - count_rows(trainer.train_dataset)
+    if left_out:
+        note(f"The reward model does not learn from {left_out} records, which have an answer that ends after "
+             f"{parameters.max_seq_length} tokens.")  # fmt: skip
+
+
+def _load(path: str, parameters: TrainingParameters, report: RewardReport, folder: Path | None) -> RewardModel:
+    source = find(path)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source.where,
+        dtype=torch.bfloat16 if parameters.bf16 else torch.float32,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=source.cache_only,
+    )
+    if model.config.num_labels != 1:
+        raise ModelUnavailable(
+            f"{path} is no reward model: it gives {model.config.num_labels} figures, and a reward is one. Name a "
+            "sequence classifier with num_labels 1, or leave out reward_model to have one trained."
+        )
+    return RewardModel(model.eval(), source.tokenizer, report, folder)

@@ -1,0 +1,204 @@
+"""What all trainers of an attempt have in common: sealed checkpoints, counted tokens, no step on a broken loss."""
+# mypy: allow-untyped-calls
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
+
+from trainer_entry.data.examples import LINE, in_words
+from trainer_entry.runtime import distributed
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry
+from trainer_entry.runtime.failures import LossNotFinite
+from trainer_entry.training.checkpoint import prune, remove, seal
+from trainer_entry.wire import CHECKPOINT_MANIFEST, JobSpec, TrainingParameters
+
+_REFERENCE = "ref"  # trl's name
+
+
+class AttemptTrainer(Trainer):
+    """Stands before transformers' or trl's own trainer among the parents of a class.
+
+    `steps_before`, `steps_after`: optimizer steps of the job's phases before and after this one; its checkpoints are
+    numbered after the former.
+    """
+
+    tokens_seen: torch.Tensor | int = 0
+    checkpoint_dir: Path
+    checkpoint_limit: int | None = None
+    steps_before = 0
+    steps_after = 0
+    _loss_was_finite = False
+
+    def keep_checkpoints(self, folder: str, limit: int | None, steps_before: int = 0) -> None:
+        """Put the checkpoints into `folder`, the newest `limit` of them.
+
+        transformers would remove checkpoints before the new one is on the disk, and at the end the newest.
+        """
+        self.checkpoint_dir, self.checkpoint_limit, self.steps_before = Path(folder), limit, steps_before
+        self.args.save_total_limit = None
+        elsewhere = Path(self.args.output_dir or ".")
+        if elsewhere != self.checkpoint_dir and self.is_world_process_zero():
+            shutil.rmtree(elsewhere, ignore_errors=True)  # what an earlier attempt left half saved
+
+    def checkpoint_at(self, step: int) -> Path:
+        """Where the checkpoint of a step of this phase lies."""
+        return self.checkpoint_dir / f"checkpoint-{self.steps_before + step}"
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One forward and backward.
+
+        Raises:
+            LossNotFinite: not even the first loss was a number.
+        """
+        named = inputs if isinstance(inputs, Mapping) else {}
+        if "input_ids" in named:
+            mask = named.get("attention_mask")
+            self.tokens_seen = self.tokens_seen + (named["input_ids"].numel() if mask is None else mask.sum())
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not self._loss_was_finite:
+            if not torch.isfinite(loss):
+                raise LossNotFinite(
+                    f"The loss of the first records is {float(loss)}{self._lines_of(named)}. "
+                    "Look at these records, at the model's weights, and at fp16, which overflows where bf16 does not."
+                )
+            self._loss_was_finite = True
+        return loss
+
+    def count_tokens(self) -> int:
+        """How many tokens this trainer has seen, in all processes together, which all ask at the same place."""
+        return distributed.total(int(self.tokens_seen))
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint is no model: the card is written with the model, once."""
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save, seal, and only then remove older ones, which transformers would before this one is on the disk."""
+        step = self.state.global_step
+        saved, kept = Path(self.args.output_dir or ".") / f"checkpoint-{step}", self.checkpoint_at(step)
+        if not self.args.should_save:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            return
+        # An earlier attempt may have saved this step: from now until the end that checkpoint is not whole.
+        (saved / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
+        with disk_full_errors(saved):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process saves the state of its random numbers
+            seal(saved, self.steps_before + step)
+        if saved != kept:
+            if kept.exists():
+                remove(kept)
+            saved.rename(kept)
+            sync_entry(kept.parent)
+        if self.checkpoint_limit is not None:
+            prune(kept, self.checkpoint_limit, self.state.best_model_checkpoint)
+
+    def _lines_of(self, inputs: Mapping[str, Any]) -> str:
+        """Which lines of the dataset the rows of a batch came from, in words, as far as it can be found out."""
+        dataset: Any = self.train_dataset
+        columns = set(getattr(dataset, "column_names", None) or [])
+        if LINE not in columns or "input_ids" not in inputs:
+            return ""
+        mask = inputs.get("attention_mask")
+        rows = inputs["input_ids"].tolist() if mask is None else [
+            row[kept.bool()].tolist() for row, kept in zip(inputs["input_ids"], mask, strict=True)
+        ]  # fmt: skip
+        limit = getattr(self.args, "max_length", None)
+        found = {
+            line
+            for line, texts in zip(dataset[LINE], _texts_of(dataset), strict=True)
+            if any(ids[:limit] in rows for ids in texts)
+        }
+        return f" (dataset, {in_words(sorted(found))})" if found else ""
+
+
+def _texts_of(dataset: Any) -> Iterator[list[list[int]]]:
+    """What stands in each row as a model reads it: one text, or a prompt with each of its two answers."""
+    for row in dataset:
+        if "input_ids" in row:
+            yield [row["input_ids"]]
+        else:
+            prompt = row.get("prompt_ids", [])  # a reward model's rows have it in both
+            yield [prompt + row["chosen_ids"], prompt + row["rejected_ids"]]
+
+
+def set_up(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingParameters, steps_before: int = 0) -> None:
+    """What every trainer of a job does beside training."""
+    trainer.keep_checkpoints(job.checkpoint_dir, parameters.save_total_limit, steps_before)
+    if parameters.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
+    trainer.remove_callback(PrinterCallback)
+    drop_reference(trainer)
+    keep_updates_exact(trainer)
+
+
+def trained_model(trainer: Trainer) -> torch.nn.Module:
+    """The trainer's model, which the libraries allow to be missing."""
+    if trainer.model is None:
+        raise TypeError("A trainer without a model.")
+    return trainer.model
+
+
+def plain_model(trainer: Trainer) -> torch.nn.Module:
+    """The model below its adapter: the one that generates."""
+    model = trained_model(trainer)
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def prepare_anew(trainer: Trainer) -> None:
+    """Let a training after an evaluation prepare the model again.
+
+    The evaluation prepares it for one process alone, and accelerate prepares nothing twice: without an error each
+    process would train a model of its own.
+    """
+    model: Any = trainer.accelerator.unwrap_model(trained_model(trainer), keep_fp32_wrapper=False)
+    model._is_accelerate_prepared = False  # noqa: SLF001 - accelerate has no other way
+
+
+def check_shares_gradients(trainer: Trainer) -> None:
+    """Refuse to train several models where one was asked for.
+
+    Raises:
+        TypeError: the processes of the attempt would not share their gradients.
+    """
+    if distributed.count() > 1 and not isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel):
+        raise TypeError(f"A {type(trainer.model_wrapped).__name__} that {distributed.count()} processes do not share.")
+
+
+def count_rows(dataset: Any) -> int:
+    """How many rows the trainer made of a dataset; packing makes fewer of them."""
+    return len(dataset) if hasattr(dataset, "__len__") else 0
+
+
+def count_parameters(trainer: Trainer) -> tuple[int, int]:
+    """How many parameters are trained, and how many there are."""
+    model = trained_model(trainer)
+    if isinstance(model, PeftModel):  # knows how many parameters a packed 4-bit weight stands for
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total)
+    sizes = [(weights.numel(), weights.requires_grad) for weights in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def drop_reference(trainer: Trainer) -> None:
+    """Let a new adapter be held to the model without it, and not to the copy that trl makes of one it did not make.
+
+    An untrained adapter changes nothing, so both are the same reference; the copy would go into every checkpoint.
+    """
+    model = trained_model(trainer)
+    if isinstance(model, PeftModel) and _REFERENCE in model.peft_config:
+        model.delete_adapter(_REFERENCE)
+
+
+def keep_updates_exact(trainer: Trainer) -> None:
+    """Train in 32 bits: trl makes an adapter on quantized weights 16-bit, where small updates are lost."""
+    for weights in trained_model(trainer).parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.float()

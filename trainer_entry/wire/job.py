@@ -1,0 +1,136 @@
+"""What a job is: the model, the dataset, the parameters, and the work on a trained model."""
+
+from typing import Literal, assert_never
+
+from msgspec import Struct
+
+from trainer_entry.wire.formats import DatasetFormat
+from trainer_entry.wire.parameters import TrainingParameters
+
+Task = Literal["text-generation", "summarization", "extractive-question-answering"]
+Strategy = Literal["sft", "qlora", "rlhf", "dpo"]
+Provider = Literal["huggingface", "unsloth"]
+Container = Literal["jsonl", "json", "csv", "parquet"]
+"""How the records of a file are stored."""
+Compression = Literal["gzip", "zstd"]
+JobKind = Literal["training", "merge", "export", "push"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+ExportFormat = Literal["folder", "tar", "zip"]
+
+BUILT_IN_MODEL = "smollm2-135m-instruct"
+"""The model name that works on a machine without a hub."""
+
+
+def built_in_model_folder(home: str, cache_home: str | None) -> str:
+    """The folder of the built-in model, for a home directory and the value of XDG_CACHE_HOME."""
+    return f"{cache_home or f'{home}/.cache'}/modelforge/{BUILT_IN_MODEL}"
+
+
+class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
+    """The records that an attempt trains on: their SHA-256 is checked by the trainer before it reads them.
+
+    `sha256`: of the file that was uploaded or named. `records_sha256`: of the JSON lines at `path`, where they were
+    made from it; None where they are that file itself. `revision`: of the uploaded dataset; None of a file that was
+    named by its path. `source`: the split of a hub's dataset that the records are, at the commit that they were
+    fetched at, as `hf://owner/name[/config]@COMMIT?split=NAME`; both hashes are of the rows as JSON lines then.
+    """
+
+    filename: str
+    path: str
+    sha256: str
+    format: DatasetFormat
+    num_examples: int
+    records_sha256: str | None = None
+    revision: int | None = None
+    source: str | None = None
+
+    @property
+    def content(self) -> str:
+        """The SHA-256 of the JSON lines that are read."""
+        return self.records_sha256 or self.sha256
+
+
+class Work(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
+    """What is done with a trained model after its training: which one it is, and the folder that it lies in."""
+
+    model_id: int
+    name: str
+    path: str
+
+
+class Merge(Work, frozen=True, tag="merge", gc=False):
+    """Put an adapter into the weights of its base; the result is a model of its own.
+
+    `dtype`: of the merged weights; null for the base's. `base_revision`: the weights that the adapter was trained on,
+    as `TrainerStarted` has it. `metrics`: the adapter's, which hold for the merged model too.
+    """
+
+    dtype: Dtype | None = None
+    base_revision: str | None = None
+    metrics: dict[str, float | None] = {}
+
+
+class Export(Work, frozen=True, tag="export", gc=False):
+    """Copy a model out, as a folder or as one archive. `to`: the place for it; null for one in the data directory."""
+
+    format: ExportFormat
+    to: str | None = None
+
+
+class Push(Work, frozen=True, tag="push", gc=False):
+    """Upload a model to the hub, to a repository that is made if it is not there."""
+
+    repo_id: str
+    private: bool = True
+
+
+class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
+    """All that a trainer needs to know; it stands in the log, and as `spec.json` in the attempt's folder.
+
+    `work`: what to do with a trained model, and null for a training. Everything else tells then of the model's
+    training, but for `output_dir`: the folder of the merged model, or the place of the export.
+
+    `model_path` is what to load: a local folder, a hub id, or the built-in name. `output_dir` does not exist
+    until the whole trained model is in it. `checkpoint_dir` is shared by the attempts of a job.
+    `reward_model_path`: what to load for `parameters.reward_model`, where one is given.
+    `max_restarts`: how often a job is tried again by itself whose attempt was killed, interrupted, crashed, lost its
+    power, or had its GPU fail.
+    `rerun_of`: the job that this one repeats.
+    """
+
+    job_id: str
+    task: Task
+    strategy: Strategy
+    provider: Provider
+    model_name: str
+    model_path: str
+    dataset: DatasetFile
+    parameters: TrainingParameters
+    output_name: str
+    output_dir: str
+    checkpoint_dir: str
+    reward_model_path: str | None = None
+    grace_seconds: float = 120.0
+    max_restarts: int = 0
+    rerun_of: str | None = None
+    work: Merge | Export | Push | None = None
+
+    @property
+    def kind(self) -> JobKind:
+        """What the job is."""
+        match self.work:
+            case None:
+                return "training"
+            case Merge():
+                return "merge"
+            case Export():
+                return "export"
+            case Push():
+                return "push"
+            case _:
+                assert_never(self.work)
+
+    @property
+    def partial_output(self) -> str:
+        """Where an export is written until it is whole: a folder beside its place, by a name that only it has."""
+        return f"{self.output_dir}.{self.job_id}.partial"

@@ -1,0 +1,77 @@
+"""The hyperparameters of a job, named as transformers, trl and peft name them."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
+
+PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+UNSLOTH_LENGTH = 2048
+"""The `max_seq_length` of a model that unsloth loads, where none was asked for: its own default."""
+
+
+class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Every hyperparameter of a job, named as transformers, trl and peft name them.
+
+    None means "chosen by the trainer for this strategy and device"; the trainer reports what it chose in
+    `TrainerStarted.parameters`, where no field of this kind is left open.
+    """
+
+    num_train_epochs: Annotated[float, Meta(gt=0, le=10_000)] | None = None
+    max_steps: Annotated[int, Meta(ge=-1, le=100_000_000)] = -1
+    per_device_train_batch_size: Annotated[int, Meta(ge=1, le=4096)] = 4
+    per_device_eval_batch_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    gradient_accumulation_steps: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    gradient_checkpointing: bool = False
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] | None = None
+    lr_scheduler_type: Scheduler = "linear"
+    warmup_steps: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
+    warmup_ratio: Fraction = 0.0
+    weight_decay: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    max_grad_norm: Annotated[float, Meta(ge=0, le=1e6)] = 1.0
+    optim: Optimizer = "adamw_torch"
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 42
+    bf16: bool | None = None
+    fp16: bool | None = None
+    max_seq_length: Annotated[int, Meta(ge=-1, le=10_000_000)] | None = None
+    packing: bool = False
+    eval_split: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
+    eval_steps: PositiveInt | None = None
+    logging_steps: PositiveInt = 1
+    save_steps: PositiveInt = 500
+    save_total_limit: PositiveInt | None = 3
+    early_stopping_patience: PositiveInt | None = None
+    lora_r: Annotated[int, Meta(ge=1, le=4096)] = 16
+    lora_alpha: Annotated[int, Meta(ge=1, le=65_536)] = 32
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    target_modules: (
+        Annotated[str, Meta(min_length=1, max_length=1000)]
+        | Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=1, max_length=100)]
+    ) = "all-linear"
+    use_lora: bool = True
+    use_4bit: bool | None = None
+    use_8bit: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    use_nested_quant: bool = True
+    beta: Annotated[float, Meta(ge=0, le=100)] | None = None
+    reward_model: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    reward_learning_rate: Annotated[float, Meta(gt=0, le=10)] | None = None
+    rl_algorithm: Literal["rloo", "grpo"] = "rloo"
+    num_generations: Annotated[int, Meta(ge=2, le=64)] = 4
+    max_completion_length: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
+    doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
+    num_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    report_to: Literal["none", "tensorboard"] = "none"
