@@ -45,7 +45,7 @@ matrix: setup
 
 ## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls, processes or stops
 torture: setup
-	$(BIN)/python tests/torture.py $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
+	PYTHONPATH=tests $(BIN)/python -m torture $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
 
 ## check: format, lint, types, import rules
 check: setup

@@ -26,9 +26,9 @@ from pathlib import Path
 import uvloop
 
 from modelforge.app import serve
-from modelforge.dataset_check.faults import decoders
-from modelforge.dataset_check.lines import chunks
-from modelforge.dataset_check.process import check_dataset
+from modelforge.datasets.validation.lines import chunks
+from modelforge.datasets.validation.process import check_dataset
+from modelforge.datasets.validation.record_errors import decoders
 from modelforge.settings import load_settings
 
 _BOUNDARY = "a-boundary-that-stands-in-no-record"
@@ -181,7 +181,7 @@ def measure_upload(folder: Path, path: Path) -> None:
 
 def idle_check(folder: Path) -> int:
     """The memory of the check's process with everything imported and nothing to do."""
-    program = "import time, modelforge.dataset_check.checking; print(flush=True); time.sleep(60)"
+    program = "import time, modelforge.datasets.validation.pipeline; print(flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=folder)
     if process.stdout is None:
         raise AssertionError("it was asked for")

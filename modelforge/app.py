@@ -9,48 +9,50 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import msgspec
-import structlog
 from aiohttp import web
 from msgspec import Struct
 
+from modelforge.admission.context import FETCHES_AT_ONCE, Admission
 from modelforge.command_handler import CommandHandler
-from modelforge.devices import machine_of
+from modelforge.datasets.preview_workers import PreviewWorkers
+from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
-from modelforge.errors import DirectoryInUse, LogUnusable, SettingsInvalid, StorageFull
-from modelforge.event_log import EventLog
-from modelforge.http import problems
-from modelforge.http.dataset_contents import KEEPING
-from modelforge.http.dataset_progress import WATCHERS, Watchers
-from modelforge.http.dataset_views import VIEWS, Views
-from modelforge.http.guard import Guard
-from modelforge.http.keys import (
+from modelforge.errors import DirectoryInUse, LogUnusable, SettingsInvalid
+from modelforge.event_log.sqlite import EventLog
+from modelforge.http.openapi import document
+from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
+from modelforge.http.plumbing import problems
+from modelforge.http.plumbing.guard import Guard
+from modelforge.http.plumbing.keys import (
+    ADMISSION,
+    DATASET_STORE,
     EVENT_LOG,
     HANDLER,
     LAYOUT,
+    OPENAPI,
     PLAYGROUND,
+    PREVIEW_WORKERS,
     PROJECTOR,
     SETTINGS,
     SUBSCRIBERS,
 )
-from modelforge.http.named_datasets import FETCHED_AT_ONCE, FETCHING
-from modelforge.http.openapi import document
-from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
-from modelforge.http.protocol import JsonRunner
+from modelforge.http.plumbing.protocol import JsonRunner
+from modelforge.http.plumbing.subscribers import Subscribers
 from modelforge.http.routes import add_routes
-from modelforge.http.system import OPENAPI
-from modelforge.http.websocket import Subscribers
+from modelforge.http.upload_progress import WATCHERS, Watchers
+from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
-from modelforge.playground import Playground
-from modelforge.projections.projector import RELEASE, SNAPSHOT_EVERY, Projector, encode_snapshot, rebuild
+from modelforge.machine.devices import machine_of
+from modelforge.projections.projector import Projector
+from modelforge.projections.snapshots import SnapshotWriter, rebuild
 from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher
 from modelforge.supervisor.reactor import Reactor
-from modelforge.supervisor.removal import empty, remove
+from modelforge.supervisor.trash import empty, remove
 from modelforge.version import VERSION
 
-_log = structlog.get_logger()
 _GOODBYE_SECONDS = 5.0
 
 FAILED = web.AppKey("failed", asyncio.Future[None])
@@ -71,9 +73,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[_answering(guard)])
     app[SETTINGS], app[LAYOUT] = settings, layout
     app[OPENAPI] = document()
-    app[GIVEN_ANSWERS], app[KEEPING] = GivenAnswers(), asyncio.Lock()
-    app[WATCHERS], app[VIEWS] = Watchers(), Views()
-    app[FETCHING] = asyncio.Semaphore(FETCHED_AT_ONCE)
+    app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers()
     add_routes(app)
     chosen = launcher or LocalLauncher(layout)
 
@@ -93,7 +93,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
         app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR])
-        app[PLAYGROUND] = Playground(settings.playground_idle_seconds, settings.data_dir / "playground.log")
+        app[PLAYGROUND] = InferenceWorker(settings.playground_idle_seconds, settings.data_dir / "playground.log")
         yield
         await app[PLAYGROUND].close()
 
@@ -178,37 +178,31 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 @contextlib.asynccontextmanager
 async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
-    log = app[EVENT_LOG]
+    log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
     rebuilt = await log.read(rebuild)
-    await asyncio.to_thread(_sweep_datasets, app[LAYOUT], rebuilt.state)
-    projector = Projector(rebuilt)
-    saved = rebuilt.state.position
-    snapshots: set[asyncio.Task[None]] = set()
+    await asyncio.to_thread(_sweep_datasets, layout, rebuilt.state)
 
     def on_append(records: Sequence[Record]) -> None:
-        nonlocal saved
         projector.take(records)
         reactor.take(records)
-        if records[-1].position - saved >= SNAPSHOT_EVERY:
-            saved = records[-1].position
-            task = asyncio.get_running_loop().create_task(save_snapshot())
-            snapshots.add(task)
-            task.add_done_callback(snapshots.discard)
-            task.add_done_callback(reactor.tell_failure)
+        snapshots.follow(records[-1].position, reactor.report_failure)
 
-    async def save_snapshot() -> None:
-        snapshot = encode_snapshot(handler.state, projector.read_models, handler.digest)
-        try:
-            await log.save_snapshot(snapshot, RELEASE)
-        except StorageFull as error:  # a snapshot only ever saves time
-            _log.warning("snapshot_not_saved", error=str(error))
-
-    machine = machine_of(app[SETTINGS])
+    machine = machine_of(settings)
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine)
-    reactor = Reactor(handler, launcher, app[LAYOUT], machine, app[SETTINGS].stalled_seconds, app[KEEPING])
-    app[HANDLER], app[PROJECTOR], app[FAILED] = handler, projector, reactor.failed
+    projector = Projector(rebuilt.read_models)
+    snapshots = SnapshotWriter(log, handler, rebuilt.read_models)
+    store = DatasetStore(layout, handler)
+    reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds)
+    app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
+    app[ADMISSION] = Admission(
+        settings=settings,
+        layout=layout,
+        read_models=rebuilt.read_models,
+        handler=handler,
+        fetches=asyncio.Semaphore(FETCHES_AT_ONCE),
+    )
     writer = asyncio.get_running_loop().create_task(handler.run())
-    writer.add_done_callback(reactor.tell_failure)
+    writer.add_done_callback(reactor.report_failure)
     reactor.start()
     try:
         yield
@@ -216,9 +210,10 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
         await reactor.close()
         if not writer.done():
             with contextlib.suppress(LogUnusable):  # this server ends in any case
-                await save_snapshot()
+                await snapshots.write()
         writer.cancel()
-        await asyncio.gather(writer, *snapshots, return_exceptions=True)
+        await asyncio.gather(writer, return_exceptions=True)
+        await snapshots.close()
 
 
 async def serve(settings: Settings, launcher: Launcher | None = None) -> None:

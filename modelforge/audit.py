@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from modelforge.domain.messages import GENESIS, decode, digest_of
 from modelforge.errors import BadInput, LogUnusable
-from modelforge.event_log import LogReader, Row
+from modelforge.event_log.sqlite import LogReader, Row
 from modelforge.layout import Layout
-from modelforge.projections.projector import RELEASE, StateAt, encode_snapshot, rebuild, state_of
+from modelforge.projections.read_models import StateAt, state_of
+from modelforge.projections.snapshots import RELEASE, encode_snapshot, rebuild
 
 _Way = Literal["at rest", "shared", "copied"]
 """How a log is to be read: without a WAL the file is all there is; with one, its index is needed too."""

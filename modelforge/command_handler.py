@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Raw, Struct
 
-from modelforge.domain.machine import Machine
+from modelforge.domain.decisions import decide, stamp
 from modelforge.domain.messages import (
     Actor,
     Command,
@@ -17,11 +17,13 @@ from modelforge.domain.messages import (
     Report,
     digest_of,
     encode,
+    stream_of,
     tag_of,
 )
-from modelforge.domain.state import State, check_key, decide, evolve, stamp, stream_of
+from modelforge.domain.scheduling import Machine
+from modelforge.domain.state import State, check_key, evolve
 from modelforge.errors import ForgeError, LogUnusable, StorageFull
-from modelforge.event_log import EventLog
+from modelforge.event_log.sqlite import EventLog
 
 
 class Outcome(Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ _NAMED = re.compile(r"`([^`]+)`$")
 _T = TypeVar("_T", bound=Struct)
 
 
-def narrowed(wide: Struct, kind: type[_T], **added: object) -> _T:
+def project_struct(wide: Struct, kind: type[_T], **added: object) -> _T:
     """A Struct with the fields of `kind` from one that has them all, or all but those in `added`."""
     taken = {name: getattr(wide, name) for name in kind.__struct_fields__ if name not in added}
     return kind(**taken, **added)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from attempts_on_disk import model_in, training
-from running_server import RECORDS, RunningServer, environment
+from support.attempt_files import model_in, training
+from support.running_server import RECORDS, RunningServer, environment
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def serve(data_dir: Path) -> Iterator[Callable[..., RunningServer]]:
     servers: list[RunningServer] = []
 
     def start(folder: Path = data_dir, **variables: str) -> RunningServer:
-        servers.append(RunningServer([sys.executable, "-m", "served", str(folder)], environment(**variables)))
+        servers.append(RunningServer([sys.executable, "-m", "support.served", str(folder)], environment(**variables)))
         return servers[-1]
 
     yield start
@@ -40,7 +40,7 @@ def server(serve: Callable[..., RunningServer]) -> RunningServer:
 def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server for tests that change nothing."""
     folder = tmp_path_factory.mktemp("server") / "data"
-    server = RunningServer([sys.executable, "-m", "served", str(folder)], environment())
+    server = RunningServer([sys.executable, "-m", "support.served", str(folder)], environment())
     yield server
     server.end()
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, assert_never, get_args
 
-import task_records
 from msgspec import Struct
-from running_server import RunningServer, real_server
-from tiny_model import build_tiny, build_tiny_model
+from support import task_records
+from support.running_server import RunningServer, real_server
+from support.tiny_model import build_tiny, build_tiny_model
 
 from trainer_entry.wire import BUILT_IN_MODEL, Provider, Strategy, Task
 

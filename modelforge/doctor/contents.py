@@ -14,7 +14,7 @@ from modelforge.doctor.finding import Finding, ok, problem, size, warning
 from modelforge.domain.state import State
 from modelforge.layout import Layout
 from modelforge.projections.models import ModelDetails
-from modelforge.projections.projector import ReadModels
+from modelforge.projections.read_models import ReadModels
 
 _UNDER_WAY_SECONDS = 3600  # the longest upload or removal that is not taken for one that was forgotten
 

@@ -8,9 +8,10 @@ from modelforge import audit
 from modelforge.doctor.finding import Finding, ok, problem, size
 from modelforge.domain.messages import GENESIS
 from modelforge.domain.state import State
-from modelforge.event_log import SCHEMA
+from modelforge.event_log.sqlite import SCHEMA
 from modelforge.layout import Layout
-from modelforge.projections.projector import ReadModels, Rebuilt, rebuild
+from modelforge.projections.read_models import ReadModels
+from modelforge.projections.snapshots import Rebuilt, rebuild
 
 _MOST_NAMED = 10
 _FORGET_SNAPSHOTS = "DELETE FROM snapshots"  # they only ever save time: the records say it all

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelforge.control_groups import Limits, limits_of, text_of
 from modelforge.doctor.finding import Finding, ok, problem, size, warning
+from modelforge.machine.cgroups import Limits, limits_of, text_of
 
 _MEMORY_WANTED = 4_000_000_000  # torch and transformers take about 1 GB, a model of 135M with its optimizer 2 GB
 _SHARED_WANTED = 256 << 20  # Docker gives 64 MiB, which two processes of a training fill at once

@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from modelforge.control_groups import text_of
 from modelforge.doctor.finding import Finding, ok, problem, warning
+from modelforge.machine.cgroups import text_of
 from modelforge.version import VERSION
 from trainer_entry.wire import BUILT_IN_MODEL
 

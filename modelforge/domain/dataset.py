@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.errors import Conflict, LineError, NotFound
-from modelforge.fields import narrowed
+from modelforge.fields import project_struct
 from trainer_entry import wire
 
 DatasetFormat = wire.DatasetFormat
@@ -156,7 +156,7 @@ def evolve(dataset: Dataset | None, event: Event) -> Dataset:
     """The dataset after `event`."""
     if isinstance(event, DatasetUploaded):
         earlier = Dataset(filename=event.filename) if dataset is None else dataset
-        revision = narrowed(event, Revision)
+        revision = project_struct(event, Revision)
         removing = _without(earlier.removing, revision.files)
         return msgspec.structs.replace(
             earlier,
@@ -188,9 +188,9 @@ def decide(dataset: Dataset | None, command: RegisterDataset) -> list[Event]:
     number = 1 if dataset is None else dataset.revision + 1
     if dataset is not None and dataset.revisions:
         last = dataset.revisions[-1]
-        if narrowed(command, Revision, revision=last.revision) == last:
+        if project_struct(command, Revision, revision=last.revision) == last:
             return []
-    return [narrowed(command, DatasetUploaded, revision=number)]
+    return [project_struct(command, DatasetUploaded, revision=number)]
 
 
 def decide_deletion(

@@ -86,3 +86,31 @@ def digest_of(
     """SHA-256 over the previous digest and the record's canonical bytes: a JSON array of its columns."""
     canonical = _encoder.encode((position, stream, version, kind, tag, at, cause, actor, Raw(data)))
     return hashlib.sha256(previous.encode() + canonical).hexdigest()
+
+
+def stream_of(message: Message) -> str:
+    """The stream that a message stands in. `LaunchNext` is of no single job: it stands in `queue`."""
+    match message:
+        case job.StartTraining(spec=spec):
+            return job.stream_of(spec.job_id)
+        case job.LaunchNext():
+            return "queue"
+        case (
+            dataset.RegisterDataset(filename=filename)
+            | dataset.DatasetUploaded(filename=filename)
+            | dataset.DeleteDataset(filename=filename)
+            | dataset.DatasetDeleted(filename=filename)
+            | dataset.DatasetFilesRemoved(filename=filename)
+            | dataset.DatasetFilesKept(filename=filename)
+        ):
+            return dataset.stream_of(filename)
+        case (
+            model.DeleteModel(model_id=model_id)
+            | model.ModelRegistered(model_id=model_id)
+            | model.ModelDeleted(model_id=model_id)
+            | model.ModelFilesRemoved(model_id=model_id)
+            | model.ModelFilesKept(model_id=model_id)
+        ):
+            return model.stream_of(model_id)
+        case _:
+            return job.stream_of(message.job_id)

@@ -4,15 +4,19 @@ from msgspec import Struct
 
 from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Record
+from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
+from trainer_entry import wire
 
 
 class Launch(Struct, frozen=True, kw_only=True, gc=False):
-    """Spawn an attempt."""
+    """Spawn an attempt at a job, on the GPUs that are leased to it; None on a machine that has none to lease."""
 
-    job_id: str
+    spec: wire.JobSpec
     attempt: int
     resume_from: str | None
+    gpus: tuple[str, ...] | None
+    cpu_threads: int
 
 
 class Recover(Struct, frozen=True, kw_only=True, gc=False):
@@ -66,11 +70,18 @@ class RemoveDatasetFiles(Struct, frozen=True, kw_only=True, gc=False):
 Effect = Launch | Recover | Follow | Signal | AskForCheckpoint | LaunchWaiting | RemoveFiles | RemoveDatasetFiles
 
 
-def react(record: Record) -> list[Effect]:
-    """The effects of one new record."""
+def react(record: Record, state: State, machine: Machine) -> list[Effect]:
+    """The effects of one new record, in the state that it led to."""
     match record.message:
-        case job.AttemptLaunching(job_id=job_id, attempt=attempt, resume_from=resume_from):
-            return [Launch(job_id=job_id, attempt=attempt, resume_from=resume_from)]
+        case job.AttemptLaunching(job_id=job_id, attempt=attempt, resume_from=resume_from, gpus=gpus):
+            launch = Launch(
+                spec=state.jobs[job_id].spec,
+                attempt=attempt,
+                resume_from=resume_from,
+                gpus=gpus if machine.gpus else None,
+                cpu_threads=machine.cpu_threads,
+            )
+            return [launch]
         case job.StopRequested(job_id=job_id, attempt=attempt):
             return [Signal(job_id=job_id, attempt=attempt)]
         case job.CheckpointRequested(job_id=job_id, attempt=attempt):

@@ -8,10 +8,11 @@ from msgspec import Struct
 
 from modelforge.domain import dataset
 from modelforge.errors import FilesKept, NotFound
-from modelforge.http.downloads import Download, send
-from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
-from modelforge.http.messages import answer, idempotency_key, int_query
-from modelforge.projections.datasets import DatasetSummary, Upload, details_of, uploads_of
+from modelforge.http.plumbing.body import idempotency_key, int_query, json_response
+from modelforge.http.plumbing.files import Download, send
+from modelforge.http.plumbing.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
+from modelforge.http.plumbing.route import REVISION, Route
+from modelforge.projections.datasets import DatasetDetails, DatasetSummary, Upload, details_of, uploads_of
 from trainer_entry import wire
 
 _MEDIA_TYPES: dict[wire.Container | wire.Compression, str] = {
@@ -70,14 +71,14 @@ async def find_uploads(request: web.Request) -> tuple[Upload, list[Upload]]:
 
 async def list_datasets(request: web.Request) -> web.Response:
     """List the uploaded datasets."""
-    return answer(DatasetList(datasets=[*request.app[PROJECTOR].read_models.datasets.values()]))
+    return json_response(DatasetList(datasets=[*request.app[PROJECTOR].read_models.datasets.values()]))
 
 
 async def get_dataset(request: web.Request) -> web.Response:
     """One dataset, with what its check found and what it can be trained on for."""
     shown, uploads = await find_uploads(request)
     jobs = request.app[PROJECTOR].read_models.jobs
-    return answer(details_of(shown, uploads, reversed(jobs.values())))
+    return json_response(details_of(shown, uploads, reversed(jobs.values())))
 
 
 async def download_dataset(request: web.Request) -> web.StreamResponse:
@@ -105,4 +106,34 @@ async def delete_dataset(request: web.Request) -> web.Response:
         raise FilesKept(
             "The dataset is off the list, but files of it are still there", f"{kept}. Each start tries again."
         )
-    return answer(DatasetDeleted())
+    return json_response(DatasetDeleted())
+
+
+ROUTES = (
+    Route(method="GET", path="/api/datasets", handler=list_datasets, answer=DatasetList),
+    Route(
+        method="GET",
+        path="/api/datasets/{filename}",
+        handler=get_dataset,
+        answer=DatasetDetails,
+        query=(REVISION,),
+        errors=(400, 404),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/datasets/{filename}",
+        handler=delete_dataset,
+        answer=DatasetDeleted,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="GET",
+        path="/api/datasets/{filename}/download",
+        handler=download_dataset,
+        answer=None,
+        query=(REVISION,),
+        errors=(400, 404, 416),
+        media="application/octet-stream",
+        headers=("Content-Disposition", "ETag"),
+    ),
+)

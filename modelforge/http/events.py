@@ -4,10 +4,11 @@ from aiohttp import web
 from msgspec import Raw, Struct
 
 from modelforge.domain.messages import Actor, Kind
-from modelforge.event_log import LogReader
-from modelforge.fields import narrowed
-from modelforge.http.keys import EVENT_LOG
-from modelforge.http.messages import answer, int_query
+from modelforge.event_log.sqlite import LogReader
+from modelforge.fields import project_struct
+from modelforge.http.plumbing.body import int_query, json_response
+from modelforge.http.plumbing.keys import EVENT_LOG
+from modelforge.http.plumbing.route import AFTER, LIMIT, Query, Route
 
 _PAGE = 100
 _LARGEST_PAGE = 10_000
@@ -41,14 +42,16 @@ async def list_events(request: web.Request) -> web.Response:
     after = int_query(request, "after", 0)
     limit = int_query(request, "limit", _PAGE, minimum=1, maximum=_LARGEST_PAGE)
     streams, types = (tuple(request.query.getall(name, [])) for name in ("stream", "type"))
-    return answer(await request.app[EVENT_LOG].read(lambda reader: read_events(reader, after, limit, streams, types)))
+    return json_response(
+        await request.app[EVENT_LOG].read(lambda reader: read_events(reader, after, limit, streams, types))
+    )
 
 
 def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, ...], types: tuple[str, ...]) -> Events:
     """At most `limit` records; `last_position` is the last that was looked at, so that nothing is skipped."""
     head, _ = reader.head()
     found = [
-        narrowed(record, LoggedRecord)
+        project_struct(record, LoggedRecord)
         for record in reader.records(after=after, streams=streams, types=types, limit=limit + 1)
     ]
     has_more = len(found) > limit
@@ -57,3 +60,20 @@ def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, .
         last_position=found[limit - 1].position if has_more else head,
         has_more=has_more,
     )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/events",
+        handler=list_events,
+        answer=Events,
+        query=(
+            AFTER,
+            LIMIT,
+            Query("stream", "string", "Only records of this stream."),
+            Query("type", "string", "Only records of this type."),
+        ),
+        errors=(400,),
+    ),
+)

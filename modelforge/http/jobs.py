@@ -13,10 +13,11 @@ from modelforge.checkpoints import Checkpoint, list_checkpoints, newest_valid
 from modelforge.domain import job
 from modelforge.domain.messages import Command
 from modelforge.errors import BadInput
-from modelforge.event_log import LogReader
-from modelforge.fields import narrowed
-from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
-from modelforge.http.messages import answer, idempotency_key, int_query
+from modelforge.event_log.sqlite import LogReader
+from modelforge.fields import project_struct
+from modelforge.http.plumbing.body import idempotency_key, int_query, json_response
+from modelforge.http.plumbing.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
+from modelforge.http.plumbing.route import AFTER, LIMIT, Query, Route
 from modelforge.layout import Layout
 from modelforge.projections.jobs import JobDetails, Status
 from trainer_entry import wire
@@ -86,7 +87,7 @@ class Checkpoints(Struct, frozen=True, kw_only=True):
     checkpoints: list[Checkpoint]
 
 
-def described(request: web.Request, job_id: str) -> JobDetails:
+def job_detail(request: web.Request, job_id: str) -> JobDetails:
     """The job with an id, as it is now.
 
     Raises:
@@ -96,7 +97,7 @@ def described(request: web.Request, job_id: str) -> JobDetails:
     details = read_models.jobs.get(job_id)
     if details is None:
         raise job.no_such_job(job_id)
-    return read_models.as_it_stands(details)
+    return read_models.job_detail(details)
 
 
 def find_job(request: web.Request) -> JobDetails:
@@ -105,7 +106,7 @@ def find_job(request: web.Request) -> JobDetails:
     Raises:
         NotFound: there is none of that id.
     """
-    return described(request, request.match_info["job_id"])
+    return job_detail(request, request.match_info["job_id"])
 
 
 def _job_id(request: web.Request) -> str:
@@ -117,7 +118,7 @@ def _job_id(request: web.Request) -> str:
 async def _carry_out(request: web.Request, command: Command) -> web.Response:
     """Submit a command about the job in the path; the job as it is then is the answer."""
     await request.app[HANDLER].submit(command)
-    return answer(find_job(request), status=202)
+    return json_response(find_job(request), status=202)
 
 
 async def list_jobs(request: web.Request) -> web.Response:
@@ -134,13 +135,13 @@ async def list_jobs(request: web.Request) -> web.Response:
     newest_first = reversed(jobs.values())
     older = newest_first if after is None else islice(dropwhile(lambda one: one.job_id != after, newest_first), 1, None)
     found = [details for details in older if wanted is None or details.status == wanted]
-    page = [read_models.as_it_stands(details) for details in found[:limit]]
-    return answer(JobList(jobs=page, has_more=len(found) > limit))
+    page = [read_models.job_detail(details) for details in found[:limit]]
+    return json_response(JobList(jobs=page, has_more=len(found) > limit))
 
 
 async def get_job(request: web.Request) -> web.Response:
     """One job, with everything that is known of it."""
-    return answer(find_job(request))
+    return json_response(find_job(request))
 
 
 async def stop_job(request: web.Request) -> web.Response:
@@ -173,7 +174,7 @@ async def resume_job(request: web.Request) -> web.Response:
 async def get_checkpoints(request: web.Request) -> web.Response:
     """The checkpoints of a job, oldest first; one that was torn is listed as not valid."""
     folder = request.app[LAYOUT].checkpoints(_job_id(request))
-    return answer(Checkpoints(checkpoints=await asyncio.to_thread(list_checkpoints, folder)))
+    return json_response(Checkpoints(checkpoints=await asyncio.to_thread(list_checkpoints, folder)))
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -181,7 +182,7 @@ async def get_metrics(request: web.Request) -> web.Response:
     stream = job.stream_of(_job_id(request))
     after = int_query(request, "after", 0)
     limit = int_query(request, "limit", _LARGEST_PAGE, minimum=1, maximum=100_000)
-    return answer(await request.app[EVENT_LOG].read(lambda reader: read_metrics(reader, stream, after, limit)))
+    return json_response(await request.app[EVENT_LOG].read(lambda reader: read_metrics(reader, stream, after, limit)))
 
 
 def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metrics:
@@ -199,14 +200,14 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
         match record.message:
             case job.MetricsLogged(steps=steps, attempt=attempt):
                 metrics.extend(
-                    narrowed(step, Metric, position=position, attempt=attempt)
+                    project_struct(step, Metric, position=position, attempt=attempt)
                     for step in steps
                     if step.step <= last_kept(attempt)
                 )
             case job.EvaluationLogged(report=report, attempt=attempt) if (
                 report.step <= last_kept(attempt) and attempt == evaluated_by[report.step]
             ):
-                evaluations.append(narrowed(report, Evaluation, position=position, attempt=attempt))
+                evaluations.append(project_struct(report, Evaluation, position=position, attempt=attempt))
             case _:
                 pass
     return Metrics(metrics=metrics, evaluations=evaluations, last_position=position, has_more=read > limit)
@@ -248,3 +249,80 @@ def read_log(layout: Layout, job_id: str, attempt: int, offset: int) -> bytes:
             return file.read(_LOG_BYTES)
     except FileNotFoundError:
         return b""
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/jobs",
+        handler=list_jobs,
+        answer=JobList,
+        query=(
+            Query("status", "string", "Only jobs with this status."),
+            LIMIT,
+            Query("after", "string", "Go on after this job."),
+        ),
+        errors=(400,),
+    ),
+    Route(method="GET", path="/api/jobs/{job_id}", handler=get_job, answer=JobDetails, errors=(404,)),
+    Route(
+        method="POST",
+        path="/api/jobs/{job_id}/stop",
+        handler=stop_job,
+        answer=JobDetails,
+        status=202,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/jobs/{job_id}/resume",
+        handler=resume_job,
+        answer=JobDetails,
+        status=202,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/jobs/{job_id}/cancel",
+        handler=cancel_job,
+        answer=JobDetails,
+        status=202,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/jobs/{job_id}/checkpoint",
+        handler=save_checkpoint,
+        answer=JobDetails,
+        status=202,
+        errors=(404, 409, 507),
+    ),
+    Route(
+        method="GET",
+        path="/api/jobs/{job_id}/checkpoints",
+        handler=get_checkpoints,
+        answer=Checkpoints,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/api/jobs/{job_id}/metrics",
+        handler=get_metrics,
+        answer=Metrics,
+        query=(AFTER, LIMIT),
+        errors=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path="/api/jobs/{job_id}/logs",
+        handler=get_logs,
+        answer=None,
+        query=(
+            Query("offset", "integer", "The first byte wanted."),
+            Query("attempt", "integer", "Of this attempt; of the last one by default."),
+        ),
+        errors=(400, 404),
+        media="text/plain",
+        headers=("X-Next-Offset",),
+    ),
+)

@@ -7,9 +7,10 @@ from msgspec import Struct
 
 from modelforge.domain import model
 from modelforge.errors import Conflict, FilesKept, NotFound
-from modelforge.fields import narrowed
-from modelforge.http.keys import HANDLER, PLAYGROUND, PROJECTOR
-from modelforge.http.messages import answer, idempotency_key, whole_number
+from modelforge.fields import project_struct
+from modelforge.http.plumbing.body import idempotency_key, json_response, whole_number
+from modelforge.http.plumbing.keys import HANDLER, PLAYGROUND, PROJECTOR
+from modelforge.http.plumbing.route import Route
 from modelforge.projections.models import ModelDetails
 
 
@@ -55,12 +56,12 @@ def find_model(request: web.Request, model_id: int | str) -> ModelDetails:
 async def list_models(request: web.Request) -> web.Response:
     """List the trained models."""
     models = request.app[PROJECTOR].read_models.models.values()
-    return answer(ModelList(models=[narrowed(details, ModelSummary) for details in models]))
+    return json_response(ModelList(models=[project_struct(details, ModelSummary) for details in models]))
 
 
 async def get_model(request: web.Request) -> web.Response:
     """One trained model, with everything that made it."""
-    return answer(find_model(request, request.match_info["model_id"]))
+    return json_response(find_model(request, request.match_info["model_id"]))
 
 
 async def delete_model(request: web.Request) -> web.Response:
@@ -74,4 +75,17 @@ async def delete_model(request: web.Request) -> web.Response:
     kept = handler.state.models[details.id].files_kept
     if kept is not None:
         raise FilesKept("The model is off the list, but its files are still there", f"{kept}. Each start tries again.")
-    return answer(Deleted())
+    return json_response(Deleted())
+
+
+ROUTES = (
+    Route(method="GET", path="/api/models", handler=list_models, answer=ModelList),
+    Route(method="GET", path="/api/models/{model_id}", handler=get_model, answer=ModelDetails, errors=(404,)),
+    Route(
+        method="DELETE",
+        path="/api/models/{model_id}",
+        handler=delete_model,
+        answer=Deleted,
+        errors=(404, 409, 507),
+    ),
+)

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from modelforge.http.problems import Problem
-from modelforge.http.routes import ROUTES, Route
+from modelforge.http.plumbing.problems import Problem
+from modelforge.http.plumbing.route import Route
+from modelforge.http.routes import ROUTES
 from modelforge.version import VERSION
 
 _REF = "#/components/schemas/{name}"

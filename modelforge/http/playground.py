@@ -9,14 +9,15 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from modelforge.domain.combinations import Purpose
+from modelforge.admission.model import check_model
+from modelforge.domain.compatibility import Purpose
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.errors import BadInput, Conflict, ForgeError
-from modelforge.http import problems
-from modelforge.http.keys import LAYOUT, PLAYGROUND, PROJECTOR, SETTINGS
-from modelforge.http.messages import answer, idempotency_key, read_body
 from modelforge.http.models import find_model
-from modelforge.model_check import check_model
+from modelforge.http.plumbing import problems
+from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
+from modelforge.http.plumbing.keys import ADMISSION, PLAYGROUND, PROJECTOR, SETTINGS
+from modelforge.http.plumbing.route import Route
 from trainer_entry import wire
 
 _ANSWERS_KEPT = 100
@@ -101,14 +102,14 @@ async def generate(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, GenerateBody)
     given = request.app[GIVEN_ANSWERS]
     if (before := given.find(key)) is not None:
-        return web.Response(body=_sse("done", before), headers=_STREAM) if body.stream else answer(before)
+        return web.Response(body=_sse("done", before), headers=_STREAM) if body.stream else json_response(before)
     ask = await _prompt(request, body)
     if body.stream:
         return await _stream(request, ask)
     async with aclosing(request.app[PLAYGROUND].generate(ask)) as pieces:
         (whole,) = [message async for message in pieces if isinstance(message, wire.Generated)]
     given.keep(key, _answer(whole))
-    return answer(_answer(whole))
+    return json_response(_answer(whole))
 
 
 class _Chosen(Struct, frozen=True):
@@ -150,7 +151,7 @@ async def _choose(request: web.Request, body: GenerateBody) -> _Chosen:
                 field="base_model",
             )
         task = _with_context(body, _asked_task(body) or "text-generation")
-        roots = (*request.app[SETTINGS].model_roots, request.app[LAYOUT].models)
+        roots = request.app[ADMISSION].model_roots
         return _Chosen(
             task, await check_model(body.base_model, roots, "base_model", Purpose(task, "sft", "huggingface"))
         )
@@ -244,3 +245,16 @@ def _event(message: wire.Token | wire.Generated) -> bytes:
 
 def _sse(event: Literal["token", "done", "error"], data: Struct) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (event.encode(), msgspec.json.encode(data))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/api/playground/generate",
+        handler=generate,
+        body=GenerateBody,
+        answer=Answer,
+        streams=True,
+        errors=(400, 404, 409),
+    ),
+)

@@ -2,9 +2,11 @@
 
 from aiohttp import web
 
-from modelforge.child_process import run_module
-from modelforge.http.keys import LAYOUT, PROJECTOR
-from modelforge.http.messages import int_query
+from modelforge.http.plumbing.body import int_query
+from modelforge.http.plumbing.keys import LAYOUT, PROJECTOR
+from modelforge.http.plumbing.route import Query, Route
+from modelforge.machine.child_process import run_module
+from modelforge.projections.read_models import StateAt
 
 
 async def get_state(request: web.Request) -> web.Response:
@@ -16,3 +18,15 @@ async def get_state(request: web.Request) -> web.Response:
     if replay.code != 0:
         raise RuntimeError(f"The replay failed: {replay.words}")
     return web.Response(body=replay.output, content_type="application/json")
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/state",
+        handler=get_state,
+        answer=StateAt,
+        query=(Query("at", "integer", "The position; the last one by default."),),
+        errors=(400,),
+    ),
+)

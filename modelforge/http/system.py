@@ -2,11 +2,12 @@
 
 from typing import get_args
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.http.messages import answer
+from modelforge.http.plumbing.body import json_response
+from modelforge.http.plumbing.keys import OPENAPI
+from modelforge.http.plumbing.route import Route
 from modelforge.version import API_VERSION, VERSION
 from trainer_entry import wire
 
@@ -39,17 +40,21 @@ _INFO = Info(
 
 async def get_info(_request: web.Request) -> web.Response:
     """System information."""
-    return answer(_INFO)
+    return json_response(_INFO)
 
 
 async def get_health(_request: web.Request) -> web.Response:
     """Health check."""
-    return answer(Health(status="healthy", version=API_VERSION))
-
-
-OPENAPI = web.AppKey("openapi", msgspec.Raw)
+    return json_response(Health(status="healthy", version=API_VERSION))
 
 
 async def get_openapi(request: web.Request) -> web.Response:
     """This API as an OpenAPI 3.1 document."""
     return web.Response(body=bytes(request.app[OPENAPI]), content_type="application/json")
+
+
+ROUTES = (
+    Route(method="GET", path="/api/info", handler=get_info, answer=Info),
+    Route(method="GET", path="/api/health", handler=get_health, answer=Health),
+    Route(method="GET", path="/api/openapi.json", handler=get_openapi, answer=None),
+)

@@ -15,17 +15,17 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
 from modelforge.command_handler import Outcome
-from modelforge.dataset_check.process import check_columns_given, check_dataset
+from modelforge.datasets.validation.process import check_columns_given, check_dataset
 from modelforge.domain import dataset
-from modelforge.domain.combinations import check_combination, check_format
+from modelforge.domain.compatibility import check_combination, check_format
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, DatasetReport, TooLarge
-from modelforge.event_log import LogReader
-from modelforge.http.dataset_contents import kept, places_of
-from modelforge.http.dataset_progress import WATCHERS, Stage, UploadProgress, Watchers
-from modelforge.http.keys import EVENT_LOG, HANDLER, LAYOUT, SETTINGS
-from modelforge.http.messages import answer, idempotency_key
-from modelforge.http.waiting import while_client_waits
+from modelforge.event_log.sqlite import LogReader
+from modelforge.http.plumbing.body import idempotency_key, json_response
+from modelforge.http.plumbing.disconnect import cancel_on_disconnect
+from modelforge.http.plumbing.keys import DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT, SETTINGS
+from modelforge.http.plumbing.route import Route
+from modelforge.http.upload_progress import WATCHERS, Stage, UploadProgress, Watchers
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
@@ -74,7 +74,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             sha256=upload.sha256,
             told=lambda progress: heard.tell(progress.stage, progress.done_bytes, progress.total_bytes),
         )
-        found = await while_client_waits(request, checking)
+        found = await cancel_on_disconnect(request, checking)
         check_format(found.format, upload.task, upload.strategy, "file")
         asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
         if upload.columns is not None:
@@ -96,7 +96,8 @@ async def upload_dataset(request: web.Request) -> web.Response:
             warning_count=found.report.warning_count,
             key=key,
         )
-        async with kept(request.app, places_of(found, scratch, records, layout)):
+        store = request.app[DATASET_STORE]
+        async with store.stored(store.places_of(found, scratch, records)):
             outcome = await request.app[HANDLER].submit(register)
         heard.end("taken")
     except BaseException:
@@ -105,7 +106,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
     finally:
         for leftover in (scratch, records):
             await asyncio.to_thread(leftover.unlink, missing_ok=True)
-    return answer(
+    return json_response(
         Uploaded(
             filename=upload.filename,
             num_examples=found.num_examples,
@@ -279,3 +280,14 @@ def _append(file: BinaryIO, digest: "hashlib._Hash", data: bytes) -> None:
 def _finish(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/api/upload_dataset",
+        handler=upload_dataset,
+        answer=Uploaded,
+        errors=(400, 409, 413, 507),
+    ),
+)

@@ -5,11 +5,11 @@ from itertools import islice
 
 from msgspec import Struct
 
-from modelforge.domain.combinations import trainable
+from modelforge.domain.compatibility import trainable
 from modelforge.domain.dataset import DatasetDeleted, DatasetUploaded, stream_of
 from modelforge.errors import LineError
-from modelforge.event_log import LogReader
-from modelforge.fields import narrowed
+from modelforge.event_log.sqlite import LogReader
+from modelforge.fields import project_struct
 from modelforge.projections.jobs import JobDetails, iso
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
@@ -79,7 +79,7 @@ class Upload(Struct, frozen=True):
 
 def summary_of(event: DatasetUploaded, at: int) -> DatasetSummary:
     """The dataset as its upload tells it."""
-    return narrowed(event, DatasetSummary, size_mb=megabytes(event.size_bytes), uploaded_at=iso(at))
+    return project_struct(event, DatasetSummary, size_mb=megabytes(event.size_bytes), uploaded_at=iso(at))
 
 
 def uploads_of(reader: LogReader, filename: str) -> list[Upload]:
@@ -101,7 +101,7 @@ def details_of(shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iter
     """One of the revisions of a dataset, with what they all have in common."""
     tasks, strategies = trainable(shown.event.format)
     revisions = [
-        narrowed(one.event, DatasetRevision, size_mb=megabytes(one.event.size_bytes), uploaded_at=iso(one.at))
+        project_struct(one.event, DatasetRevision, size_mb=megabytes(one.event.size_bytes), uploaded_at=iso(one.at))
         for one in uploads
     ]
     contents = {revision.sha256 for revision in revisions}
@@ -113,7 +113,7 @@ def details_of(shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iter
         and job.dataset.filename == shown.event.filename
         and job.dataset.sha256 in contents
     )
-    return narrowed(
+    return project_struct(
         shown.event,
         DatasetDetails,
         size_mb=megabytes(shown.event.size_bytes),

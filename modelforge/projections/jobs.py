@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from modelforge.domain import job
 from modelforge.domain.job import JobStatus
-from modelforge.fields import narrowed
+from modelforge.fields import project_struct
 from trainer_entry import wire
 
 Status = Literal["idle", "queued", "starting", "training", "stopping", "stopped", "completed", "failed"]
@@ -113,7 +113,7 @@ def status_of(details: JobDetails | None) -> TrainingStatus:
     """The status part of a job; idle without one."""
     if details is None:
         return TrainingStatus(status="idle")
-    return narrowed(details, TrainingStatus)
+    return project_struct(details, TrainingStatus)
 
 
 _ENDS_OF_SILENCE = (
@@ -138,7 +138,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             model_name=spec.model_name,
             provider=spec.provider,
             strategy=spec.strategy,
-            dataset=narrowed(spec.dataset, DatasetReference, deleted_at=None),
+            dataset=project_struct(spec.dataset, DatasetReference, deleted_at=None),
             created_at=iso(at),
             config=spec.parameters,
             max_restarts=spec.max_restarts,

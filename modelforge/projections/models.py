@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.model import ModelRegistered
-from modelforge.fields import narrowed
+from modelforge.fields import project_struct
 from modelforge.projections.jobs import DatasetReference, iso
 from trainer_entry import wire
 
@@ -65,7 +65,7 @@ def details_of(event: ModelRegistered, at: int) -> ModelDetails:
         created_at=iso(at),
         path=event.model.path,
         job_id=spec.job_id,
-        dataset=narrowed(spec.dataset, DatasetReference, deleted_at=None),
+        dataset=project_struct(spec.dataset, DatasetReference, deleted_at=None),
         size_mb=megabytes(event.model.size_bytes),
         kind=event.model.kind,
         reward_model_path=event.model.reward_model_path,

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import msgspec
 
-from modelforge.child_environment import child_environment
-from modelforge.devices import cpu_count
 from modelforge.errors import NO_ROOM, LaunchFailed
 from modelforge.layout import Layout
+from modelforge.machine.child_environment import child_environment
+from modelforge.machine.devices import cpu_count
 from modelforge.supervisor.launcher import Ending
 from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_with, processes_with, send, wait_for
 from trainer_entry import wire

@@ -11,15 +11,16 @@ import structlog
 
 from modelforge.checkpoints import newest_valid
 from modelforge.command_handler import CommandHandler
+from modelforge.datasets.store import DatasetStore
 from modelforge.domain import dataset, job, model, policy
-from modelforge.domain.causes import Cause
-from modelforge.domain.machine import Machine
+from modelforge.domain.failure_causes import Cause
 from modelforge.domain.messages import Actor, Command, Record, Report
+from modelforge.domain.scheduling import Machine
 from modelforge.errors import LaunchFailed, StorageFull
 from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Launcher
-from modelforge.supervisor.removal import remove_dataset_files, remove_model, remove_unfinished
-from modelforge.supervisor.spool import Spool
+from modelforge.supervisor.spool import Batch, Spool
+from modelforge.supervisor.trash import remove_dataset_files, remove_model, remove_unfinished
 from trainer_entry import wire
 
 _log = structlog.get_logger()
@@ -30,26 +31,23 @@ _LAST_WORD_SECONDS = 60.0
 
 
 class Reactor:
-    """One task an effect. What it waits for, it waits for in the log or in a process: a restart loses nothing.
-
-    `keeping`: held by whoever puts a file into the folder of datasets, until it is on record who needs it.
-    """
+    """One task an effect. What it waits for, it waits for in the log or in a process: a restart loses nothing."""
 
     def __init__(
         self,
         handler: CommandHandler,
         launcher: Launcher,
         layout: Layout,
+        store: DatasetStore,
         machine: Machine,
         stalled_seconds: float,
-        keeping: asyncio.Lock,
     ) -> None:
         self._handler = handler
-        self._machine = machine
         self._launcher = launcher
         self._layout = layout
+        self._store = store
+        self._machine = machine
         self._stalled_seconds = stalled_seconds
-        self._keeping = keeping
         self._tasks: set[asyncio.Task[None]] = set()
         self._shims: dict[tuple[str, int], asyncio.Future[wire.ShimReport | None]] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -62,7 +60,7 @@ class Reactor:
     def take(self, records: Sequence[Record]) -> None:
         """Begin what follows from new records."""
         for record in records:
-            for effect in policy.react(record):
+            for effect in policy.react(record, self._handler.state, self._machine):
                 self._begin(effect, cause=record.position)
 
     async def close(self) -> None:
@@ -78,17 +76,17 @@ class Reactor:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self.tell_failure(task)
+        self.report_failure(task)
 
-    def tell_failure(self, task: asyncio.Task[None]) -> None:
-        """Let a task that failed, of the reactor or beside it, be what `failed` is waited on for."""
+    def report_failure(self, task: asyncio.Task[None]) -> None:
+        """Make the failure of a task, of the reactor or beside it, that of the server: it is set on `failed`."""
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
 
     def _carry_out(self, effect: policy.Effect, cause: int | None) -> Coroutine[None, None, None]:
         match effect:
-            case policy.Launch(job_id=job_id, attempt=attempt, resume_from=resume_from):
-                return self._launch(job_id, attempt, resume_from, cause)
+            case policy.Launch():
+                return self._launch(effect, cause)
             case policy.Recover(job_id=job_id, attempt=attempt):
                 return self._recover(job_id, attempt)
             case policy.Follow(job_id=job_id, attempt=attempt):
@@ -106,15 +104,15 @@ class Reactor:
             case _:
                 assert_never(effect)
 
-    async def _launch(self, job_id: str, attempt: int, resume_from: str | None, cause: int | None) -> None:
-        launched = self._handler.state.jobs[job_id]
+    async def _launch(self, launch: policy.Launch, cause: int | None) -> None:
+        job_id, attempt = launch.spec.job_id, launch.attempt
         spec = wire.AttemptSpec(
-            job=launched.spec,
+            job=launch.spec,
             attempt=attempt,
             token=secrets.token_hex(16),
-            cpu_threads=self._machine.cpu_threads,
-            resume_from=resume_from,
-            gpus=launched.gpus if self._machine.gpus else None,
+            cpu_threads=launch.cpu_threads,
+            resume_from=launch.resume_from,
+            gpus=launch.gpus,
         )
         try:
             shim = await self._launcher.launch(spec)
@@ -142,50 +140,64 @@ class Reactor:
         await self._follow(job_id, attempt)
 
     async def _follow(self, job_id: str, attempt: int) -> None:
-        """Take in what the trainer writes until it and all its processes are gone."""
-        state = self._handler.state
-        shim = state.jobs[job_id].shim
+        """Take in what the trainer writes until it and all its processes are gone, and report how it ended."""
+        shim = self._handler.state.jobs[job_id].shim
         if shim is None:
             raise RuntimeError(f"{job_id} attempt {attempt} is followed before it was spawned")
         self._shim(job_id, attempt).set_result(shim)
-        spool = Spool(Path(self._launcher.spool(job_id, attempt)), state.jobs[job_id].offset)
-        loop = asyncio.get_running_loop()
-        gone = loop.create_task(self._launcher.wait(shim))
-        leave_by: float | None = None
-        heard = loop.time()
+        gone = asyncio.get_running_loop().create_task(self._launcher.wait(shim))
         try:
-            while True:
-                ended = gone.done()  # before the read: what was written before the end is read after it
-                batch = await asyncio.to_thread(spool.read, ended=ended)
-                if batch is not None:
-                    lines = job.ReportLines(
-                        job_id=job_id,
-                        attempt=attempt,
-                        offset=batch.offset,
-                        messages=batch.messages,
-                        quarantined=batch.quarantined,
-                    )
-                    await self._submit(lines, "trainer", None)
-                    heard = loop.time()
-                elif ended:
-                    break
-                else:
-                    await asyncio.wait({gone}, timeout=_READ_SECONDS)
-                    if spool.was_touched():
-                        heard = loop.time()
-                    elif loop.time() - heard > self._stalled_seconds:
-                        await self._submit(job.ReportSilence(job_id=job_id, attempt=attempt), "supervisor", None)
-                        heard = loop.time()
-                if leave_by is None and state.jobs[job_id].last_word is not None:
-                    leave_by = loop.time() + _LAST_WORD_SECONDS
-                elif leave_by is not None and loop.time() > leave_by:
-                    leave_by = math.inf
-                    await self._launcher.stop(shim)
+            await self._read_spool(job_id, attempt, shim, gone)
             gone.result()
         finally:
             gone.cancel()
-        if not isinstance(state.jobs[job_id].last_word, wire.TrainerFinished):
-            await self._remove_unfinished(state.jobs[job_id].spec)
+        await self._report_gone(job_id, attempt, shim)
+        del self._shims[job_id, attempt]
+
+    async def _read_spool(self, job_id: str, attempt: int, shim: wire.ShimReport, gone: asyncio.Task[None]) -> None:
+        """Report what is written to the spool, from where the log ends, until the processes are gone."""
+        spool = Spool(Path(self._launcher.spool(job_id, attempt)), self._handler.state.jobs[job_id].offset)
+        clock = asyncio.get_running_loop().time
+        silence = _Timer(clock, self._stalled_seconds)
+        farewell: _Timer | None = None
+        while True:
+            ended = gone.done()  # before the read: what was written before the end is read after it
+            batch = await asyncio.to_thread(spool.read, ended=ended)
+            if batch is not None:
+                await self._report_lines(job_id, attempt, batch)
+                silence.restart()
+            elif ended:
+                return
+            else:
+                await asyncio.wait({gone}, timeout=_READ_SECONDS)
+                await self._report_silence(job_id, attempt, spool, silence)
+            if farewell is None and self._handler.state.jobs[job_id].last_word is not None:
+                farewell = _Timer(clock, _LAST_WORD_SECONDS)
+            elif farewell is not None and farewell.is_over:
+                farewell.stop()
+                await self._launcher.stop(shim)
+
+    async def _report_lines(self, job_id: str, attempt: int, batch: Batch) -> None:
+        lines = job.ReportLines(
+            job_id=job_id,
+            attempt=attempt,
+            offset=batch.offset,
+            messages=batch.messages,
+            quarantined=batch.quarantined,
+        )
+        await self._submit(lines, "trainer", None)
+
+    async def _report_silence(self, job_id: str, attempt: int, spool: Spool, silence: "_Timer") -> None:
+        if spool.was_touched():
+            silence.restart()
+        elif silence.is_over:
+            await self._submit(job.ReportSilence(job_id=job_id, attempt=attempt), "supervisor", None)
+            silence.restart()
+
+    async def _report_gone(self, job_id: str, attempt: int, shim: wire.ShimReport) -> None:
+        ended = self._handler.state.jobs[job_id]
+        if not isinstance(ended.last_word, wire.TrainerFinished):
+            await self._remove_unfinished(ended.spec)
         ending = await self._launcher.ending(job_id, attempt, shim)
         checkpoint = await asyncio.to_thread(newest_valid, self._layout.checkpoints(job_id))
         report = job.ReportGone(
@@ -197,7 +209,6 @@ class Reactor:
             checkpoint=None if checkpoint is None else checkpoint.path,
         )
         await self._submit(report, "supervisor", None)
-        del self._shims[job_id, attempt]
 
     async def _remove_unfinished(self, spec: wire.JobSpec) -> None:
         try:
@@ -225,9 +236,8 @@ class Reactor:
 
     async def _remove_dataset_files(self, filename: str, files: tuple[str, ...]) -> None:
         try:
-            async with self._keeping:  # or one that was put there again, and is not on record yet, would be taken
-                unneeded = [file for file in files if not self._handler.state.needed.get(file)]
-                await asyncio.to_thread(remove_dataset_files, unneeded, self._layout)
+            async with self._store.lock:  # or one that was put there again, and is not recorded yet, would be taken
+                await asyncio.to_thread(remove_dataset_files, self._store.unreferenced(files), self._layout)
         except OSError as error:
             kept = dataset.ReportDatasetFilesKept(filename=filename, reason=str(error))
             await self._submit(kept, "supervisor", None)
@@ -249,3 +259,25 @@ class Reactor:
     def _shim(self, job_id: str, attempt: int) -> asyncio.Future[wire.ShimReport | None]:
         """Who runs an attempt, once it is known."""
         return self._shims.setdefault((job_id, attempt), asyncio.get_running_loop().create_future())
+
+
+class _Timer:
+    """Tells when a time is over, by the event loop's clock."""
+
+    def __init__(self, clock: Callable[[], float], seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._end = clock() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return self._clock() > self._end
+
+    def restart(self) -> None:
+        """Begin anew."""
+        self._end = self._clock() + self._seconds
+
+    def stop(self) -> None:
+        """Never be over any more."""
+        self._end = math.inf

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from scenario import (
+from support.scenario import (
     JOB,
     OTHER_JOB,
     SAVED,

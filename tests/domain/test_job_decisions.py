@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from scenario import (
+from support.scenario import (
     EXITED,
     IN_EFFECT,
     JOB,
@@ -32,7 +32,7 @@ from scenario import (
 )
 
 from modelforge.domain import job
-from modelforge.domain.causes import LESS, Cause
+from modelforge.domain.failure_causes import LESS, Cause
 from modelforge.domain.messages import Event
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire

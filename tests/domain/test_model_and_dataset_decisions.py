@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from scenario import (
+from support.scenario import (
     EXITED,
     JOB,
     OTHER_JOB,
@@ -22,7 +22,7 @@ from scenario import (
 )
 
 from modelforge.domain import job, model
-from modelforge.domain.state import is_within
+from modelforge.domain.decisions import is_within
 from modelforge.errors import Conflict, NotFound
 
 COMPLETED = (

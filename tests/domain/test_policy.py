@@ -1,7 +1,7 @@
 """What follows from the log outside of it: while running, and after a start."""
 
 import pytest
-from scenario import (
+from support.scenario import (
     EXITED,
     JOB,
     OTHER_JOB,
@@ -20,6 +20,7 @@ from scenario import (
 
 from modelforge.domain import dataset, job, model, policy
 from modelforge.domain.messages import Event
+from modelforge.domain.scheduling import Machine
 
 STOP_REQUESTED = job.StopRequested(job_id=JOB, attempt=1)
 STARTING = (requested(), launching())
@@ -28,14 +29,26 @@ WAITING = requested(OTHER_JOB, queued=True)
 DELETED = model.ModelDeleted(model_id=1, path=SAVED.path)
 
 
-def effects_of(event: Event) -> list[policy.Effect]:
+ONE_PLACE = Machine(cpu_threads=3)
+
+
+def effects_of(event: Event, machine: Machine = ONE_PLACE) -> list[policy.Effect]:
     (record,) = records_of(event)
-    return policy.react(record)
+    return policy.react(record, given(requested()).state, machine)
 
 
 def test_an_attempt_on_record_is_launched() -> None:
     event = job.AttemptLaunching(job_id=JOB, attempt=2, resume_from="/data/checkpoint-7")
-    assert effects_of(event) == [policy.Launch(job_id=JOB, attempt=2, resume_from="/data/checkpoint-7")]
+    launch = policy.Launch(spec=requested().spec, attempt=2, resume_from="/data/checkpoint-7", gpus=None, cpu_threads=3)
+    assert effects_of(event) == [launch]
+
+
+@pytest.mark.parametrize("leased", [("1",), ()])
+def test_an_attempt_is_launched_on_the_gpus_that_are_leased_to_it(leased: tuple[str, ...]) -> None:
+    event = job.AttemptLaunching(job_id=JOB, attempt=1, gpus=leased)
+    (launch,) = effects_of(event, Machine(gpus=("0", "1")))
+    assert isinstance(launch, policy.Launch)
+    assert launch.gpus == leased
 
 
 def test_a_stop_on_record_is_signalled() -> None:

@@ -2,12 +2,23 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenario import attempt_spawned, bad_line, checkpoint, launching, lines, records_of, requested, started, step
+from support.scenario import (
+    attempt_spawned,
+    bad_line,
+    checkpoint,
+    launching,
+    lines,
+    records_of,
+    requested,
+    started,
+    step,
+)
 
 from modelforge.domain import job
-from modelforge.domain.machine import Machine
+from modelforge.domain.decisions import decide
 from modelforge.domain.messages import Message
-from modelforge.domain.state import State, decide, evolve
+from modelforge.domain.scheduling import Machine
+from modelforge.domain.state import State, evolve
 from trainer_entry import wire
 
 spools = st.lists(st.sampled_from("stepsc!"), max_size=30).map(

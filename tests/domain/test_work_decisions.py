@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from scenario import (
+from support.scenario import (
     EXITED,
     JOB,
     OTHER_JOB,
@@ -24,8 +24,8 @@ from scenario import (
 )
 
 from modelforge.domain import job, model
-from modelforge.domain.machine import Machine
-from modelforge.domain.state import stamp
+from modelforge.domain.decisions import stamp
+from modelforge.domain.scheduling import Machine
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
 

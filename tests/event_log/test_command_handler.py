@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from running_log import RunningLog, first_break, records_in, rows_of, running_log, snapshot_of
-from scenario import JOB, finished, gone, key, lines, register_dataset, spawned, start, started, step, uploaded
+from support.running_log import RunningLog, first_break, records_in, rows_of, running_log, snapshot_of
+from support.scenario import JOB, finished, gone, key, lines, register_dataset, spawned, start, started, step, uploaded
 
 from modelforge.command_handler import CommandHandler, Outcome
 from modelforge.domain import job, model
-from modelforge.domain.machine import Machine
 from modelforge.domain.messages import GENESIS, Record
+from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
 from modelforge.errors import Conflict, LogUnusable, NotFound
-from modelforge.event_log import EventLog
+from modelforge.event_log.sqlite import EventLog
 
 
 async def completed_job(running: RunningLog) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from running_log import COLUMNS, first_break, rows_of, sqlite, write
-from scenario import launching, records_of, register_dataset, requested, start, uploaded
+from support.running_log import COLUMNS, first_break, rows_of, sqlite, write
+from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
 
 PAST = records_of(start(), requested(), launching(), register_dataset(), uploaded())
 

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from running_log import environment_of_tests, first_break, records_in, rows_of, running_log, snapshot_of
-from scenario import register_dataset
+from support.running_log import environment_of_tests, first_break, records_in, rows_of, running_log, snapshot_of
+from support.scenario import register_dataset
 
 from modelforge.domain.dataset import DatasetUploaded
 from modelforge.errors import StorageFull
-from modelforge.event_log import StoredSnapshot
-from modelforge.projections.projector import RELEASE
+from modelforge.event_log.sqlite import StoredSnapshot
+from modelforge.projections.snapshots import RELEASE
 
 
 async def test_a_full_disk_changes_nothing_and_writing_goes_on_once_there_is_room(path: Path) -> None:
@@ -50,8 +50,8 @@ async def test_a_snapshot_for_which_there_is_no_room_leaves_the_log_as_it_was(pa
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from running_log import running_log
-from scenario import register_dataset
+from support.running_log import running_log
+from support.scenario import register_dataset
 from modelforge.errors import LogUnusable, StorageFull
 
 async def main():

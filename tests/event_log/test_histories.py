@@ -11,8 +11,8 @@ import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from running_log import RunningLog, first_break, records_in, rows_of, running_log, snapshot_of
-from scenario import (
+from support.running_log import RunningLog, first_break, records_in, rows_of, running_log, snapshot_of
+from support.scenario import (
     bad_line,
     checkpoint,
     failed,
@@ -30,10 +30,10 @@ from scenario import (
 
 from modelforge.command_handler import Outcome
 from modelforge.domain import dataset, job, model
-from modelforge.domain.machine import Machine
 from modelforge.domain.messages import Command, Report
+from modelforge.domain.scheduling import Machine
 from modelforge.errors import Conflict, NotFound
-from modelforge.projections.projector import RELEASE
+from modelforge.projections.snapshots import RELEASE
 from trainer_entry import wire
 
 LINE_BYTES = 100
@@ -169,7 +169,7 @@ class Histories(RuleBasedStateMachine):
             records_sha256=sha256 * 64 if made else None,
             revision=None if made else 1,
         )
-        there = bool(self.running.state.needed.get(f"{sha256 * 64}.jsonl"))
+        there = bool(self.running.state.references.get(f"{sha256 * 64}.jsonl"))
         command = start("", queue=True)
         (outcome,) = self.submit(
             msgspec.structs.replace(command, spec=msgspec.structs.replace(command.spec, dataset=file))
@@ -302,13 +302,13 @@ class Histories(RuleBasedStateMachine):
         trained_on = [known.spec.dataset for known in state.jobs.values()]
         made = [file for file in trained_on if file.revision is None and file.records_sha256 is not None]
         files += [f"{file.records_sha256}.jsonl" for file in made]
-        assert Counter(files) == +Counter(state.needed)
+        assert Counter(files) == +Counter(state.references)
         assert not read_models.deleted.keys() & set(files)
         for job_id in (*state.running, *state.waiting):
             assert dataset.file_of(state.jobs[job_id].spec.dataset) in {None, *files}
         for job_id, shown in read_models.jobs.items():
             file = dataset.file_of(state.jobs[job_id].spec.dataset)
-            is_gone = read_models.as_it_stands(shown).dataset.deleted_at is not None
+            is_gone = read_models.job_detail(shown).dataset.deleted_at is not None
             assert is_gone == (file not in {None, *files})
         assert set(read_models.datasets) == {name for name, known in state.datasets.items() if known.revisions}
 
@@ -325,7 +325,7 @@ class Histories(RuleBasedStateMachine):
         if state.running:
             assert read_models.status().job_id == state.running[0]
         for place, job_id in enumerate(state.waiting, start=1):
-            assert read_models.as_it_stands(read_models.jobs[job_id]).queue_position == place
+            assert read_models.job_detail(read_models.jobs[job_id]).queue_position == place
         for shown in read_models.jobs.values():
             assert shown.current_epoch is None or shown.current_epoch <= (shown.total_epochs or 1)
 

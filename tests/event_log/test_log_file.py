@@ -6,11 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from running_log import environment_of_tests, first_break, records_in, rows_of, sqlite, write
-from scenario import launching, records_of, register_dataset, requested, start, uploaded
+from support.running_log import environment_of_tests, first_break, records_in, rows_of, sqlite, write
+from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
 
 from modelforge.errors import LogUnusable
-from modelforge.event_log import SCHEMA, EventLog, LogReader
+from modelforge.event_log.sqlite import SCHEMA, EventLog, LogReader
 
 PAST = records_of(start(), requested(), launching(), register_dataset(), uploaded())
 
@@ -32,8 +32,8 @@ def test_what_was_appended_is_there_after_the_writer_was_killed(path: Path) -> N
     program = """
 import asyncio, os, sys
 from pathlib import Path
-from scenario import launching, records_of, requested, start
-from modelforge.event_log import EventLog
+from support.scenario import launching, records_of, requested, start
+from modelforge.event_log.sqlite import EventLog
 
 async def main():
     log = await EventLog.open(Path(sys.argv[1]))

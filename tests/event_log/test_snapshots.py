@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rebuilding import rebuild_and_compare
-from running_log import running_log, snapshot_of, sqlite
-from scenario import SHA256, register_dataset, start
+from support.running_log import running_log, snapshot_of, sqlite
+from support.scenario import SHA256, register_dataset, start
+from torture.rebuilding import rebuild_and_compare
 
 from modelforge.domain import job
-from modelforge.event_log import LogReader, StoredSnapshot
-from modelforge.projections.projector import RELEASE, rebuild
+from modelforge.event_log.sqlite import LogReader, StoredSnapshot
+from modelforge.projections.snapshots import RELEASE, rebuild
 
 
 async def test_a_rebuild_starts_at_the_newest_snapshot(path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from running_server import RECORDS, RunningServer
+from support.running_server import RECORDS, RunningServer
 
 Start = Callable[..., str]
 

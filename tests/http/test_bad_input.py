@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from running_server import RECORDS, RunningServer
+from support.running_server import RECORDS, RunningServer
 
 GOOD = {"task": "text-generation", "dataset": "data.jsonl"}
 

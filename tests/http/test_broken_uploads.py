@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from running_server import RECORDS, RunningServer
+from support.running_server import RECORDS, RunningServer
 
 Serve = Callable[..., RunningServer]
 EVERY = 64 << 10

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from running_server import RunningServer
+from support.running_server import RunningServer
 
 CONTEXT = "Ada Lovelace wrote the first program in 1843."
 USER = {"role": "user", "content": "Say something"}

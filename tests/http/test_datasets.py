@@ -13,10 +13,10 @@ from urllib.parse import quote, unquote
 
 import pytest
 import requests
-from attempts_on_disk import training
-from promises import broken_promises
-from running_log import running_log
-from running_server import RECORDS, RunningServer
+from support.attempt_files import training
+from support.running_log import running_log
+from support.running_server import RECORDS, RunningServer
+from torture.promises import broken_promises
 
 from modelforge.domain import dataset, job
 from modelforge.domain.messages import Command

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running_server import RECORDS, RunningServer
+from support.running_server import RECORDS, RunningServer
 from test_uploads import files_of
 
 Start = Callable[..., str]

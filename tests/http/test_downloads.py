@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from running_log import running_log
-from running_server import RunningServer
+from support.running_log import running_log
+from support.running_server import RunningServer
 
 from modelforge.domain.dataset import RegisterDataset
 from modelforge.layout import Layout

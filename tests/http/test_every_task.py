@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from attempts_on_disk import write_model
-from running_server import RECORDS, RunningServer
+from support.attempt_files import write_model
+from support.running_server import RECORDS, RunningServer
 
 QUESTION = b'{"context": "It is 1843.", "question": "When?", "answers": {"text": ["1843"], "answer_start": [6]}}\n'
 SUMMARY = b'{"document": "A long text", "summary": "Short"}\n'

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 import requests
-from running_server import RunningServer
+from support.running_server import RunningServer
 
 from modelforge.http.routes import ROUTES, Route
 

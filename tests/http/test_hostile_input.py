@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from running_server import RECORDS, RunningServer, environment
+from support.running_server import RECORDS, RunningServer, environment
 
 Start = Callable[..., str]
 

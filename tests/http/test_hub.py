@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from attempts_on_disk import write_model
 from huggingface_hub import constants
+from support.attempt_files import write_model
 
-from modelforge.domain.combinations import Purpose
+from modelforge.admission.estimate.remote_model import fetch_remote_model
+from modelforge.admission.model import check_model
+from modelforge.domain.compatibility import Purpose
 from modelforge.errors import BadInput, NotFound
-from modelforge.model_check import cached_snapshot, check_model
-from modelforge.preflight.described import described_by_hub
+from modelforge.hub import cached_snapshot
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500}
 Hub = Callable[[dict[str, list[str]]], Awaitable[None]]
@@ -171,12 +172,12 @@ async def test_what_only_reads_is_told_from_what_writes(
 
 async def test_a_long_answer_of_the_hub_is_read_to_its_end(hub: Hub) -> None:
     await hub({"owner/large": ["config.json", *(f"model-{n:05}.safetensors" for n in range(50_000))]})
-    assert await described_by_hub("owner/large") is not None
+    assert await fetch_remote_model("owner/large") is not None
 
 
 async def test_what_the_hub_tells_of_a_model_is_reckoned_with(hub: Hub) -> None:
     await hub({"owner/good": ["config.json", "model.safetensors"]})
-    told = await described_by_hub("owner/good")
+    told = await fetch_remote_model("owner/good")
     assert told is not None
     assert sum(weight.size for weight in told.weights) == 1_000_000
     assert told.architecture.hidden == 64
@@ -184,4 +185,4 @@ async def test_what_the_hub_tells_of_a_model_is_reckoned_with(hub: Hub) -> None:
 
 async def test_what_the_hub_does_not_tell_is_not_known(hub: Hub) -> None:
     await hub({})
-    assert await described_by_hub("owner/none") is None
+    assert await fetch_remote_model("owner/none") is None

@@ -13,16 +13,15 @@ from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
-from attempts_on_disk import model_in
-from hub_stand_in import TOKEN
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pyarrow import parquet
-from running_server import RunningServer, environment
+from support.attempt_files import model_in
+from support.fake_hub import TOKEN
+from support.running_server import RunningServer, environment
 from test_uploads import files_of
 
-from modelforge import hub_dataset
-from modelforge.hub_dataset import HubDataset
+from modelforge.datasets.hub import HubDataset, parse_name
 
 FIRST, SECOND = "a1" * 20, "b2" * 20
 MOST_BYTES = 5000
@@ -39,7 +38,7 @@ class Hub:
         self._datasets.mkdir(parents=True)
         self.model = model_in(folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hub_stand_in", str(folder / "hub")],
+            [sys.executable, "-m", "support.fake_hub", str(folder / "hub")],
             stdout=subprocess.PIPE,
             text=True,
             env=environment(),
@@ -50,7 +49,7 @@ class Hub:
         self.server = self.serve()
 
     def serve(self, **variables: str) -> RunningServer:
-        command = [sys.executable, "-m", "served", str(self.data_dir)]
+        command = [sys.executable, "-m", "support.served", str(self.data_dir)]
         here = {"HF_ENDPOINT": self.url, "HF_HOME": self._home, "HF_TOKEN": "", "HF_HUB_OFFLINE": "0", **variables}
         here["MODELFORGE_MAX_UPLOAD_BYTES"] = str(MOST_BYTES)
         # What the libraries warn of is not what is tested here.
@@ -248,7 +247,7 @@ parts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.]{0,20}[a-z0-9]", fullmatch=True)
 def test_the_name_of_a_commit_is_a_name_of_the_same(owner: str, name: str, config: str | None, split: str) -> None:
     asked = HubDataset(repo=f"{owner}/{name}", config=config, revision=FIRST, split=re.sub(r"\W", "_", split))
     assume(owner not in {"datasets", "models", "spaces", "buckets"} and not name.endswith(".git"))
-    assert hub_dataset.named(asked.at(FIRST)) == asked
+    assert parse_name(asked.at(FIRST)) == asked
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The document says what the server does."""
 
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from running_server import RunningServer
+from support.running_server import RunningServer
 
 from modelforge.http.routes import ROUTES
 from trainer_entry import wire

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_server import RunningServer, real_server
-from tiny_model import build_tiny, build_tiny_model
+from support.running_server import RunningServer, real_server
+from support.tiny_model import build_tiny, build_tiny_model
 
 
 @pytest.fixture(scope="module")

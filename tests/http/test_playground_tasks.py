@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from peft import LoraConfig, get_peft_model
-from running_log import running_log
-from running_server import RunningServer, real_server
-from scenario import SAVED, finished, gone, lines, spawned, spec, start, started
-from tiny_model import build_tiny
+from support.running_log import running_log
+from support.running_server import RunningServer, real_server
+from support.scenario import SAVED, finished, gone, lines, spawned, spec, start, started
+from support.tiny_model import build_tiny
 from transformers import AutoModelForQuestionAnswering
 
 from modelforge.layout import Layout

@@ -7,8 +7,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 import requests
-from running_server import RunningServer, real_server
-from tiny_model import build_tiny_model
+from support.running_server import RunningServer, real_server
+from support.tiny_model import build_tiny_model
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 

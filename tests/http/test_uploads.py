@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from running_server import RECORDS, RunningServer
+from support.running_server import RECORDS, RunningServer
 
 GOOD = b'{"input": "a", "output": "b"}\n'
 fragments = st.sampled_from(

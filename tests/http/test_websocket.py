@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import aiohttp
-from running_server import RunningServer
+from support.running_server import RunningServer
 
 Start = Callable[..., str]
 Serve = Callable[..., RunningServer]

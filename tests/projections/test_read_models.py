@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from scenario import (
+from support.scenario import (
     EXITED,
     IN_EFFECT,
     JOB,
@@ -35,7 +35,7 @@ from modelforge.domain.messages import Message
 from modelforge.errors import LineError
 from modelforge.projections.datasets import Upload, details_of
 from modelforge.projections.jobs import DatasetReference, JobDetails, JobError, TrainingStatus, iso
-from modelforge.projections.projector import ReadModels, state_of
+from modelforge.projections.read_models import ReadModels, state_of
 from trainer_entry import wire
 
 STARTING = (start(), requested(), launching())
@@ -277,7 +277,7 @@ def test_a_job_and_its_model_say_that_their_dataset_was_deleted_while_it_is_gone
         read_models = after(*messages)
         trained = read_models.model(1)
         assert trained is not None
-        assert read_models.as_it_stands(read_models.jobs[JOB]).dataset == trained.dataset
+        assert read_models.job_detail(read_models.jobs[JOB]).dataset == trained.dataset
         assert trained.dataset == DatasetReference(
             filename="three_lines.jsonl",
             sha256=SHA256,
@@ -290,13 +290,13 @@ def test_a_job_and_its_model_say_that_their_dataset_was_deleted_while_it_is_gone
 
 def test_a_job_on_a_file_elsewhere_does_not_lose_it_with_a_dataset_of_the_same_bytes() -> None:
     read_models = after(uploaded(), requested(), DATASET_DELETED)
-    assert read_models.as_it_stands(read_models.jobs[JOB]).dataset.deleted_at is None
+    assert read_models.job_detail(read_models.jobs[JOB]).dataset.deleted_at is None
 
 
 def test_records_that_were_made_for_a_job_are_back_with_it() -> None:
     made = on_dataset(requested(), sha256="00" * 32, records_sha256=SHA256, revision=None)
     read_models = after(uploaded(), DATASET_DELETED, made)
-    assert read_models.as_it_stands(read_models.jobs[JOB]).dataset.deleted_at is None
+    assert read_models.job_detail(read_models.jobs[JOB]).dataset.deleted_at is None
 
 
 def test_a_dataset_tells_everything_that_its_check_found() -> None:

@@ -1,12 +1,12 @@
 """What is shown of work on a trained model while it goes on, and of what came of it."""
 
 import msgspec
-from scenario import EXITED, JOB, SAVED, attempt_spawned, launching, records_of, spec, step
+from support.scenario import EXITED, JOB, SAVED, attempt_spawned, launching, records_of, spec, step
 
 from modelforge.domain import job, model
 from modelforge.domain.messages import Message
 from modelforge.projections.jobs import JobDetails
-from modelforge.projections.projector import ReadModels
+from modelforge.projections.read_models import ReadModels
 from trainer_entry import wire
 
 PUSH = wire.Push(model_id=7, name="cook", path="/data/models/train_000099", repo_id="me/cook")

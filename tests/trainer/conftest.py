@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from attempts import questions, write_dataset
-from tiny_model import build_tiny_model
+from support.tiny_model import build_tiny_model
+from support.trainer_attempts import questions, write_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,31 @@
+"""What admission looks things up in."""
+
+import asyncio
+from pathlib import Path
+
+from msgspec import Struct
+
+from modelforge.command_handler import CommandHandler
+from modelforge.layout import Layout
+from modelforge.projections.read_models import ReadModels
+from modelforge.settings import Settings
+
+FETCHES_AT_ONCE = 2
+
+
+class Admission(Struct, frozen=True, kw_only=True):
+    """The settings, the data directory, and what the log says of jobs, models and datasets.
+
+    `fetches`: how many datasets may be fetched from the hub at once; others wait for their turn.
+    """
+
+    settings: Settings
+    layout: Layout
+    read_models: ReadModels
+    handler: CommandHandler
+    fetches: asyncio.Semaphore
+
+    @property
+    def model_roots(self) -> tuple[Path, ...]:
+        """The folders that models may be read from, our own trained models among them."""
+        return (*self.settings.model_roots, self.layout.models)

@@ -1,0 +1,148 @@
+"""The dataset that a training names: one that was uploaded, a file by its path, or one of the hub."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from modelforge.admission.context import Admission
+from modelforge.datasets.hub import SCHEME, SPELLING, HubDataset, commit_of, fetch_rows, parse_name
+from modelforge.datasets.validation.process import check_columns_given, check_dataset
+from modelforge.errors import BadInput, NotFound
+from trainer_entry import wire
+
+
+async def resolve_dataset(
+    admission: Admission, name: str, columns: Mapping[str, str] | None
+) -> tuple[wire.DatasetFile, Path | None]:
+    """The dataset of a name, checked, and the staged file of its records where they had to be made or fetched.
+
+    A staged file is a temporary one, and the dataset's path until it is stored: who asked stores or removes it. There
+    is none of an uploaded dataset, nor of a file by its path that is plain JSON lines itself.
+
+    Raises:
+        NotFound: there is no such dataset.
+        BadInput: it cannot be trained on, or must not be read.
+        StorageFull: there is no room for what comes from the hub.
+        TooMuchWork: what comes from the hub takes too much time or memory.
+    """
+    if not name.startswith(SCHEME) and not Path(name).is_absolute():
+        return _uploaded(admission, name, columns), None
+    asked = parse_name(name) if name.startswith(SCHEME) else None
+    check_columns_given(columns or {})
+    staged = admission.layout.temporary / f"{uuid.uuid4().hex}.records"
+    async with _removed_on_error(staged):
+        if asked is not None:
+            return await _fetched(admission, asked, columns, staged), staged
+        dataset = await _named_by_path(admission, name, columns, staged)
+    return dataset, None if dataset.records_sha256 is None else staged
+
+
+@contextlib.asynccontextmanager
+async def _removed_on_error(staged: Path) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await asyncio.to_thread(staged.unlink, missing_ok=True)
+        raise
+
+
+def _uploaded(admission: Admission, name: str, columns: Mapping[str, str] | None) -> wire.DatasetFile:
+    summary = admission.read_models.datasets.get(name)
+    if summary is None:
+        raise NotFound(
+            "No such dataset",
+            f"dataset: {name!r} was not uploaded; GET /api/datasets lists those that were. "
+            f"A file on the server's disk is named by its absolute path, a hub's dataset by {SPELLING}.",
+        )
+    if columns is not None:
+        raise BadInput(
+            "columns is for a file by its path, and for a dataset of the hub",
+            f"{name} was uploaded: send its columns with it, as the part 'columns' of the upload.",
+            field="columns",
+        )
+    return wire.DatasetFile(
+        filename=name,
+        path=str(admission.layout.dataset(summary.content)),
+        sha256=summary.sha256,
+        format=summary.format,
+        num_examples=summary.num_examples,
+        records_sha256=summary.records_sha256,
+        revision=summary.revision,
+    )
+
+
+async def _named_by_path(
+    admission: Admission, name: str, columns: Mapping[str, str] | None, staged: Path
+) -> wire.DatasetFile:
+    path = await asyncio.to_thread(allowed_file, name, admission.settings.dataset_roots)
+    found = await check_dataset(
+        path,
+        "dataset",
+        filename=path.name,
+        records=staged,
+        limit=admission.settings.max_upload_bytes,
+        columns=columns,
+    )
+    return wire.DatasetFile(
+        filename=path.name,
+        path=str(path if found.records_sha256 is None else staged),
+        sha256=found.sha256,
+        format=found.format,
+        num_examples=found.num_examples,
+        records_sha256=found.records_sha256,
+    )
+
+
+async def _fetched(
+    admission: Admission, asked: HubDataset, columns: Mapping[str, str] | None, staged: Path
+) -> wire.DatasetFile:
+    """A hub's dataset at the commit that its revision stands for: its rows, or what the columns make of them."""
+    commit = await commit_of(asked)
+    rows, limit = staged.with_suffix(".rows"), admission.settings.max_upload_bytes
+    filename = f"{asked.repo}:{asked.split}@{commit[:7]}"
+    try:
+        async with admission.fetches:
+            await fetch_rows(asked, commit, rows, limit)
+        found = await check_dataset(rows, "dataset", filename=filename, records=staged, limit=limit, columns=columns)
+        if found.records_sha256 is None:
+            await asyncio.to_thread(rows.rename, staged)
+    finally:
+        await asyncio.to_thread(rows.unlink, missing_ok=True)
+    return wire.DatasetFile(
+        filename=filename,
+        path=str(staged),
+        sha256=found.sha256,
+        format=found.format,
+        num_examples=found.num_examples,
+        records_sha256=found.records_sha256 or found.sha256,
+        source=asked.at(commit),
+    )
+
+
+def allowed_file(name: str, roots: tuple[Path, ...]) -> Path:
+    """The file that a path names.
+
+    Raises:
+        BadInput: it is no regular file under the dataset roots.
+        NotFound: it is not there.
+    """
+    try:
+        path = Path(name).resolve()
+        inside = any(path.is_relative_to(root) for root in roots)
+        is_file, exists = path.is_file(), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput("The dataset's path cannot be read", f"{name}: {error}", field="dataset") from error
+    if not inside:
+        raise BadInput(
+            "The dataset lies outside the dataset roots",
+            f"{name} is in none of {', '.join(map(str, roots))}; upload it, "
+            "or start the server with --dataset-root to allow its folder.",
+            field="dataset",
+        )
+    if not exists:
+        raise NotFound("No such dataset", f"dataset: there is no file {name}.")
+    if not is_file:
+        raise BadInput("The dataset is no regular file", f"{name} is a folder or a device.", field="dataset")
+    return path

@@ -1,0 +1,45 @@
+"""Which weights of a model are layers that an adapter is put on, by their names and shapes.
+
+What peft does with a loaded model (`all-linear`: every linear layer but the one that gives the output) is told here
+from the names that the layers have in the files.
+"""
+
+import re
+
+from modelforge.admission.estimate.weights import Weight
+
+_MATRIX = 2
+_NO_LAYER = re.compile(
+    r"(^|\.)(embed\w*|\w*embeddings?|wte|wpe|shared|relative_attention_bias|lm_head|embed_out|cls|classifier|score|"
+    r"qa_outputs|pooler)(\.|$)"
+)
+
+
+def linear_layers(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    """The weights of linear layers, without embeddings and heads. GPT-2's are transposed: the same in sum."""
+    return tuple(
+        weight
+        for weight in weights
+        if len(weight.shape) == _MATRIX and weight.name.endswith(".weight") and not _NO_LAYER.search(weight.name)
+    )
+
+
+def targeted_layers(weights: tuple[Weight, ...], target_modules: str | tuple[str, ...]) -> tuple[Weight, ...]:
+    """The layers that an adapter is put on.
+
+    A pattern (a text that is not `all-linear`) is taken for all of them: no pattern of a client's is run here.
+    """
+    layers = linear_layers(weights)
+    if isinstance(target_modules, str):
+        return layers
+    matrices = [weight for weight in weights if len(weight.shape) == _MATRIX and weight.name.endswith(".weight")]
+    return tuple(weight for weight in matrices if _is_named(weight.name.removesuffix(".weight"), target_modules))
+
+
+def layer_names(weights: tuple[Weight, ...]) -> list[str]:
+    """The last parts of the layers' names, which `target_modules` takes."""
+    return sorted({weight.name.removesuffix(".weight").rpartition(".")[2] for weight in linear_layers(weights)})
+
+
+def _is_named(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.endswith(f".{name}") for name in names)

@@ -1,0 +1,42 @@
+"""What this machine has for one training: the memory of its largest GPU, else its own; and its disk."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from modelforge.machine.cgroups import limits_of
+from modelforge.machine.devices import gpu_memory
+
+Device = Literal["gpu", "host"]
+
+
+class Capacity(Struct, frozen=True, kw_only=True, gc=False):
+    """Memory in bytes: what is free now, and what there is in all."""
+
+    device: Device
+    available: int
+    total: int
+
+
+def memory_capacity(root: Path = Path("/")) -> Capacity:
+    """The memory that a training may have: of one GPU, or of the machine, as its control groups leave it."""
+    gpus = gpu_memory()
+    if gpus:
+        largest = max(gpus, key=lambda gpu: (gpu.total, gpu.free))
+        return Capacity(device="gpu", available=largest.free, total=largest.total)
+    limits = limits_of(root)
+    told = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
+    amounts = {name: int(number) * 1024 for name, number in told}
+    return Capacity(
+        device="host",
+        available=int(min(amounts["MemAvailable"], limits.memory_left)),
+        total=int(min(amounts["MemTotal"], limits.memory)),
+    )
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder."""
+    return shutil.disk_usage(folder).free

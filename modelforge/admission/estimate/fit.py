@@ -1,0 +1,180 @@
+"""Whether a training fits the model, the machine and the disk: every problem found, with what would work."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.admission.estimate import report
+from modelforge.admission.estimate.adapters import layer_names, linear_layers, targeted_layers
+from modelforge.admission.estimate.architecture import Architecture, architecture_of
+from modelforge.admission.estimate.capacity import Capacity, free_disk, memory_capacity
+from modelforge.admission.estimate.disk import disk_of
+from modelforge.admission.estimate.memory import Plan, sizes_of
+from modelforge.admission.estimate.records import longest_record
+from modelforge.admission.estimate.remote_model import built_in, built_in_folder, fetch_remote_model
+from modelforge.admission.estimate.report import DiskFit, MemoryFit
+from modelforge.admission.estimate.tokenizer import check_chat_template, check_tokenizer
+from modelforge.admission.estimate.weights import Weight, weights_in
+from modelforge.errors import BadInput
+from modelforge.hub import cached_snapshot
+from trainer_entry import wire
+
+_UNKNOWN_LENGTH = 2048
+_FIELD = "model_name"
+
+
+class Fit(Struct, frozen=True, kw_only=True, gc=False):
+    """What was found. `memory` and `disk` are what the training takes and what there is for it."""
+
+    problems: tuple[BadInput, ...]
+    memory: MemoryFit
+    disk: DiskFit
+
+
+class _Model(Struct, kw_only=True, gc=False):
+    """What could be read of a model; None: not known."""
+
+    weights: tuple[Weight, ...] | None = None
+    architecture: Architecture | None = None
+
+
+async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) -> Fit:
+    """Look at the model, and reckon memory and disk. `waits`: the job may wait until others have given theirs back."""
+    problems: list[BadInput] = []
+    folder = await asyncio.to_thread(_folder_of, spec.model_path)
+    if folder is not None:
+        model = await _read(spec, folder, problems)
+    elif spec.model_path == wire.BUILT_IN_MODEL:
+        known = built_in()
+        model = _Model(weights=known.weights, architecture=known.architecture)
+    else:
+        told = await fetch_remote_model(spec.model_path)
+        model = _Model() if told is None else _Model(weights=told.weights, architecture=told.architecture)
+    problems += _target_problems(spec, model)
+    memory, disk = await asyncio.to_thread(_reckon, spec, model, data_dir, problems, waits=waits)
+    return Fit(problems=tuple(problems), memory=memory, disk=disk)
+
+
+async def unknown_fit(batch_size: int, data_dir: Path) -> Fit:
+    """What the machine has, for a training of which nothing is known."""
+    room, free = await asyncio.to_thread(memory_capacity), await asyncio.to_thread(free_disk, data_dir)
+    return Fit(problems=(), memory=report.unknown_memory(batch_size, None, room), disk=report.unknown_disk(free))
+
+
+def _folder_of(model_path: str) -> Path | None:
+    """Where the model's files are, if they are on this machine."""
+    if model_path == wire.BUILT_IN_MODEL:
+        folder = built_in_folder()
+        return folder if folder.is_dir() else None
+    return Path(model_path) if Path(model_path).is_absolute() else cached_snapshot(model_path)
+
+
+async def _read(spec: wire.JobSpec, folder: Path, problems: list[BadInput]) -> _Model:
+    """The model in a folder, and what is wrong with it."""
+    model, name = _Model(), spec.model_name
+
+    def read_files() -> None:
+        with _gathered(problems):
+            model.weights = weights_in(name, folder, _FIELD)
+        with contextlib.suppress(OSError):  # the check of the model has said so
+            model.architecture = architecture_of((folder / "config.json").read_bytes())
+        if spec.dataset.format in {"messages", "conversations"}:
+            with _gathered(problems):
+                check_chat_template(name, folder, _FIELD)
+
+    with _gathered(problems):
+        await check_tokenizer(name, folder, _FIELD)
+    await asyncio.to_thread(read_files)
+    return model
+
+
+@contextlib.contextmanager
+def _gathered(problems: list[BadInput]) -> Iterator[None]:
+    """Go on after a refusal, and keep it."""
+    try:
+        yield
+    except BadInput as error:
+        problems.append(error)
+
+
+def _target_problems(spec: wire.JobSpec, model: _Model) -> list[BadInput]:
+    """Names of layers that the model does not have."""
+    parameters, weights = spec.parameters, model.weights
+    if not parameters.use_lora or isinstance(parameters.target_modules, str) or not weights:
+        return []
+    if targeted_layers(weights, parameters.target_modules) or not linear_layers(weights):
+        return []
+    if any(len(weight.shape) > 2 for weight in weights):  # noqa: PLR2004 - experts in one: files name layers otherwise
+        return []
+    return [
+        BadInput(
+            "The model has none of the layers in target_modules",
+            f'Its layers are called {", ".join(layer_names(weights)[:20])}; "all-linear" takes them all.',
+            field="target_modules",
+        )
+    ]
+
+
+def _reckon(
+    spec: wire.JobSpec, model: _Model, data_dir: Path, problems: list[BadInput], *, waits: bool
+) -> tuple[MemoryFit, DiskFit]:
+    room, free = memory_capacity(), free_disk(data_dir)
+    if waits:
+        room = msgspec.structs.replace(room, available=room.total)
+    length, about_length = _length_of(spec, model.architecture)
+    plan = Plan(
+        task=spec.task,
+        strategy=spec.strategy,
+        parameters=spec.parameters,
+        compute_bytes=_compute_bytes(spec.parameters, room),
+        batch_size=spec.parameters.per_device_train_batch_size,
+        length=length,
+    )
+    if model.weights is None:
+        return report.unknown_memory(plan.batch_size, plan.length, room), report.unknown_disk(free)
+    sizes = sizes_of(model.weights, spec.parameters)
+    memory = report.memory_fit(plan, sizes, model.architecture, room, about_length)
+    disk = report.disk_fit(disk_of(plan, sizes, spec.dataset.num_examples), free)
+    found = (
+        report.memory_problem(plan, model.weights, model.architecture, room, memory),
+        report.disk_problem(disk, plan),
+    )
+    problems.extend(problem for problem in found if problem is not None)
+    return memory, disk
+
+
+def _compute_bytes(parameters: wire.TrainingParameters, room: Capacity) -> int:
+    """As the trainer chooses: 16 bits on a GPU unless both kinds are refused, on the CPU only if asked for."""
+    if room.device == "gpu":
+        return 4 if parameters.bf16 is False and parameters.fp16 is False else 2
+    return 2 if parameters.bf16 or parameters.fp16 else 4
+
+
+def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[int, str]:
+    """The longest sequence of a batch in tokens, and how that is known."""
+    asked, context = spec.parameters.max_seq_length, architecture.context if architecture else None
+    if asked is None and spec.provider == "unsloth":
+        asked = wire.UNSLOTH_LENGTH
+    limits = [limit for limit in (asked, context) if limit is not None and limit > 0]
+    limit = min(limits) if limits else None
+    longest = longest_record(Path(spec.dataset.path))
+    if spec.parameters.packing or longest is None:
+        length = limit or _UNKNOWN_LENGTH
+        if longest is not None and longest.whole:  # a row has no more than all records together
+            length = min(length, longest.together)
+        if longest is None and not (asked and asked > 0):
+            length = min(length, _UNKNOWN_LENGTH)
+        words = f"Sequences are reckoned at {length} tokens."
+    else:
+        length = min(filter(None, (limit, longest.tokens)))
+        which = "the longest record" if longest.whole else "the longest record in the first 16 MB"
+        words = f"Sequences are reckoned at {length} tokens: {which} has about {longest.tokens}, by its bytes."
+    if spec.strategy == "rlhf":
+        length += spec.parameters.max_completion_length
+        length = min(length, context or length)
+        words += f" With its completion: {length}."
+    return length, words

@@ -1,0 +1,131 @@
+"""Whether a model's tokenizer can be read, and whether it says how to write a conversation.
+
+`python -m modelforge.admission.estimate.tokenizer FILE` reads a `tokenizer.json` with the library of the trainers: in a
+process of its own, since a large vocabulary takes hundreds of megabytes, and the file is a stranger's.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.errors import BadInput
+from modelforge.machine.child_process import run_module
+
+_FAST = "tokenizer.json"
+# What transformers makes a tokenizer of where there is none: word pieces, byte pairs, and others.
+_VOCABULARIES = ("vocab.json", "vocab.txt", "bpe.codes", "tekken.json", "byte_maps.json", "prophetnet.tokenizer")
+_SENTENCE_PIECES = (
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "sentencepiece.model"),
+    *("spm_char.model", "source.spm"),
+)
+_WITHOUT_FILES = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})  # of bytes or characters
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+_NO_TEMPLATES = frozenset({b"null", b'""', b"[]"})
+_UNREADABLE = 3  # the exit code; an interpreter that fails has others
+
+
+class _Settings(Struct):
+    """The parts of `tokenizer_config.json` that are looked at."""
+
+    tokenizer_class: str | None = None
+    chat_template: msgspec.Raw = msgspec.Raw(b"null")  # a text, or several with names
+
+
+class _File(Struct, frozen=True, gc=False):
+    """A file as it was when it was read."""
+
+    path: Path
+    size: int
+    changed: int
+
+
+_readable: set[_File] = set()
+"""Files that were read without a fault: not read again while they stay as they are."""
+_MOST_REMEMBERED = 1000
+
+
+async def check_tokenizer(name: str, folder: Path, field: str) -> None:
+    """Refuse a model whose tokenizer is not there, or cannot be read. `name`: as a client named it, in `field`.
+
+    Raises:
+        BadInput: it says which file.
+    """
+    path = folder / _FAST
+    try:
+        status = path.stat()
+    except OSError:
+        await asyncio.to_thread(_check_vocabulary, name, folder, field)
+        return
+    file = _File(path, status.st_size, status.st_mtime_ns)
+    if file in _readable:
+        return
+    ended = await run_module("modelforge.admission.estimate.tokenizer", str(path))
+    if ended.code == _UNREADABLE:
+        raise BadInput(
+            "The model's tokenizer cannot be read",
+            f"{name}: {_FAST}: {ended.words}. Copy or download the file again.",
+            field=field,
+        )
+    if ended.code != 0:
+        raise RuntimeError(f"The tokenizer check ended with {ended.code}: {ended.words}")
+    if len(_readable) >= _MOST_REMEMBERED:
+        _readable.clear()
+    _readable.add(file)
+
+
+def _check_vocabulary(name: str, folder: Path, field: str) -> None:
+    """Refuse a model that has not even what a tokenizer could be made of."""
+    if any((folder / file).is_file() for file in (*_VOCABULARIES, *_SENTENCE_PIECES)):
+        return
+    try:
+        settings = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes(), type=_Settings)
+    except (OSError, ValueError, RecursionError):  # the refusal that follows says what to do in any case
+        settings = _Settings()
+    if settings.tokenizer_class not in _WITHOUT_FILES:
+        raise BadInput(
+            "The model has no tokenizer",
+            f"{name} has no {_FAST}; save the tokenizer into the model's folder too.",
+            field=field,
+        )
+
+
+def check_chat_template(name: str, folder: Path, field: str) -> None:
+    """Refuse a model that does not say how to write a conversation.
+
+    Raises:
+        BadInput: it has no template, or the file that would have it cannot be read.
+    """
+    if any((folder / file).is_file() for file in _TEMPLATES):
+        return
+    path = folder / "tokenizer_config.json"
+    try:
+        template = msgspec.json.decode(path.read_bytes(), type=_Settings).chat_template
+    except FileNotFoundError:
+        template = msgspec.Raw(b"null")
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
+    if bytes(template) in _NO_TEMPLATES:
+        raise BadInput(
+            "The dataset has conversations, and the model has no chat template to write them with",
+            f"{name}: use an instruction-tuned model, or records of input and output.",
+            field=field,
+        )
+
+
+def main() -> int:
+    """Read the file that is named, and say what is wrong with it on stderr."""
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(sys.argv[1])
+    except Exception as error:  # noqa: BLE001 - the library raises nothing more precise
+        sys.stderr.write(f"{error}\n")
+        return _UNREADABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""The model that a request names, checked before anything is started: it is there, and safe to load."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import msgspec
+from huggingface_hub import constants
+from msgspec import Struct
+
+from modelforge import hub
+from modelforge.domain.compatibility import Build, Purpose, check_build
+from modelforge.errors import BadInput, NotFound
+from trainer_entry.wire import BUILT_IN_MODEL
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+# What trainers leave beside a model; never loaded as weights.
+_HARMLESS = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
+_HUB_SECONDS = 3.0
+_CONNECT_SECONDS = 1.0  # a machine without a network shall say so at once
+# How the names of architectures end: of those that write a text, and of those that only read one.
+_WRITING = ("ForCausalLM", "LMHeadModel")
+_READING = (
+    *("ForMaskedLM", "ForPreTraining", "ForQuestionAnswering", "ForSequenceClassification"),
+    *("ForTokenClassification", "ForMultipleChoice", "ForNextSentencePrediction"),
+)
+# The kinds of model that only read, whatever their files were saved from; GPT2Model and the like write as well.
+_READERS = frozenset(
+    {
+        *("albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2"),
+        *("distilbert", "electra", "ernie", "esm", "eurobert", "flaubert", "fnet", "funnel", "ibert", "longformer"),
+        *("luke", "megatron-bert", "mobilebert", "modernbert", "mpnet", "mra", "nomic_bert", "nystromformer"),
+        *("rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "squeezebert", "xlm-roberta"),
+        *("xlm-roberta-xl", "xmod", "yoso"),
+    }
+)
+
+
+_LOADED = frozenset({"config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json"})
+"""What of a model's folder is read as its configuration."""
+
+
+class _Config(Struct):
+    """The parts of `config.json` that are read."""
+
+    auto_map: dict[str, msgspec.Raw] | None = None
+    is_encoder_decoder: bool = False
+    is_decoder: bool = False
+    model_type: str | None = None
+    architectures: list[str] | None = None
+
+
+class _Sibling(Struct):
+    rfilename: str
+
+
+class _HubModel(Struct):
+    """The parts of the hub's answer about a model that are read."""
+
+    config: _Config | None = None
+    siblings: list[_Sibling] = []
+
+
+async def check_model(
+    name: str, roots: tuple[Path, ...], field: str = "model_name", purpose: Purpose | None = None
+) -> str:
+    """What to load for a name: a resolved folder, a hub id, or the built-in name. `purpose`: what it has to be fit for.
+
+    Raises:
+        BadInput: it cannot or must not be loaded.
+        NotFound: it is not there.
+    """
+    if name == BUILT_IN_MODEL:
+        return name
+    if Path(name).is_absolute() or name.startswith(("~", ".")):
+        return str(await asyncio.to_thread(_check_folder, name, roots, field, purpose))
+    if not _HUB_ID.fullmatch(name):
+        raise BadInput(
+            f"{name!r} is no model name",
+            f'Send a folder as an absolute path, a hub id as "owner/name", or "{BUILT_IN_MODEL}".',
+            field=field,
+        )
+    snapshot = await asyncio.to_thread(hub.cached_snapshot, name)
+    if snapshot is not None:
+        _check_files(name, {path.name for path in snapshot.iterdir()}, field)
+        _check_configs(name, snapshot, field, purpose)
+    else:
+        await _check_hub(name, field, purpose)
+    return name
+
+
+def _check_folder(name: str, roots: tuple[Path, ...], field: str, purpose: Purpose | None) -> Path:
+    try:
+        path = Path(name).expanduser().resolve()
+        is_folder = path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput("The model's path cannot be used", f"{name}: {error}", field=field) from error
+    if not any(path.is_relative_to(root) for root in roots):
+        raise BadInput(
+            "The model folder lies outside the model roots",
+            f"{name} is in none of {', '.join(map(str, roots))}; start the server with --model-root to allow it.",
+            field=field,
+        )
+    if not is_folder:
+        raise NotFound("No such model", f"{field}: there is no folder {name}.")
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except OSError as error:
+        raise BadInput("The model folder cannot be read", f"{name}: {error.strerror}", field=field) from error
+    pickles = sorted(entry for entry in names if Path(entry).suffix.lower() in _PICKLES and not _is_harmless(entry))
+    if pickles:
+        raise BadInput(
+            "The model folder has weights in pickle files, which can run code",
+            f"{name}: {', '.join(pickles)}. Convert them to safetensors, and take these files away.",
+            field=field,
+        )
+    _check_files(name, names, field)
+    _check_configs(name, path, field, purpose)
+    return path
+
+
+def _is_harmless(name: str) -> bool:
+    return name in _HARMLESS or name.startswith("rng_state")
+
+
+def _check_files(name: str, names: set[str], field: str) -> None:
+    if "adapter_config.json" in names and "config.json" not in names:
+        raise BadInput(
+            "This is an adapter, not a whole model", f"{name}: name the model that it was trained from.", field=field
+        )
+    if "config.json" not in names:
+        raise BadInput("This is no model", f"{name} has no config.json.", field=field)
+    if not any(entry.endswith(".safetensors") for entry in names):
+        raise BadInput(
+            "The model has no safetensors weights",
+            f"{name}: only *.safetensors is loaded; convert the model first.",
+            field=field,
+        )
+
+
+def _check_configs(name: str, folder: Path, field: str, purpose: Purpose | None) -> None:
+    for path in sorted(folder.glob("*config.json")):
+        try:
+            config = msgspec.json.decode(path.read_bytes(), type=_Config)
+        except (OSError, RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            if path.name not in _LOADED:
+                continue  # whoever made the model keeps notes of their own beside it
+            raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
+        _check_config(name, path.name, config, field)
+        if path.name == "config.json":
+            _check_purpose(name, config, field, purpose)
+
+
+def _check_config(name: str, file: str, config: _Config, field: str) -> None:
+    if config.auto_map:
+        raise BadInput(
+            "The model brings code of its own, which is never run",
+            f"{name}: {file} has auto_map ({', '.join(config.auto_map)}). "
+            "Use a model of an architecture that transformers has itself.",
+            field=field,
+        )
+
+
+def _check_purpose(name: str, config: _Config, field: str, purpose: Purpose | None) -> None:
+    build = _build_of(config)
+    if build is not None and purpose is not None:
+        check_build(f"{name} ({', '.join(config.architectures or ['?'])})", build, purpose, field)
+
+
+def _build_of(config: _Config) -> Build | None:
+    """How a model is built, as far as its config says."""
+    names = config.architectures or []
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    if any(name.endswith(_WRITING) for name in names):
+        return "causal"
+    if config.model_type in _READERS and not config.is_decoder and all(name.endswith("Model") for name in names):
+        return "headless"
+    return "headless" if names and all(name.endswith((*_READING, "EncoderModel")) for name in names) else None
+
+
+async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
+    if constants.HF_HUB_OFFLINE:
+        raise NotFound("No such model", f"{field}: {name} is not whole in the hub's cache, and HF_HUB_OFFLINE is set.")
+    try:
+        answer = await hub.get(f"/api/models/{name}", seconds=_HUB_SECONDS, connect_seconds=_CONNECT_SECONDS)
+    except hub.HubUnreachable as error:
+        raise NotFound(
+            "The model is not on this machine, and the hub cannot be reached",
+            f"{field}: {name} is not whole in the hub's cache ({constants.HF_HUB_CACHE}). Send a folder, "
+            f'or "{BUILT_IN_MODEL}", which needs no hub.',
+        ) from error
+    if answer.status != 200:  # noqa: PLR2004
+        raise NotFound(
+            "The hub does not give this model",
+            f"{field}: {name}: the hub answered {answer.status}. Look at the spelling; for a private or gated model "
+            "start the server with HF_TOKEN set, or log in once with `hf auth login`.",
+        )
+    try:
+        found = msgspec.json.decode(answer.body, type=_HubModel)
+    except msgspec.DecodeError as error:
+        raise NotFound("The hub's answer cannot be read", f"{field}: {name}: {error}") from error
+    _check_files(name, {sibling.rfilename for sibling in found.siblings}, field)
+    if found.config is not None:
+        _check_config(name, "config.json", found.config, field)
+        _check_purpose(name, found.config, field, purpose)

@@ -1,0 +1,92 @@
+"""A job that is repeated: what it names is looked up again, as it may have gone, or changed, since the first time."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from modelforge.admission.context import Admission
+from modelforge.admission.dataset import allowed_file
+from modelforge.admission.model import check_model
+from modelforge.admission.problems import Problems
+from modelforge.admission.training import check_installed, estimate_fit
+from modelforge.admission.work import readmit_work
+from modelforge.domain.compatibility import Purpose
+from modelforge.domain.dataset import file_of
+from modelforge.errors import BadInput, Conflict, NotFound
+from modelforge.layout import Layout
+from modelforge.projections.jobs import DatasetReference
+from trainer_entry import wire
+
+
+async def readmit(admission: Admission, spec: wire.JobSpec, dataset: DatasetReference, *, queue: bool) -> wire.JobSpec:
+    """The spec of a job that was made once, as it can be made now. `dataset`: as the job shows it.
+
+    Raises:
+        BadInput, NotFound, Conflict: what it needs is not there any more, or has changed.
+    """
+    if spec.work is not None:
+        return await readmit_work(admission, spec)
+    _check_deleted(dataset)
+    return await _readmit_training(admission, spec, queue=queue)
+
+
+def _check_deleted(dataset: DatasetReference) -> None:
+    """Refuse a job whose dataset was deleted since."""
+    if dataset.deleted_at is not None:
+        raise NotFound(
+            "The dataset was deleted",
+            f"dataset: {dataset.filename} with the SHA-256 {dataset.sha256} was deleted at {dataset.deleted_at}; "
+            "upload the same file again, under any name, and this job can be started again.",
+        )
+
+
+async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: bool) -> wire.JobSpec:
+    layout, settings = admission.layout, admission.settings
+    check_installed(spec.provider, spec.parameters)
+    purpose = Purpose(spec.task, spec.strategy, spec.provider)
+    reward = spec.reward_model_path
+    readmitted = msgspec.structs.replace(
+        spec,
+        model_path=await check_model(spec.model_path, admission.model_roots, purpose=purpose),
+        reward_model_path=None if reward is None else await check_model(reward, admission.model_roots, "reward_model"),
+        dataset=await asyncio.to_thread(
+            _same_dataset, spec.dataset, layout, settings.dataset_roots, admission.handler.state.references
+        ),
+        output_dir=str(layout.models),
+        checkpoint_dir=str(layout.jobs),
+        grace_seconds=settings.stop_grace_seconds,
+    )
+    problems = Problems()
+    await estimate_fit(admission, spec.parameters.per_device_train_batch_size, readmitted, problems, queue=queue)
+    problems.refuse()
+    return readmitted
+
+
+def _same_dataset(
+    dataset: wire.DatasetFile, layout: Layout, roots: tuple[Path, ...], references: Mapping[str, int]
+) -> wire.DatasetFile:
+    """The file that has the records which the job was started with: the one that is kept, or the one it named."""
+    content = dataset.content
+    kept = layout.dataset(content)
+    is_kept = bool(references.get(kept.name)) and kept.is_file()
+    if not is_kept and file_of(dataset) is not None:
+        raise NotFound(
+            "The dataset is gone",
+            f"dataset: {dataset.filename} with the SHA-256 {dataset.sha256} is kept no longer; upload it again.",
+        )
+    path = kept if is_kept else allowed_file(dataset.path, roots)
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput("The dataset cannot be read", f"{path}: {error.strerror}", field="dataset") from error
+    if sha256 != content:
+        raise Conflict(
+            "The dataset has changed",
+            f"{path} has the SHA-256 {sha256} now, and had {content} for this job. Bring back the file as it "
+            "was, or POST /api/start_training to train on it as it is.",
+        )
+    return msgspec.structs.replace(dataset, path=str(path))

@@ -1,0 +1,188 @@
+"""A training that is asked for: checked in all its parts, and turned into the spec of a job."""
+
+import asyncio
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from modelforge.admission.context import Admission
+from modelforge.admission.dataset import resolve_dataset
+from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fit
+from modelforge.admission.estimate.report import DiskFit, MemoryFit
+from modelforge.admission.model import check_model
+from modelforge.admission.problems import Problems
+from modelforge.domain.compatibility import Purpose, check_combination, check_format
+from modelforge.errors import BadInput, Refusal
+from modelforge.fields import project_struct
+from modelforge.machine.devices import visible_gpus
+from trainer_entry import wire
+
+OutputName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)", max_length=100)]
+"""What a trained model may be called."""
+
+
+class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to train, on what, and how: every hyperparameter stands flat in the body."""
+
+    task: wire.Task
+    model_name: Annotated[str, Meta(min_length=1, max_length=1000)]
+    dataset: Annotated[str, Meta(min_length=1, max_length=4000)]
+    provider: wire.Provider = "huggingface"
+    strategy: wire.Strategy = "sft"
+    output_name: OutputName | None = None
+    queue: bool = False
+    columns: dict[str, str] | None = None
+    max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
+
+
+class Preflight(Struct, frozen=True, kw_only=True):
+    """Whether a training could be started now, all that speaks against it, and what it takes."""
+
+    ok: bool
+    problems: tuple[Refusal, ...]
+    memory: MemoryFit
+    disk: DiskFit
+
+
+class AdmittedTraining(Struct, frozen=True):
+    """A training that can be started. `staged`: the file of its records, where it is to be stored first."""
+
+    spec: wire.JobSpec
+    staged: Path | None
+
+    async def discard_staged(self) -> None:
+        """Remove the staged file, unless it was stored."""
+        await _discard(self.staged)
+
+
+async def admit_training(admission: Admission, body: StartTrainingBody) -> AdmittedTraining:
+    """Check everything that a training names and needs.
+
+    Raises:
+        ForgeError: the first problem, with all of them beside it if there are several.
+    """
+    problems = Problems()
+    spec, staged = await _resolve(admission, body, problems)
+    try:
+        await estimate_fit(admission, body.per_device_train_batch_size, spec, problems, queue=body.queue)
+        problems.refuse()
+    except BaseException:
+        await _discard(staged)
+        raise
+    if spec is None:
+        raise AssertionError("without a spec something was refused")
+    return AdmittedTraining(spec, staged)
+
+
+async def preflight_training(admission: Admission, body: StartTrainingBody) -> Preflight:
+    """Check everything that a training names and needs, and leave nothing behind."""
+    problems = Problems()
+    spec, staged = await _resolve(admission, body, problems)
+    try:
+        fit = await estimate_fit(admission, body.per_device_train_batch_size, spec, problems, queue=body.queue)
+    finally:
+        await _discard(staged)
+    return Preflight(ok=not problems.all, problems=problems.all, memory=fit.memory, disk=fit.disk)
+
+
+async def _resolve(
+    admission: Admission, body: StartTrainingBody, problems: Problems
+) -> tuple[wire.JobSpec | None, Path | None]:
+    """The job that is asked for, and the staged file of its records, if they had to be made.
+
+    The job is None where it names what is not there, or must not be used: then nothing is left staged.
+    """
+    parameters = project_struct(body, wire.TrainingParameters)
+    purpose = Purpose(body.task, body.strategy, body.provider)
+    model_path: str | None = None
+    reward_model_path: str | None = None
+    dataset: wire.DatasetFile | None = None
+    staged: Path | None = None
+    with problems.collecting("strategy"):
+        check_combination(body.task, body.strategy, body.provider, parameters)
+    with problems.collecting("provider"):
+        check_installed(body.provider, parameters)
+    with problems.collecting("model_name"):
+        model_path = await check_model(body.model_name, admission.model_roots, purpose=purpose)
+    with problems.collecting("reward_model"):
+        if parameters.reward_model is not None:
+            reward_model_path = await check_model(parameters.reward_model, admission.model_roots, "reward_model")
+    with problems.collecting("dataset"):
+        dataset, staged = await resolve_dataset(admission, body.dataset, body.columns)
+        check_format(dataset.format, body.task, body.strategy)
+    if model_path is None or dataset is None:
+        await _discard(staged)
+        return None, None
+    spec = wire.JobSpec(
+        job_id="",
+        task=body.task,
+        strategy=body.strategy,
+        provider=body.provider,
+        model_name=body.model_name,
+        model_path=model_path,
+        dataset=dataset,
+        parameters=parameters,
+        output_name=body.output_name or output_name(model_path),
+        output_dir=str(admission.layout.models),
+        checkpoint_dir=str(admission.layout.jobs),
+        reward_model_path=reward_model_path,
+        grace_seconds=admission.settings.stop_grace_seconds,
+        max_restarts=body.max_restarts,
+    )
+    return spec, staged
+
+
+async def _discard(staged: Path | None) -> None:
+    if staged is not None:
+        await asyncio.to_thread(staged.unlink, missing_ok=True)
+
+
+async def estimate_fit(
+    admission: Admission, batch_size: int, spec: wire.JobSpec | None, problems: Problems, *, queue: bool
+) -> Fit:
+    """What a training takes, and in `problems` what of it is not there; without a spec little is known."""
+    data_dir = admission.layout.root
+    if spec is None:
+        return await unknown_fit(batch_size, data_dir)
+    # Where there is no place for it now, that is the answer, and not that whoever has it leaves too little memory.
+    slots, running = admission.settings.max_concurrent_jobs, admission.handler.state.running
+    fit = await estimate_training(spec, data_dir, waits=queue or len(running) >= slots)
+    for problem in fit.problems:
+        problems.add(problem)
+    return fit
+
+
+def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters) -> None:
+    """Refuse what needs a package or a GPU that is not here.
+
+    Raises:
+        BadInput: it says how to install it, or how many there are.
+    """
+    if provider == "unsloth" and importlib.util.find_spec("unsloth") is None:
+        raise BadInput(
+            "unsloth is not installed",
+            'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
+            field="provider",
+        )
+    gpus = len(visible_gpus()) if parameters.num_processes > 1 else 0
+    if 0 < gpus < parameters.num_processes:
+        raise BadInput(
+            f"num_processes {parameters.num_processes} is more than there are GPUs",
+            f'Each process trains on a GPU of its own: send "num_processes": {gpus}, or start the server with more.',
+            field="num_processes",
+        )
+    if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
+        raise BadInput(
+            f"{parameters.report_to} is not installed",
+            f'Install it beside the server (pip install {parameters.report_to}), or send "report_to": "none".',
+            field="report_to",
+        )
+
+
+def output_name(model_name: str) -> str:
+    """A name for what comes of a model."""
+    last = model_name.rpartition("/")[2].lower()
+    return f"my-{re.sub(r'[^a-z0-9]+', '-', last)}-finetuned"

@@ -1,0 +1,118 @@
+"""Work on a trained model: its place or repository checked, and turned into the spec of a job."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import assert_never
+
+import msgspec
+from huggingface_hub import constants
+
+from modelforge.admission.context import Admission
+from modelforge.domain import model
+from modelforge.errors import BadInput, Conflict
+from modelforge.hub import hub_token
+from modelforge.layout import Layout
+from modelforge.settings import Settings
+from trainer_entry import wire
+
+
+def work_spec(
+    admission: Admission,
+    source: model.ModelRegistered,
+    work: wire.Merge | wire.Export | wire.Push,
+    output_name: str,
+) -> wire.JobSpec:
+    """The job that does some work: it tells of the source's training, with the parameters in effect there."""
+    made_by, layout = source.spec, admission.layout
+    return wire.JobSpec(
+        job_id="",
+        task=made_by.task,
+        strategy=made_by.strategy,
+        provider=made_by.provider,
+        model_name=made_by.model_name,
+        model_path=made_by.model_path,
+        dataset=made_by.dataset,
+        parameters=source.parameters,
+        output_name=output_name,
+        output_dir=str(layout.exports if isinstance(work, wire.Export) else layout.models),
+        checkpoint_dir=str(layout.jobs),
+        grace_seconds=admission.settings.stop_grace_seconds,
+        work=work,
+    )
+
+
+async def readmit_work(admission: Admission, spec: wire.JobSpec) -> wire.JobSpec:
+    """Work that was done once as it can be done now; whether its model is still there, the writer looks up.
+
+    Raises:
+        BadInput, Conflict: the place of an export is taken or not allowed, or the hub cannot be asked.
+    """
+    layout = admission.layout
+    root = layout.models
+    match spec.work:
+        case wire.Export(to=to):
+            root = layout.exports
+            if to is not None:
+                await resolve_export_path(admission, to)
+        case wire.Push():
+            await check_hub_access()
+        case wire.Merge() | None:
+            pass
+        case _:
+            assert_never(spec.work)
+    return msgspec.structs.replace(
+        spec,
+        output_dir=str(root),
+        checkpoint_dir=str(layout.jobs),
+        grace_seconds=admission.settings.stop_grace_seconds,
+    )
+
+
+async def resolve_export_path(admission: Admission, name: str) -> str:
+    """The place for an export, resolved: free, in a folder that is there, under a root, and not among our own files.
+
+    Raises:
+        BadInput, Conflict: it cannot go there; the message says why.
+    """
+    return await asyncio.to_thread(_export_path, name, admission.settings, admission.layout)
+
+
+def _export_path(name: str, settings: Settings, layout: Layout) -> str:
+    try:
+        path = Path(name)
+        is_absolute, path = path.is_absolute(), path.resolve()
+        is_taken, has_folder = os.path.lexists(path), path.parent.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput("The path cannot be used", f"{name}: {error}", field="path") from error
+    if not is_absolute:
+        raise BadInput("The path is not absolute", f"{name}: begin it with a slash.", field="path")
+    roots = (*settings.model_roots, layout.exports)
+    is_ours = path.is_relative_to(layout.root) and not path.is_relative_to(layout.exports)
+    if is_ours or path in roots or not any(path.is_relative_to(root) for root in roots):
+        raise BadInput(
+            "The path lies outside the model roots",
+            f"{name} is in none of {', '.join(map(str, roots))}, or among the server's own files; "
+            "start the server with --model-root to allow its folder.",
+            field="path",
+        )
+    if is_taken:
+        raise Conflict("There is something at the path already", f"{name}: take it away, or send another path.")
+    if not has_folder:
+        raise BadInput("The path's folder is not there", f"Make {path.parent} first.", field="path")
+    return str(path)
+
+
+async def check_hub_access() -> None:
+    """Refuse a push that could only fail.
+
+    Raises:
+        Conflict: the server may not ask the hub, or has no token for it.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise Conflict("The hub may not be asked", "The server was started with HF_HUB_OFFLINE: start it without.")
+    if await asyncio.to_thread(hub_token) is None:
+        raise Conflict(
+            "The server has no token for the hub",
+            "Start it with HF_TOKEN set to one that may write, or log in once with `hf auth login`.",
+        )

@@ -1,0 +1,167 @@
+"""The commands that talk to a running server."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from http import HTTPStatus
+
+from rich.console import Console
+
+from modelforge.cli.terminal import jobs_table, show_training
+from modelforge.client import Client, RequestRefused
+from modelforge.errors import DatasetReport
+from modelforge.http.jobs import JobList
+from modelforge.http.training import Started, Stopped
+from modelforge.http.uploads import Uploaded
+from modelforge.projections.jobs import JobDetails, TrainingStatus
+from modelforge.projections.models import ModelDetails
+from modelforge.projections.status_messages import StatusMessage
+from trainer_entry import wire
+
+_SHOWN_WARNINGS = 5
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Run a client command; the exit code is 1 where a watched training did not complete."""
+    console = Console()
+    async with Client(options.url) as client:
+        match options.command:
+            case "train":
+                return await _train(client, options, console)
+            case "watch":
+                job_id = options.job_id or await _current(client)
+                return await _watch(client, job_id, 0, console)
+            case "jobs":
+                console.print(jobs_table((await client.get("/api/jobs", JobList)).jobs))
+                return 0
+            case "checkpoint":
+                job_id = options.job_id or await _current(client)
+                await client.post(f"/api/jobs/{job_id}/checkpoint", {}, JobDetails)
+                console.print(f"{job_id} saves a checkpoint at its next step", highlight=False)
+                return 0
+            case "resume":
+                return await _resume(client, options, console)
+            case "rerun":
+                return await _rerun(client, options, console)
+            case _ if options.all:
+                return await _stop_all(client, console)
+            case _:
+                return await _stop(client, options.job_id, console)
+
+
+def _show_warnings(report: DatasetReport, console: Console) -> None:
+    """The first things about a dataset that a person should look at, while the training starts."""
+    for warning in report.warnings[:_SHOWN_WARNINGS]:
+        field = f", {warning.field}" if warning.field else ""
+        console.print(f"  line {warning.line}{field}: {warning.message}", highlight=False, markup=False)
+    more = report.warning_count - _SHOWN_WARNINGS
+    if more > 0:
+        console.print(f"  and {more} more: GET /api/datasets/{{filename}} lists them", highlight=False, markup=False)
+
+
+async def _train(client: Client, options: argparse.Namespace, console: Console) -> int:
+    if not options.dataset.is_file():
+        raise RequestRefused("No such dataset", f"There is no file {options.dataset}.")
+    uploaded = await client.upload(options.dataset, Uploaded)
+    console.print(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}", highlight=False)
+    _show_warnings(uploaded.validation, console)
+    body: dict[str, object] = {
+        "task": options.task,
+        "strategy": options.strategy,
+        "provider": options.provider,
+        "model_name": options.model,
+        "dataset": uploaded.filename,
+        "queue": options.queue,
+        **dict(options.parameters),
+    }
+    if options.output_name is not None:
+        body["output_name"] = options.output_name
+    started = await client.post("/api/start_training", body, Started)
+    console.print(f"{started.message}: {started.job_id}", highlight=False)
+    if not options.watch:
+        return 0
+    return await _watch(client, started.job_id, _position_of(started.job_id), console)
+
+
+def _position_of(job_id: str) -> int:
+    """A job's id has the position at which it begins."""
+    return int(job_id.removeprefix("train_"))
+
+
+async def _current(client: Client) -> str:
+    status = await client.get("/api/training_status", TrainingStatus)
+    if status.job_id is None:
+        raise RequestRefused("No job yet", "There is nothing to watch; `modelforge train` starts a job.")
+    return status.job_id
+
+
+async def _watch(client: Client, job_id: str, after: int, console: Console) -> int:
+    after = after or _position_of((await client.get(f"/api/jobs/{job_id}", JobDetails)).job_id or "train_0")
+    last = await show_training(client.follow(after, StatusMessage), job_id, console)
+    if last.status == "completed":
+        details = await client.get(f"/api/jobs/{job_id}", JobDetails)
+        match details.delivery:
+            case wire.Exported(path=path, sha256=sha256):
+                console.print(f"Exported: {path}, SHA-256 {sha256}", markup=False, highlight=False, soft_wrap=True)
+                return 0
+            case wire.Pushed(url=url):
+                console.print(f"Pushed: {url}", markup=False, highlight=False, soft_wrap=True)
+                return 0
+            case None:
+                pass
+        model = await client.get(f"/api/models/{details.model_id}", ModelDetails)
+        console.print(f"Model {model.id}, {model.name}: {model.path}", highlight=False, soft_wrap=True)
+        return 0
+    if last.error is not None:
+        console.print(f"{last.error.kind}: {last.error.message}", markup=False, highlight=False)
+    console.print(f"The training is {last.status}. Its log: {client.url}/api/jobs/{job_id}/logs", highlight=False)
+    return 1
+
+
+async def _resume(client: Client, options: argparse.Namespace, console: Console) -> int:
+    job = await client.post(f"/api/jobs/{options.job_id}/resume", {}, JobDetails)
+    console.print(f"{job.job_id} goes on: attempt {job.attempt}", highlight=False)
+    return await _watch(client, options.job_id, job.position, console) if options.watch else 0
+
+
+async def _rerun(client: Client, options: argparse.Namespace, console: Console) -> int:
+    job = await client.post(f"/api/jobs/{options.job_id}/rerun", {"queue": options.queue}, JobDetails)
+    job_id = job.job_id or ""
+    console.print(f"{job_id} does what {options.job_id} did: it is {job.status}", highlight=False)
+    return await _watch(client, job_id, _position_of(job_id), console) if options.watch else 0
+
+
+async def _stop_all(client: Client, console: Console) -> int:
+    """Again and again, first those that wait, until none is left: a job may start, or end, in between."""
+    while True:
+        waiting = (await client.get("/api/jobs?status=queued&limit=1000", JobList)).jobs
+        for job in waiting:
+            with _unless_it_is_too_late():
+                await client.post(f"/api/jobs/{job.job_id}/cancel", {}, JobDetails)
+                console.print(f"{job.job_id} waits no longer", highlight=False)
+        status = await client.get("/api/training_status", TrainingStatus)
+        if status.status in {"starting", "training", "stopping"}:
+            with _unless_it_is_too_late():
+                await _stop(client, None, console)
+        elif not waiting:
+            return 0
+
+
+@contextlib.contextmanager
+def _unless_it_is_too_late() -> Iterator[None]:
+    """What waited may run by now, and what ran may have ended."""
+    try:
+        yield
+    except RequestRefused as refusal:
+        if refusal.status != HTTPStatus.CONFLICT:
+            raise
+
+
+async def _stop(client: Client, job_id: str | None, console: Console) -> int:
+    if job_id is None:
+        stopped = await client.post("/api/stop_training", {}, Stopped)
+        console.print(f"{stopped.message}: {stopped.job_id}", highlight=False)
+    else:
+        job = await client.post(f"/api/jobs/{job_id}/stop", {}, JobDetails)
+        console.print(f"{job.job_id} is {job.status}", highlight=False)
+    return 0

@@ -1,0 +1,100 @@
+"""The records of a file that is no plain JSON lines, written as JSON lines; each remembers where it came from."""
+
+import array
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.datasets.validation.columns import Columns
+from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from modelforge.datasets.validation.file_formats import FileFormat, rows_of
+from modelforge.datasets.validation.line_validator import LISTED
+from modelforge.datasets.validation.protocol import CheckRequest
+from modelforge.errors import LineError
+
+_TOLD_EVERY = 8 << 20
+_BYTES = 8  # of a number
+_NUMBERS = 1 << 13
+
+
+class Converted(Struct, kw_only=True, gc=False):
+    """What was written, its hash and size, and where the file could not be read."""
+
+    records: int = 0
+    size: int = 0
+    sha256: str = ""
+    errors: list[LineError] = []
+    error_count: int = 0
+
+    def fault(self, line: int, field: str | None, message: str) -> None:
+        """Count a fault, and list it if it is among the first."""
+        self.error_count += 1
+        if len(self.errors) < LISTED:
+            self.errors.append(LineError(line, field, message))
+
+
+def convert(
+    path: Path, question: CheckRequest, kind: FileFormat, columns: Columns, origins: Path, told: Callable[[int], None]
+) -> Converted:
+    """Write the records of a file where the question wants them, and the line that each came from into `origins`.
+
+    `told` hears how many bytes were written, now and then.
+
+    Raises:
+        OSError: the file cannot be read, or the disk is full.
+    """
+    done = Converted()
+    digest = hashlib.sha256()
+    numbers: array.array[int] = array.array("q")
+    last_told = 0
+    with Path(question.records).open("wb") as out, origins.open("wb") as beside:
+        try:
+            for line, row in rows_of(path, kind, question.limit, question.filename, columns):
+                if isinstance(row, RecordError):
+                    done.fault(line, row.field, row.message)
+                    continue
+                _check_room(done.size + len(row), question.limit, line)
+                data = row + b"\n"
+                out.write(data)
+                digest.update(data)
+                numbers.append(line)
+                done.records += 1
+                done.size += len(data)
+                if done.size - last_told > _TOLD_EVERY:
+                    last_told = done.size
+                    told(done.size)
+                if len(numbers) > _NUMBERS:
+                    beside.write(numbers.tobytes())
+                    del numbers[:]
+        except UnreadableFile as unusable:
+            done.fault(unusable.line, None, unusable.message)
+        beside.write(numbers.tobytes())
+    done.sha256 = digest.hexdigest()
+    return done
+
+
+def _check_room(size: int, limit: int, line: int) -> None:
+    """Refuse records that take more than a file may: a table of a few bytes can stand for many."""
+    if size > limit:
+        raise UnreadableFile(line, f"As JSON lines, the records are larger than {limit} bytes, which are accepted.")
+
+
+class Origins:
+    """The lines that records came from, as they were noted beside them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def line(self, record: int) -> int:
+        """The line of the file for a record; records count from 1."""
+        with self._path.open("rb") as file:
+            file.seek((record - 1) * _BYTES)
+            found: array.array[int] = array.array("q", file.read(_BYTES))
+        return found[0]
+
+    def moved(self, told: LineError) -> LineError:
+        """What was told of a record, told of its line."""
+        return msgspec.structs.replace(told, line=self.line(told.line))

@@ -1,0 +1,214 @@
+"""One pass over lines of records: what is wrong with each, and what is odd.
+
+Lines are decoded many at once. Only where that fails, or shows something, are they looked at one by one: the
+findings are the same, and a file without faults is read at the speed of its decoding.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.datasets.validation.columns import propose
+from modelforge.datasets.validation.duplicates import Numbers, Stretch, sieve_numbers
+from modelforge.datasets.validation.error_types import RecordError
+from modelforge.datasets.validation.lines import LONGEST_LINE, Chunk, split
+from modelforge.datasets.validation.recognition import EXPECTED, fields_of, format_of
+from modelforge.datasets.validation.record_errors import EXAMPLES, decoders, errors_in_line, errors_of
+from modelforge.datasets.validation.record_texts import TEXTS, texts_of
+from modelforge.datasets.validation.record_warnings import (
+    Landmarks,
+    has_a_record_per_line,
+    suspicious_lines,
+    warnings_of,
+)
+from modelforge.datasets.validation.text_encoding import not_utf8
+from modelforge.errors import LineError
+from trainer_entry import wire
+from trainer_entry.wire.formats import (
+    Alpaca,
+    ArticleHighlights,
+    Conversation,
+    DocumentSummary,
+    InputOutput,
+    Record,
+    Text,
+)
+
+LISTED = 100
+"""So many errors, and so many warnings, are told one by one."""
+
+
+class Findings(Struct, kw_only=True, gc=False):
+    """What was found in some lines. `lines`: how many there are. `carriage_return`: the first that ends with CR LF."""
+
+    format: wire.DatasetFormat | None = None
+    lines: int = 0
+    records: int = 0
+    errors: list[LineError] = []
+    error_count: int = 0
+    warnings: list[LineError] = []
+    warning_count: int = 0
+    carriage_return: int | None = None
+    stretches: list[Stretch] = []
+
+
+class LineValidator:
+    """The pass. Lines are counted from the first that it is given, which is 1."""
+
+    def __init__(self, dataset_format: wire.DatasetFormat | None, numbers: Numbers) -> None:
+        self.format = dataset_format
+        self.found = Findings()
+        self._numbers = numbers
+        self._told_expected = False
+
+    def take(self, chunk: Chunk) -> None:
+        """Look at some lines."""
+        found, data = self.found, chunk.data
+        if data is None:
+            found.lines += 1
+            self._fault(found.lines, None, f"The line is longer than {LONGEST_LINE} bytes.")
+            return
+        first, before = found.lines + 1, found.records
+        marks = Landmarks(data)
+        records = self._decoded(marks)
+        if found.carriage_return is None and b"\r" in data and b"\r\n" in data:
+            found.carriage_return = first + data.count(b"\n", 0, data.index(b"\r\n"))
+        if records is None:
+            lines = split(data)
+            for number, line in enumerate(lines, start=first):
+                self._take_line(number, line)
+            found.lines += len(lines)
+        else:
+            self._take_records(first, marks, records)
+        found.stretches.append(Stretch(chunk.offset, len(data), first, found.records - before))
+
+    def findings(self) -> Findings:
+        """What was found."""
+        self.found.format = self.format
+        return self.found
+
+    def _decoded(self, marks: Landmarks) -> list[Record] | None:
+        """The records of some lines, if each is one; None where they have to be looked at one by one."""
+        data = marks.data
+        if self.format is None:
+            return None
+        try:
+            if not data.isascii():
+                data.decode()  # the decoder passes over what it does not need, text or not
+            records = decoders[self.format].decode_lines(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return records if has_a_record_per_line(marks, len(records)) else None
+
+    def _take_records(self, first: int, marks: Landmarks, records: list[Record]) -> None:
+        found, kind = self.found, type(records[0])
+        found.lines += len(records)
+        found.records += len(records)
+        texts = [*map(TEXTS[kind], records)]
+        self._numbers.extend(sieve_numbers(texts))
+        if kind in _NEVER_BLANK:
+            suspects = set()
+            if not all(map(str.strip, itertools.chain.from_iterable(texts))):
+                suspects = {place for place, some in enumerate(texts) if not all(map(str.strip, some))}
+        else:
+            fine = _FINE.get(kind, _has_no_fault)
+            suspects = {place for place, record in enumerate(records) if not fine(record)}
+        suspects.update(suspicious_lines(marks))
+        for place in sorted(suspects):
+            self._tell(first + place, errors_of(records[place]), records[place])
+
+    def _take_line(self, number: int, line: bytes) -> None:
+        """Check one line; a blank one holds no record."""
+        if not line.strip():
+            return
+        try:
+            line.decode()
+            if self.format is None:
+                shown = format_of(line)
+                if isinstance(shown, RecordError):
+                    self._fault(number, shown.field, shown.message + self._expected(_proposal(line, alone=True)))
+                    return
+                self.format = shown
+            self.found.records += 1
+            wrong = [*errors_in_line(line, self.format)]
+            if not wrong:
+                record = decoders[self.format].decode(line)
+                self._tell(number, iter(()), record)
+                self._numbers.extend(sieve_numbers([texts_of(record)]))
+            for fault in wrong:
+                missing = fault.message.startswith("The field") and "is missing" in fault.message
+                self._fault(number, fault.field, fault.message + (_proposal(line, alone=False) if missing else ""))
+        except msgspec.ValidationError:
+            self._fault(number, None, f"The line is no JSON object.{self._expected()}")
+        except RecursionError:
+            self._fault(number, None, "The line is nested too deeply.")
+        except UnicodeDecodeError as error:
+            self._fault(number, None, not_utf8(line, error.start))
+        except msgspec.DecodeError as error:
+            self._fault(number, None, _what_is_no_json(line, error))
+
+    def _expected(self, proposal: str = "") -> str:
+        """What a record can be: said once of a file that shows no format, and of each line of one that does."""
+        if self.format is not None:
+            return f" A record of this format is {EXAMPLES[self.format]}."
+        first, self._told_expected = not self._told_expected, True
+        return f" {EXPECTED}{proposal}" if first else ""
+
+    def _tell(self, number: int, wrong: Iterator[RecordError], record: Record) -> None:
+        before = self.found.error_count
+        for fault in wrong:
+            self._fault(number, fault.field, fault.message)
+        if self.found.error_count == before:
+            for odd in warnings_of(record):
+                self._warning(number, odd.field, odd.message)
+
+    def _fault(self, number: int, field: str | None, message: str) -> None:
+        """Count a fault, and list it if it is among the first."""
+        self.found.error_count += 1
+        if len(self.found.errors) < LISTED:
+            self.found.errors.append(LineError(number, field, message))
+
+    def _warning(self, number: int, field: str | None, message: str) -> None:
+        self.found.warning_count += 1
+        if len(self.found.warnings) < LISTED:
+            self.found.warnings.append(LineError(number, field, message))
+
+
+def _proposal(line: bytes, *, alone: bool) -> str:
+    """What could be said of the columns, so that the record can be used. `alone`: one column may be enough."""
+    mapping = propose(list(fields_of.decode(line)), alone=alone)
+    return "" if mapping is None else f" Or send columns={msgspec.json.encode(mapping).decode()} with the file."
+
+
+def _what_is_no_json(line: bytes, error: Exception) -> str:
+    if b"\\ud" in line.lower() and ("surrogate" in str(error) or "truncated" in str(error)):
+        return f"The line has half of a character (a lone surrogate, \\ud8…): {error}. Write the whole character."
+    return f"The line is not valid JSON: {error}."
+
+
+def _has_no_fault(record: Record) -> bool:
+    return next(errors_of(record), None) is None and next(warnings_of(record), None) is None
+
+
+def _is_fine_conversation(record: Conversation) -> bool:
+    expected = "system user"
+    for turn in record.messages:
+        if turn.role not in expected or not turn.content or turn.content.isspace():
+            return False
+        expected = "assistant" if turn.role == "user" else "user"
+    return expected == "user" and len(record.messages) > 1
+
+
+_NEVER_BLANK = frozenset({InputOutput, Text, DocumentSummary, ArticleHighlights})
+"""Records whose texts only have to say something."""
+
+_FINE: dict[type[Record], Callable[[Any], bool]] = {
+    Alpaca: lambda record: all(
+        text and not text.isspace() for text in (record.instruction, record.output, record.input or "-")
+    ),
+    Conversation: _is_fine_conversation,
+}
+"""Whether a record has certainly no fault, and nothing odd but perhaps a control character."""

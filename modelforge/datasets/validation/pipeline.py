@@ -1,0 +1,171 @@
+"""The whole check of one file: what it is, its records, its hash, and what is to be told of it."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from modelforge.datasets.validation.columns import Columns
+from modelforge.datasets.validation.conversion import Converted, Origins, convert
+from modelforge.datasets.validation.duplicates import Duplicate
+from modelforge.datasets.validation.error_types import UnreadableFile
+from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format
+from modelforge.datasets.validation.line_validator import LISTED
+from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
+from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck
+from modelforge.datasets.validation.recognition import EXPECTED
+from modelforge.errors import DatasetReport, LineError
+
+
+def check(question: CheckRequest, told: Callable[[CheckProgress], None]) -> DatasetCheck:
+    """Read a file once, and again what has to be compared; `told` hears how far that is, twice a second.
+
+    Raises:
+        OSError: it cannot be read, or the disk is full.
+    """
+    path = Path(question.path)
+    before = path.stat()
+    found = _check(path, before.st_size, question, told)
+    after = path.stat()
+    if (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns):
+        return found
+    changed = LineError(1, None, "The file changed while it was read; try again when nobody writes to it.")
+    report = DatasetReport(valid=False, errors=(changed,), error_count=1)
+    return msgspec.structs.replace(found, report=report)
+
+
+def _check(path: Path, size: int, question: CheckRequest, told: Callable[[CheckProgress], None]) -> DatasetCheck:
+    columns, digest = Columns(question.columns), _Digest(path, question.sha256)
+    try:
+        kind = detect_file_format(path, question.filename, question.limit)
+    except UnreadableFile as unusable:
+        refused = Converted()
+        refused.fault(unusable.line, None, unusable.message)
+        return _verdict(size, digest, FileFormat("jsonl", None), None, refused)
+    if kind.is_plain and not columns:
+        return _verdict(size, digest, kind, _examine(path, question, digest, told), None)
+
+    def tell_written(done: int) -> None:
+        told(CheckProgress(stage="unpacking", done_bytes=done, total_bytes=None))
+
+    records, origins = Path(question.records), Path(question.scratch) / "origins"
+    converted = convert(path, question, kind, columns, origins, tell_written)
+    examined = _traced(_examine(records, question, digest, told), Origins(origins))
+    return _verdict(size, digest, kind, examined, converted)
+
+
+class _Digest:
+    """The SHA-256 of a file, made beside the check: hashing holds up no interpreter."""
+
+    def __init__(self, path: Path, known: str | None) -> None:
+        self._path = path
+        self._found = known
+        self._failed: OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin. No process may be forked from now on."""
+        if self._found is None:
+            self._thread = threading.Thread(target=self._make, daemon=True)
+            self._thread.start()
+
+    def hexdigest(self) -> str:
+        """Wait for it.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        elif self._found is None:
+            self._make()
+        if self._failed is not None:
+            raise self._failed
+        return self._found or ""
+
+    def _make(self) -> None:
+        try:
+            with self._path.open("rb") as file:
+                self._found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            self._failed = error
+
+
+def _examine(
+    records: Path, question: CheckRequest, digest: _Digest, told: Callable[[CheckProgress], None]
+) -> ValidatedLines:
+    examining = ParallelValidation(records, Path(question.scratch))
+    digest.start()
+    return examining.finish(
+        lambda done, total: told(CheckProgress(stage="checking", done_bytes=done, total_bytes=total))
+    )
+
+
+def _traced(examined: ValidatedLines, origins: Origins) -> ValidatedLines:
+    """The findings by the lines of the file that the records were made of."""
+    found, duplicates = examined.found, examined.duplicates
+    found.errors = [origins.moved(error) for error in found.errors]
+    found.warnings = [origins.moved(warning) for warning in found.warnings]
+    found.carriage_return, examined.unfinished_end = None, False
+    listed = tuple(
+        Duplicate(origins.line(twice.line), origins.line(twice.first_line), exact=twice.exact)
+        for twice in duplicates.listed
+    )
+    examined.duplicates = msgspec.structs.replace(duplicates, listed=listed)
+    return examined
+
+
+def _verdict(
+    size: int, digest: _Digest, kind: FileFormat, examined: ValidatedLines | None, converted: Converted | None
+) -> DatasetCheck:
+    errors = [*(converted.errors if converted is not None else ()), *(examined.found.errors if examined else ())]
+    error_count = (converted.error_count if converted is not None else 0) + (
+        examined.found.error_count if examined is not None else 0
+    )
+    num_examples = examined.found.records if examined is not None else 0
+    if not num_examples and not error_count:
+        lines = examined.found.lines if examined is not None else 1
+        errors, error_count = [LineError(max(1, lines), None, f"The file has no record. {EXPECTED}")], 1
+    warnings, warning_count = _warnings(kind, examined) if examined is not None else ([], 0)
+    return DatasetCheck(
+        format=examined.format if examined is not None else None,
+        container=kind.container,
+        compression=kind.compression,
+        num_examples=num_examples,
+        size_bytes=size,
+        sha256=digest.hexdigest(),
+        records_sha256=converted.sha256 if converted is not None else None,
+        records_bytes=converted.size if converted is not None else None,
+        report=DatasetReport(
+            valid=not error_count,
+            errors=tuple(sorted(errors, key=lambda error: error.line)[:LISTED]),
+            error_count=error_count,
+            warnings=tuple(warnings),
+            warning_count=warning_count,
+        ),
+    )
+
+
+def _warnings(kind: FileFormat, examined: ValidatedLines) -> tuple[list[LineError], int]:
+    """What is odd about the file, and then about its records, in the order of the lines."""
+    found, duplicates = examined.found, examined.duplicates
+    of_file: list[LineError] = []
+    if kind.bom:
+        of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
+    if found.carriage_return is not None:
+        of_file.append(LineError(found.carriage_return, None, "Lines end with CR LF, as on Windows; that is no harm."))
+    if examined.unfinished_end:
+        of_file.append(LineError(max(1, found.lines), None, "The last line has no end: was the file cut off there?"))
+    again = [
+        LineError(
+            twice.line,
+            None,
+            f"The record is the same as on line {twice.first_line}{'' if twice.exact else ', but for whitespace'}.",
+        )
+        for twice in duplicates.listed
+    ]
+    count = len(of_file) + found.warning_count + duplicates.exact + duplicates.but_for_whitespace
+    of_records = sorted([*found.warnings, *again], key=lambda warning: warning.line)
+    return [*of_file, *of_records][:LISTED], count

@@ -1,0 +1,140 @@
+"""The check as the server runs it: a process of its own, told what to look at and heard while it does."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from modelforge.datasets.validation.columns import FIELDS, LONGEST_COLUMN
+from modelforge.datasets.validation.protocol import (
+    NO_ROOM_LEFT,
+    UNREADABLE,
+    CheckMessage,
+    CheckProgress,
+    CheckRequest,
+    DatasetCheck,
+    ValidDataset,
+)
+from modelforge.errors import BadInput, DatasetReport, InvalidDataset, StorageFull
+from modelforge.fields import project_struct
+from modelforge.machine.child_environment import child_environment
+
+_LONGEST_SAID = 4 << 20
+# A part of the file at a time takes memory and gives it back: it need not go back to the system each time (glibc).
+_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+_MOST_COLUMNS = 20
+_said: msgspec.json.Decoder[CheckMessage] = msgspec.json.Decoder(CheckMessage)
+
+
+def check_columns_given(columns: Mapping[str, str], field: str = "columns") -> None:
+    """Refuse a mapping of columns whose fields no format has. `field`: where a client named it.
+
+    Raises:
+        BadInput: the message says which fields there are.
+    """
+    for name, column in columns.items():
+        if name not in FIELDS:
+            raise BadInput(
+                f"No format has a field {name[:40]!r}",
+                f'Columns are named by field, as in {{"input": "question"}}; there are {", ".join(sorted(FIELDS))}.',
+                field=field,
+            )
+        if not column or len(column) > LONGEST_COLUMN:
+            raise BadInput(
+                f"No column can have the name given for {name!r}", f"From 1 to {LONGEST_COLUMN} letters.", field=field
+            )
+    if len(columns) > _MOST_COLUMNS or len(set(columns.values())) < len(columns):
+        raise BadInput("A column can be one field only", "Name each column once.", field=field)
+
+
+async def check_dataset(
+    path: Path,
+    field: str,
+    *,
+    filename: str,
+    records: Path,
+    limit: int,
+    columns: Mapping[str, str] | None = None,
+    sha256: str | None = None,
+    told: Callable[[CheckProgress], None] = lambda _progress: None,
+) -> ValidDataset:
+    """Check a file in a process of its own.
+
+    `field`: where a client named it. `records`: a path in a folder for temporary files, where the records are left
+    as JSON lines if the file is not plain JSON lines itself. `limit`: the bytes that it may have when unpacked.
+    `sha256`: of the file, where it is known. `told` hears how far the check is.
+
+    Raises:
+        InvalidDataset: its records cannot be trained on; the report has each by line.
+        BadInput: it cannot be read.
+        StorageFull: there is no room for what it needs meanwhile.
+    """
+    scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=records.parent, prefix="check-"))
+    question = CheckRequest(
+        path=str(path),
+        filename=filename,
+        records=str(records),
+        scratch=str(scratch),
+        limit=limit,
+        columns=dict(columns) if columns else None,
+        sha256=sha256,
+    )
+    try:
+        found = await _answer(question, field, told)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, scratch)
+    if not found.report.valid or found.format is None:
+        raise invalid(found.report, field)
+    return project_struct(found, ValidDataset)
+
+
+async def _answer(question: CheckRequest, field: str, told: Callable[[CheckProgress], None]) -> DatasetCheck:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "modelforge.datasets.validation", msgspec.json.encode(question).decode()),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=child_environment(**_MEMORY),
+        limit=_LONGEST_SAID,
+        start_new_session=True,  # the processes that it starts end with it
+    )
+    if process.stdout is None or process.stderr is None:
+        raise AssertionError("both were asked for")
+    words = asyncio.ensure_future(process.stderr.read())
+    found: DatasetCheck | None = None
+    try:
+        async for line in process.stdout:
+            match _said.decode(line):
+                case CheckProgress() as progress:
+                    told(progress)
+                case DatasetCheck() as found:
+                    pass
+        code, said = await process.wait(), (await words).decode(errors="replace").strip()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        words.cancel()
+    if code == UNREADABLE:
+        raise BadInput("The dataset cannot be read", said, field=field)
+    if code == NO_ROOM_LEFT:
+        raise StorageFull("No space is left on the disk", f"Free some space and try again; {said}.")
+    if code != 0 or found is None:
+        raise RuntimeError(f"The dataset check ended with {code}: {said}")
+    return found
+
+
+def invalid(report: DatasetReport, field: str) -> BadInput:
+    """The refusal of a file, with its first fault in words."""
+    first = report.errors[0]
+    where = f"line {first.line}" + (f", field {first.field!r}" if first.field else "")
+    more = f" ({report.error_count} faults in all)" if report.error_count > 1 else ""
+    return InvalidDataset("The dataset is not valid", f"{where}: {first.message}{more}", report, field=field)

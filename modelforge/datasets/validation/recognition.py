@@ -1,0 +1,59 @@
+"""The format of a record, recognised by the names of its fields."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from modelforge.datasets.validation.error_types import RecordError
+from trainer_entry import wire
+from trainer_entry.wire.formats import FORMATS
+
+EXPECTED = (
+    'A record has "input" and "output"; or "prompt" and "completion"; or "instruction" and "output"; or "messages"; '
+    'or "conversations"; or "text"; or "document" and "summary"; or "article" and "highlights"; or "context", '
+    '"question" and "answer" (or "answers"); or "prompt", "chosen" and "rejected".'
+)
+
+fields_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def required_fields(dataset_format: wire.DatasetFormat) -> tuple[str, ...]:
+    """The fields that every record of a format has."""
+    kind = FORMATS[dataset_format]
+    optional = len(kind.__struct_defaults__)
+    return kind.__struct_encode_fields__[: len(kind.__struct_fields__) - optional]
+
+
+def format_of(line: bytes) -> wire.DatasetFormat | RecordError:
+    """The format that a record's fields show, though one may be missing; a fault where they show none.
+
+    Raises:
+        msgspec.ValidationError: it is no object.
+        msgspec.DecodeError: it is no JSON.
+    """
+    fields = fields_of.decode(line).keys()
+    shown = format_shown_by(fields)
+    if shown is not None:
+        return shown
+    found = ", ".join(repr(name[:40]) for name in list(fields)[:10]) or "none"
+    return RecordError(None, f"The fields show no known format: found {found}.")
+
+
+def format_shown_by(fields: Iterable[str]) -> wire.DatasetFormat | None:
+    """The format that is meant by these fields, if one can be told."""
+    has = frozenset(fields)
+    choices: tuple[tuple[wire.DatasetFormat, bool], ...] = (
+        ("preferences", has >= {"chosen", "rejected"}),  # some have the chosen conversation as messages beside them
+        ("messages", "messages" in has),
+        ("preferences", bool(has & {"chosen", "rejected"})),
+        ("conversations", "conversations" in has),
+        ("alpaca", "instruction" in has),
+        ("input_output", bool(has & {"input", "output"})),
+        ("prompt_completion", bool(has & {"prompt", "completion"})),
+        ("squad", "answers" in has and bool(has & {"context", "question"})),
+        ("question_answer", len(has & {"context", "question", "answer"}) > 1),
+        ("article_highlights", bool(has & {"article", "highlights"})),
+        ("document_summary", bool(has & {"document", "summary"})),
+        ("text", "text" in has),
+    )
+    return next((name for name, holds in choices if holds), None)

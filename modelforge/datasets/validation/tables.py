@@ -1,0 +1,189 @@
+"""The rows of tables, which are CSV or Parquet, as records in JSON; a part at a time."""
+
+import csv
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from modelforge.datasets.validation.columns import FIELDS, Columns, check_columns
+from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from modelforge.datasets.validation.lines import LONGEST_LINE
+from modelforge.datasets.validation.record_errors import short
+from modelforge.datasets.validation.text_encoding import not_utf8
+
+Row = tuple[int, bytes | RecordError]
+"""The line of the file at which a record begins, and the record as one line of JSON, or what is wrong there."""
+
+_TABS = re.compile(r"\.tsv(\.(gz|gzip|zst|zstd))?$")
+_MOST_ROWS = 256  # of Parquet at a time
+_ROWS_BYTES = 2 << 20
+_BUFFER = 1 << 20
+_SAID = 200  # characters of what a library says
+_STRUCTURED = frozenset({"messages", "conversations", "answers"})
+_TEXT_OR_TURNS = frozenset({"prompt", "completion", "chosen", "rejected"})
+
+
+def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[Row]:
+    """The rows of a table in text, whose first one names the columns.
+
+    Raises:
+        Unusable: the table cannot be read to its end.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    text = _TextLines(file)
+    first = next((line for line in text if line.strip()), "")
+    skipped = before = text.number - bool(first)
+    header: list[str] = []
+    try:
+        delimiter = _delimiter(first, filename)
+        rows = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
+        for cells in rows:
+            text.row_length = 0
+            number, before = before + 1, skipped + rows.line_num
+            if not header:
+                header = cells and _header(cells, columns, number)
+            elif not any(cells):
+                continue
+            elif len(cells) != len(header):
+                yield (
+                    number,
+                    RecordError(
+                        None,
+                        f"The row has {len(cells)} cells, the header {len(header)}. Quote cells with {delimiter!r} in.",
+                    ),
+                )
+            else:
+                named = zip(header, cells, strict=True)
+                yield number, msgspec.json.encode({name: _cell(name, cell) for name, cell in named if name})
+    except csv.Error as error:
+        said = str(error)
+        if said.startswith("new-line character"):
+            said = "a carriage return (CR) stands alone; end lines with LF, and quote cells with line breaks"
+        raise UnreadableFile(before + 1, f"The table cannot be read: {said}.") from error
+
+
+class _TextLines:
+    """The lines of a text with their ends. `number`: of the last one. `row_length`: since it was last set to 0."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.number = 0
+        self.row_length = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(LONGEST_LINE + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.row_length += len(line)
+        if len(line) > LONGEST_LINE:
+            raise UnreadableFile(self.number, f"The line is longer than {LONGEST_LINE} bytes.")
+        if self.row_length > LONGEST_LINE:
+            raise UnreadableFile(self.number, f"The row that ends here, or later, is longer than {LONGEST_LINE} bytes.")
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            raise UnreadableFile(self.number, not_utf8(line, error.start)) from error
+
+
+def _delimiter(first: str, filename: str) -> str:
+    """What separates the cells: what the first line has the most of."""
+    if _TABS.search(filename.lower()):
+        return "\t"
+    return max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+
+
+def _header(cells: list[str], columns: Columns, line: int) -> list[str]:
+    """The names of the columns; one without a name, as that of row numbers often is, is left out of the records."""
+    names = [cell.strip() for cell in cells]
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise UnreadableFile(line, f"The first row names the columns, and {short(twice[0])} names two.")
+    if not any(names):
+        raise UnreadableFile(line, "The first row names the columns, and it has no name.")
+    check_columns(columns, [name for name in names if name], line)
+    return [name and columns.field(name) for name in names]
+
+
+def _cell(field: str, cell: str) -> object:
+    """A text, or what it says in JSON where a field takes more than a text."""
+    if cell[:1] in {"[", "{"} and field in _STRUCTURED | _TEXT_OR_TURNS:
+        try:
+            said: object = msgspec.json.decode(cell)
+        except (msgspec.DecodeError, RecursionError):
+            return cell
+        if field in _STRUCTURED or _is_turns(said):
+            return said
+    return cell
+
+
+def _is_turns(said: object) -> bool:
+    """Whether it is a list of messages, and not an answer that happens to be JSON."""
+    return isinstance(said, list) and bool(said) and all(isinstance(turn, dict) and "role" in turn for turn in said)
+
+
+def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
+    """The rows of a Parquet file, of the columns that are fields.
+
+    Raises:
+        Unusable: the file cannot be read to its end, or says that it is larger than `limit` bytes.
+    """
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
+            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+            if sum(group.total_byte_size for group in groups) > limit:
+                raise UnreadableFile(1, f"Unpacked, the file is larger than {limit} bytes, which are accepted.")
+            schema = file.schema_arrow
+            check_columns(columns, schema.names)
+            read = [name for name in schema.names if columns.field(name) in FIELDS] or schema.names[:10]
+            packed = {columns.field(column.name) for column in schema if "binary" in str(column.type)}
+            longest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+            at_once = max(1, min(_MOST_ROWS, _ROWS_BYTES // max(1, longest)))
+            for batch in file.iter_batches(batch_size=at_once, columns=read, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, _row({columns.field(name): value for name, value in row.items()}, packed)
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise UnreadableFile(number + 1, f"The Parquet file cannot be read: {_first_line(error)}.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:_SAID]
+
+
+def _row(values: dict[str, object], packed: set[str]) -> bytes | RecordError:
+    """A row in JSON. `packed`: the fields in which bytes stand for text."""
+    for field in packed & values.keys():
+        try:
+            values[field] = _as_text(values[field])
+        except UnicodeDecodeError:
+            return RecordError(field, "It is no text, and not in UTF-8.")
+    try:
+        return msgspec.json.encode(values, enc_hook=str)
+    except (ValueError, UnicodeError) as error:
+        return RecordError(None, f"The row cannot be written as JSON: {error}.")
+
+
+def _as_text(value: object) -> object:
+    """A value with its bytes as text, wherever they are in it."""
+    match value:
+        case bytes():
+            return value.decode()
+        case list():
+            return [_as_text(item) for item in value]
+        case dict():
+            return {name: _as_text(item) for name, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,170 @@
+"""What a command or report leads to, on a machine, in a state: the events, or the reason why there are none."""
+
+from typing import assert_never
+
+import msgspec
+
+from modelforge.domain import dataset, job, model, references
+from modelforge.domain.messages import Command, Event, Report
+from modelforge.domain.scheduling import Machine
+from modelforge.domain.state import State
+from modelforge.errors import Conflict, NotFound
+from trainer_entry import wire
+
+
+def stamp(state: State, command: Command) -> Command:
+    """The command with what only the writer knows: the new job's id, the job that runs now, the first of several.
+
+    Raises:
+        Conflict: the job that runs is to be stopped, and none does.
+    """
+    match command:
+        case job.StartTraining():
+            return job.stamp(command, job.job_id_at(state.position + 1))
+        case job.StopTraining(job_id=""):
+            if not state.running:
+                raise Conflict("No training is active", "There is nothing to stop; GET /api/jobs lists the jobs.")
+            return msgspec.structs.replace(command, job_id=state.running[0])
+        case _:
+            return command
+
+
+def decide(state: State, message: Command | Report, machine: Machine) -> list[Event]:
+    """The facts that a command or report leads to on a machine. A command was stamped before.
+
+    Raises:
+        NotFound, Conflict: the command cannot be carried out; a report always can.
+    """
+    match message:
+        case job.StartTraining(spec=spec):
+            _check_models(state, spec)
+            references.check_dataset(spec, state.references)
+            return [*job.decide_start(message, _lease(state, machine, spec), _active(state))]
+        case job.StopTraining():
+            return [*job.decide_stop(message, state.jobs.get(message.job_id))]
+        case job.ResumeTraining():
+            stopped = state.jobs.get(message.job_id)
+            if stopped is not None and stopped.status in {"stopped", "failed"}:
+                _check_models(state, stopped.spec)
+                references.check_dataset(stopped.spec, state.references)
+            gpus = None if stopped is None else _lease(state, machine, stopped.spec)
+            return [*job.decide_resume(message, stopped, gpus, _active(state))]
+        case job.CancelTraining():
+            return [*job.decide_cancel(message, state.jobs.get(message.job_id))]
+        case job.SaveCheckpoint():
+            return [*job.decide_checkpoint(message, state.jobs.get(message.job_id))]
+        case job.LaunchNext():
+            return [*_launch_waiting(state, machine)]
+        case job.Relaunch():
+            again = state.jobs.get(message.job_id)
+            return [*job.decide_relaunch(message, again, _lease_again(state, machine, again))]
+        case job.ReportSpawned() | job.ReportLines() | job.ReportSilence():
+            return [*job.decide_report(state.jobs.get(message.job_id), message)]
+        case job.ReportGone():
+            return _decide_gone(state, message, machine)
+        case dataset.RegisterDataset():
+            return [*dataset.decide(state.datasets.get(message.filename), message)]
+        case dataset.DeleteDataset():
+            return [*_decide_deletion(state, message)]
+        case dataset.ReportDatasetFilesRemoved() | dataset.ReportDatasetFilesKept():
+            return [*dataset.decide_report(state.datasets.get(message.filename), message)]
+        case model.DeleteModel():
+            trained = state.models.get(message.model_id)
+            return [*model.decide(trained, message, used_by=_job_on_model(state, trained))]
+        case model.ReportFilesRemoved() | model.ReportFilesKept():
+            return [*model.decide_report(state.models.get(message.model_id), message)]
+        case _:
+            assert_never(message)
+
+
+def _decide_deletion(state: State, command: dataset.DeleteDataset) -> list[dataset.Event]:
+    known = state.datasets.get(command.filename)
+    if known is None:
+        return dataset.decide_deletion(None, command, used_by=None, files=())
+    active = (state.jobs[job_id].spec for job_id in (*state.running, *state.waiting))
+    used_by = references.first_job_on(known, active)
+    return dataset.decide_deletion(known, command, used_by, references.unshared_files(known, state.references))
+
+
+def _lease(state: State, machine: Machine, spec: wire.JobSpec) -> tuple[str, ...] | None:
+    """The GPUs for a job that comes now; None where it has to wait, be it only for those who came before."""
+    if state.waiting:
+        return None
+    return machine.lease(spec, tuple(state.jobs[job_id].gpus for job_id in state.running))
+
+
+def _lease_again(state: State, machine: Machine, again: job.Job | None) -> tuple[str, ...]:
+    """The GPUs for the next attempt of a job that has its place: those that it had, if they are still to be had."""
+    if again is None:
+        return ()
+    others = tuple(state.jobs[job_id].gpus for job_id in state.running if job_id != again.spec.job_id)
+    free = machine.free_gpus(again.spec, others)
+    if free is None or (len(again.gpus) == len(free) and set(again.gpus) <= set(machine.gpus)):
+        return again.gpus
+    return free
+
+
+def _active(state: State) -> job.Job | None:
+    """Who stands in the way of a job that comes now."""
+    first = (*state.running, *state.waiting)[:1]
+    return state.jobs[first[0]] if first else None
+
+
+def _launch_waiting(state: State, machine: Machine) -> list[job.Event]:
+    """The next attempts of those who have waited longest; nobody overtakes one who does not fit yet."""
+    taken = [state.jobs[job_id].gpus for job_id in state.running]
+    events: list[job.Event] = []
+    for job_id in state.waiting:
+        gpus = machine.lease(state.jobs[job_id].spec, tuple(taken))
+        if gpus is None:
+            break
+        taken.append(gpus)
+        events.append(job.launching(state.jobs[job_id], gpus))
+    return events
+
+
+def _check_models(state: State, spec: wire.JobSpec) -> None:
+    """Refuse a trained model that was deleted after it was looked up."""
+    for field, path in _models_of(spec):
+        if any(trained.deleted and is_within(path, trained.path) for trained in state.models.values()):
+            raise NotFound("No such model", f"{field}: {path} was deleted.")
+
+
+def _models_of(spec: wire.JobSpec) -> tuple[tuple[str, str], ...]:
+    """What a job loads or copies, each with the field that named it."""
+    match spec.work:
+        case None:
+            rewards = () if spec.reward_model_path is None else (("reward_model", spec.reward_model_path),)
+            return (("model_name", spec.model_path), *rewards)
+        case wire.Merge(path=path):
+            return (("base_model", spec.model_path), ("model_id", path))
+        case wire.Export(path=path) | wire.Push(path=path):
+            return (("model_id", path),)
+        case _:
+            assert_never(spec.work)
+
+
+def _decide_gone(state: State, report: job.ReportGone, machine: Machine) -> list[Event]:
+    trained = state.jobs.get(report.job_id)
+    events: list[Event] = []
+    for event in job.decide_report(trained, report, _lease_again(state, machine, trained)):
+        events.append(event)
+        if trained is not None and isinstance(event, job.TrainingCompleted) and event.model is not None:
+            parameters = trained.parameters or trained.spec.parameters
+            model_id = max(state.models, default=0) + 1
+            events.append(model.register(trained.spec, parameters, event.model, model_id))
+    return events
+
+
+def _job_on_model(state: State, trained: model.Model | None) -> str | None:
+    if trained is None:
+        return None
+    for job_id in (*state.running, *state.waiting):
+        if any(is_within(path, trained.path) for _, path in _models_of(state.jobs[job_id].spec)):
+            return job_id
+    return None
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a resolved path is the folder or lies in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

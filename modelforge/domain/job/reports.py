@@ -1,0 +1,150 @@
+"""What a report leads to: the facts in it that the log does not have yet."""
+
+from typing import assert_never
+
+from modelforge.domain.failure_causes import RETRIED, Cause, cause_of
+from modelforge.domain.job.messages import (
+    AttemptExited,
+    AttemptFailed,
+    AttemptSpawned,
+    AttemptStalled,
+    CheckpointSaved,
+    EvaluationLogged,
+    Event,
+    LineQuarantined,
+    MetricsLogged,
+    PhaseEntered,
+    Report,
+    ReportGone,
+    ReportLines,
+    ReportSilence,
+    ReportSpawned,
+    TrainerEnded,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingStarted,
+    TrainingStopped,
+    WorkStarted,
+)
+from modelforge.domain.job.state import FINAL, Job, LastWord, launching
+from trainer_entry import wire
+
+
+def decide_report(job: Job | None, report: Report, gpus: tuple[str, ...] = ()) -> list[Event]:
+    """The facts in a report that the log does not have yet; a report of an earlier attempt has none.
+
+    `gpus`: for the next attempt, if this one is gone and another is made.
+    """
+    if job is None or report.attempt != job.attempt or job.status in FINAL:
+        return []
+    match report:
+        case ReportSpawned(shim=shim):
+            if job.shim is not None:
+                return []
+            return [AttemptSpawned(job_id=report.job_id, attempt=report.attempt, shim=shim)]
+        case ReportLines():
+            return _events_of_lines(job, report)
+        case ReportSilence():
+            if job.status != "training" or job.last_word is not None or job.stalled:
+                return []
+            return [AttemptStalled(job_id=report.job_id, attempt=report.attempt)]
+        case ReportGone():
+            return _events_of_end(job, report, gpus)
+        case _:
+            assert_never(report)
+
+
+def _events_of_lines(job: Job, report: ReportLines) -> list[Event]:
+    if report.offset <= job.offset:
+        return []
+    events: list[Event] = [
+        LineQuarantined(job_id=report.job_id, attempt=report.attempt, offset=report.offset, line=line)
+        for line in report.quarantined
+        if line.offset >= job.offset  # a line before it was told when it was first read
+    ]
+    seq = job.seq
+    steps: list[wire.StepLogged] = []
+
+    def flush() -> None:
+        if steps:
+            events.append(
+                MetricsLogged(
+                    job_id=report.job_id,
+                    attempt=report.attempt,
+                    seq=steps[-1].seq,
+                    offset=report.offset,
+                    steps=tuple(steps),
+                )
+            )
+            steps.clear()
+
+    for message in report.messages:
+        if message.seq <= seq or message.attempt != job.attempt:
+            continue
+        seq = message.seq
+        if isinstance(message, wire.StepLogged):
+            steps.append(message)
+        else:
+            flush()
+            events.append(_event_of_message(report, message))
+    flush()
+    return events
+
+
+def _event_of_message(
+    report: ReportLines,
+    message: wire.PhaseStarted
+    | wire.TrainerStarted
+    | wire.WorkPlanned
+    | wire.Evaluated
+    | wire.CheckpointWritten
+    | LastWord,
+) -> Event:
+    job_id, attempt, offset, seq = report.job_id, report.attempt, report.offset, message.seq
+    match message:
+        case wire.PhaseStarted(phase=phase):
+            return PhaseEntered(job_id=job_id, attempt=attempt, seq=seq, offset=offset, phase=phase)
+        case wire.TrainerStarted():
+            return TrainingStarted(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case wire.WorkPlanned():
+            return WorkStarted(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case wire.Evaluated():
+            return EvaluationLogged(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case wire.CheckpointWritten(step=step, path=path):
+            return CheckpointSaved(job_id=job_id, attempt=attempt, seq=seq, offset=offset, step=step, path=path)
+        case wire.TrainerFinished() | wire.TrainerStopped() | wire.TrainerFailed():
+            return TrainerEnded(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
+        case _:
+            assert_never(message)
+
+
+def _events_of_end(job: Job, report: ReportGone, gpus: tuple[str, ...]) -> list[Event]:
+    told = max(job.seq, 0 if job.last_word is None else job.last_word.messages)
+    exited = AttemptExited(
+        job_id=report.job_id, attempt=report.attempt, exit=report.exit, lost_messages=told - job.heard
+    )
+    match job.last_word:
+        case wire.TrainerFinished(model=model, step=step, delivery=delivery):
+            return [exited, TrainingCompleted(job_id=report.job_id, model=model, step=step, delivery=delivery)]
+        case wire.TrainerStopped(checkpoint=checkpoint) if job.stop_requested:
+            return [exited, TrainingStopped(job_id=report.job_id, checkpoint=checkpoint)]
+        case None if job.stop_requested:
+            return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
+        case wire.TrainerStopped() | wire.TrainerFailed() | None as word:
+            cause = report.not_launched or cause_of(
+                word, report.exit, report.last_words, rebooted=report.rebooted, trains=job.spec.work is None
+            )
+            return [exited, *_events_of_failure(job, cause, report, gpus)]
+        case _:
+            assert_never(job.last_word)
+
+
+def _events_of_failure(job: Job, cause: Cause, report: ReportGone, gpus: tuple[str, ...]) -> list[Event]:
+    """The end of the job, or its next attempt, where the cause and `max_restarts` leave room for one."""
+    kind, message, traceback = cause.kind, cause.message, cause.traceback
+    if job.stop_requested or job.restarts >= job.spec.max_restarts or kind not in RETRIED:
+        return [TrainingFailed(job_id=report.job_id, kind=kind, message=message, traceback=traceback)]
+    failed = AttemptFailed(
+        job_id=report.job_id, attempt=report.attempt, kind=kind, message=message, traceback=traceback
+    )
+    return [failed, launching(job, gpus, report.checkpoint)]

@@ -1,0 +1,68 @@
+"""How often each file in the folder of datasets is referred to: files are stored by their content, and may be shared.
+
+Each revision of a dataset refers to its files, and a job to the records that were made from a file named by its path:
+no dataset has those. All other jobs train on what a dataset has, for as long as it is not deleted.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, MutableMapping
+
+from modelforge.domain import dataset, job
+from modelforge.errors import NotFound
+from trainer_entry import wire
+
+
+def references_of(event: dataset.DatasetUploaded | job.TrainingRequested) -> tuple[str, ...]:
+    """The names of the files that an event refers to."""
+    if isinstance(event, dataset.DatasetUploaded):
+        return dataset.files_of(event.sha256, event.records_sha256)
+    file = _own_file(event.spec.dataset)
+    return () if file is None else (file,)
+
+
+def _own_file(trained_on: wire.DatasetFile) -> str | None:
+    """The name of the file of records that were made for a job."""
+    made = trained_on.revision is None and trained_on.records_sha256 is not None
+    return dataset.file_of(trained_on) if made else None
+
+
+def add(counts: MutableMapping[str, int], event: dataset.DatasetUploaded | job.TrainingRequested) -> None:
+    """Count the files that an event refers to; `counts`: how often each is referred to, by its name."""
+    for file in references_of(event):
+        counts[file] = counts.get(file, 0) + 1
+
+
+def remove(counts: MutableMapping[str, int], deleted: dataset.Dataset) -> None:
+    """Take off what a deleted dataset referred to."""
+    for file in deleted.files:
+        counts[file] -= 1
+
+
+def unshared_files(known: dataset.Dataset, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """The files of a dataset that nothing else refers to."""
+    return tuple(file for file, times in Counter(known.files).items() if counts[file] == times)
+
+
+def check_dataset(spec: wire.JobSpec, counts: Mapping[str, int]) -> None:
+    """Refuse to train on a dataset that was deleted after it was looked up, or after the job was first asked for.
+
+    Raises:
+        NotFound: it says which.
+    """
+    file = _read_by(spec)
+    if file is not None and file != _own_file(spec.dataset) and not counts.get(file):
+        raise NotFound(
+            "The dataset was deleted",
+            f"dataset: {spec.dataset.filename} with the SHA-256 {spec.dataset.sha256} was deleted; upload it again.",
+        )
+
+
+def first_job_on(known: dataset.Dataset, specs: Iterator[wire.JobSpec]) -> str | None:
+    """The first job of several that trains on a dataset."""
+    files = {*known.files}
+    return next((spec.job_id for spec in specs if _read_by(spec) in files), None)
+
+
+def _read_by(spec: wire.JobSpec) -> str | None:
+    """The file of the folder of datasets that a job reads; work on a model that is trained reads none."""
+    return None if spec.work is not None else dataset.file_of(spec.dataset)

@@ -1,0 +1,1 @@
+"""The event log: the records, in order, durable, chained by their digests."""

@@ -1,0 +1,166 @@
+"""A dataset as a person sees it before a training: its records, as a model reads them, and how long they are."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from modelforge.admission.preview import ViewQuery, preview_spec
+from modelforge.datasets.preview_workers import DEADLINE_SECONDS
+from modelforge.errors import BadInput, NotFound
+from modelforge.fields import field_error
+from modelforge.http.datasets import find_dataset, find_uploads
+from modelforge.http.plumbing.body import json_response
+from modelforge.http.plumbing.disconnect import cancel_on_disconnect
+from modelforge.http.plumbing.keys import ADMISSION, LAYOUT, PREVIEW_WORKERS
+from modelforge.http.plumbing.route import REVISION, Query, Route
+from modelforge.layout import Layout
+from modelforge.projections.datasets import DatasetSummary, summary_of
+from trainer_entry import wire
+
+
+class PreviewQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With how many records are to be shown."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+
+
+class StatisticsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With how many records are to be measured, at most."""
+
+    sample: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+
+
+async def preview_dataset(request: web.Request) -> web.Response:
+    """Show the first records of a dataset, and, if a model is named, what it sees of them."""
+    query = _query(request, PreviewQuery)
+    summary = await _dataset(request, query.revision)
+    if query.model_name is None:
+        path = records_file(request.app[LAYOUT], summary)
+        return json_response(await asyncio.to_thread(_records_as_they_are, path, summary, query.limit))
+    job = await preview_spec(request.app[ADMISSION], query, query.model_name, summary)
+    asked = wire.PreviewRequest(
+        job=job, revision=summary.revision, deadline_seconds=DEADLINE_SECONDS, limit=query.limit
+    )
+    return await _ask_worker(request, asked)
+
+
+async def measure_dataset(request: web.Request) -> web.Response:
+    """How long a dataset's records are in a model's tokens, and how much of them is trained on."""
+    query = _query(request, StatisticsQuery)
+    summary = await _dataset(request, query.revision)
+    if query.model_name is None:
+        raise BadInput(
+            "The query's model_name is missing",
+            "Lengths are counted in the tokens of a model: name the one that you want to train.",
+            field="model_name",
+        )
+    job = await preview_spec(request.app[ADMISSION], query, query.model_name, summary)
+    asked = wire.StatisticsRequest(
+        job=job, revision=summary.revision, deadline_seconds=DEADLINE_SECONDS, sample=query.sample
+    )
+    return await _ask_worker(request, asked)
+
+
+def records_file(layout: Layout, summary: DatasetSummary) -> Path:
+    """The file with a dataset's records, one a line."""
+    return layout.dataset(summary.content)
+
+
+_Query = TypeVar("_Query", bound=ViewQuery)
+
+
+def _query(request: web.Request, kind: type[_Query]) -> _Query:
+    """The request's query.
+
+    Raises:
+        BadInput: `field` names the part of it that cannot be used.
+    """
+    try:
+        return msgspec.convert(dict(request.query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        fault = field_error(error, kind)
+        raise BadInput(
+            f"The query's {fault.field} cannot be used", f"{fault.message}. {fault.remedy}".strip(), field=fault.field
+        ) from error
+
+
+async def _dataset(request: web.Request, revision: int | None) -> DatasetSummary:
+    """The dataset that the path names, as it is now or in an earlier revision.
+
+    Raises:
+        NotFound: there is none, or not this revision, or its file is gone.
+    """
+    summary = find_dataset(request)
+    if revision is not None:
+        upload, _ = await find_uploads(request)
+        summary = summary_of(upload.event, upload.at)
+    if not await asyncio.to_thread(records_file(request.app[LAYOUT], summary).is_file):
+        raise NotFound("The dataset's file is gone", f"Upload {summary.filename!r} again.")
+    return summary
+
+
+def _records_as_they_are(path: Path, summary: DatasetSummary, limit: int) -> wire.DatasetPreview:
+    records = tuple(_first_records(path, limit))
+    return wire.DatasetPreview(
+        filename=summary.filename,
+        revision=summary.revision,
+        format=summary.format,
+        num_examples=summary.num_examples,
+        records=records,
+        has_more=len(records) < summary.num_examples,
+    )
+
+
+def _first_records(path: Path, limit: int) -> Iterator[wire.PreviewedRecord]:
+    count = size = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
+            yield wire.PreviewedRecord(line=number, record=msgspec.Raw(line.strip()))
+            count += 1
+            size += len(line)
+            if count == limit or size >= wire.MOST_PREVIEWED_BYTES:
+                return
+
+
+async def _ask_worker(request: web.Request, asked: wire.AnyDatasetViewRequest) -> web.Response:
+    """The worker's answer, as it is."""
+    body = await cancel_on_disconnect(request, request.app[PREVIEW_WORKERS].ask(asked))
+    return web.Response(body=body, content_type="application/json")
+
+
+_VIEW = (
+    Query("model_name", "string", "The model that is to see the dataset, named as for a training."),
+    Query("task", "string", "The task; by default the first that the dataset's format serves."),
+    Query("strategy", "string", "The strategy; by default the first that the dataset's format serves."),
+    Query("provider", "string", "The provider; by default huggingface."),
+    Query("max_seq_length", "integer", "Where examples are cut, in tokens; chosen as a training chooses it."),
+    Query("doc_stride", "integer", "How many tokens the windows over a context share."),
+    Query("max_completion_length", "integer", "For rlhf: how much room a prompt leaves."),
+    REVISION,
+)
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/datasets/{filename}/preview",
+        handler=preview_dataset,
+        answer=wire.DatasetPreview,
+        query=(Query("limit", "integer", "How many records, from 1 to 100; 10 by default."), *_VIEW),
+        errors=(400, 404, 409, 503),
+    ),
+    Route(
+        method="GET",
+        path="/api/datasets/{filename}/statistics",
+        handler=measure_dataset,
+        answer=wire.DatasetStatistics,
+        query=(Query("sample", "integer", "How many records at most; 10000 by default."), *_VIEW),
+        errors=(400, 404, 409, 503),
+    ),
+)

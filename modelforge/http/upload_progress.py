@@ -1,0 +1,79 @@
+"""`/ws/datasets`: how far the uploads are that take a while, for whoever wants to watch.
+
+Nothing of it is recorded: a message that a slow watcher misses is followed by a newer one.
+"""
+
+import asyncio
+import contextlib
+from typing import Literal
+
+import msgspec
+from aiohttp import WSCloseCode, web
+from msgspec import Struct
+
+from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.subscribers import ENDED, HEARTBEAT_SECONDS, is_behind, text_frame
+
+_GOODBYE_SECONDS = 1.0
+_encoder = msgspec.json.Encoder()
+
+
+Stage = Literal["receiving", "unpacking", "checking", "taken", "refused"]
+
+
+class UploadProgress(Struct, frozen=True, kw_only=True, gc=False):
+    """How far one upload is. `total_bytes` is null where it is not known; `upload` tells uploads of one name apart."""
+
+    upload: str
+    filename: str
+    stage: Stage
+    done_bytes: int
+    total_bytes: int | None
+
+
+class Watchers:
+    """Everybody who watches."""
+
+    def __init__(self) -> None:
+        self._transports: dict[web.WebSocketResponse, asyncio.Transport] = {}
+
+    def tell(self, progress: UploadProgress) -> None:
+        """Send a message to everybody who keeps up."""
+        if not self._transports:
+            return
+        frame = text_frame(_encoder.encode(progress))
+        for transport in self._transports.values():
+            if not transport.is_closing() and not is_behind(transport):
+                transport.write(frame)
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """Take a watcher in until it leaves."""
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, compress=False, max_msg_size=4096)
+        await socket.prepare(request)
+        if request.transport is None:
+            return socket
+        self._transports[socket] = request.transport
+        try:
+            while (await socket.receive()).type not in ENDED:
+                pass  # nothing that a watcher says changes anything
+        finally:
+            del self._transports[socket]
+        return socket
+
+    async def close(self) -> None:
+        """Say goodbye to everybody."""
+        for socket in [*self._transports]:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                goodbye = socket.close(code=WSCloseCode.GOING_AWAY, message=b"The server stops; come back.")
+                await asyncio.wait_for(goodbye, _GOODBYE_SECONDS)
+
+
+WATCHERS = web.AppKey("watchers", Watchers)
+
+
+async def dataset_socket(request: web.Request) -> web.WebSocketResponse:
+    """How far uploads are, as WebSocket messages."""
+    return await request.app[WATCHERS].serve(request)
+
+
+ROUTES = (Route(method="GET", path="/ws/datasets", handler=dataset_socket, answer=None, status=101),)

@@ -1,0 +1,89 @@
+"""The Hugging Face hub as the server asks it: its token, its cache on this machine, and its answers."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import aiohttp
+import msgspec
+from huggingface_hub import constants
+from msgspec import Struct
+from yarl import URL
+
+_LONGEST_ANSWER = 16 << 20
+
+
+class HubAnswer(Struct, frozen=True, gc=False):
+    """An answer of the hub. `error_code`: what it says beside a status that is not a success, as RevisionNotFound."""
+
+    status: int
+    error_code: str
+    body: bytes
+
+
+class HubUnreachable(Exception):
+    """The hub did not answer, or not in time."""
+
+
+class _Index(Struct):
+    """The part of `model.safetensors.index.json` that is looked at."""
+
+    weight_map: dict[str, str]
+
+
+async def get(path: str, *, seconds: float, connect_seconds: float | None = None) -> HubAnswer:
+    """Ask the hub for a path, percent-encoded, with the server's token if it has one.
+
+    `seconds`: for the whole answer, of which at most 16 MiB are read.
+
+    Raises:
+        HubUnreachable: it did not answer.
+    """
+    token = await asyncio.to_thread(hub_token)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    timeout = aiohttp.ClientTimeout(total=seconds, connect=connect_seconds)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=True) as session,
+            session.get(URL(f"{constants.ENDPOINT}{path}", encoded=True)) as answer,
+        ):
+            body = bytearray()
+            while len(body) < _LONGEST_ANSWER and (part := await answer.content.readany()):
+                body += part
+            return HubAnswer(answer.status, answer.headers.get("X-Error-Code", ""), bytes(body))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise HubUnreachable(constants.ENDPOINT) from error
+
+
+def hub_token() -> str | None:
+    """The server's token for the hub, as trainers find it: of the environment, or of `hf auth login`."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        try:
+            token = Path(constants.HF_TOKEN_PATH).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+    return token or None
+
+
+def cached_snapshot(name: str) -> Path | None:
+    """The newest snapshot of a hub model that is whole on this machine (the layout of huggingface_hub's cache).
+
+    Of a download that was broken off some files are there: a trainer gets the others where the hub can be reached.
+    """
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    try:
+        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
+    return snapshot if (snapshot / "config.json").exists() and _has_weights(snapshot) else None
+
+
+def _has_weights(snapshot: Path) -> bool:
+    if (snapshot / "model.safetensors").exists():
+        return True
+    try:
+        index = msgspec.json.decode((snapshot / "model.safetensors.index.json").read_bytes(), type=_Index)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return all((snapshot / file).exists() for file in set(index.weight_map.values()))

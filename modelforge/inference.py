@@ -1,0 +1,165 @@
+"""The client of the inference worker: a process of its own, started on demand and ended when idle."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from modelforge.errors import Conflict, PlaygroundFailed
+from modelforge.machine.child_environment import child_environment
+from trainer_entry import wire
+
+_log = structlog.get_logger()
+_LOADING_SECONDS = 600.0
+"""How long a model may take to load, the built-in one's download included."""
+_MOST_WAITING = 16
+_decoder: msgspec.json.Decoder[wire.AnyWorkerMessage] = msgspec.json.Decoder(wire.AnyWorkerMessage)
+
+
+class InferenceWorker:
+    """Answers prompts one at a time, in the order in which they came."""
+
+    def __init__(self, idle_seconds: float, stderr: Path) -> None:
+        self._idle_seconds = idle_seconds
+        self._stderr = stderr
+        self._worker: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._last_id = 0
+        self._idle: asyncio.TimerHandle | None = None
+        self._in_use: Counter[str | None] = Counter()
+        self._leaving: set[asyncio.Task[int]] = set()
+
+    def uses(self, path: str) -> bool:
+        """Whether a prompt for the model at this path is being answered, or waits."""
+        return self._in_use[path] > 0
+
+    async def generate(self, ask: Callable[[int], wire.Generate]) -> AsyncGenerator[wire.Token | wire.Generated, None]:
+        """The answer's pieces as they come, and at last the whole. `ask` makes the prompt with its id.
+
+        Raises:
+            Conflict: too many prompts wait already.
+            PlaygroundFailed: the worker could not answer, and why.
+        """
+        if self._waiting >= _MOST_WAITING:
+            raise Conflict("The playground is busy", f"{self._waiting} prompts wait already; try again later.")
+        self._last_id += 1
+        prompt = ask(self._last_id)
+        used = {prompt.model_path, prompt.adapter_path} - {None}
+        self._waiting += 1
+        self._in_use.update(used)
+        try:
+            async with self._turn:
+                self._keep()
+                at_rest = False  # whether the worker is done with this prompt: the next must not hear this answer
+                try:
+                    async with aclosing(self._answers(prompt)) as messages:
+                        async for message in messages:
+                            at_rest = not isinstance(message, wire.Token)
+                            if isinstance(message, wire.GenerationFailed):
+                                raise PlaygroundFailed(
+                                    "The model could not answer", f"{message.kind}: {message.message}"
+                                )
+                            yield message
+                except _WorkerEnded as error:
+                    raise PlaygroundFailed(
+                        "The playground's worker ended while it answered",
+                        "Probably out of memory, or out of time; the next prompt starts another. "
+                        "Its last words stand in playground.log in the data directory.",
+                    ) from error
+                finally:
+                    if at_rest:
+                        self._retire_when_idle()
+                    else:
+                        await self.close()
+        finally:
+            self._waiting -= 1
+            self._in_use.subtract(used)
+
+    async def close(self) -> None:
+        """End the worker, if there is one."""
+        self._keep()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            with contextlib.suppress(ProcessLookupError):
+                worker.kill()
+            await worker.wait()
+
+    async def _answers(self, prompt: wire.Generate) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
+        """What a worker says to a prompt; one that was dead before it heard the prompt is replaced."""
+        for may_be_dead in (self._worker is not None, False):
+            worker = self._worker = self._worker or await self._start()
+            heard = False
+            try:
+                async for message in _conversation(worker, prompt):
+                    heard = True
+                    yield message
+            except _WorkerEnded:
+                await self.close()
+                if heard or not may_be_dead:
+                    raise
+            else:
+                return
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        descriptor = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            worker = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "trainer_entry.infer"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=descriptor,
+                env=child_environment(),
+                limit=wire.MAX_LINE_BYTES * 2,
+            )
+        finally:
+            os.close(descriptor)
+        _log.info("playground_started", pid=worker.pid)
+        return worker
+
+    def _keep(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _retire_when_idle(self) -> None:
+        self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire)
+
+    def _retire(self) -> None:
+        """Let the worker go: it ends by itself at the end of its input."""
+        worker, self._worker = self._worker, None
+        if worker is not None and worker.stdin is not None:
+            worker.stdin.close()
+            leaving = asyncio.get_running_loop().create_task(worker.wait())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+
+class _WorkerEnded(Exception):
+    """The worker is gone, or says what cannot be understood."""
+
+
+async def _conversation(
+    worker: asyncio.subprocess.Process, prompt: wire.Generate
+) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
+    """One prompt, and the worker's messages to the last."""
+    if worker.stdin is None or worker.stdout is None:
+        raise _WorkerEnded
+    try:
+        worker.stdin.write(msgspec.json.encode(prompt) + b"\n")
+        await worker.stdin.drain()
+        while line := await asyncio.wait_for(worker.stdout.readline(), _LOADING_SECONDS + prompt.deadline_seconds):
+            message = _decoder.decode(line)
+            yield message
+            if not isinstance(message, wire.Token):
+                return
+    except (ConnectionError, TimeoutError, msgspec.DecodeError, ValueError) as error:
+        raise _WorkerEnded from error
+    raise _WorkerEnded

@@ -1,0 +1,1 @@
+"""This machine: its GPUs and processors, the limits of its cgroups, and child processes."""

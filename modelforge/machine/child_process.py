@@ -1,0 +1,41 @@
+"""Runs one of our own modules to its end in a process of its own, so that its work is not the event loop's."""
+
+import asyncio
+import contextlib
+import sys
+
+from msgspec import Struct
+
+from modelforge.machine.child_environment import child_environment
+
+
+class Ended(Struct, frozen=True, gc=False):
+    """How it went. `words`: what it wrote on stderr."""
+
+    code: int
+    output: bytes
+    words: str
+
+
+async def run_module(module: str, *arguments: str, stdin: bytes = b"", seconds: float | None = None) -> Ended:
+    """Run `python -m MODULE ARGUMENTS…` on an input; it is killed if nobody waits for it any more.
+
+    Raises:
+        TimeoutError: it did not end within `seconds`, and was killed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=child_environment(),
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            output, words = await process.communicate(stdin or None)
+    except (asyncio.CancelledError, TimeoutError):
+        with contextlib.suppress(ProcessLookupError):  # it had just ended
+            process.kill()
+        await process.wait()
+        raise
+    return Ended(await process.wait(), output, words.decode(errors="replace").strip())

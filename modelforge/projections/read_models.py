@@ -1,0 +1,110 @@
+"""The read models: everything that the API answers from, folded from the records."""
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.domain import dataset, job, model
+from modelforge.domain.messages import Record
+from modelforge.domain.references import references_of
+from modelforge.projections import datasets, jobs, models
+from modelforge.projections.datasets import DatasetSummary
+from modelforge.projections.jobs import DatasetReference, JobDetails, TrainingStatus, status_of
+from modelforge.projections.models import ModelDetails
+from modelforge.projections.queue import QueueState
+
+
+class ReadModels(Struct, kw_only=True):
+    """Everything that the API answers from, as of a record.
+
+    `deleted`: when the files of deleted datasets went, by their names; those that were uploaded again are back.
+    """
+
+    position: int = 0
+    at: int = 0
+    jobs: dict[str, JobDetails] = {}
+    models: dict[int, ModelDetails] = {}
+    datasets: dict[str, DatasetSummary] = {}
+    queue: QueueState = QueueState()
+    deleted: dict[str, str] = {}
+
+    def status(self) -> TrainingStatus:
+        """The current training status."""
+        current = self.queue.current()
+        return status_of(None if current is None else self.jobs[current])
+
+    def job_detail(self, details: JobDetails) -> JobDetails:
+        """A job with what others' records change: its place in the queue, and whether its dataset is there."""
+        if details.job_id in self.queue.waiting:
+            place = self.queue.waiting.index(details.job_id) + 1
+            details = msgspec.structs.replace(details, queue_position=place)
+        deleted_at = self._deleted_at(details.dataset)
+        if deleted_at is None:
+            return details
+        dataset = msgspec.structs.replace(details.dataset, deleted_at=deleted_at)
+        return msgspec.structs.replace(details, dataset=dataset)
+
+    def model(self, model_id: int) -> ModelDetails | None:
+        """A model with whether the dataset of its training is there."""
+        details = self.models.get(model_id)
+        deleted_at = None if details is None else self._deleted_at(details.dataset)
+        if details is None or deleted_at is None:
+            return details
+        dataset = msgspec.structs.replace(details.dataset, deleted_at=deleted_at)
+        return msgspec.structs.replace(details, dataset=dataset)
+
+    def _deleted_at(self, reference: DatasetReference) -> str | None:
+        return self.deleted.get(reference.path.rpartition("/")[2]) if self.deleted else None
+
+    def apply(self, record: Record) -> None:
+        """Fold one record in."""
+        self.position, self.at = record.position, record.at
+        if record.kind == "command":
+            return
+        match record.message:
+            case dataset.DatasetUploaded() as event:
+                self.datasets[event.filename] = datasets.summary_of(event, record.at)
+                self._are_back(references_of(event))
+            case dataset.DatasetDeleted(filename=filename, files=files):
+                del self.datasets[filename]
+                self.deleted.update(dict.fromkeys(files, jobs.iso(record.at)))
+            case model.ModelRegistered() as event:
+                self.models[event.model_id] = models.details_of(event, record.at)
+                trained = self.jobs[event.spec.job_id]
+                self.jobs[event.spec.job_id] = msgspec.structs.replace(trained, model_id=event.model_id)
+            case model.ModelDeleted(model_id=model_id):
+                del self.models[model_id]
+            case job.JobEvent() as event:
+                self._apply_to_job(event, record)
+            case _:
+                pass
+
+    def _are_back(self, files: tuple[str, ...]) -> None:
+        for file in files:
+            self.deleted.pop(file, None)
+
+    def _apply_to_job(self, event: job.Event, record: Record) -> None:
+        if isinstance(event, job.TrainingRequested):
+            self._are_back(references_of(event))
+        changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
+        self.jobs[event.job_id] = changed
+        self.queue = self.queue.after(event, changed.status)
+
+
+class StateAt(Struct, frozen=True, kw_only=True):
+    """The read models as they stood after the record at `position`."""
+
+    position: int
+    status: TrainingStatus
+    models: list[ModelDetails]
+    datasets: list[DatasetSummary]
+
+
+def state_of(read_models: ReadModels) -> StateAt:
+    """The read models as the API shows them."""
+    models = (read_models.model(model_id) for model_id in read_models.models)
+    return StateAt(
+        position=read_models.position,
+        status=read_models.status(),
+        models=[model for model in models if model is not None],
+        datasets=[*read_models.datasets.values()],
+    )

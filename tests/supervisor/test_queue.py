@@ -1,0 +1,128 @@
+"""Jobs that wait, jobs that train at the same time, and what each has of the machine."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from support.attempt_files import processes_of, shim_of, until_step
+from support.running_server import RunningServer
+
+Start = Callable[..., str]
+Serve = Callable[..., RunningServer]
+CORES = len(os.sched_getaffinity(0))
+
+
+def given_to(data_dir: Path, job_id: str) -> dict[str, str]:
+    """The environment of an attempt's trainer."""
+    text = (data_dir / "jobs" / job_id / "attempt-1" / "environment.json").read_text()
+    variables: dict[str, str] = json.loads(text)
+    return variables
+
+
+def test_places_in_the_queue_are_shown_and_kept_over_a_restart(serve: Serve, start: Start) -> None:
+    server = serve()
+    first = start(server, "waits", max_steps=100_000)
+    second, third, fourth = (start(server, "completes", queue=True) for _ in range(3))
+
+    def places() -> dict[str, int | None]:
+        jobs = server.get("/api/jobs").json()["jobs"]
+        return {job["job_id"]: job["queue_position"] for job in jobs}
+
+    assert places() == {first: None, second: 1, third: 2, fourth: 3}
+    assert server.post(f"/api/jobs/{second}/cancel").status_code == 202
+    assert places() == {first: None, second: None, third: 1, fourth: 2}
+    server.end()
+    server = serve()
+    assert places() == {first: None, second: None, third: 1, fourth: 2}
+    assert server.get(f"/api/jobs/{fourth}").json()["queue_position"] == 2
+    server.post("/api/stop_training")
+    server.wait_for(fourth)
+    began = [server.get(f"/api/jobs/{job}").json()["started_at"] for job in (third, fourth)]
+    assert began == sorted(began)
+    launches = server.get("/api/events?type=AttemptLaunching").json()["events"]
+    assert [event["stream"] for event in launches] == [first, third, fourth]
+
+
+def test_two_jobs_train_at_once_each_with_a_gpu_and_its_share_of_the_processors(
+    serve: Serve, start: Start, data_dir: Path
+) -> None:
+    server = serve(MODELFORGE_MAX_CONCURRENT_JOBS="2", CUDA_VISIBLE_DEVICES="4,7")
+    first = start(server, "waits", max_steps=100_000)
+    second = start(server, "waits", max_steps=100_000)
+    refused = server.post(
+        "/api/start_training",
+        {"task": "text-generation", "model_name": str(data_dir.parent / "base"), "dataset": "data.jsonl"},
+    )
+    assert refused.status_code == 409
+    third = start(server, "completes", queue=True)
+    for job_id, gpu in ((first, "4"), (second, "7")):
+        until_step(server, job_id, 2)
+        variables = given_to(data_dir, job_id)
+        assert variables["CUDA_VISIBLE_DEVICES"] == gpu
+        assert variables["OMP_NUM_THREADS"] == str(max(1, CORES // 2))
+        assert variables["OMP_WAIT_POLICY"] == "PASSIVE" or CORES == 1
+        assert server.get(f"/api/jobs/{job_id}").json()["gpus"] == [gpu]
+    # the status is that of the one that began first, however the other gets on
+    assert server.get("/api/training_status").json()["job_id"] == first
+    # and both are taken up by a server that comes after this one
+    server.end()
+    server = serve(MODELFORGE_MAX_CONCURRENT_JOBS="2", CUDA_VISIBLE_DEVICES="4,7")
+    assert [server.get(f"/api/jobs/{job}").json()["status"] for job in (first, second, third)] == [
+        "training",
+        "training",
+        "queued",
+    ]
+    assert server.post("/api/stop_training").json()["job_id"] == first
+    assert server.wait_for(third)["status"] == "completed"
+    assert given_to(data_dir, third)["CUDA_VISIBLE_DEVICES"] == "4"
+    assert server.get("/api/training_status").json()["job_id"] == second
+    assert server.post("/api/stop_training").json()["job_id"] == second
+    for job_id in (first, second, third):
+        assert processes_of(shim_of(data_dir, job_id)["token"]) == []
+
+
+def test_without_gpus_a_job_alone_has_all_processors_and_cuda_is_left_as_it_is(
+    serve: Serve, start: Start, data_dir: Path
+) -> None:
+    server = serve(CUDA_VISIBLE_DEVICES="")
+    job_id = start(server, "completes")
+    server.wait_for(job_id)
+    variables = given_to(data_dir, job_id)
+    assert variables["OMP_NUM_THREADS"] == str(CORES)
+    assert "OMP_WAIT_POLICY" not in variables
+    assert variables["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_checkpoint_is_saved_on_request_and_the_training_goes_on(server: RunningServer, start: Start) -> None:
+    job_id = start(server, "waits", max_steps=100_000)
+    until_step(server, job_id, 3)
+    assert server.post(f"/api/jobs/{job_id}/checkpoint").status_code == 202
+    while not (found := server.get(f"/api/jobs/{job_id}/checkpoints").json()["checkpoints"]):
+        pass
+    assert [checkpoint["valid"] for checkpoint in found] == [True]
+    until_step(server, job_id, found[0]["step"] + 3)
+    server.post("/api/stop_training")
+    refused = server.post(f"/api/jobs/{job_id}/checkpoint")
+    assert (refused.status_code, "is stopped" in refused.json()["detail"]) == (409, True)
+    assert server.post("/api/jobs/train_999999/checkpoint").status_code == 404
+
+
+def test_a_server_with_more_places_launches_those_who_wait_and_one_with_fewer_ends_nobody(
+    serve: Serve, start: Start
+) -> None:
+    server = serve()
+    first = start(server, "waits", max_steps=100_000)
+    second = start(server, "waits", max_steps=100_000, queue=True)
+    server.end()
+    server = serve(MODELFORGE_MAX_CONCURRENT_JOBS="2")
+    until_step(server, second, 2)
+    server.end()
+    server = serve()
+    third = start(server, "completes", queue=True)
+    for job_id, status in ((first, "training"), (second, "training"), (third, "queued")):
+        assert server.get(f"/api/jobs/{job_id}").json()["status"] == status
+    server.post("/api/stop_training")
+    assert server.get(f"/api/jobs/{third}").json()["status"] == "queued"  # there is room only for the second
+    server.post("/api/stop_training")
+    assert server.wait_for(third)["status"] == "completed"

@@ -1,0 +1,1 @@
+"""Helpers of the tests: real servers, scripted trainers, tiny models, pasts, probes."""

@@ -1,0 +1,123 @@
+"""A log file with its writer and read models, as the server runs them."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelforge.command_handler import CommandHandler
+from modelforge.domain.messages import GENESIS, Record, digest_of
+from modelforge.domain.scheduling import Machine
+from modelforge.domain.state import State
+from modelforge.event_log.sqlite import EventLog, LogReader, StoredSnapshot
+from modelforge.projections.snapshots import Rebuilt, encode_snapshot, rebuild
+
+if TYPE_CHECKING:
+    from modelforge.projections.read_models import ReadModels
+
+COLUMNS = ("position", "stream", "version", "kind", "type", "at", "cause", "actor", "data", "digest")
+ONE_SLOT = Machine()
+Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
+
+
+class RunningLog:
+    """An open log, its one writer, and the read models that follow it. `batches`: what each transaction held."""
+
+    def __init__(self, log: EventLog, rebuilt: Rebuilt, machine: Machine) -> None:
+        self.log = log
+        self.read_models: ReadModels = rebuilt.read_models
+        self.batches: list[list[Record]] = []
+        self.handler = CommandHandler(log, rebuilt.state, rebuilt.digest, self._take, machine)
+        self.submit = self.handler.submit
+
+    def _take(self, records: Sequence[Record]) -> None:
+        self.batches.append(list(records))
+        for record in records:
+            self.read_models.apply(record)
+
+    @property
+    def state(self) -> State:
+        """What is decided against now."""
+        return self.handler.state
+
+    def snapshot(self) -> StoredSnapshot:
+        """State and read models as bytes."""
+        return encode_snapshot(self.state, self.read_models, self.handler.digest)
+
+
+@asynccontextmanager
+async def running_log(
+    path: Path, *, from_snapshot: bool = True, machine: Machine = ONE_SLOT
+) -> AsyncIterator[RunningLog]:
+    """Open the log, rebuild, and write until the block ends."""
+    log = await EventLog.open(path)
+    try:
+        rebuilt = await log.read(lambda reader: rebuild(reader, from_snapshot=from_snapshot))
+        running = RunningLog(log, rebuilt, machine)
+        writer = asyncio.get_running_loop().create_task(running.handler.run())
+        try:
+            yield running
+        finally:
+            writer.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await writer
+    finally:
+        await log.close()
+
+
+def rows_of(path: Path) -> list[Row]:
+    """What a program that knows nothing of ours finds in the file."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT * FROM records ORDER BY position").fetchall()
+
+
+def records_in(path: Path) -> list[Record]:
+    """The records as a reader gives them."""
+    with closing(LogReader(path)) as reader:
+        return list(reader.records())
+
+
+def first_break(rows: Sequence[Row]) -> int | None:
+    """The first position whose digest is not that of its row after the one before; None if there is none."""
+    digest = GENESIS
+    for expected, (position, stream, version, kind, tag, at, cause, actor, data, stored) in enumerate(rows, start=1):
+        digest = digest_of(digest, position, stream, version, kind, tag, at, cause, actor, data.encode())  # type: ignore[arg-type]
+        if stored != digest or position != expected:
+            return expected
+    return None
+
+
+def snapshot_of(path: Path, *, from_snapshot: bool = False) -> StoredSnapshot:
+    """State and read models as the file alone has them."""
+    with closing(LogReader(path)) as reader:
+        rebuilt = rebuild(reader, from_snapshot=from_snapshot)
+    return encode_snapshot(rebuilt.state, rebuilt.read_models, rebuilt.digest)
+
+
+def write(path: Path, records: list[Record]) -> None:
+    """Append records to the log and give the file back."""
+
+    async def run() -> None:
+        log = await EventLog.open(path)
+        try:
+            await log.append(records)
+        finally:
+            await log.close()
+
+    asyncio.run(run())
+
+
+def sqlite(path: Path, *statements: str) -> None:
+    """Change the file behind the log's back."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def environment_of_tests() -> dict[str, str]:
+    """The environment of a program that imports what the tests import."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -1,0 +1,118 @@
+"""A server process, for tests that talk to it as a client does."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import requests
+
+RECORDS = b"".join(b'{"input": "question %d", "output": "answer %d"}\n' % (n, n) for n in range(20))
+TESTS = Path(__file__).parents[1]
+_LISTENS = re.compile(r"listens on (http://\S+)")
+
+
+class RunningServer:
+    """A server process, and its API by `requests`."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+        self.start()
+
+    def start(self, *flags: str) -> None:
+        self.spawn(*flags)
+        self.listen()
+
+    def spawn(self, *flags: str) -> None:
+        # Not a pipe: one that nobody reads would stop the server once it is full.
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`
+        self.process = subprocess.Popen(
+            [*self._command, *flags], stdout=subprocess.PIPE, stderr=self._stderr, text=True, env=self._environment
+        )
+
+    def listen(self) -> None:
+        """Wait until it answers; an AssertionError if it ends before."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        match = _LISTENS.search(line)
+        if not match:
+            self.process.wait(timeout=20)
+        assert match, f"the server said {line!r} and {self._close()!r}"
+        self.url = match[1]
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> str:
+        self.process.send_signal(number)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        return self._close()
+
+    def _close(self) -> str:
+        """What it said on stderr, unless that was asked for before."""
+        assert self.process.stdout is not None
+        if self._stderr.closed:
+            return ""
+        self.process.stdout.close()
+        with self._stderr:
+            self._stderr.seek(0)
+            return self._stderr.read()
+
+    def get(self, path: str, **options: object) -> requests.Response:
+        return requests.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+
+    def post(self, path: str, json: object = None, **options: object) -> requests.Response:
+        return requests.post(self.url + path, json=json, timeout=120, **options)  # type: ignore[arg-type]
+
+    def delete(self, path: str) -> requests.Response:
+        return requests.delete(self.url + path, timeout=60)
+
+    def upload(self, content: bytes, filename: str = "data.jsonl", **fields: str) -> requests.Response:
+        return requests.post(
+            self.url + "/api/upload_dataset", files={"file": (filename, content)}, data=fields, timeout=60
+        )
+
+    def wait_for(self, job_id: str, *statuses: str, seconds: float = 120) -> dict[str, object]:
+        """The job, once it has one of the statuses (by default an end)."""
+        wanted = statuses or ("completed", "failed", "stopped")
+        deadline = time.monotonic() + seconds
+        while True:
+            job: dict[str, object] = self.get(f"/api/jobs/{job_id}").json()
+            if job["status"] in wanted:
+                return job
+            assert time.monotonic() < deadline, f"{job_id} is still {job['status']}"
+            time.sleep(0.05)
+
+
+def environment(**added: str) -> dict[str, str]:
+    # No test asks a hub, and what is run as `-m` stands beside this file.
+    return {**os.environ, "PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", **added}
+
+
+def real_server(folder: Path, **variables: str) -> RunningServer:
+    """`modelforge serve` as a user starts it, with its data and all that it may read under `folder`."""
+    command = [
+        *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(folder / "data")),
+        *("--model-root", str(folder), "--dataset-root", str(folder)),
+    ]
+    # The libraries of training warn of their own doings: that is not what is tested here.
+    return RunningServer(command, environment(PYTHONWARNINGS="default", **variables))
+
+
+def modelforge(*arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """A command, run to its end."""
+    added = {} if url is None else {"MODELFORGE_URL": url}
+    return subprocess.run(
+        [sys.executable, "-m", "modelforge", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment(**added),
+    )

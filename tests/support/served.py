@@ -1,0 +1,84 @@
+"""`python -m support.served DATA_DIR`: the real server in a process of its own, with scripted trainers."""
+
+import argparse
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import uvloop
+
+from modelforge.app import serve
+from modelforge.datasets import preview_workers
+from modelforge.layout import Layout
+from modelforge.server_log import configure_log
+from modelforge.settings import Settings, load_settings
+from modelforge.supervisor import reactor
+from modelforge.supervisor.local import LocalLauncher, accelerate_command
+from trainer_entry import wire
+
+POOL_THREAD = "pool"
+"""The name under which /proc has the one thread of `--one-thread`."""
+_PR_SET_PTRACER = 0x59616D61
+_PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
+
+
+def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
+    return [sys.executable, "-m", module, str(folder)]
+
+
+def scripted(data_dir: Path, *, accelerate: bool = False) -> LocalLauncher:
+    launch = accelerate_command if accelerate else command
+    return LocalLauncher(Layout(data_dir), module="support.scripted_trainer", command=launch)
+
+
+def name_thread() -> None:
+    Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(POOL_THREAD)
+
+
+def let_be_followed() -> None:
+    """Anybody of the same user may attach; some kernels (Yama) let only a parent, and strace is none of ours."""
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
+
+
+async def run(settings: Settings, launcher: LocalLauncher, options: argparse.Namespace) -> None:
+    if options.one_thread:
+        let_be_followed()
+        loop = asyncio.get_running_loop()
+        pool = ThreadPoolExecutor(1, initializer=name_thread)
+        loop.set_default_executor(pool)
+        await loop.run_in_executor(None, threading.get_native_id)
+    if options.stopped:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    await serve(settings, launcher)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--accelerate", action="store_true", help="trainers under the real accelerate launch")
+    parser.add_argument("--one-thread", action="store_true", help="every thread call in one thread, named in /proc")
+    parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
+    parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool")
+    parser.add_argument("--stalled-seconds", type=float, default=2)
+    parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
+    options = parser.parse_args()
+    if options.read_seconds is not None:
+        reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
+    if options.view_seconds is not None:
+        preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
+    roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]
+    flags = {"data_dir": options.data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
+    flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
+    configure_log()
+    settings = load_settings(flags, environ=variables, folder=options.data_dir.parent)
+    uvloop.run(run(settings, scripted(options.data_dir, accelerate=options.accelerate), options))
+
+
+if __name__ == "__main__":
+    main()

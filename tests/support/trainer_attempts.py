@@ -1,0 +1,179 @@
+"""Real attempts: trainer processes on tiny models, and what they said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from trainer_entry import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DIRECT = ("-m", "trainer_entry.train")
+BY_ACCELERATE = (
+    *("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--cpu"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
+    *DIRECT,
+)
+IN_TWO = (  # as the server starts them; with "--cpu" in its place accelerate would start one
+    *("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--multi_gpu"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
+    *("--main_process_port", "0"),
+    *DIRECT,
+)
+_DECODER = msgspec.json.Decoder(wire.AnyTrainerMessage)
+MessageType = TypeVar("MessageType", bound=wire.TrainerMessage)
+
+
+def write_dataset(path: Path, records: list[dict[str, Any]]) -> wire.DatasetFile:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return wire.DatasetFile(
+        filename=path.name,
+        path=str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        format=format_of(records[0]),
+        num_examples=len(records),
+    )
+
+
+def format_of(record: dict[str, Any]) -> wire.DatasetFormat:
+    """The format that a record's fields show."""
+    match record:
+        case {"messages": _}:
+            return "messages"
+        case {"conversations": _}:
+            return "conversations"
+        case {"completion": _}:
+            return "prompt_completion"
+        case {"instruction": _}:
+            return "alpaca"
+        case {"text": _}:
+            return "text"
+        case {"chosen": _}:
+            return "preferences"
+        case {"answers": _}:
+            return "squad"
+        case {"context": _}:
+            return "question_answer"
+        case {"document": _}:
+            return "document_summary"
+        case _:
+            return "input_output"
+
+
+def job_of(parameters: wire.TrainingParameters, **fields: Any) -> wire.JobSpec:
+    """A job as the trainer is given it; `fields` are those that matter."""
+    dataset = wire.DatasetFile(filename="", path="", sha256="", format="input_output", num_examples=0)
+    given: dict[str, Any] = {
+        "task": "text-generation",
+        "strategy": "sft",
+        "provider": "huggingface",
+        "model_path": "",
+        "dataset": dataset,
+        "output_dir": "",
+        "checkpoint_dir": "",
+        **fields,
+    }
+    return wire.JobSpec(
+        job_id="train_000001",
+        model_name="tiny",
+        parameters=parameters,
+        output_name="my-tiny-finetuned",
+        **given,
+    )
+
+
+def questions(count: int) -> list[dict[str, Any]]:
+    return [{"input": f"What is {i}?", "output": f"It is {i}, and seven times {7 * i}."} for i in range(count)]
+
+
+class Attempt:
+    """A trainer's process. Its stdout is a file opened for appending, as the shim opens it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Path | str,
+        dataset: wire.DatasetFile,
+        *,
+        strategy: wire.Strategy = "sft",
+        task: wire.Task = "text-generation",
+        provider: wire.Provider = "huggingface",
+        reward_model_path: str | None = None,
+        resume_from: str | None = None,
+        checkpoint_dir: Path | None = None,
+        launcher: tuple[str, ...] = DIRECT,
+        environment: Mapping[str, str] | None = None,
+        **parameters: Any,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        job = job_of(
+            msgspec.convert(parameters, wire.TrainingParameters),
+            task=task,
+            strategy=strategy,
+            provider=provider,
+            reward_model_path=reward_model_path,
+            model_path=str(model),
+            dataset=dataset,
+            output_dir=str(folder / "output"),
+            checkpoint_dir=str(checkpoint_dir or folder / "checkpoints"),
+        )
+        spec = wire.AttemptSpec(job=job, attempt=3, token="ours", cpu_threads=1, resume_from=resume_from)  # noqa: S106
+        (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
+        self.folder = folder
+        self.output = folder / "output"
+        self._spool = folder / "stdout.jsonl"
+        with self._spool.open("ab") as stdout, (folder / "stderr.log").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, *launcher, str(folder)],
+                stdout=stdout,
+                stderr=stderr,
+                env=child_environment() | dict(environment or {}),
+            )
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(timeout=150)
+        finally:
+            self.process.kill()
+
+    def wait_for(self, condition: Callable[[list[wire.AnyTrainerMessage]], bool]) -> None:
+        while not condition(self.messages()):
+            assert self.process.poll() is None, self.stderr()
+            time.sleep(0.02)
+
+    def messages(self) -> list[wire.AnyTrainerMessage]:
+        whole = self._spool.read_bytes().rpartition(b"\n")[0]
+        return [_DECODER.decode(line) for line in whole.splitlines()]
+
+    def of_type(self, message_type: type[MessageType]) -> list[MessageType]:
+        return [message for message in self.messages() if isinstance(message, message_type)]
+
+    def one(self, message_type: type[MessageType]) -> MessageType:
+        found = self.of_type(message_type)
+        assert len(found) == 1, (found, self.stderr())
+        return found[0]
+
+    def stderr(self) -> str:
+        return (self.folder / "stderr.log").read_text()
+
+
+def child_environment() -> dict[str, str]:
+    """Offline, on one thread, and blind to a GPU."""
+    root = str(Path(wire.__file__).parents[2])
+    return dict(os.environ) | {
+        "PYTHONPATH": root,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "CUDA_VISIBLE_DEVICES": "",
+    }

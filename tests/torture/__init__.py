@@ -1,0 +1,1 @@
+"""Kills servers and trainers at random moments and system calls, and checks every promise."""

@@ -1,0 +1,182 @@
+"""What the records of each format for text generation mean, which of their tokens carry loss, and that they train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from datasets import Dataset
+from support.tiny_model import build_tiny_model
+from support.trainer_attempts import Attempt, job_of, write_dataset
+from transformers import AutoTokenizer
+from trl.trainer.sft_trainer import SFTTrainer
+
+from trainer_entry import wire
+from trainer_entry.data.records import Conversation, Record, Records
+from trainer_entry.runtime.failures import NoChatTemplate
+from trainer_entry.tasks.text_generation import IGNORED, fitted, label
+from trainer_entry.training.arguments import completion_arguments
+from trainer_entry.training.defaults import resolve_parameters, with_model
+from trainer_entry.wire.formats import InputOutput, Message, Text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase
+
+ASKED = {"role": "user", "content": "Why?"}
+TOLD = {"role": "assistant", "content": "Yeast."}
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, PreTrainedTokenizerBase]:
+    """With a chat template, and without."""
+    bare = build_tiny_model(tmp_path_factory.mktemp("bare") / "model", chat_template=None)
+    return {True: AutoTokenizer.from_pretrained(tiny_model), False: AutoTokenizer.from_pretrained(bare)}
+
+
+def record_of(line: dict[str, Any], folder: Path) -> Record:
+    (record,) = Records(write_dataset(folder / "record.jsonl", [line]))
+    return record
+
+
+def learned(record: Record, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokens that carry loss, as text."""
+    (example,) = label(record, tokenizer)
+    return str(tokenizer.decode([token for token in example.labels if token != IGNORED]))
+
+
+@pytest.mark.parametrize(
+    ("line", "means"),
+    [
+        ({"prompt": "Why?", "completion": "Yeast."}, InputOutput("Why?", "Yeast.")),
+        ({"instruction": "Why?", "output": "Yeast."}, InputOutput("Why?", "Yeast.")),
+        ({"instruction": "Why?", "input": None, "output": "Yeast."}, InputOutput("Why?", "Yeast.")),
+        ({"instruction": "Why?", "input": " \n", "output": "Yeast."}, InputOutput("Why?", "Yeast.")),
+        ({"instruction": "Why?", "input": "Bread", "output": "Yeast."}, InputOutput("Why?\n\nBread", "Yeast.")),
+        ({"text": "Bread rises."}, Text("Bread rises.")),
+        (
+            {"prompt": [ASKED, TOLD, ASKED], "completion": [TOLD]},
+            Conversation([Message("user", "Why?"), Message("assistant", "Yeast.")] * 2, learned_from=3),
+        ),
+        (
+            {"prompt": [ASKED], "completion": "Yeast."},
+            Conversation([Message("user", "Why?"), Message("assistant", "Yeast.")], learned_from=1),
+        ),
+        (
+            {"conversations": [{"from": "system", "value": "Be brief"}, {"from": "human", "value": "Why?"}]},
+            Conversation([Message("system", "Be brief"), Message("user", "Why?")]),
+        ),
+        ({"conversations": [ASKED, TOLD]}, Conversation([Message("user", "Why?"), Message("assistant", "Yeast.")])),
+        *(
+            ({"conversations": [{"from": name, "value": "Yeast."}]}, Conversation([Message(role, "Yeast.")]))
+            for name, role in (
+                *(("user", "user"), ("human", "user")),
+                *((name, "assistant") for name in ("gpt", "assistant", "chatgpt", "bard", "bing", "model")),
+            )
+        ),
+    ],
+)
+def test_a_record_means_the_same_in_every_spelling(line: dict[str, Any], means: Record, tmp_path: Path) -> None:
+    assert record_of(line, tmp_path) == means
+
+
+def test_a_turn_without_a_word_is_named_by_its_line(tmp_path: Path) -> None:
+    lines = [{"conversations": [ASKED, TOLD]}, {"conversations": [{"from": "human"}]}]
+    with pytest.raises(ValueError, match="Line 2 of the dataset: A turn of a conversation has no"):
+        list(Records(write_dataset(tmp_path / "records.jsonl", lines)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"prompt": "Why?", "completion": "Yeast."},
+        {"prompt": [ASKED], "completion": [TOLD]},
+        {"prompt": [ASKED, {"role": "assistant", "content": "Gas."}, ASKED], "completion": [TOLD]},
+        {"instruction": "Why?", "input": "Bread", "output": "Yeast."},
+        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Yeast."}]},
+    ],
+    ids=["texts", "turns", "turns with an answer in the prompt", "alpaca", "sharegpt"],
+)
+def test_the_answer_is_learned_and_not_what_it_answers(
+    line: dict[str, Any], tokenizers: dict[bool, PreTrainedTokenizerBase], tmp_path: Path
+) -> None:
+    assert learned(record_of(line, tmp_path), tokenizers[True]) == "Yeast.<|im_end|>"
+
+
+def test_an_instruction_stands_in_the_prompt_without_a_word_around_it(
+    tokenizers: dict[bool, PreTrainedTokenizerBase], tmp_path: Path
+) -> None:
+    record = record_of({"instruction": "Why?", "input": "Bread", "output": "Yeast."}, tmp_path)
+    (example,) = label(record, tokenizers[True])
+    assert tokenizers[True].decode(example.input_ids) == (
+        "<|im_start|>user\nWhy?\n\nBread<|im_end|>\n<|im_start|>assistant\nYeast.<|im_end|>\n"
+    )
+
+
+def test_turns_need_a_template_and_texts_do_not(
+    tokenizers: dict[bool, PreTrainedTokenizerBase], tmp_path: Path
+) -> None:
+    with pytest.raises(NoChatTemplate):
+        learned(record_of({"prompt": [ASKED], "completion": [TOLD]}, tmp_path), tokenizers[False])
+    assert learned(record_of({"prompt": "Why?", "completion": "Yeast."}, tmp_path), tokenizers[False]) == "Yeast.</s>"
+
+
+@pytest.mark.parametrize("has_template", [True, False])
+@pytest.mark.parametrize("text", ["Bread rises.\nYeast fills it — 🍞.", "ended<|im_end|>", "a" * 400])
+def test_a_text_is_learned_as_trl_learns_it(
+    text: str,
+    has_template: bool,  # noqa: FBT001
+    tokenizers: dict[bool, PreTrainedTokenizerBase],
+    tmp_path: Path,
+) -> None:
+    tokenizer = tokenizers[has_template]
+    job = job_of(wire.TrainingParameters(max_seq_length=64))
+    # given what trl makes of it
+    trainer: Any = type("Trainer", (), {"_tokenizer": tokenizer, "chat_template": None, "completion_only_loss": False})
+    parameters = with_model(resolve_parameters(job), job, 64, encoder_decoder=False)
+    arguments = completion_arguments(parameters, str(tmp_path))
+    rows = SFTTrainer._prepare_dataset(  # noqa: SLF001 - what its constructor does with a dataset
+        trainer, Dataset.from_list([{"text": text}]), tokenizer, arguments, packing=False, formatting_func=None,
+        dataset_name="train",
+    )  # fmt: skip
+    # then
+    (example,) = fitted(Text(text), tokenizer, 64)
+    assert (example.input_ids, example.labels) == (rows[0]["input_ids"], rows[0]["labels"])
+    assert example.is_cut == (len(text) > 64)
+
+
+def test_a_text_begins_and_ends_as_its_tokenizer_has_it(tokenizers: dict[bool, PreTrainedTokenizerBase]) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = tokenizers[False]
+    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    before = backend.post_processor
+    backend.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    try:
+        (example,) = label(Text("Bread"), tokenizer)
+    finally:
+        backend.post_processor = before
+    assert tokenizer.decode(example.input_ids) == "<s>Bread</s>"
+    assert example.labels == example.input_ids
+
+
+@pytest.mark.training
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(12)],
+        [{"instruction": "Say it", "input": str(i), "output": f"It is {i}."} for i in range(12)],
+        [{"conversations": [{"from": "human", "value": str(i)}, {"from": "gpt", "value": "Yes."}]} for i in range(12)],
+        [{"text": f"Bread number {i} rises."} for i in range(12)],
+    ],
+    ids=["prompt_completion", "alpaca", "conversations", "text"],
+)
+def test_a_model_learns_from_them(lines: list[dict[str, Any]], tiny_model: Path, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "records.jsonl", lines)
+    attempt = Attempt(tmp_path / "attempt", tiny_model, dataset, max_steps=6, learning_rate=0.02)
+    assert attempt.wait() == 0, attempt.stderr()
+    losses = [step.loss for step in attempt.of_type(wire.StepLogged)]
+    assert None not in losses
+    assert losses[-1] < losses[0]
+    assert attempt.one(wire.TrainerStarted).train_examples == 12
