@@ -6,6 +6,7 @@ from pathlib import Path
 from support.running_log import ONE_SLOT, RunningLog, running_log
 from support.scenario import SHA256, register_dataset
 
+from modelforge.datasets.store import DatasetStore
 from modelforge.domain.dataset import DeleteDataset
 from modelforge.layout import Layout
 from modelforge.supervisor.local import LocalLauncher
@@ -18,12 +19,13 @@ async def until_removed(running: RunningLog, filename: str) -> None:
 
 
 async def test_what_is_put_there_again_before_it_is_on_record_is_not_removed(tmp_path: Path) -> None:
-    layout, keeping = Layout(tmp_path), asyncio.Lock()
+    layout = Layout(tmp_path)
     layout.make_folders()
     async with running_log(layout.log) as running:
         await running.submit(register_dataset())
-        reactor = Reactor(running.handler, LocalLauncher(layout), layout, ONE_SLOT, 60.0, keeping)
-        async with keeping:  # as an upload does, from when its file lies there until it is on record
+        store = DatasetStore(layout, running.handler)
+        reactor = Reactor(running.handler, LocalLauncher(layout), layout, store, ONE_SLOT, 60.0)
+        async with store.lock:  # as an upload does, from when its file lies there until it is on record
             layout.dataset(SHA256).write_bytes(b"the same bytes")
             await running.submit(DeleteDataset(filename="three_lines.jsonl"))
             reactor.take(running.batches[-1])

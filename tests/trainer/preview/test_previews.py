@@ -246,7 +246,7 @@ def test_preferences_are_shown_as_dpo_trains_on_them(
 def test_preferences_are_shown_as_rlhf_trains_on_them(
     model: str, algorithm: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    from trainer_entry.strategies import rlhf
+    from trainer_entry.strategies import reward_model, rlhf
 
     records = [
         *({"prompt": f"Is it {n}?", "chosen": "Yes.", "rejected": "No."} for n in range(4)),
@@ -261,8 +261,10 @@ def test_preferences_are_shown_as_rlhf_trains_on_them(
     found = prepared(job)
     phases: Any = KeepingTrainer()
     with pytest.raises(TrainerKeptError):
-        rlhf.train_reward_model(phases, job, found.loaded, found.examples, found.parameters, lambda *_: None)
-    rewards = rlhf.Rewards(phases.trainer.model, found.loaded.tokenizer, rlhf.RewardReport(0, {}), None)
+        reward_model.train_reward_model(phases, job, found.loaded, found.examples, found.parameters, lambda *_: None)
+    rewards = reward_model.RewardModel(
+        phases.trainer.model, found.loaded.tokenizer, reward_model.RewardReport(0, {}), None
+    )
     policy: Any = rlhf.build_policy(job, prepared(job).loaded, rewards, found.examples, found.parameters)
     # then
     seen = list(kept(preview(job)))
