@@ -118,7 +118,7 @@ def _answering(guard: Guard) -> Callable[..., Awaitable[web.StreamResponse]]:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - everything becomes an answer, and what nobody foresaw is logged
-            gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody hears this
+            gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
             problem = problems.CUT_OFF if gone else problems.problem_of(error)
             response = problems.response(problem)
             if isinstance(error, web.HTTPMethodNotAllowed):

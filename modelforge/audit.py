@@ -1,4 +1,4 @@
-"""Looks at a log from outside, beside a running server or without one: is it whole, and how did things stand."""
+"""The log read from outside, beside a running server or without one: whether it is whole, and how things stood."""
 
 import shutil
 import sqlite3
@@ -31,7 +31,7 @@ class Fault(Struct, frozen=True, gc=False):
 
 
 class Verification(Struct, frozen=True, kw_only=True):
-    """What was looked at, and what is wrong. `snapshot`: the position of the one that was compared, if any."""
+    """What was verified, and what is wrong. `snapshot`: the position of the one that was compared, if any."""
 
     records: int
     digest: str

@@ -23,7 +23,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class _Log(Struct):
-    """The part of the trainer's own state that is looked at."""
+    """The part of the trainer's own state that is read."""
 
     log_history: list[dict[str, float | int | str | None]] = []
 

@@ -7,7 +7,7 @@
     ├── Conflict             right in itself, but not now
     ├── TooLarge             more bytes than are accepted
     ├── WrongContentType     a body of another kind than the path takes
-    ├── Forbidden            a foreign page asks
+    ├── Forbidden            a cross-origin request
     ├── UnknownHost          the Host header is not one of ours
     ├── StorageFull          no space left; nothing was changed
     ├── LogUnusable          the event log cannot be opened as it is
@@ -61,7 +61,7 @@ class BadInput(ForgeError):
 
 
 class LineError(msgspec.Struct, frozen=True, gc=False):
-    """One fault in a dataset. `line` counts from 1."""
+    """One error, or warning, in a dataset. `line` counts from 1."""
 
     line: int
     field: str | None
@@ -71,7 +71,7 @@ class LineError(msgspec.Struct, frozen=True, gc=False):
 class DatasetReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a dataset check found. `errors` holds the first 100 of `error_count`, `warnings` of `warning_count`.
 
-    Errors refuse a file; warnings are what a person should look at before it is trained on.
+    Errors refuse a file; warnings are what a person should check before it is trained on.
     """
 
     valid: bool
@@ -106,7 +106,7 @@ class WrongContentType(ForgeError):
 
 
 class Forbidden(ForgeError):
-    """A page of another origin asks."""
+    """A request of another origin."""
 
 
 class UnknownHost(ForgeError):

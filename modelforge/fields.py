@@ -1,4 +1,4 @@
-"""What is wrong with which field, in words for people: what msgspec says, and what the type would take."""
+"""Errors of fields in words for people: what msgspec says, and what the type would take."""
 
 import difflib
 import re
@@ -22,7 +22,7 @@ def project_struct(wide: Struct, kind: type[_T], **added: object) -> _T:
 
 
 class FieldError(Struct, frozen=True, gc=False):
-    """A fault of one field; `field` is None where it lies in no single one. `remedy`: what would work."""
+    """An error of one field; `field` is None where it lies in no single one. `remedy`: what would work."""
 
     field: str | None
     message: str
@@ -30,7 +30,7 @@ class FieldError(Struct, frozen=True, gc=False):
 
 
 def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldError:
-    """The fault that msgspec found while it decoded a `kind`."""
+    """The error that msgspec found while it decoded a `kind`."""
     text = str(error)
     path = _PATH.search(text)
     message = _PATH.sub("", text)

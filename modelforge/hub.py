@@ -26,7 +26,7 @@ class HubUnreachable(Exception):
 
 
 class _Index(Struct):
-    """The part of `model.safetensors.index.json` that is looked at."""
+    """The part of `model.safetensors.index.json` that is read."""
 
     weight_map: dict[str, str]
 

@@ -58,7 +58,7 @@ class InferenceWorker:
         try:
             async with self._turn:
                 self._keep()
-                at_rest = False  # whether the worker is done with this prompt: the next must not hear this answer
+                at_rest = False  # whether the worker is done with this prompt: the next must not get this answer
                 try:
                     async with aclosing(self._answers(prompt)) as messages:
                         async for message in messages:
@@ -93,17 +93,17 @@ class InferenceWorker:
             await worker.wait()
 
     async def _answers(self, prompt: wire.Generate) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
-        """What a worker says to a prompt; one that was dead before it heard the prompt is replaced."""
+        """What a worker says to a prompt; one that was dead before it got the prompt is replaced."""
         for may_be_dead in (self._worker is not None, False):
             worker = self._worker = self._worker or await self._start()
-            heard = False
+            received = False
             try:
                 async for message in _conversation(worker, prompt):
-                    heard = True
+                    received = True
                     yield message
             except _WorkerEnded:
                 await self.close()
-                if heard or not may_be_dead:
+                if received or not may_be_dead:
                     raise
             else:
                 return

@@ -1,9 +1,9 @@
-"""Looks at a dataset as a model would see it in a training: its tokens, or how long its records are.
+"""A preview or the statistics of a dataset, as a model would read it in a training.
 
     python -m trainer_entry.dataset_view
 
-One look (trainer_entry.wire.AnyDatasetLook) comes in on stdin as JSON, and what was seen goes out on stdout. The exit
-code is 0, or 3 with a `DatasetUnseen`, which says why nothing was seen. No weights are loaded, and no GPU is touched.
+One request (trainer_entry.wire.AnyDatasetViewRequest) comes in on stdin as JSON, and the answer goes out on stdout. The
+exit code is 0, or 3 with a `PreviewFailed`, which says why there is none. No weights are loaded, and no GPU is touched.
 The model's chat template is a stranger's program: its process is this one, which the system ends at the deadline.
 """
 
@@ -32,26 +32,26 @@ from trainer_entry.wire import (
 
 
 def main() -> int:
-    """Look once."""
+    """Answer one request."""
     stdout = claim_stdout()  # before any import that could print
-    look = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyDatasetViewRequest)
-    signal.setitimer(signal.ITIMER_REAL, look.deadline_seconds)  # nobody else may be there to end it
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyDatasetViewRequest)
+    signal.setitimer(signal.ITIMER_REAL, request.deadline_seconds)  # nobody else may be there to end it
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this process goes before any other
     _prepare_process()
-    seen: DatasetPreview | DatasetStatistics | PreviewFailed
+    reply: DatasetPreview | DatasetStatistics | PreviewFailed
     code = 0
     try:
-        seen = answer(look)
+        reply = answer(request)
     except Exception as error:  # noqa: BLE001 - a failure is an answer
         traceback.print_exc()
-        seen, code = PreviewFailed(kind=kind_of(error), message=message_of(error)), PREVIEW_FAILED
+        reply, code = PreviewFailed(kind=kind_of(error), message=message_of(error)), PREVIEW_FAILED
     with os.fdopen(stdout, "wb") as file:
-        file.write(msgspec.json.encode(seen))
+        file.write(msgspec.json.encode(reply))
     return code
 
 
-def answer(look: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics:
+def answer(request: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics:
     """What was asked for.
 
     Raises:
@@ -62,19 +62,19 @@ def answer(look: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics:
     from trainer_entry.preview.examples import examples_of
     from trainer_entry.preview.sequences import tokenization_context
 
-    reading, dataset = tokenization_context(look.job), look.job.dataset
-    match look:
+    context, dataset = tokenization_context(request.job), request.job.dataset
+    match request:
         case PreviewRequest(limit=limit):
             from trainer_entry.preview.render import first_lines, preview_of
 
-            return preview_of(look, reading, list(first_lines(read_lines(dataset), limit)))
+            return preview_of(request, context, list(first_lines(read_lines(dataset), limit)))
         case StatisticsRequest(sample=sample):
             from trainer_entry.preview.length_statistics import places_of, statistics_of
 
             lines = read_lines(dataset, places_of(dataset.num_examples, sample))
-            return statistics_of(examples_of(lines, reading), reading, dataset, look.revision)
+            return statistics_of(examples_of(lines, context), context, dataset, request.revision)
         case _:
-            assert_never(look)
+            assert_never(request)
 
 
 def _prepare_process() -> None:

@@ -124,7 +124,9 @@ def _builder(asked: FetchRows) -> "DatasetBuilder":
     try:
         # By this spelling a folder of that name in the current directory is not meant.
         builder = load_dataset_builder(f"hf://datasets/{asked.repo}", asked.config, revision=asked.commit)
-    except ValueError as error:  # an unknown config, or none where there are several: it tells those that there are
+    except (
+        ValueError
+    ) as error:  # an unknown config, or none where there are several: the message lists those that there are
         if isinstance(error, datasets.exceptions.DatasetsError) or "onfig" not in str(error):
             raise
         words = ". ".join(line.rstrip(".") for line in str(error).splitlines()[:2])

@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _read(requests: queue.SimpleQueue[bytes | None], ended: threading.Event) -> None:
-    """Read stdin beside the work, so that its end is seen in the middle of it."""
+    """Read stdin beside the work, so that its end is noticed in the middle of it."""
     for line in sys.stdin.buffer:
         requests.put(line)
     ended.set()

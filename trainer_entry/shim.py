@@ -34,7 +34,7 @@ _OOM_SCORE = 500  # the kernel, out of memory, is to end a trainer rather than a
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 _LONGEST_STOP_WAIT = 5
-_OOM_WINDOW_SECONDS = 3.0  # a launcher tells of its rank's death a second later
+_OOM_WINDOW_SECONDS = 3.0  # a launcher reports its rank's death a second later
 _ERROR = 1
 _TAIL_BYTES = 16_384
 # accelerate and torchrun end with 1 whatever killed the rank; how it died stands in what they print.
@@ -47,9 +47,9 @@ def main(arguments: list[str]) -> int:
     """Detach, and return to the caller once `shim.json` is on the disk; the detached process goes on."""
     folder, grace, module, *command = arguments
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what the server's event loop left open: it waits for its end
-    ready, tell = os.pipe()
+    ready, report_end = os.pipe()
     if os.fork() > 0:
-        os.close(tell)
+        os.close(report_end)
         with os.fdopen(ready, "rb") as pipe:
             word = pipe.read()
         return 0 if word == b"ready" else int(word or _ERROR)
@@ -61,10 +61,10 @@ def main(arguments: list[str]) -> int:
         spool, stderr = shim.begin()
     except OSError as error:
         sys.stderr.write(f"{error}\n")
-        os.write(tell, str(error.errno).encode())
+        os.write(report_end, str(error.errno).encode())
         os._exit(_ERROR)
-    os.write(tell, b"ready")
-    os.close(tell)
+    os.write(report_end, b"ready")
+    os.close(report_end)
     os._exit(shim.run(command, spool, stderr))
 
 

@@ -1,4 +1,4 @@
-"""What admission looks things up in."""
+"""The settings and read models in which admission finds what a request names."""
 
 import asyncio
 from pathlib import Path

@@ -194,7 +194,7 @@ async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
     if answer.status != 200:  # noqa: PLR2004
         raise NotFound(
             "The hub does not give this model",
-            f"{field}: {name}: the hub answered {answer.status}. Look at the spelling; for a private or gated model "
+            f"{field}: {name}: the hub answered {answer.status}. Check the spelling; for a private or gated model "
             "start the server with HF_TOKEN set, or log in once with `hf auth login`.",
         )
     try:

@@ -23,7 +23,7 @@ def work_spec(
     work: wire.Merge | wire.Export | wire.Push,
     output_name: str,
 ) -> wire.JobSpec:
-    """The job that does some work: it tells of the source's training, with the parameters in effect there."""
+    """The job that does some work: it describes the source's training, with the parameters in effect there."""
     made_by, layout = source.spec, admission.layout
     return wire.JobSpec(
         job_id="",

@@ -50,7 +50,7 @@ async def run(options: argparse.Namespace) -> int:
 
 
 def _show_warnings(report: DatasetReport, console: Console) -> None:
-    """The first things about a dataset that a person should look at, while the training starts."""
+    """The first warnings of a dataset, for a person to check while the training starts."""
     for warning in report.warnings[:_SHOWN_WARNINGS]:
         field = f", {warning.field}" if warning.field else ""
         console.print(f"  line {warning.line}{field}: {warning.message}", highlight=False, markup=False)

@@ -57,7 +57,7 @@ class HubDataset(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class _Revision(Struct):
-    """The part of the hub's answer about a revision that is looked at."""
+    """The part of the hub's answer about a revision that is read."""
 
     sha: str
 
@@ -133,7 +133,7 @@ async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int) -> 
         TooMuchWork: nothing came any more, or there was no memory for it.
     """
     scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=rows.parent, prefix="hub-"))
-    question = wire.FetchRows(
+    request = wire.FetchRows(
         repo=asked.repo,
         config=asked.config,
         commit=commit,
@@ -144,7 +144,7 @@ async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int) -> 
         still_seconds=_STILL_SECONDS,
     )
     try:
-        ended = await run_module("trainer_entry.hub_dataset", stdin=msgspec.json.encode(question))
+        ended = await run_module("trainer_entry.hub_dataset", stdin=msgspec.json.encode(request))
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     if ended.code == -signal.SIGALRM:
@@ -158,25 +158,25 @@ async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int) -> 
         )
     if ended.code != 0:
         raise RuntimeError(f"The fetching of a dataset ended with {ended.code}: {ended.words[-2000:]}")
-    said: wire.AnyRows = msgspec.json.decode(ended.output, type=wire.AnyRows)
-    if isinstance(said, wire.RowsRefused):
-        raise _refusal(asked, said)
+    answer: wire.AnyRows = msgspec.json.decode(ended.output, type=wire.AnyRows)
+    if isinstance(answer, wire.RowsRefused):
+        raise _refusal(asked, answer)
 
 
-def _refusal(asked: HubDataset, said: wire.RowsRefused) -> ForgeError:
-    match said.kind:
+def _refusal(asked: HubDataset, answer: wire.RowsRefused) -> ForgeError:
+    match answer.kind:
         case "access":
-            return _not_given(asked, said.message)
+            return _not_given(asked, answer.message)
         case "unreachable":
-            return _unreachable(asked, said.message)
+            return _unreachable(asked, answer.message)
         case "full":
-            return StorageFull("No space is left on the disk", f"Free some space and try again; {said.message}.")
+            return StorageFull("No space is left on the disk", f"Free some space and try again; {answer.message}.")
         case "unusable":
             return BadInput(
-                "The dataset cannot be taken from the hub", f"{asked.repo}: {said.message}", field="dataset"
+                "The dataset cannot be taken from the hub", f"{asked.repo}: {answer.message}", field="dataset"
             )
         case _:
-            assert_never(said.kind)
+            assert_never(answer.kind)
 
 
 def _unreachable(asked: HubDataset, why: str) -> NotFound:
@@ -189,6 +189,6 @@ def _unreachable(asked: HubDataset, why: str) -> NotFound:
 def _not_given(asked: HubDataset, why: str) -> NotFound:
     return NotFound(
         "The hub does not give this dataset",
-        f"dataset: {asked.repo}: {why}. Look at the spelling; for a private or gated dataset ask for access on its "
+        f"dataset: {asked.repo}: {why}. Check the spelling; for a private or gated dataset ask for access on its "
         "page, and start the server with HF_TOKEN set, or log in once with `hf auth login`.",
     )

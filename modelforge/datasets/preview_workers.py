@@ -1,4 +1,4 @@
-"""Worker processes that look at a dataset as a model sees it, by the code that trains.
+"""Worker processes that tokenize a dataset for a preview or for statistics, by the code that trains.
 
 A worker loads the model's tokenizer, and runs the model's chat template, which is a stranger's program.
 """
@@ -43,13 +43,13 @@ class PreviewWorkers:
         if ended.code == wire.PREVIEW_FAILED:
             raise _refusal(msgspec.json.decode(ended.output, type=wire.PreviewFailed), ended.words)
         if ended.code != 0:
-            raise RuntimeError(f"The look at a dataset ended with {ended.code}: {ended.words[-2000:]}")
+            raise RuntimeError(f"The preview worker ended with {ended.code}: {ended.words[-2000:]}")
         return ended.output
 
     async def _run(self, request: wire.AnyDatasetViewRequest) -> Ended:
         if self._waiting >= _MOST_WAITING:
             raise Conflict(
-                "Too many datasets are looked at", f"{self._waiting} requests wait already; try again later."
+                "Too many previews are asked for", f"{self._waiting} requests wait already; try again later."
             )
         self._waiting += 1
         try:
@@ -57,23 +57,23 @@ class PreviewWorkers:
                 ended = await run_module(_WORKER, stdin=msgspec.json.encode(request), seconds=_SECONDS)
         except TimeoutError as error:
             raise TooMuchWork(
-                "The dataset could not be looked at in time",
+                "The preview took too long",
                 f"It took more than {_SECONDS:.0f} s: the model's chat template may never end, or there is too much to "
-                "read. Ask for fewer records (limit, sample), or look at the model's chat template.",
+                "read. Ask for fewer records (limit, sample), or check the model's chat template.",
             ) from error
         finally:
             self._waiting -= 1
         if ended.code == -signal.SIGKILL:
             raise TooMuchWork(
-                "The process that looked at the dataset was killed",
-                "Probably there was no memory left for it: ask for fewer records (limit, sample), or look at the "
+                "The preview worker was killed",
+                "Probably there was no memory left for it: ask for fewer records (limit, sample), or check the "
                 "model's chat template.",
             )
         return ended
 
 
-def _refusal(unseen: wire.PreviewFailed, words: str) -> BadInput:
-    match unseen.kind:
+def _refusal(failed: wire.PreviewFailed, words: str) -> BadInput:
+    match failed.kind:
         case "ConflictingParameters":
             field = "max_completion_length"
         case "PromptTooLong":
@@ -81,6 +81,6 @@ def _refusal(unseen: wire.PreviewFailed, words: str) -> BadInput:
         case "ModelUnavailable" | "NoChatTemplate" | "ChatTemplateFails":
             field = "model_name"
         case _:
-            _log.warning("dataset_unseen", kind=unseen.kind, words=words[-4000:])
+            _log.warning("preview_failed", kind=failed.kind, words=words[-4000:])
             field = "model_name"
-    return BadInput("The model cannot see the dataset", f"{unseen.kind}: {unseen.message}", field=field)
+    return BadInput("The preview cannot be made", f"{failed.kind}: {failed.message}", field=field)

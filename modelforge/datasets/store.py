@@ -45,7 +45,7 @@ class DatasetStore:
             try:
                 yield
             except LogUnusable:
-                raise  # whether it was recorded, only the next start can tell
+                raise  # whether it was recorded, only the next start finds out
             except ForgeError:
                 for place in places.values():
                     if self.unreferenced([place.name]):

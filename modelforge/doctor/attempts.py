@@ -36,9 +36,9 @@ class Bearer(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def bearers_of(layout: Layout) -> list[Bearer]:
-    """The processes that are of an attempt in this data directory: by their token, or by what they were told to run.
+    """The processes that are of an attempt in this data directory: by their token, or by their command line.
 
-    To be looked for before the log is read: then what is found was recorded before, or should not be there.
+    To be listed before the log is read: then what is found was recorded before, or should not be there.
     """
     carried = tokens()
     if not carried:

@@ -118,7 +118,7 @@ def unknown_findings(layout: Layout, listing: Listing, state: State) -> Iterator
     unknown = [layout.jobs / name for name in sorted(listing.jobs - state.jobs.keys())]
     unknown += [layout.models / name for name in sorted(listing.models - kept.keys() - under_way)]
     for path in filter(os.path.lexists, unknown):  # what is gone was removed while the log was read
-        remedy = "The server never looks at it: take it away if nobody needs it."
+        remedy = "The server does not use it; remove it if nobody needs it."
         yield warning("unknown", f"{path} is not in the log", remedy)
     for name, model in kept.items():
         if model.files_kept is not None and name in listing.models:

@@ -53,7 +53,7 @@ def folder_findings(layout: Layout) -> list[Finding]:
 
 
 def can_be_read(layout: Layout) -> bool:
-    """Whether this user can look at what lies there."""
+    """Whether this user can read what lies there."""
     return layout.root.is_dir() and _may(layout.root, os.R_OK | os.X_OK)
 
 
@@ -136,7 +136,7 @@ def filesystem_finding(layout: Layout, mounts: Path = Path("/proc/self/mountinfo
     for line in mounts.read_text().splitlines():
         before, _, after = line.partition(" - ")
         at = Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4]))
-        if layout.root.is_relative_to(at) and at.is_relative_to(point):  # of two at one point the last is seen
+        if layout.root.is_relative_to(at) and at.is_relative_to(point):  # of two at one point the last one counts
             kind, point = after.split()[0], at
     if _NETWORKS.fullmatch(kind):
         remedy = "Name a --data-dir on a local disk: neither SQLite's WAL nor the server's lock can be relied on there."
@@ -198,8 +198,8 @@ def _no_server(named: Holder | None) -> Finding:
         return ok("server", "none has the directory")
     if Path(f"/proc/{named.pid}").exists() or _answer(named.url) != _WELL:
         return ok("server", f"none has the directory; process {named.pid} was killed, and the next start takes it")
-    remedy = "Look there, as in the container that it runs in: from here it cannot be seen whose it is."
-    return warning("server", f"none is seen to have the directory, but one answers at {named.url}", remedy)
+    remedy = "Check there, as in the container that it runs in: from here its owner cannot be found."
+    return warning("server", f"no process here has the directory, but a server answers at {named.url}", remedy)
 
 
 def _answer(url: str) -> str:

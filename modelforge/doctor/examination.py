@@ -1,11 +1,11 @@
-"""Looks at everything, in the order in which it is told."""
+"""Every check of the doctor, in the order in which its findings are printed."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 
 from modelforge.doctor import attempts, contents, directory
 from modelforge.doctor.finding import Finding, unreadable, warning
-from modelforge.doctor.log import log_findings, told
+from modelforge.doctor.log import log_findings, rebuilt_state
 from modelforge.doctor.machine import machine_findings
 from modelforge.doctor.software import software_findings
 from modelforge.layout import Layout
@@ -15,21 +15,21 @@ def examine(layout: Layout) -> list[Finding]:
     """Everything that was found in a data directory and on this machine; nothing is changed."""
     return [
         *directory_findings(layout),
-        *_looked_at("machine", machine_findings),
-        *_looked_at("software", software_findings),
+        *_checked("machine", machine_findings),
+        *_checked("software", software_findings),
     ]
 
 
 def directory_findings(layout: Layout) -> list[Finding]:
     """What was found in a data directory."""
-    return _looked_at("data directory", lambda: _directory(layout))
+    return _checked("data directory", lambda: _directory(layout))
 
 
-def _looked_at(subject: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """What a look gave; what ended it is a finding too."""
+def _checked(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """The findings of a check; an error that ended it is a finding too."""
     findings = []
     try:
-        for finding in look():
+        for finding in check():
             findings.append(finding)  # noqa: PERF402 - what came before an error counts
     except (OSError, sqlite3.Error) as error:
         findings.append(unreadable(subject, error))
@@ -41,23 +41,23 @@ def _directory(layout: Layout) -> Iterator[Finding]:
     if not directory.can_be_read(layout):
         return
     server = directory.server_of(layout)
-    yield from _looked_at("disk", lambda: directory.disk_findings(layout))
-    yield from _looked_at("file system", lambda: [directory.filesystem_finding(layout)])
+    yield from _checked("disk", lambda: directory.disk_findings(layout))
+    yield from _checked("file system", lambda: [directory.filesystem_finding(layout)])
     yield directory.server_finding(layout, server)
     # Before the log is read: what is there now and should be is in it then.
     bearers, listing = attempts.bearers_of(layout), contents.listing_of(layout)
-    of_log = _looked_at("log", lambda: log_findings(layout))
+    of_log = _checked("log", lambda: log_findings(layout))
     yield from of_log
     if any(finding.level == "problem" for finding in of_log):
-        remedy = "Look again once the log is whole."
+        remedy = "Run this again once the log is whole."
         yield warning("contents", "not compared with a log that cannot be relied on", remedy)
         return
-    rebuilt = told(layout)
+    rebuilt = rebuilt_state(layout)
     state = rebuilt.state
-    yield from _looked_at("job", lambda: attempts.attempt_findings(layout, state, server, bearers))
-    yield from _looked_at("dataset", lambda: contents.dataset_findings(layout, listing, state))
-    yield from _looked_at("model", lambda: contents.model_findings(layout, listing, rebuilt.read_models))
+    yield from _checked("job", lambda: attempts.attempt_findings(layout, state, server, bearers))
+    yield from _checked("dataset", lambda: contents.dataset_findings(layout, listing, state))
+    yield from _checked("model", lambda: contents.model_findings(layout, listing, rebuilt.read_models))
     quiet = [job_id for job_id in state.jobs if job_id not in state.running]
-    yield from _looked_at("checkpoint", lambda: contents.checkpoint_findings(layout, quiet))
+    yield from _checked("checkpoint", lambda: contents.checkpoint_findings(layout, quiet))
     yield from contents.unknown_findings(layout, listing, state)
-    yield from _looked_at("leftovers", lambda: contents.leftover_findings(layout, listing, state, server))
+    yield from _checked("leftovers", lambda: contents.leftover_findings(layout, listing, state, server))

@@ -1,4 +1,4 @@
-"""A finding: what was looked at, how it stands, and what to do about it."""
+"""A finding: its subject, how it stands, and what to do about it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -37,8 +37,8 @@ def problem(subject: str, found: str, remedy: str) -> Finding:
 
 
 def unreadable(subject: str, error: Exception) -> Finding:
-    """It could not be looked at, and so nothing is known."""
-    return problem(subject, f"cannot be looked at: {error}", "Run this as the user that the server runs as.")
+    """A subject that could not be read, of which nothing is known."""
+    return problem(subject, f"cannot be read: {error}", "Run this as the user that the server runs as.")
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[str]:

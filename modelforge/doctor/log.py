@@ -64,7 +64,7 @@ def _restore(layout: Layout) -> str:
     return f"Stop the server, and put a backup in place of {layout.log} (without its -wal and -shm)."
 
 
-def told(layout: Layout) -> Rebuilt:
+def rebuilt_state(layout: Layout) -> Rebuilt:
     """What the records say, up to the last one; nothing where there is no log yet."""
     if not layout.log.exists() or layout.log.stat().st_size == 0:
         return Rebuilt(State(), ReadModels(), GENESIS)

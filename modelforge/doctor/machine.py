@@ -15,13 +15,13 @@ from modelforge.machine.cgroups import Limits, limits_of, text_of
 _MEMORY_WANTED = 4_000_000_000  # torch and transformers take about 1 GB, a model of 135M with its optimizer 2 GB
 _SHARED_WANTED = 256 << 20  # Docker gives 64 MiB, which two processes of a training fill at once
 _FILES_WANTED = 1024  # what systems give; the server has a few for each subscriber and each attempt
-_REAPED_WITHIN, _AGAIN_SECONDS = 3.0, 0.1  # some look for ended children every second or two
+_REAPED_WITHIN, _AGAIN_SECONDS = 3.0, 0.1  # some reap ended children every second or two only
 _PR_GET_CHILD_SUBREAPER = 37
 _STATE, _PARENT = 0, 1  # fields 3 and 4 of /proc/PID/stat, counted from the third (proc(5))
 
 
 def machine_findings(root: Path = Path("/")) -> Iterator[Finding]:
-    """Everything of it, as the files below `root` tell it."""
+    """The findings, from the files below `root`."""
     limits = limits_of(root)
     yield _cores_finding(limits)
     yield from _memory_findings(root, limits)
@@ -37,8 +37,8 @@ def _cores_finding(limits: Limits) -> Finding:
 
 
 def _memory_findings(root: Path, limits: Limits) -> Iterator[Finding]:
-    told = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
-    amounts = {name: int(number) * 1024 for name, number in told}
+    entries = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
+    amounts = {name: int(number) * 1024 for name, number in entries}
     total, available = min(amounts["MemTotal"], limits.memory), min(amounts["MemAvailable"], limits.memory_left)
     found = f"{size(available)} available of {size(total)}"
     if available < _MEMORY_WANTED:
@@ -63,7 +63,7 @@ def _kernel_findings() -> Iterator[Finding]:
     needed = (Path("/proc/self/stat"), Path("/proc/self/environ"), Path("/proc/sys/kernel/random/boot_id"))
     faults += [f"{path} cannot be read" for path in needed if not text_of(path)]
     for fault in faults:
-        yield problem("kernel", f"{fault}: trainers cannot be told from other processes", remedy)
+        yield problem("kernel", f"{fault}: trainers cannot be distinguished from other processes", remedy)
     if not faults:
         yield ok("kernel", f"{os.uname().release}: pidfd, subreaper and /proc can be used")
 

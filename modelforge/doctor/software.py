@@ -27,7 +27,7 @@ _DRIVER_FOR = {12: 525, 13: 580}
 
 
 def software_findings(root: Path = Path("/")) -> Iterator[Finding]:
-    """Everything of it; whether there is an NVIDIA device is told by the files below `root`."""
+    """The findings; whether there is an NVIDIA device, the files below `root` say."""
     yield from package_findings()
     yield from _torch_findings(root)
     yield _sqlite_finding(sqlite3.sqlite_version_info)
@@ -78,7 +78,7 @@ def _torch_findings(root: Path) -> Iterator[Finding]:
     try:
         version, libraries = metadata.version("torch"), [needed.name for needed in _needed_by("torch")]
     except metadata.PackageNotFoundError:
-        return  # told among the packages
+        return  # reported among the packages
     yield torch_finding(version, libraries, root)
 
 

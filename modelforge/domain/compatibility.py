@@ -124,7 +124,7 @@ def _check_strategy(task: wire.Task, strategy: wire.Strategy, parameters: wire.T
         raise _conflict(
             "early_stopping_patience",
             f"strategy {strategy}",
-            "Leave it out: eval_split holds preferences back for the reward model, and no loss tells when to stop.",
+            "Leave it out: eval_split holds preferences back for the reward model, and no loss says when to stop.",
         )
 
 

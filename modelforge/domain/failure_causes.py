@@ -45,8 +45,8 @@ def cause_of(
     """
     match word:
         case wire.TrainerFailed(kind=kind, message=message, traceback=traceback):
-            told = f"{message} {LESS}" if kind == "OutOfMemory" and trains else message
-            return Cause(kind=kind, message=told, traceback=traceback)
+            text = f"{message} {LESS}" if kind == "OutOfMemory" and trains else message
+            return Cause(kind=kind, message=text, traceback=traceback)
         case wire.TrainerStopped(step=step):
             return Cause(kind="Interrupted", message=f"{_INTERRUPTED}; it ended at step {step}.")
         case None:

@@ -1,4 +1,4 @@
-"""A dataset as a person sees it before a training: its records, as a model reads them, and how long they are."""
+"""Previews and statistics of a dataset: its records, their tokens as a model reads them, and their lengths."""
 
 import asyncio
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class StatisticsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_field
 
 
 async def preview_dataset(request: web.Request) -> web.Response:
-    """Show the first records of a dataset, and, if a model is named, what it sees of them."""
+    """Show the first records of a dataset, and, if a model is named, the tokens that it reads."""
     query = _query(request, PreviewQuery)
     summary = await _dataset(request, query.revision)
     if query.model_name is None:
@@ -83,9 +83,11 @@ def _query(request: web.Request, kind: type[_Query]) -> _Query:
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
-        fault = field_error(error, kind)
+        problem = field_error(error, kind)
         raise BadInput(
-            f"The query's {fault.field} cannot be used", f"{fault.message}. {fault.remedy}".strip(), field=fault.field
+            f"The query's {problem.field} cannot be used",
+            f"{problem.message}. {problem.remedy}".strip(),
+            field=problem.field,
         ) from error
 
 

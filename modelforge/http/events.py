@@ -48,7 +48,7 @@ async def list_events(request: web.Request) -> web.Response:
 
 
 def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, ...], types: tuple[str, ...]) -> Events:
-    """At most `limit` records; `last_position` is the last that was looked at, so that nothing is skipped."""
+    """At most `limit` records; `last_position` is the last that was read, so that nothing is skipped."""
     head, _ = reader.head()
     found = [
         project_struct(record, LoggedRecord)

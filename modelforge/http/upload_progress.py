@@ -22,7 +22,7 @@ Stage = Literal["receiving", "unpacking", "checking", "taken", "refused"]
 
 
 class UploadProgress(Struct, frozen=True, kw_only=True, gc=False):
-    """How far one upload is. `total_bytes` is null where it is not known; `upload` tells uploads of one name apart."""
+    """The progress of one upload. `total_bytes`: null where it is unknown. `upload`: an id, as names are not unique."""
 
     upload: str
     filename: str
@@ -32,12 +32,12 @@ class UploadProgress(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Watchers:
-    """Everybody who watches."""
+    """Everybody who watches the progress of uploads."""
 
     def __init__(self) -> None:
         self._transports: dict[web.WebSocketResponse, asyncio.Transport] = {}
 
-    def tell(self, progress: UploadProgress) -> None:
+    def send(self, progress: UploadProgress) -> None:
         """Send a message to everybody who keeps up."""
         if not self._transports:
             return

@@ -31,7 +31,7 @@ from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
-_TOLD_EVERY_SECONDS = 0.5
+_REPORT_EVERY_SECONDS = 0.5
 _LONGEST_COLUMNS = 8000
 _MOST_PARTS = 10
 _Word = TypeVar("_Word")
@@ -58,9 +58,9 @@ async def upload_dataset(request: web.Request) -> web.Response:
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     scratch = layout.temporary / uuid.uuid4().hex
     records = scratch.with_suffix(".records")
-    heard = _Heard(request.app[WATCHERS], scratch.name, request.content_length)
+    reporter = _ProgressReporter(request.app[WATCHERS], scratch.name, request.content_length)
     try:
-        upload = await _receive(request, scratch, settings.max_upload_bytes, heard)
+        upload = await _receive(request, scratch, settings.max_upload_bytes, reporter)
         check_combination(
             upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
         )
@@ -72,7 +72,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             limit=settings.max_upload_bytes,
             columns=upload.columns,
             sha256=upload.sha256,
-            told=lambda progress: heard.tell(progress.stage, progress.done_bytes, progress.total_bytes),
+            on_progress=lambda progress: reporter.report(progress.stage, progress.done_bytes, progress.total_bytes),
         )
         found = await cancel_on_disconnect(request, checking)
         check_format(found.format, upload.task, upload.strategy, "file")
@@ -99,9 +99,9 @@ async def upload_dataset(request: web.Request) -> web.Response:
         store = request.app[DATASET_STORE]
         async with store.stored(store.places_of(found, scratch, records)):
             outcome = await request.app[HANDLER].submit(register)
-        heard.end("taken")
+        reporter.end("taken")
     except BaseException:
-        heard.end("refused")
+        reporter.end("refused")
         raise
     finally:
         for leftover in (scratch, records):
@@ -140,8 +140,8 @@ class _Upload(Struct):
     strategy: wire.Strategy | None = None
 
 
-class _Heard:
-    """What watchers hear of one upload, if it takes so long that there is something to hear."""
+class _ProgressReporter:
+    """Reports the progress of one upload to watchers, every half a second at most."""
 
     def __init__(self, watchers: Watchers, upload: str, content_length: int | None) -> None:
         self._watchers = watchers
@@ -151,14 +151,14 @@ class _Heard:
         self.filename = ""
 
     def receive(self, done_bytes: int) -> None:
-        """So many bytes of the file are here. The form is a little longer than the file."""
-        if time.monotonic() - self._last > _TOLD_EVERY_SECONDS:
-            self.tell("receiving", done_bytes, self._content_length)
+        """Report the bytes received, if it is time to. The form is a little longer than the file."""
+        if time.monotonic() - self._last > _REPORT_EVERY_SECONDS:
+            self.report("receiving", done_bytes, self._content_length)
 
-    def tell(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
-        """Say how far it is."""
+    def report(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
+        """Report how far it is."""
         self._last = time.monotonic()
-        self._watchers.tell(
+        self._watchers.send(
             UploadProgress(
                 upload=self._upload,
                 filename=self.filename,
@@ -169,11 +169,11 @@ class _Heard:
         )
 
     def end(self, stage: Literal["taken", "refused"]) -> None:
-        """Say how it ended."""
-        self.tell(stage, 0, None)
+        """Report how it ended."""
+        self.report(stage, 0, None)
 
 
-async def _receive(request: web.Request, scratch: Path, limit: int, heard: _Heard) -> _Upload:
+async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _ProgressReporter) -> _Upload:
     upload = _Upload()
     received = False
     try:
@@ -185,8 +185,8 @@ async def _receive(request: web.Request, scratch: Path, limit: int, heard: _Hear
                 raise BadInput("The form cannot be read", "Send one part called 'file'.", field="file")
             match part.name:
                 case "file" if not received:
-                    upload.filename = heard.filename = _filename(part.filename)
-                    upload.sha256 = await _write(part, scratch, limit, heard)
+                    upload.filename = reporter.filename = _filename(part.filename)
+                    upload.sha256 = await _write(part, scratch, limit, reporter)
                     received = True
                 case "task":
                     upload.task = await _one_of(part, get_args(wire.Task))
@@ -252,7 +252,7 @@ async def _columns(part: BodyPartReader) -> dict[str, str] | None:
     return columns
 
 
-async def _write(part: BodyPartReader, scratch: Path, limit: int, heard: _Heard) -> str:
+async def _write(part: BodyPartReader, scratch: Path, limit: int, reporter: _ProgressReporter) -> str:
     """Write the file to the disk, and give its SHA-256, which is made beside that."""
     size = 0
     digest = hashlib.sha256()
@@ -266,7 +266,7 @@ async def _write(part: BodyPartReader, scratch: Path, limit: int, heard: _Heard)
             if len(pending) >= _CHUNK_BYTES:
                 await asyncio.to_thread(_append, file, digest, bytes(pending))
                 pending.clear()
-                heard.receive(size)
+                reporter.receive(size)
         await asyncio.to_thread(_append, file, digest, bytes(pending))
         await asyncio.to_thread(_finish, file)
     return digest.hexdigest()

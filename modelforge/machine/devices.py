@@ -32,7 +32,7 @@ def visible_gpus() -> tuple[str, ...]:
     if named is None:
         return tuple(str(index) for index in range(_count_gpus()))
     names = [name.strip() for name in named.split(",")]
-    # CUDA too sees those before the first that is none: an empty name, or -1.
+    # CUDA too takes those before the first that is none: an empty name, or -1.
     end = next((place for place, name in enumerate(names) if name in {"", "-1"}), len(names))
     return tuple(names[:end])
 
@@ -40,7 +40,7 @@ def visible_gpus() -> tuple[str, ...]:
 def _count_gpus() -> int:
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver, and so most often no such device; `modelforge doctor` looks closer
+    except pynvml.NVMLError:  # no driver, and so most often no such device; `modelforge doctor` finds out why
         return 0
     try:
         return int(pynvml.nvmlDeviceGetCount())
@@ -56,7 +56,7 @@ class GpuMemory(Struct, frozen=True, gc=False):
 
 
 def gpu_memory() -> tuple[GpuMemory, ...]:
-    """The memory of each GPU that trainers may use and whose driver tells it."""
+    """The memory of each GPU that trainers may use and whose driver reports it."""
     names = visible_gpus()
     try:
         pynvml.nvmlInit()
@@ -73,7 +73,7 @@ def _memory_of(name: str) -> GpuMemory | None:
         handle = (
             pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
         )
-        told = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        memory_info = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError:  # CUDA takes the beginning of a name too; the driver wants all of it
         return None
-    return GpuMemory(int(told.total), int(told.free))
+    return GpuMemory(int(memory_info.total), int(memory_info.free))

@@ -78,7 +78,7 @@ class Upload(Struct, frozen=True):
 
 
 def summary_of(event: DatasetUploaded, at: int) -> DatasetSummary:
-    """The dataset as its upload tells it."""
+    """The summary of a dataset, from its upload."""
     return project_struct(event, DatasetSummary, size_mb=megabytes(event.size_bytes), uploaded_at=iso(at))
 
 

@@ -78,7 +78,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
     of the attempts were made because the one before failed, of `max_restarts` after each start or resume.
     `kind`: whether it is a training, or work on the trained model `source_model_id`, whose training the fields from
-    `task` to `config` tell of then; steps are counted in `unit`, and `delivery` is what came of an export or a push.
+    `task` to `config` describe then; steps are counted in `unit`, and `delivery` is what came of an export or a push.
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
     `rerun_of`: the job that this one repeats.
     """

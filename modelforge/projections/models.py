@@ -46,7 +46,7 @@ def megabytes(size: int) -> float:
 
 
 def details_of(event: ModelRegistered, at: int) -> ModelDetails:
-    """The model as its registration tells it."""
+    """The details of a model, from its registration."""
     spec, parameters = event.spec, event.parameters
     return ModelDetails(
         id=event.model_id,

@@ -1,4 +1,4 @@
-"""Follows the log: folds each new record into the read models, and tells whoever waits for one."""
+"""Follows the log: folds each new record into the read models, and wakes whoever waits for one."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from modelforge.projections.status_messages import StatusMessage, status_message
 
 
 class Projector:
-    """Keeps the read models at the log's last record. `listener` hears of every job's event, in order."""
+    """Keeps the read models at the log's last record. `listener` gets the message of every job's event, in order."""
 
     def __init__(self, read_models: ReadModels) -> None:
         self.read_models = read_models

@@ -17,7 +17,7 @@ class StatusMessage(TrainingStatus, frozen=True, kw_only=True):
 
 
 def status_message(read_models: ReadModels, record: Record) -> StatusMessage | None:
-    """What a subscriber hears of a record that was just folded in; None if it is not a job's event."""
+    """The message for a record that was just folded in; None if it is not a job's event."""
     if record.kind != "event" or not isinstance(record.message, job.JobEvent):
         return None
     details = read_models.jobs[record.message.job_id]
@@ -25,7 +25,7 @@ def status_message(read_models: ReadModels, record: Record) -> StatusMessage | N
 
 
 class History:
-    """What a subscriber would have heard after a position, read from the log a part at a time."""
+    """The messages after a position, read from the log a part at a time."""
 
     def __init__(self, after: int) -> None:
         self.position = after

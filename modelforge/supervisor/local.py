@@ -96,7 +96,7 @@ class LocalLauncher:
         if spec is None:
             return None
         while True:
-            coming = bool(processes_with(spec.token))  # looked for first: it may write its report in between
+            coming = bool(processes_with(spec.token))  # checked first: it may write its report in between
             report = _read(folder / "shim.json", wire.ShimReport)
             if report is not None and report.token == spec.token:
                 return report

@@ -34,7 +34,7 @@ def boot_id() -> str:
 
 
 def tokens() -> dict[int, str]:
-    """The token of every living process that carries one and that this user may look at."""
+    """The token of every living process that carries one and that this user may read."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - no Path for each of thousands
     return {pid: token for pid in pids if (token := _token(pid)) is not None}
 
@@ -65,7 +65,7 @@ def kill_all_with(token: str) -> None:
     while found := processes_with(token):
         for pid in found:
             with _handle(pid) as handle:
-                # The handle keeps the process, the second look proves that it is the one that was meant.
+                # The handle keeps the process, the second check proves that it is the one that was meant.
                 if handle is not None and _token(pid) == token:
                     _send(handle, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
@@ -76,13 +76,13 @@ async def wait_for(shim: wire.ShimReport) -> None:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
-    def tell() -> None:
+    def resolve() -> None:
         if not ended.done():
             ended.set_result(None)
 
     with _handle(shim.pid) as handle:
         if handle is not None and is_alive(shim):
-            loop.add_reader(handle, tell)
+            loop.add_reader(handle, resolve)
             try:
                 await ended
             finally:

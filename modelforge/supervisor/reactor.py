@@ -262,7 +262,7 @@ class Reactor:
 
 
 class _Timer:
-    """Tells when a time is over, by the event loop's clock."""
+    """A time that ends, by the event loop's clock."""
 
     def __init__(self, clock: Callable[[], float], seconds: float) -> None:
         self._clock = clock

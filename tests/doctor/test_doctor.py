@@ -297,7 +297,7 @@ def test_a_server_that_is_seen_only_at_its_address_is_told(server: RunningServer
     (past / "lock").write_text(f'{{"pid": 999999999, "url": "{other.url}"}}')
     (finding,) = wrong(past)
     assert (finding.level, finding.subject) == ("warning", "server")
-    assert f"one answers at {other.url}" in finding.found
+    assert f"a server answers at {other.url}" in finding.found
 
 
 # ---- the log ----

@@ -232,7 +232,7 @@ def test_what_has_no_rows_of_text_of_its_own_is_refused(
 
 def test_what_the_hub_does_not_have_or_give(hub: Hub, put: Put) -> None:
     unknown = hub.refused("hf://org/none", 404)["detail"]
-    assert unknown.startswith("dataset: org/none: the hub answered 404. Look at the spelling")
+    assert unknown.startswith("dataset: org/none: the hub answered 404. Check the spelling")
     assert "'v2'" in hub.refused(f"hf://{put(train__jsonl=LINES)}@v2", 404)["detail"]
     for owner, status in (("gated", "401"), ("closed", "403")):
         given = hub.refused(f"hf://{put(owner=owner, train__jsonl=LINES)}", 404)["detail"]

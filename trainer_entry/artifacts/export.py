@@ -57,7 +57,7 @@ def export(job: JobSpec, work: Export, progress: Progress) -> Exported:
     """
     files = files_of(Path(work.path))
     output, partial = Path(job.output_dir), Path(job.partial_output)
-    shutil.rmtree(partial, ignore_errors=True)  # of an earlier attempt that did not live to tell of it
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier attempt that was killed
     progress.enter("exporting")
     progress.begin(2 * sum(file.size for file in files), "bytes", describe())  # each is written, and read again
     partial.mkdir(parents=True)
@@ -192,7 +192,7 @@ def _give_place(copy: Path, output: Path, sha256: str, kind: ExportFormat) -> No
         copy.rename(output)
     elif not _is_same(output, sha256, kind):
         raise PlaceTaken(f"There is something else at {output}: take it away, or export to another path.")
-    # Otherwise an earlier attempt had given it its place, and did not live to tell.
+    # Otherwise an earlier attempt had given it its place, and was killed then.
 
 
 def _is_same(place: Path, sha256: str, kind: ExportFormat) -> bool:

@@ -115,7 +115,7 @@ def _save(model: PreTrainedModel, job: JobSpec, work: Merge, dtype: str, progres
     adapter = Path(work.path)
     output = Path(job.output_dir)
     partial = output.with_name(output.name + ".partial")
-    for leftover in (partial, output):  # of an earlier attempt that did not live to tell of it
+    for leftover in (partial, output):  # of an earlier attempt that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     if (adapter / _GENERATION_CONFIG).is_file():

@@ -31,7 +31,7 @@ def push(work: Push, progress: Progress) -> Pushed:
     progress.enter("pushing")
     progress.begin(size, "bytes", describe("huggingface_hub"))
     api = HfApi(library_name="modelforge")
-    with told_as_refusal(work.repo_id, api.endpoint):
+    with hub_errors(work.repo_id, api.endpoint):
         repository = api.create_repo(work.repo_id, private=work.private, exist_ok=True)
         repo_id = repository.repo_id
         is_private = bool(api.repo_info(repo_id).private)
@@ -81,17 +81,17 @@ def hub_card(card: str) -> str:
 
 
 @contextlib.contextmanager
-def told_as_refusal(repo_id: str, endpoint: str) -> Iterator[None]:
-    """Tell what the hub says in the block as `HubRefused`, with what would work."""
+def hub_errors(repo_id: str, endpoint: str) -> Iterator[None]:
+    """Raise what the hub says in the block as `HubRefused`, with what would work."""
     try:
         yield
     except HubRefused:
         raise
     except Exception as error:
-        told = _refusal(error, repo_id, endpoint)
-        if told is None:
+        refusal = _refusal(error, repo_id, endpoint)
+        if refusal is None:
             raise
-        raise HubRefused(told) from error
+        raise HubRefused(refusal) from error
 
 
 def _refusal(error: BaseException | None, repo_id: str, endpoint: str) -> str | None:
@@ -116,6 +116,6 @@ def _remedy(status: int) -> str:
         case 403:
             return "Its token may not write there: start the server with an HF_TOKEN that may, or push elsewhere."
         case 404:
-            return "There is no such owner or repository, or the token may not see it: look at the repo_id."
+            return "There is no such owner or repository, or the token may not read it: check the repo_id."
         case _:
             return "Resume the job to try again."

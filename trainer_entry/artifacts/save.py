@@ -35,7 +35,7 @@ def save_model(
     output = Path(job.output_dir)
     partial = output.with_name(output.name + ".partial")
     if trainer.is_world_process_zero():
-        for leftover in (partial, output):  # of an earlier attempt that did not live to tell of it
+        for leftover in (partial, output):  # of an earlier attempt that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         with disk_full_errors(partial):

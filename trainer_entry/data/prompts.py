@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 _TASK_IN_WORDS = frozenset({"t5", "mt5", "umt5", "longt5"})
-"""Model types that are told their task by the first words of their input."""
+"""Model types that take their task as the first words of their input."""
 _NAMED_ROLES = 10
 
 
@@ -32,10 +32,10 @@ def summarization_prompt(document: str) -> str:
 
 def summarization_source(config: PreTrainedConfig, document: str) -> str:
     """What the encoder of an encoder-decoder model reads for a summary, in training and afterwards."""
-    told = config.model_type in _TASK_IN_WORDS or "summarization" in (
+    has_prefix = config.model_type in _TASK_IN_WORDS or "summarization" in (
         getattr(config, "task_specific_params", None) or {}
     )
-    return f"summarize: {document}" if told else document
+    return f"summarize: {document}" if has_prefix else document
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer_follows: bool) -> str:

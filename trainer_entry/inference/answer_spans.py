@@ -29,7 +29,7 @@ def extract(
     """
     began = time.monotonic()
     if request.context is None:
-        raise PromptTooLong("There is no context to look for an answer in.")
+        raise PromptTooLong("The context is missing, in which the answer is to be found.")
     found = windows(loaded.tokenizer, request.prompt, request.context, loaded.context, _OVERLAP)
     figures = []
     takes_types = "token_type_ids" in inspect.signature(loaded.model.forward).parameters

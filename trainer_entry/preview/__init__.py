@@ -1,1 +1,1 @@
-"""A dataset as a model sees it: the tokens of its records, and how long they are."""
+"""A dataset as a model reads it: the tokens of its records, and how long they are."""

@@ -1,4 +1,4 @@
-"""A dataset as a model sees it: what the trainer makes of each record, found without the model's weights.
+"""A dataset as a model reads it: what the trainer makes of each record, found without the model's weights.
 
 Everything here is made by the functions that a training makes it by; a test holds both to be the same.
 """
@@ -14,53 +14,53 @@ from trainer_entry.runtime.failures import naming_line
 from trainer_entry.tasks import question_answering, summarization, text_generation
 
 
-def examples_of(lines: Iterator[Line], reading: TokenizationContext) -> Iterator[TokenizedExample]:
+def examples_of(lines: Iterator[Line], context: TokenizationContext) -> Iterator[TokenizedExample]:
     """What the trainer makes of the records in `lines`, in their order.
 
     Raises:
         NoChatTemplate: conversations, for a model that does not say how to write one.
         ChatTemplateFails: the model's template cannot write one of them; the message names its line.
     """
-    if reading.job.strategy in {"dpo", "rlhf"}:
+    if context.job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.preview.preferences import preferences_of  # with trl, which takes seconds to import
 
-        yield from preferences_of(lines, reading)
+        yield from preferences_of(lines, context)
         return
     for line in lines:
         with naming_line(line.number):
-            yield from _of_line(line, reading)
+            yield from _of_line(line, context)
 
 
-def _of_line(line: Line, reading: TokenizationContext) -> Iterator[TokenizedExample]:
-    config = reading.source.config
-    match reading.job.task:
+def _of_line(line: Line, context: TokenizationContext) -> Iterator[TokenizedExample]:
+    config = context.source.config
+    match context.job.task:
         case "text-generation":
-            return _texts(line, reading)
+            return _texts(line, context)
         case "summarization" if config.is_encoder_decoder:
-            return iter([_pair(line, reading)])
+            return iter([_pair(line, context)])
         case "summarization":
             document = summarization.document_of(line.record)
-            return _texts(Line(line.number, line.content, summarization.asked_for(document)), reading)
+            return _texts(Line(line.number, line.content, summarization.asked_for(document)), context)
         case "extractive-question-answering":
-            return _windows(line, reading)
+            return _windows(line, context)
         case _:
-            assert_never(reading.job.task)
+            assert_never(context.job.task)
 
 
-def _texts(line: Line, reading: TokenizationContext) -> Iterator[TokenizedExample]:
-    limit = reading.max_length
-    for example in text_generation.fitted(line.record, reading.source.tokenizer, limit):
+def _texts(line: Line, context: TokenizationContext) -> Iterator[TokenizedExample]:
+    limit = context.max_length
+    for example in text_generation.fitted(line.record, context.source.tokenizer, limit):
         loss = [place > 0 and token != IGNORED for place, token in enumerate(example.labels)]
-        told = None if example.teaches else f"There is no answer within its first {limit} tokens."
+        left_out = None if example.teaches else f"There is no answer within its first {limit} tokens."
         yield TokenizedExample(
-            line.number, (TokenizedSequence("text", example.input_ids, loss, example.length, limit),), left_out=told
+            line.number, (TokenizedSequence("text", example.input_ids, loss, example.length, limit),), left_out=left_out
         )
 
 
-def _pair(line: Line, reading: TokenizationContext) -> TokenizedExample:
-    document, config, limit = summarization.document_of(line.record), reading.source.config, reading.max_length
+def _pair(line: Line, context: TokenizationContext) -> TokenizedExample:
+    document, config, limit = summarization.document_of(line.record), context.source.config, context.max_length
     room = summarization.answer_room(config, limit)
-    pair = summarization.pair_of(document, config, reading.source.tokenizer, limit, room)
+    pair = summarization.pair_of(document, config, context.source.tokenizer, limit, room)
     return TokenizedExample(
         line.number,
         (
@@ -71,16 +71,16 @@ def _pair(line: Line, reading: TokenizationContext) -> TokenizedExample:
     )
 
 
-def _windows(line: Line, reading: TokenizationContext) -> Iterator[TokenizedExample]:
-    limit = reading.max_length
+def _windows(line: Line, context: TokenizationContext) -> Iterator[TokenizedExample]:
+    limit = context.max_length
     question = question_answering.question_of(line.record)
-    cut = question_answering.labelled(question, reading.source.tokenizer, limit, reading.parameters.doc_stride)
-    told = (
+    cut = question_answering.labelled(question, context.source.tokenizer, limit, context.parameters.doc_stride)
+    left_out = (
         f"Every window of {limit} tokens cuts the answer apart." if question_answering.is_lost(question, cut) else None
     )
     for window, (start, end) in cut:
         ids = window.input_ids
         loss = [place in {start, end} for place in range(len(ids))]
         yield TokenizedExample(
-            line.number, (TokenizedSequence("window", ids, loss, len(ids), limit, start, end),), left_out=told
+            line.number, (TokenizedSequence("window", ids, loss, len(ids), limit, start, end),), left_out=left_out
         )

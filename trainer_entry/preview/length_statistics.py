@@ -23,7 +23,7 @@ class _Measured:
     def add(self, sequence: TokenizedSequence) -> None:
         self.lengths.append(sequence.length)
 
-    def told_of(self, name: SequenceName) -> Lengths:
+    def summary(self, name: SequenceName) -> Lengths:
         lengths = np.frombuffer(self.lengths, dtype=np.int64)
         quantiles = np.quantile(lengths, _QUANTILES, method="inverted_cdf")  # lengths that are there
         counts, edges = np.histogram(lengths, bins=_BINS)
@@ -46,7 +46,7 @@ def places_of(count: int, sample: int) -> frozenset[int] | None:
 
 
 def statistics_of(
-    examples: Iterator[TokenizedExample], reading: TokenizationContext, dataset: DatasetFile, revision: int
+    examples: Iterator[TokenizedExample], context: TokenizationContext, dataset: DatasetFile, revision: int
 ) -> DatasetStatistics:
     """The lengths of examples that come one after another, each record's together."""
     measured: dict[SequenceName, _Measured] = {}
@@ -76,6 +76,6 @@ def statistics_of(
         left_out_lines=tuple(left_out_lines),
         tokens=tokens,
         loss_tokens=loss_tokens,
-        lengths=tuple(found.told_of(name) for name, found in measured.items()),
-        seen_with=reading.sight,
+        lengths=tuple(found.summary(name) for name, found in measured.items()),
+        seen_with=context.settings,
     )

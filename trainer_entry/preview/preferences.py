@@ -1,4 +1,4 @@
-"""Preferences as a model sees them: what trl's trainers read of each."""
+"""Preferences as a model reads them: what trl's trainers make of each."""
 # mypy: allow-untyped-calls
 
 import copy
@@ -25,16 +25,16 @@ _FOLDER = "unused"  # trl wants one for checkpoints, and makes it when it trains
 _Arguments = TypeVar("_Arguments", DPOConfig, RewardConfig)
 
 
-def preferences_of(lines: Iterator[Line], reading: TokenizationContext) -> Iterator[TokenizedExample]:
+def preferences_of(lines: Iterator[Line], context: TokenizationContext) -> Iterator[TokenizedExample]:
     """What the trainer makes of preferences, in their order.
 
     Raises:
         NoChatTemplate: conversations, for a model that does not say how to write one.
         ChatTemplateFails: the model's template cannot write one of them; the message says which.
     """
-    while rows := [_row_of(line, reading) for line in islice(lines, _ROWS_AT_ONCE)]:
+    while rows := [_row_of(line, context) for line in islice(lines, _ROWS_AT_ONCE)]:
         try:
-            yield from _compared(rows, reading) if reading.job.strategy == "dpo" else _rewarded(rows, reading)
+            yield from _compared(rows, context) if context.job.strategy == "dpo" else _rewarded(rows, context)
         except TemplateError as error:
             where = f"one of the lines {rows[0].line} to {rows[-1].line}" if len(rows) > 1 else f"line {rows[0].line}"
             raise ChatTemplateFails(
@@ -42,17 +42,17 @@ def preferences_of(lines: Iterator[Line], reading: TokenizationContext) -> Itera
             ) from error
 
 
-def _row_of(line: Line, reading: TokenizationContext) -> Row:
+def _row_of(line: Line, context: TokenizationContext) -> Row:
     with naming_line(line.number):
-        return preferences.row_of(line.number, line.record, reading.source.tokenizer, reading.job.task)
+        return preferences.row_of(line.number, line.record, context.source.tokenizer, context.job.task)
 
 
-def _compared(rows: list[Row], reading: TokenizationContext) -> Iterator[TokenizedExample]:
+def _compared(rows: list[Row], context: TokenizationContext) -> Iterator[TokenizedExample]:
     """For direct preference optimization: the prompt with either answer, which carries the loss."""
-    limit = reading.max_length
-    arguments = preference_arguments(reading.parameters, _FOLDER)
-    kept = _pairs([row for row in rows if row.size < limit], reading, arguments)
-    others = _pairs([row for row in rows if row.line not in kept], reading, _without_limit(arguments))
+    limit = context.max_length
+    arguments = preference_arguments(context.parameters, _FOLDER)
+    kept = _pairs([row for row in rows if row.size < limit], context, arguments)
+    others = _pairs([row for row in rows if row.line not in kept], context, _without_limit(arguments))
     for row in rows:
         pair = kept.get(row.line) or others[row.line]
         yield TokenizedExample(
@@ -65,14 +65,14 @@ def _compared(rows: list[Row], reading: TokenizationContext) -> Iterator[Tokeniz
         )
 
 
-def _rewarded(rows: list[Row], reading: TokenizationContext) -> Iterator[TokenizedExample]:
+def _rewarded(rows: list[Row], context: TokenizationContext) -> Iterator[TokenizedExample]:
     """For rlhf: both answers for the reward model, which rewards a text as a whole, and the prompt for the policy."""
-    limit = reading.max_length
-    room = min(limit, preferences.prompt_room(reading.context, reading.parameters))
-    arguments = reward_arguments(reading.parameters, _FOLDER)
-    kept = _judged([row for row in rows if row.size < room], reading, arguments)
-    others = _judged([row for row in rows if row.line not in kept], reading, _without_limit(arguments))
-    prompts = rlhf.prompts_of(preferences.dataset_of(rows), reading.source.tokenizer)
+    limit = context.max_length
+    room = min(limit, preferences.prompt_room(context.model_context, context.parameters))
+    arguments = reward_arguments(context.parameters, _FOLDER)
+    kept = _judged([row for row in rows if row.size < room], context, arguments)
+    others = _judged([row for row in rows if row.line not in kept], context, _without_limit(arguments))
+    prompts = rlhf.prompts_of(preferences.dataset_of(rows), context.source.tokenizer)
     for row, prompt in zip(rows, prompts, strict=True):
         pair = kept.get(row.line) or others[row.line]
         fits = row.size < room
@@ -87,24 +87,24 @@ def _rewarded(rows: list[Row], reading: TokenizationContext) -> Iterator[Tokeniz
         )
 
 
-def _pairs(rows: list[Row], reading: TokenizationContext, arguments: DPOConfig) -> dict[int, dpo.Pair]:
+def _pairs(rows: list[Row], context: TokenizationContext, arguments: DPOConfig) -> dict[int, dpo.Pair]:
     if not rows:
         return {}
-    pairs = dpo.pairs_of(preferences.dataset_of(rows), reading.source.tokenizer, arguments)
+    pairs = dpo.pairs_of(preferences.dataset_of(rows), context.source.tokenizer, arguments)
     return {pair.line: pair for pair in pairs}
 
 
 def _judged(
-    rows: list[Row], reading: TokenizationContext, arguments: RewardConfig
+    rows: list[Row], context: TokenizationContext, arguments: RewardConfig
 ) -> dict[int, tuple[list[int], list[int]]]:
     if not rows:
         return {}
-    judged = reward_model.tokenized_pairs(preferences.dataset_of(rows), reading.source.tokenizer, arguments)
+    judged = reward_model.tokenized_pairs(preferences.dataset_of(rows), context.source.tokenizer, arguments)
     return {row[LINE]: (row["chosen_ids"], row["rejected_ids"]) for row in judged}
 
 
 def _answered(name: SequenceName, ids: list[int], mask: list[int], length: int, limit: int) -> TokenizedSequence:
-    # The first token is never told from those before it.
+    # The first token is never predicted.
     loss = [place > 0 and bool(counts) for place, counts in enumerate(mask)]
     return TokenizedSequence(name, ids[:limit], loss[:limit], length, limit)
 

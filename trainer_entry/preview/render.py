@@ -24,13 +24,13 @@ _MOST_TOKENS = 50_000
 """A preview ends after the example in which so many were shown."""
 
 
-def preview_of(look: PreviewRequest, reading: TokenizationContext, lines: list[Line]) -> DatasetPreview:
+def preview_of(request: PreviewRequest, context: TokenizationContext, lines: list[Line]) -> DatasetPreview:
     """The records in some lines, each with what a trainer makes of it, until too many tokens were shown."""
-    tokenizer, dataset = reading.source.tokenizer, look.job.dataset
+    tokenizer, dataset = context.source.tokenizer, request.job.dataset
     contents = {line.number: line.content.strip() for line in lines}
     records: list[PreviewedRecord] = []
     shown = 0
-    for number, examples in groupby(examples_of(iter(lines), reading), key=lambda example: example.line):
+    for number, examples in groupby(examples_of(iter(lines), context), key=lambda example: example.line):
         if shown >= _MOST_TOKENS:
             break
         shown_examples: list[ExampleView] = []
@@ -47,12 +47,12 @@ def preview_of(look: PreviewRequest, reading: TokenizationContext, lines: list[L
         )
     return DatasetPreview(
         filename=dataset.filename,
-        revision=look.revision,
+        revision=request.revision,
         format=dataset.format,
         num_examples=dataset.num_examples,
         records=tuple(records),
         has_more=len(records) < dataset.num_examples,
-        seen_with=reading.sight,
+        seen_with=context.settings,
     )
 
 

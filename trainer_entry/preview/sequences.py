@@ -15,12 +15,12 @@ class TokenizationContext(Struct, frozen=True, gc=False):
     job: JobSpec
     source: Source
     parameters: TrainingParameters
-    context: int
+    model_context: int
     max_length: int
 
     @property
-    def sight(self) -> PreviewSettings:
-        """The settings to tell."""
+    def settings(self) -> PreviewSettings:
+        """The settings of the preview."""
         job = self.job
         return PreviewSettings(
             task=job.task,
@@ -28,7 +28,7 @@ class TokenizationContext(Struct, frozen=True, gc=False):
             provider=job.provider,
             model_name=job.model_name,
             max_seq_length=self.max_length,
-            context=self.context,
+            context=self.model_context,
             chat_template=self.source.tokenizer.chat_template is not None,
             doc_stride=self.parameters.doc_stride if job.task == "extractive-question-answering" else None,
             max_completion_length=self.parameters.max_completion_length if job.strategy == "rlhf" else None,

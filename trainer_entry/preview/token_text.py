@@ -14,17 +14,17 @@ _LONGEST_CHARACTER = 8
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     """The text of each token, special ones included; empty for a part of a character that a later one completes."""
     texts: list[str] = []
-    told = 0  # the tokens before are told
+    done = 0  # the tokens before have their texts
     for place in range(len(ids)):
-        begin = max(0, told - _BEFORE)
-        known = _decoded(tokenizer, ids[begin:told])
+        begin = max(0, done - _BEFORE)
+        known = _decoded(tokenizer, ids[begin:done])
         text = _decoded(tokenizer, ids[begin : place + 1])
-        is_last = place + 1 == len(ids) or place + 1 - told >= _LONGEST_CHARACTER
+        is_last = place + 1 == len(ids) or place + 1 - done >= _LONGEST_CHARACTER
         if text.endswith(_UNFINISHED) and not is_last:
             texts.append("")
             continue
-        texts.append(text[len(known) :] if text.startswith(known) else _decoded(tokenizer, ids[told : place + 1]))
-        told = place + 1
+        texts.append(text[len(known) :] if text.startswith(known) else _decoded(tokenizer, ids[done : place + 1]))
+        done = place + 1
     return texts
 
 

@@ -1,7 +1,7 @@
 """Causal models by unsloth, which computes their training in its own, leaner ways. Import unsloth itself before this.
 
 On a GPU it takes every parameter as it is. On a CPU it goes its own way in some: what only costs time or memory is
-settled here, and told as in effect; what would make another model than the one asked for is refused.
+settled here, and reported as in effect; what would make another model than the one asked for is refused.
 """
 # mypy: allow-untyped-calls
 

@@ -70,7 +70,7 @@ def _report_failure(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseExce
 
 
 def _report_other_failure(wire: Wire, folder: Path) -> bool:
-    """Why another process failed, if it said so. Of one that was killed the shim tells."""
+    """Why another process failed, if it said so. Of one that was killed the shim reports."""
     word = distributed.word_of_another(folder)
     if word is not None:
         wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))

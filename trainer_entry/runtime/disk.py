@@ -36,7 +36,7 @@ def sync_entry(path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_full_errors(folder: Path) -> Iterator[None]:
-    """Save into a folder in the block; what there was no room for is taken away again, and told as `DiskFull`.
+    """Save into a folder in the block; what there was no room for is removed again, and raised as `DiskFull`.
 
     Half a checkpoint on a full disk is of no use, and without it the last word finds room.
     """

@@ -1,4 +1,4 @@
-"""The processes of one attempt: what they settle together, and how one of them hears of another's end.
+"""The processes of one attempt: what they agree on together, and how one of them learns of another's end.
 
 Whatever ends a loop is settled by all of them at the same place in it: one that left alone would leave the others
 waiting for its part of the next sum. The torch that this needs is imported late.
@@ -109,7 +109,7 @@ def are_connected() -> bool:
 
 
 def lost_contact(error: BaseException) -> bool:
-    """Whether an exception only says that another process is no longer heard."""
+    """Whether an exception only says that another process is no longer reached."""
     return count() > 1 and isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST_WORDS)
 
 
@@ -132,11 +132,11 @@ def _count_alive() -> int:
 
 
 def leave_word(folder: Path, word: TrainerFailed) -> None:
-    """Say why this process ends, for the one that is heard."""
-    told = msgspec.structs.replace(word, message=f"{word.message} (Process {rank() + 1} of {count()}.)")
+    """Say why this process ends, for rank 0, which is on the wire."""
+    message = msgspec.structs.replace(word, message=f"{word.message} (Process {rank() + 1} of {count()}.)")
     partial = folder / f"rank-{rank()}.partial"
     try:
-        partial.write_bytes(msgspec.json.encode(told))
+        partial.write_bytes(msgspec.json.encode(message))
         partial.rename(_word(folder, rank()))
     except OSError as error:
         if error.errno not in FULL:

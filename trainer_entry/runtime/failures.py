@@ -1,4 +1,4 @@
-"""What a trainer refuses to go on with, and how a failure is told. The names are a message's `kind`."""
+"""The failures of a trainer. The name of an exception is the `kind` of its message."""
 
 import contextlib
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ class PromptTooLong(Exception):
 
 @contextlib.contextmanager
 def naming_line(line: int) -> Iterator[None]:
-    """Write out a record in the block; where the chat template cannot, it is told in which line the record stands."""
+    """Write out a record in the block; where the chat template cannot, the error names the record's line."""
     try:
         yield
     except ChatTemplateFails as error:
@@ -81,8 +81,8 @@ def kind_of(error: BaseException) -> str:
     """The exception's type, or `OutOfMemory` or `DiskFull`, which the libraries name by many types and words."""
     if says_no_room(error):
         return "DiskFull"
-    told = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _NO_MEMORY_WORDS)
-    if told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    by_words = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _NO_MEMORY_WORDS)
+    if by_words or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "OutOfMemory"
     return type(error).__name__
 

@@ -1,4 +1,4 @@
-"""A trainer that works and has nothing to say shows that it lives, so that its silence is not taken for a hang."""
+"""The heartbeat of a trainer that works and has nothing to report, so that its silence is not taken for a hang."""
 
 import threading
 import time
@@ -12,12 +12,12 @@ _NOTICEABLE_BYTES = 1 << 16
 _NOTICEABLE_SECONDS = 0.1
 
 
-def show_while_busy(wire: Wire, applies: Callable[[], bool]) -> None:
+def touch_while_busy(wire: Wire, applies: Callable[[], bool]) -> None:
     """Touch the wire every few seconds in which bytes were moved, or processor time was spent, and `applies` says so.
 
-    A process that does neither is left silent: that is what a hang looks like.
+    A process that does neither is left silent: it may hang.
     """
-    threading.Thread(target=_watch, args=(wire, applies), name="signs of life", daemon=True).start()
+    threading.Thread(target=_watch, args=(wire, applies), name="heartbeat", daemon=True).start()
 
 
 def _watch(wire: Wire, applies: Callable[[], bool]) -> None:

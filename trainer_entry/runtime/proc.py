@@ -48,7 +48,7 @@ def descendants(root: int) -> dict[int, int]:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Signal a descendant, and nobody who got its pid meanwhile: the handle keeps it, a second look proves it."""
+    """Signal a descendant, and nobody who got its pid meanwhile: the handle keeps it, a second check proves it."""
     with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:

@@ -1,10 +1,10 @@
-"""How far work on a trained model is, as messages on the wire."""
+"""The progress of work on a trained model, as messages on the wire."""
 
 import platform
 import time
 from importlib.metadata import version
 
-from trainer_entry.runtime.heartbeat import show_while_busy
+from trainer_entry.runtime.heartbeat import touch_while_busy
 from trainer_entry.runtime.signals import Signals
 from trainer_entry.runtime.stdout import Wire
 from trainer_entry.wire import Environment, Phase, PhaseStarted, StepLogged, Unit, WorkPlanned
@@ -13,7 +13,7 @@ _REPORT_SECONDS = 1.0
 
 
 class Progress:
-    """Counts what is done and tells it, once a second at most, and at the end."""
+    """Counts what is done and reports it, once a second at most, and at the end."""
 
     def __init__(self, wire: Wire, attempt: int, signals: Signals) -> None:
         self.step = 0
@@ -22,7 +22,7 @@ class Progress:
         self._signals = signals
         self._total = 0
         self._phase: Phase = "preparing_data"
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def enter(self, phase: Phase) -> None:
         """Another part of the work begins."""
@@ -37,16 +37,16 @@ class Progress:
                 attempt=self._attempt, seq=seq, total_steps=total, unit=unit, environment=environment
             )
         )
-        self._began = self._told = time.monotonic()
-        show_while_busy(self._wire, lambda: True)  # the upload of a large file is one step
+        self._began = self._reported = time.monotonic()
+        touch_while_busy(self._wire, lambda: True)  # the upload of a large file is one step
 
     def advance(self, count: int) -> None:
         """So much more is done."""
         self.step += count
         now = time.monotonic()
-        if now - self._told < _REPORT_SECONDS and self.step < self._total:
+        if now - self._reported < _REPORT_SECONDS and self.step < self._total:
             return
-        self._told = now
+        self._reported = now
         elapsed, done, left = now - self._began, self.step, self._total - self.step
         self._wire.send(
             lambda seq: StepLogged(

@@ -1,8 +1,8 @@
 """What an attempt is asked while it runs: SIGTERM to end, SIGUSR1 to save a checkpoint and go on.
 
 A stop is honoured at once while nothing is trained, and with a checkpoint at the next step while something is.
-A thread hears the signals, not a handler: the main thread may be inside a long call of C code, or hold a lock.
-It hears who sent them, too: a launcher of several processes ends the others with SIGTERM when one has failed.
+A thread waits for the signals, not a handler: the main thread may be inside a long call of C code, or hold a lock.
+It learns who sent them, too: a launcher of several processes ends the others with SIGTERM when one has failed.
 """
 
 import os
@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-_HEARD = frozenset({signal.SIGTERM, signal.SIGUSR1})
+_AWAITED = frozenset({signal.SIGTERM, signal.SIGUSR1})
 _ERROR = 1
 
 
@@ -32,10 +32,10 @@ class Signals:
         self._checkpoint = False
 
     def listen(self) -> None:
-        """Hear the signals from now on. For the main thread, while there is no other."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # every thread to come inherits it; ours waits for them
+        """Wait for the signals from now on. For the main thread, while there is no other."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # every thread to come inherits it; ours waits for them
         os.register_at_fork(after_in_child=_let_through)
-        threading.Thread(target=self._hear, name="signals", daemon=True).start()
+        threading.Thread(target=self._wait_for_signals, name="signals", daemon=True).start()
 
     @property
     def stop_asked(self) -> bool:
@@ -56,14 +56,14 @@ class Signals:
         with self._lock:
             self._training = True
 
-    def _hear(self) -> None:
+    def _wait_for_signals(self) -> None:
         while True:
-            heard = signal.sigwaitinfo(_HEARD)
-            match heard.si_signo:
+            received = signal.sigwaitinfo(_AWAITED)
+            match received.si_signo:
                 case signal.SIGUSR1:
                     self._checkpoint = True
                 case signal.SIGTERM:
-                    if heard.si_pid == self._launcher and self._left_alone():
+                    if received.si_pid == self._launcher and self._left_alone():
                         os._exit(_ERROR)
                     with self._lock:
                         self._stop = True
@@ -75,5 +75,5 @@ class Signals:
 
 
 def _let_through() -> None:
-    """A process that is forked from this one has no thread that hears: signals are to end it."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+    """A process that is forked from this one has no thread that waits for them: signals are to end it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)

@@ -37,7 +37,7 @@ def claim_stdout() -> int:
 
 
 def note(line: str) -> None:
-    """Tell a person something, in the attempt's log; on a full disk it is not worth a training."""
+    """Write a line for people into the attempt's log; on a full disk it is left out."""
     try:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
@@ -83,7 +83,7 @@ class LineWriter:
 
 
 class Wire:
-    """The trainer's end of the wire: numbers the messages. Only rank 0 is heard, until its last word."""
+    """The trainer's end of the wire: numbers the messages. Only rank 0 sends, until its last word."""
 
     def __init__(self, lines: LineWriter, *, speaks: bool) -> None:
         self._lines = lines

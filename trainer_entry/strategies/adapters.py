@@ -20,7 +20,7 @@ def new_adapter(job: JobSpec, loaded: LoadedModel, parameters: TrainingParameter
 
 
 def lora_config(parameters: TrainingParameters, task: Task, *, encoder_decoder: bool) -> LoraConfig:
-    """What the adapter looks like. A head for answers is trained whole: it is new.
+    """The adapter's configuration. A head for answers is trained whole: it is new.
 
     Such an adapter has no task type: peft's own class for answers would keep the token types from the model.
     """
@@ -38,7 +38,7 @@ def lora_config(parameters: TrainingParameters, task: Task, *, encoder_decoder: 
 
 
 def reward_lora_config(parameters: TrainingParameters) -> LoraConfig:
-    """What the adapter of a reward model looks like, before it is merged; the head that rewards is trained whole."""
+    """The configuration of a reward model's adapter, before it is merged; the head that rewards is trained whole."""
     causal = lora_config(parameters, "text-generation", encoder_decoder=False)
     return LoraConfig(
         task_type="SEQ_CLS",

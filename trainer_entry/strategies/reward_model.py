@@ -139,7 +139,7 @@ def _save(trainer: AttemptTrainer, tokenizer: PreTrainedTokenizerBase, report: R
 
 
 def _check_rows(trainer: AttemptTrainer, examples: Examples, parameters: TrainingParameters) -> None:
-    """Tell what trl leaves out in silence: prompts with an answer that is too long.
+    """Note what trl leaves out in silence: prompts with an answer that is too long.
 
     Raises:
         NoTrainableTokens: nothing is left to learn from, or to evaluate on.

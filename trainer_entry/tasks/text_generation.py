@@ -39,7 +39,7 @@ class CutTokens(Struct, frozen=True, gc=False):
 
     @property
     def teaches(self) -> bool:
-        """Whether there is a loss: the first token is never told from those before it."""
+        """Whether there is a loss: the first token is never predicted."""
         return any(token != IGNORED for token in self.labels[1:])
 
 
@@ -152,7 +152,7 @@ def _common_length(text: str, other: str) -> int:
 
 def _label_spans(text: str, spans: list[tuple[int, int]], tokenizer: PreTrainedTokenizerBase) -> LabelledTokens:
     """The text's tokens; those that touch a span are their own label."""
-    # A template writes the beginning token itself: a second one would be seen in training only.
+    # A template writes the beginning token itself: a second one would be there in training only.
     plain = tokenizer.chat_template is None
     encoded = tokenizer(text, add_special_tokens=plain, return_offsets_mapping=True, truncation=False)
     input_ids, labels = list(encoded["input_ids"]), []

@@ -97,7 +97,7 @@ def policy_steps(parameters: TrainingParameters, prompts: int) -> int:
 
 
 def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:
-    """What every trainer is told, by the names of TrainingArguments."""
+    """The arguments of every trainer, by the names of TrainingArguments."""
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     on_cpu = not torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""What the trainer's loop tells, as messages on the wire."""
+"""The events of the training loop, as messages on the wire."""
 # mypy: allow-untyped-calls
 # ruff: noqa: ARG002 - the signatures are transformers'
 
@@ -17,7 +17,7 @@ from trainer_entry.runtime.stdout import Wire, note
 from trainer_entry.training.trainer import AttemptTrainer, check_shares_gradients
 from trainer_entry.wire import CheckpointWritten, Evaluated, Phase, StepLogged
 
-_SIGN_OF_LIFE_SECONDS = 5.0
+_HEARTBEAT_SECONDS = 5.0
 _FIGURES = {
     "loss": ("loss",),
     "learning_rate": ("learning_rate",),
@@ -64,7 +64,7 @@ class WireCallback(TrainerCallback):
         self.last_figures: dict[str, float | None] = {}
         self.evaluation: dict[str, float | None] = {}
         self._evaluated_at: int | None = None
-        self._showed_life = self._began
+        self._last_heartbeat = self._began
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -93,7 +93,7 @@ class WireCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save, and end, if that was asked for; log the last step whatever the interval."""
-        self.show_life()
+        self.heartbeat()
         stop, save = distributed.agree_on(self._signals.stop_asked, self._signals.checkpoint_asked)
         if save:
             control.should_save = True
@@ -167,12 +167,12 @@ class WireCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Report the figures on the held-out records."""
-        told = dict(metrics or {})
+        reported = dict(metrics or {})
         for ours, names in _FIGURES.items():
-            figure = _figure(told, tuple(f"eval_{name}" for name in names))
+            figure = _figure(reported, tuple(f"eval_{name}" for name in names))
             if figure is not None:
-                told[f"eval_{ours}"] = figure
-        figures, nonfinite = finite(told)
+                reported[f"eval_{ours}"] = figure
+        figures, nonfinite = finite(reported)
         self.evaluation, self._evaluated_at = figures, state.global_step
         self._wire.send(
             lambda seq: Evaluated(
@@ -194,7 +194,7 @@ class WireCallback(TrainerCallback):
         self.checkpoint = (state.global_step, folder)
         self._wire.send(lambda seq: CheckpointWritten(attempt=self._attempt, seq=seq, step=step, path=folder))
 
-    def say_measured(self, state: TrainerState, figures: Mapping[str, float | None]) -> None:
+    def report_measured(self, state: TrainerState, figures: Mapping[str, float | None]) -> None:
         """Report how good the answers are; it belongs to the evaluation after the same step."""
         step = self._before + state.global_step
         metrics = {**self.evaluation, **figures}
@@ -212,27 +212,27 @@ class WireCallback(TrainerCallback):
         """Whether the weights at the end, after `step`, were never evaluated, or are no longer the last ones."""
         return self._evaluated_at != step or bool(args.load_best_model_at_end)
 
-    def show_life(self) -> None:
-        """Silence is no sign of a hang where only every hundredth step is logged."""
-        if time.monotonic() - self._showed_life > _SIGN_OF_LIFE_SECONDS:
-            self._showed_life = time.monotonic()
+    def heartbeat(self) -> None:
+        """Touch the wire, every few seconds: silence is no hang where only every hundredth step is logged."""
+        if time.monotonic() - self._last_heartbeat > _HEARTBEAT_SECONDS:
+            self._last_heartbeat = time.monotonic()
             self._wire.touch()
 
     def go_on(self) -> None:
-        """Show life, and leave if that was asked for. For everything that takes long and makes no step.
+        """Send a heartbeat, and leave if that was asked for. For everything that takes long and makes no step.
 
         All processes of the attempt come here together, and leave together.
 
         Raises:
             StopNow: the attempt is to end.
         """
-        self.show_life()
+        self.heartbeat()
         if distributed.agree(self._signals.stop_asked):
             raise StopNow
 
     def go_on_alone(self) -> None:
         """The same for what one process does while the others wait for it."""
-        self.show_life()
+        self.heartbeat()
         if self._signals.stop_asked:
             raise StopNow
 

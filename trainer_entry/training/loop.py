@@ -12,7 +12,7 @@ from msgspec import Struct
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import Stopped, resumed_step
 from trainer_entry.runtime.disk import sync_entry
-from trainer_entry.runtime.heartbeat import show_while_busy
+from trainer_entry.runtime.heartbeat import touch_while_busy
 from trainer_entry.wire import AttemptSpec, Phase, PhaseStarted
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def tells_quality(name: str) -> bool:
 
 
 _WITH_STEPS: frozenset[Phase] = frozenset({"training_reward_model", "training", "evaluating_base", "evaluating"})
-"""Phases whose every step is a sign of life."""
+"""Phases whose every step is a heartbeat."""
 
 
 class Phases:
@@ -56,7 +56,7 @@ class Phases:
         self._step = resumed_step(spec)
         self._checkpoint = spec.resume_from
         self._makes_steps = False
-        show_while_busy(wire, lambda: not self._makes_steps)  # loading, tokenizing, saving
+        touch_while_busy(wire, lambda: not self._makes_steps)  # loading, tokenizing, saving
 
     def enter(self, phase: Phase) -> None:
         """Say that another phase begins.
@@ -92,8 +92,8 @@ class Phases:
         spec, signals = self.spec, self._signals
         callback = WireCallback(self.wire, spec.attempt, signals, trainer, started, phase)
         trainer.add_callback(callback)
-        # A policy's step, or a summary to judge, is many tokens long: each of them is a sign of life.
-        hook = plain_model(trainer).register_forward_pre_hook(lambda *_: callback.show_life())
+        # A policy's step, or a summary to judge, is many tokens long: each of them is a heartbeat.
+        hook = plain_model(trainer).register_forward_pre_hook(lambda *_: callback.heartbeat())
         self._begin_together()
         try:
             before = self._evaluate_base(trainer, callback, measure, phase)
@@ -165,7 +165,7 @@ class Phases:
         return figures
 
     def _measure(self, trainer: AttemptTrainer, callback: WireCallback, measure: Measure) -> dict[str, float | None]:
-        """How good the answers are, told as the evaluation after this step. One process finds out; the others wait."""
+        """The figures of the answers, reported after this step. One process measures them, and the others wait."""
         from trainer_entry.training.callback import StopNow
 
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
@@ -182,5 +182,5 @@ class Phases:
             model.train(training)
         if distributed.agree(stopped):
             raise StopNow
-        callback.say_measured(trainer.state, figures)
+        callback.report_measured(trainer.state, figures)
         return figures

@@ -27,7 +27,7 @@ class AttemptTrainer(Trainer):
     numbered after the former.
     """
 
-    tokens_seen: torch.Tensor | int = 0
+    token_count: torch.Tensor | int = 0
     checkpoint_dir: Path
     checkpoint_limit: int | None = None
     steps_before = 0
@@ -60,20 +60,20 @@ class AttemptTrainer(Trainer):
         named = inputs if isinstance(inputs, Mapping) else {}
         if "input_ids" in named:
             mask = named.get("attention_mask")
-            self.tokens_seen = self.tokens_seen + (named["input_ids"].numel() if mask is None else mask.sum())
+            self.token_count = self.token_count + (named["input_ids"].numel() if mask is None else mask.sum())
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not self._loss_was_finite:
             if not torch.isfinite(loss):
                 raise LossNotFinite(
                     f"The loss of the first records is {float(loss)}{self._lines_of(named)}. "
-                    "Look at these records, at the model's weights, and at fp16, which overflows where bf16 does not."
+                    "Check these records, the model's weights, and fp16, which overflows where bf16 does not."
                 )
             self._loss_was_finite = True
         return loss
 
     def count_tokens(self) -> int:
-        """How many tokens this trainer has seen, in all processes together, which all ask at the same place."""
-        return distributed.total(int(self.tokens_seen))
+        """How many tokens this trainer has read, in all processes together, which all ask at the same place."""
+        return distributed.total(int(self.token_count))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint is no model: the card is written with the model, once."""

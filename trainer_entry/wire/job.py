@@ -87,7 +87,7 @@ class Push(Work, frozen=True, tag="push", gc=False):
 class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     """All that a trainer needs to know; it stands in the log, and as `spec.json` in the attempt's folder.
 
-    `work`: what to do with a trained model, and null for a training. Everything else tells then of the model's
+    `work`: what to do with a trained model, and null for a training. Everything else describes then the model's
     training, but for `output_dir`: the folder of the merged model, or the place of the export.
 
     `model_path` is what to load: a local folder, a hub id, or the built-in name. `output_dir` does not exist

@@ -1,4 +1,4 @@
-"""Requests for a dataset's preview or statistics, and the answers: a dataset as a model sees it."""
+"""Requests for a dataset's preview or statistics, and the answers: a dataset as a model reads it."""
 
 from typing import Literal
 
@@ -9,10 +9,10 @@ from trainer_entry.wire.job import JobSpec, Provider, Strategy, Task
 
 
 class DatasetViewRequest(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
-    """What `python -m trainer_entry.dataset_view` is asked on stdin: to look at a dataset as a job would train on it.
+    """A request to `python -m trainer_entry.dataset_view`, on stdin: a dataset, as a job would train on it.
 
     Of the job nothing is read but its task, strategy, provider, model, dataset and parameters. `revision`: of the
-    dataset, to be told again. `deadline_seconds`: what takes longer is ended by the system.
+    dataset, for the answer. `deadline_seconds`: what takes longer is ended by the system.
     """
 
     job: JobSpec
@@ -44,7 +44,7 @@ either answer. Prompt: what a policy completes by itself.
 class TokenView(Struct, frozen=True, kw_only=True, gc=False):
     """A token as a model reads it. The texts of a sequence's tokens, put together, are its text.
 
-    `text` is empty where a character needs further tokens. `loss`: whether the model learns to tell this token; for
+    `text` is empty where a character needs further tokens. `loss`: whether the model learns to predict this token; for
     question answering, whether the answer begins or ends with it.
     """
 
@@ -79,7 +79,7 @@ MOST_PREVIEWED_BYTES = 4 << 20
 
 
 class PreviewedRecord(Struct, frozen=True, kw_only=True, gc=False):
-    """A record as it stands in its line, and, where a model was named, as the model sees it.
+    """A record as it stands in its line, and, where a model was named, as the model reads it.
 
     `more_examples`: how many of them are not shown, for want of room.
     """
@@ -91,7 +91,7 @@ class PreviewedRecord(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PreviewSettings(Struct, frozen=True, kw_only=True, gc=False):
-    """With which settings a dataset was looked at, those included that were chosen for it.
+    """The settings of a preview, those included that were chosen for it.
 
     `max_seq_length`: in tokens, after which examples are cut. `context`: how many the model can read at once.
     """
@@ -179,7 +179,7 @@ class DatasetStatistics(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PreviewFailed(Struct, frozen=True, kw_only=True, gc=False):
-    """Why a model does not see a dataset; `kind` is the exception's type. The worker's exit code is 3 then."""
+    """Why a preview could not be made; `kind` is the exception's type. The worker's exit code is 3 then."""
 
     kind: str
     message: str

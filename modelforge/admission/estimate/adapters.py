@@ -1,6 +1,6 @@
 """Which weights of a model are layers that an adapter is put on, by their names and shapes.
 
-What peft does with a loaded model (`all-linear`: every linear layer but the one that gives the output) is told here
+What peft does with a loaded model (`all-linear`: every linear layer but the one that gives the output) is found here
 from the names that the layers have in the files.
 """
 

@@ -64,45 +64,59 @@ class _Config(Struct):
     decoder: _Config | None = None
 
 
-def architecture_of(config: bytes) -> Architecture | None:
-    """The sizes that a `config.json` tells; None where it does not tell enough of them."""
+def architecture_of(content: bytes) -> Architecture | None:
+    """The sizes in a `config.json`; None where they are not enough."""
     try:
-        told = msgspec.json.decode(config, type=_Config)
+        config = msgspec.json.decode(content, type=_Config)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if told.encoder is not None and told.decoder is not None:
-        encoder, decoder = _sizes(told.encoder), _sizes(told.decoder)
+    if config.encoder is not None and config.decoder is not None:
+        encoder, decoder = _sizes(config.encoder), _sizes(config.decoder)
         if encoder is None or decoder is None:
             return None
         return msgspec.structs.replace(decoder, layers=encoder.layers + decoder.layers)
-    return _sizes(told.text_config or told)
+    return _sizes(config.text_config or config)
 
 
-def _sizes(told: _Config) -> Architecture | None:
-    hidden = told.hidden_size or told.n_embd or told.d_model or told.dim
-    heads = told.num_attention_heads or told.n_head or told.n_heads or told.num_heads or told.encoder_attention_heads
-    layers = _layers(told)
-    if not hidden or not heads or not layers or not told.vocab_size or min(hidden, heads, layers, told.vocab_size) < 0:
+def _sizes(config: _Config) -> Architecture | None:
+    hidden = config.hidden_size or config.n_embd or config.d_model or config.dim
+    heads = (
+        config.num_attention_heads
+        or config.n_head
+        or config.n_heads
+        or config.num_heads
+        or config.encoder_attention_heads
+    )
+    layers = _layers(config)
+    if (
+        not hidden
+        or not heads
+        or not layers
+        or not config.vocab_size
+        or min(hidden, heads, layers, config.vocab_size) < 0
+    ):
         return None
-    context = told.max_position_embeddings or told.n_positions
-    head = told.head_dim or hidden // heads
-    feed_forward = told.intermediate_size or told.n_inner or told.d_ff or told.hidden_dim or told.encoder_ffn_dim
+    context = config.max_position_embeddings or config.n_positions
+    head = config.head_dim or hidden // heads
+    feed_forward = (
+        config.intermediate_size or config.n_inner or config.d_ff or config.hidden_dim or config.encoder_ffn_dim
+    )
     return Architecture(
         hidden=hidden,
         layers=layers,
         heads=heads,
-        vocabulary=told.vocab_size,
+        vocabulary=config.vocab_size,
         intermediate=feed_forward or 4 * hidden,
-        cached=2 * (told.num_key_value_heads or heads) * head,
+        cached=2 * (config.num_key_value_heads or heads) * head,
         context=min(context, _LONGEST) if context and context > 0 else None,
         # Llama and all that came after it gate with SiLU or a GELU that they call by a longer name; T5 says so.
-        gated=told.hidden_act in _GATES or (told.feed_forward_proj or "").startswith("gated"),
+        gated=config.hidden_act in _GATES or (config.feed_forward_proj or "").startswith("gated"),
     )
 
 
-def _layers(told: _Config) -> int | None:
-    if told.encoder_layers or told.decoder_layers:
-        return (told.encoder_layers or 0) + (told.decoder_layers or 0)
-    if told.model_type is not None and "t5" in told.model_type and told.num_layers:
-        return told.num_layers + (told.num_decoder_layers or told.num_layers)
-    return told.num_hidden_layers or told.n_layer or told.n_layers or told.num_layers
+def _layers(config: _Config) -> int | None:
+    if config.encoder_layers or config.decoder_layers:
+        return (config.encoder_layers or 0) + (config.decoder_layers or 0)
+    if config.model_type is not None and "t5" in config.model_type and config.num_layers:
+        return config.num_layers + (config.num_decoder_layers or config.num_layers)
+    return config.num_hidden_layers or config.n_layer or config.n_layers or config.num_layers

@@ -28,8 +28,8 @@ def memory_capacity(root: Path = Path("/")) -> Capacity:
         largest = max(gpus, key=lambda gpu: (gpu.total, gpu.free))
         return Capacity(device="gpu", available=largest.free, total=largest.total)
     limits = limits_of(root)
-    told = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
-    amounts = {name: int(number) * 1024 for name, number in told}
+    entries = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
+    amounts = {name: int(number) * 1024 for name, number in entries}
     return Capacity(
         device="host",
         available=int(min(amounts["MemAvailable"], limits.memory_left)),

@@ -43,7 +43,7 @@ class _Model(Struct, kw_only=True, gc=False):
 
 
 async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) -> Fit:
-    """Look at the model, and reckon memory and disk. `waits`: the job may wait until others have given theirs back."""
+    """Read the model, and estimate memory and disk. `waits`: the job may wait until others have given theirs back."""
     problems: list[BadInput] = []
     folder = await asyncio.to_thread(_folder_of, spec.model_path)
     if folder is not None:
@@ -52,10 +52,10 @@ async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) 
         known = built_in()
         model = _Model(weights=known.weights, architecture=known.architecture)
     else:
-        told = await fetch_remote_model(spec.model_path)
-        model = _Model() if told is None else _Model(weights=told.weights, architecture=told.architecture)
+        remote = await fetch_remote_model(spec.model_path)
+        model = _Model() if remote is None else _Model(weights=remote.weights, architecture=remote.architecture)
     problems += _target_problems(spec, model)
-    memory, disk = await asyncio.to_thread(_reckon, spec, model, data_dir, problems, waits=waits)
+    memory, disk = await asyncio.to_thread(_estimate, spec, model, data_dir, problems, waits=waits)
     return Fit(problems=tuple(problems), memory=memory, disk=disk)
 
 
@@ -119,7 +119,7 @@ def _target_problems(spec: wire.JobSpec, model: _Model) -> list[BadInput]:
     ]
 
 
-def _reckon(
+def _estimate(
     spec: wire.JobSpec, model: _Model, data_dir: Path, problems: list[BadInput], *, waits: bool
 ) -> tuple[MemoryFit, DiskFit]:
     room, free = memory_capacity(), free_disk(data_dir)

@@ -1,17 +1,17 @@
-"""How long the records of a dataset are, as far as a look at the file's beginning tells."""
+"""How long the records of a dataset are, estimated from the file's beginning."""
 
 from pathlib import Path
 
 from msgspec import Struct
 
-_LOOKED_AT = 16 << 20
+_SAMPLE_BYTES = 16 << 20
 _BYTES_A_TOKEN = 4  # of English, with JSON's own signs and the chat template's tokens about even
 _FEWEST = 16
 _ESCAPED = 4  # \uXXXX stands for a letter of 2 bytes, which most of such alphabets have
 
 
 class Longest(Struct, frozen=True, gc=False):
-    """The longest record's tokens, and those `together`, estimated. `whole`: all records were looked at."""
+    """The longest record's tokens, and those `together`, estimated. `whole`: all records were read."""
 
     tokens: int
     together: int
@@ -22,7 +22,7 @@ def longest_record(path: Path) -> Longest | None:
     """The longest of the records in the file's first 16 MB, by its bytes; None where the file cannot be read."""
     try:
         with path.open("rb") as file:
-            beginning = file.read(_LOOKED_AT)
+            beginning = file.read(_SAMPLE_BYTES)
             whole = not file.read(1)
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""What is known of a model that is not on this machine: the built-in one by heart, others as the hub tells."""
+"""What is known of a model that is not on this machine: the built-in one from constants, others from the hub."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ def built_in() -> RemoteModel:
 
 
 async def fetch_remote_model(name: str) -> RemoteModel | None:
-    """What the hub tells of a model within a second; None where it does not."""
+    """What the hub says of a model within a second; None where it does not."""
     try:
         model, config = await asyncio.gather(_read(f"/api/models/{name}"), _read(f"/{name}/resolve/main/config.json"))
         counted = msgspec.json.decode(model, type=_HubModel).safetensors

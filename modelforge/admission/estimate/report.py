@@ -93,7 +93,7 @@ def memory_fit(
         weights_bytes=reckon_weights(plan, sizes),
         gradients_bytes=4 * sizes.trainable,
         optimizer_bytes=optimizer_bytes(plan.parameters.optim, sizes),
-        note="Activations are not known: config.json does not tell the model's sizes.",
+        note="Activations are not known: config.json does not have the model's sizes.",
     )
     if architecture is None:
         return known

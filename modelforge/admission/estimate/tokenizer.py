@@ -28,7 +28,7 @@ _UNREADABLE = 3  # the exit code; an interpreter that fails has others
 
 
 class _Settings(Struct):
-    """The parts of `tokenizer_config.json` that are looked at."""
+    """The parts of `tokenizer_config.json` that are read."""
 
     tokenizer_class: str | None = None
     chat_template: msgspec.Raw = msgspec.Raw(b"null")  # a text, or several with names

@@ -21,18 +21,18 @@ def main() -> int:
     """Check the file that is named."""
     os.nice(_NICE)
     gc.disable()  # nothing here refers to itself: counts free it all
-    question = msgspec.json.decode(sys.argv[1], type=CheckRequest)
+    request = msgspec.json.decode(sys.argv[1], type=CheckRequest)
     try:
-        say(check(question, say))
+        send(check(request, send))
     except OSError as error:
-        sys.stderr.write(f"{question.filename}: {error.strerror or error}\n")
+        sys.stderr.write(f"{request.filename}: {error.strerror or error}\n")
         return NO_ROOM_LEFT if error.errno in NO_ROOM else UNREADABLE
     return 0
 
 
-def say(said: CheckMessage) -> None:
+def send(message: CheckMessage) -> None:
     """Write one line on stdout."""
-    sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -62,7 +62,7 @@ def check_columns(columns: Columns, found: list[str], line: int = 1) -> None:
     """Refuse a mapping that names columns which are not there.
 
     Raises:
-        Unusable: the message says which are.
+        UnreadableFile: the message says which are.
     """
     for field, column in columns.given.items():
         if column not in found:
@@ -71,7 +71,7 @@ def check_columns(columns: Columns, found: list[str], line: int = 1) -> None:
 
 
 def propose(found: list[str], *, alone: bool) -> dict[str, str] | None:
-    """A mapping by which records with these columns have a format, where the names are near enough to tell.
+    """A mapping by which records with these columns have a format, where the names are near enough.
 
     `alone`: it may be a format of one field.
     """

@@ -15,7 +15,7 @@ from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.protocol import CheckRequest
 from modelforge.errors import LineError
 
-_TOLD_EVERY = 8 << 20
+_REPORT_EVERY = 8 << 20
 _BYTES = 8  # of a number
 _NUMBERS = 1 << 13
 
@@ -29,19 +29,24 @@ class Converted(Struct, kw_only=True, gc=False):
     errors: list[LineError] = []
     error_count: int = 0
 
-    def fault(self, line: int, field: str | None, message: str) -> None:
-        """Count a fault, and list it if it is among the first."""
+    def add_error(self, line: int, field: str | None, message: str) -> None:
+        """Count an error, and list it if it is among the first."""
         self.error_count += 1
         if len(self.errors) < LISTED:
             self.errors.append(LineError(line, field, message))
 
 
 def convert(
-    path: Path, question: CheckRequest, kind: FileFormat, columns: Columns, origins: Path, told: Callable[[int], None]
+    path: Path,
+    request: CheckRequest,
+    kind: FileFormat,
+    columns: Columns,
+    origins: Path,
+    on_progress: Callable[[int], None],
 ) -> Converted:
-    """Write the records of a file where the question wants them, and the line that each came from into `origins`.
+    """Write the records of a file where the request wants them, and the line that each came from into `origins`.
 
-    `told` hears how many bytes were written, now and then.
+    `on_progress` gets how many bytes were written, now and then.
 
     Raises:
         OSError: the file cannot be read, or the disk is full.
@@ -49,28 +54,28 @@ def convert(
     done = Converted()
     digest = hashlib.sha256()
     numbers: array.array[int] = array.array("q")
-    last_told = 0
-    with Path(question.records).open("wb") as out, origins.open("wb") as beside:
+    last_reported = 0
+    with Path(request.records).open("wb") as out, origins.open("wb") as beside:
         try:
-            for line, row in rows_of(path, kind, question.limit, question.filename, columns):
+            for line, row in rows_of(path, kind, request.limit, request.filename, columns):
                 if isinstance(row, RecordError):
-                    done.fault(line, row.field, row.message)
+                    done.add_error(line, row.field, row.message)
                     continue
-                _check_room(done.size + len(row), question.limit, line)
+                _check_room(done.size + len(row), request.limit, line)
                 data = row + b"\n"
                 out.write(data)
                 digest.update(data)
                 numbers.append(line)
                 done.records += 1
                 done.size += len(data)
-                if done.size - last_told > _TOLD_EVERY:
-                    last_told = done.size
-                    told(done.size)
+                if done.size - last_reported > _REPORT_EVERY:
+                    last_reported = done.size
+                    on_progress(done.size)
                 if len(numbers) > _NUMBERS:
                     beside.write(numbers.tobytes())
                     del numbers[:]
         except UnreadableFile as unusable:
-            done.fault(unusable.line, None, unusable.message)
+            done.add_error(unusable.line, None, unusable.message)
         beside.write(numbers.tobytes())
     done.sha256 = digest.hexdigest()
     return done
@@ -95,6 +100,6 @@ class Origins:
             found: array.array[int] = array.array("q", file.read(_BYTES))
         return found[0]
 
-    def moved(self, told: LineError) -> LineError:
-        """What was told of a record, told of its line."""
-        return msgspec.structs.replace(told, line=self.line(told.line))
+    def traced(self, error: LineError) -> LineError:
+        """An error of a record, at the line of the file that the record came from."""
+        return msgspec.structs.replace(error, line=self.line(error.line))

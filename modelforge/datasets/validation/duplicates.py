@@ -104,7 +104,7 @@ def find_duplicates(
     stretches: Sequence[Stretch],
     listed: int,
 ) -> Duplicates:
-    """Compare the records of a file without faults. `sieves`: the numbers of its records, in order, in some files.
+    """Compare the records of a file without errors. `sieves`: the numbers of its records, in order, in some files.
 
     Raises:
         OSError: a file cannot be read, or the disk is full.

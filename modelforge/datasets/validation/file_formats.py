@@ -60,7 +60,7 @@ def detect_file_format(path: Path, filename: str, limit: int) -> FileFormat:
 
     Raises:
         OSError: it cannot be read.
-        Unusable: it is nothing that can be read; the message says what it is.
+        UnreadableFile: it is nothing that can be read; the message says what it is.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -147,7 +147,7 @@ class _Bounded(io.RawIOBase):
 
 
 def unpacked(path: Path, compression: wire.Compression | None, limit: int) -> BinaryIO:
-    """A file's bytes, unpacked where it is compressed; reading more than `limit` of them raises Unusable."""
+    """A file's bytes, unpacked where it is compressed; reading more than `limit` of them raises UnreadableFile."""
     match compression:
         case None:
             return path.open("rb")
@@ -175,7 +175,7 @@ def rows_of(path: Path, kind: FileFormat, limit: int, filename: str, columns: Co
     """The records of a file of any kind, with their columns named as the formats name them.
 
     Raises:
-        Unusable: the file cannot be read to its end.
+        UnreadableFile: the file cannot be read to its end.
     """
     if kind.container == "parquet":
         yield from rows_of_parquet(path, columns, limit)

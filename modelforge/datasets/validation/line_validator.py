@@ -1,7 +1,7 @@
-"""One pass over lines of records: what is wrong with each, and what is odd.
+"""One pass over lines of records: the errors and warnings of each.
 
-Lines are decoded many at once. Only where that fails, or shows something, are they looked at one by one: the
-findings are the same, and a file without faults is read at the speed of its decoding.
+Lines are decoded many at once. Only where that fails, or shows something, are they checked one by one: the
+findings are the same, and a file without errors is read at the speed of its decoding.
 """
 
 import itertools
@@ -38,7 +38,7 @@ from trainer_entry.wire.formats import (
 )
 
 LISTED = 100
-"""So many errors, and so many warnings, are told one by one."""
+"""So many errors, and so many warnings, are listed one by one."""
 
 
 class Findings(Struct, kw_only=True, gc=False):
@@ -62,14 +62,14 @@ class LineValidator:
         self.format = dataset_format
         self.found = Findings()
         self._numbers = numbers
-        self._told_expected = False
+        self._expected_was_said = False
 
     def take(self, chunk: Chunk) -> None:
-        """Look at some lines."""
+        """Check some lines."""
         found, data = self.found, chunk.data
         if data is None:
             found.lines += 1
-            self._fault(found.lines, None, f"The line is longer than {LONGEST_LINE} bytes.")
+            self._error(found.lines, None, f"The line is longer than {LONGEST_LINE} bytes.")
             return
         first, before = found.lines + 1, found.records
         marks = Landmarks(data)
@@ -91,7 +91,7 @@ class LineValidator:
         return self.found
 
     def _decoded(self, marks: Landmarks) -> list[Record] | None:
-        """The records of some lines, if each is one; None where they have to be looked at one by one."""
+        """The records of some lines, if each is one; None where they have to be checked one by one."""
         data = marks.data
         if self.format is None:
             return None
@@ -114,11 +114,11 @@ class LineValidator:
             if not all(map(str.strip, itertools.chain.from_iterable(texts))):
                 suspects = {place for place, some in enumerate(texts) if not all(map(str.strip, some))}
         else:
-            fine = _FINE.get(kind, _has_no_fault)
+            fine = _FINE.get(kind, _has_no_error)
             suspects = {place for place, record in enumerate(records) if not fine(record)}
         suspects.update(suspicious_lines(marks))
         for place in sorted(suspects):
-            self._tell(first + place, errors_of(records[place]), records[place])
+            self._report(first + place, errors_of(records[place]), records[place])
 
     def _take_line(self, number: int, line: bytes) -> None:
         """Check one line; a blank one holds no record."""
@@ -129,44 +129,44 @@ class LineValidator:
             if self.format is None:
                 shown = format_of(line)
                 if isinstance(shown, RecordError):
-                    self._fault(number, shown.field, shown.message + self._expected(_proposal(line, alone=True)))
+                    self._error(number, shown.field, shown.message + self._expected(_proposal(line, alone=True)))
                     return
                 self.format = shown
             self.found.records += 1
             wrong = [*errors_in_line(line, self.format)]
             if not wrong:
                 record = decoders[self.format].decode(line)
-                self._tell(number, iter(()), record)
+                self._report(number, iter(()), record)
                 self._numbers.extend(sieve_numbers([texts_of(record)]))
-            for fault in wrong:
-                missing = fault.message.startswith("The field") and "is missing" in fault.message
-                self._fault(number, fault.field, fault.message + (_proposal(line, alone=False) if missing else ""))
+            for error in wrong:
+                missing = error.message.startswith("The field") and "is missing" in error.message
+                self._error(number, error.field, error.message + (_proposal(line, alone=False) if missing else ""))
         except msgspec.ValidationError:
-            self._fault(number, None, f"The line is no JSON object.{self._expected()}")
+            self._error(number, None, f"The line is no JSON object.{self._expected()}")
         except RecursionError:
-            self._fault(number, None, "The line is nested too deeply.")
+            self._error(number, None, "The line is nested too deeply.")
         except UnicodeDecodeError as error:
-            self._fault(number, None, not_utf8(line, error.start))
+            self._error(number, None, not_utf8(line, error.start))
         except msgspec.DecodeError as error:
-            self._fault(number, None, _what_is_no_json(line, error))
+            self._error(number, None, _what_is_no_json(line, error))
 
     def _expected(self, proposal: str = "") -> str:
         """What a record can be: said once of a file that shows no format, and of each line of one that does."""
         if self.format is not None:
             return f" A record of this format is {EXAMPLES[self.format]}."
-        first, self._told_expected = not self._told_expected, True
+        first, self._expected_was_said = not self._expected_was_said, True
         return f" {EXPECTED}{proposal}" if first else ""
 
-    def _tell(self, number: int, wrong: Iterator[RecordError], record: Record) -> None:
+    def _report(self, number: int, wrong: Iterator[RecordError], record: Record) -> None:
         before = self.found.error_count
-        for fault in wrong:
-            self._fault(number, fault.field, fault.message)
+        for error in wrong:
+            self._error(number, error.field, error.message)
         if self.found.error_count == before:
-            for odd in warnings_of(record):
-                self._warning(number, odd.field, odd.message)
+            for warning in warnings_of(record):
+                self._warning(number, warning.field, warning.message)
 
-    def _fault(self, number: int, field: str | None, message: str) -> None:
-        """Count a fault, and list it if it is among the first."""
+    def _error(self, number: int, field: str | None, message: str) -> None:
+        """Count an error, and list it if it is among the first."""
         self.found.error_count += 1
         if len(self.found.errors) < LISTED:
             self.found.errors.append(LineError(number, field, message))
@@ -189,7 +189,7 @@ def _what_is_no_json(line: bytes, error: Exception) -> str:
     return f"The line is not valid JSON: {error}."
 
 
-def _has_no_fault(record: Record) -> bool:
+def _has_no_error(record: Record) -> bool:
     return next(errors_of(record), None) is None and next(warnings_of(record), None) is None
 
 
@@ -211,4 +211,4 @@ _FINE: dict[type[Record], Callable[[Any], bool]] = {
     ),
     Conversation: _is_fine_conversation,
 }
-"""Whether a record has certainly no fault, and nothing odd but perhaps a control character."""
+"""Whether a record has certainly no error, and no warning but perhaps of a control character."""

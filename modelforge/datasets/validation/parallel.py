@@ -1,4 +1,4 @@
-"""The lines of a file, examined by as many processes as there are cores, a stretch at a time."""
+"""The lines of a file, validated by as many processes as there are cores, a stretch at a time."""
 
 import itertools
 import multiprocessing
@@ -23,8 +23,8 @@ from trainer_entry import wire
 _STRETCH = 16 << 20
 _MOST_STRETCHES = 64
 _MOST_PROCESSES = 8
-_LOOKED_AT = 1000  # lines, for the first that shows a format
-_TOLD_EVERY_SECONDS = 0.5
+_SAMPLED_LINES = 1000  # in which the first that shows a format is searched
+_REPORT_EVERY_SECONDS = 0.5
 
 
 class ValidatedLines(Struct, kw_only=True):
@@ -47,7 +47,7 @@ class _Stretch(NamedTuple):
 
 
 class ParallelValidation:
-    """An examination under way."""
+    """A validation under way."""
 
     def __init__(self, path: Path, scratch: Path, stretch: int = _STRETCH) -> None:
         """Begin. `scratch`: a folder for what is only needed meanwhile. `stretch`: so many bytes are one.
@@ -70,18 +70,18 @@ class ParallelValidation:
             # A fork has everything imported, and the same hashes of texts.
             processes = min(count, len(os.sched_getaffinity(0)), _MOST_PROCESSES)
             self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
-            self._parts = [self._pool.submit(_examine_apart, stretch) for stretch in self._stretches]
+            self._parts = [self._pool.submit(_validate_apart, stretch) for stretch in self._stretches]
 
-    def finish(self, told: Callable[[int, int], None]) -> ValidatedLines:
-        """Wait for its end; `told` hears how many bytes of how many are done, twice a second.
+    def finish(self, on_progress: Callable[[int, int], None]) -> ValidatedLines:
+        """Wait for its end; `on_progress` gets how many bytes of how many are done, twice a second.
 
         Raises:
             OSError: the file cannot be read, or the disk is full.
         """
         if self._pool is None:
-            findings = [_examine(self._stretches[0], lambda offset: told(offset, self._size))]
+            findings = [_validate(self._stretches[0], lambda offset: on_progress(offset, self._size))]
         else:
-            findings = self._received(self._pool, told)
+            findings = self._received(self._pool, on_progress)
         dataset_format = self._format or next((found.format for found in findings if found.format), None)
         found = _joined(findings)
         duplicates = Duplicates()
@@ -92,33 +92,33 @@ class ParallelValidation:
             format=dataset_format, found=found, duplicates=duplicates, unfinished_end=_ends_unfinished(self._path)
         )
 
-    def _received(self, pool: ProcessPoolExecutor, told: Callable[[int, int], None]) -> list[Findings]:
+    def _received(self, pool: ProcessPoolExecutor, on_progress: Callable[[int, int], None]) -> list[Findings]:
         with pool:
             waiting = set(self._parts)
             while waiting:
-                done, waiting = wait(waiting, _TOLD_EVERY_SECONDS, FIRST_EXCEPTION)
+                done, waiting = wait(waiting, _REPORT_EVERY_SECONDS, FIRST_EXCEPTION)
                 for part in done:
                     part.result()
-                told(self._size * (len(self._parts) - len(waiting)) // len(self._parts), self._size)
+                on_progress(self._size * (len(self._parts) - len(waiting)) // len(self._parts), self._size)
         return [msgspec.msgpack.decode(part.result(), type=Findings) for part in self._parts]
 
 
-def _examine_apart(stretch: _Stretch) -> bytes:
-    return msgspec.msgpack.encode(_examine(stretch, lambda _offset: None))
+def _validate_apart(stretch: _Stretch) -> bytes:
+    return msgspec.msgpack.encode(_validate(stretch, lambda _offset: None))
 
 
-def _examine(stretch: _Stretch, told: Callable[[int], None]) -> Findings:
-    last_told = time.monotonic()
+def _validate(stretch: _Stretch, on_progress: Callable[[int], None]) -> Findings:
+    last_reported = time.monotonic()
     with stretch.path.open("rb", buffering=0) as file, stretch.numbers.open("wb") as out:
         numbers = Numbers(out)
-        examination = LineValidator(stretch.format, numbers)
+        validator = LineValidator(stretch.format, numbers)
         for chunk in chunks(file, stretch.begin, stretch.end):
-            examination.take(chunk)
-            if time.monotonic() - last_told > _TOLD_EVERY_SECONDS:
-                last_told = time.monotonic()
-                told(chunk.offset)
+            validator.take(chunk)
+            if time.monotonic() - last_reported > _REPORT_EVERY_SECONDS:
+                last_reported = time.monotonic()
+                on_progress(chunk.offset)
         numbers.flush()
-    return examination.findings()
+    return validator.findings()
 
 
 def first_format(path: Path) -> wire.DatasetFormat | None:
@@ -127,12 +127,12 @@ def first_format(path: Path) -> wire.DatasetFormat | None:
     Raises:
         OSError: the file cannot be read.
     """
-    looked_at = 0
+    sampled = 0
     with path.open("rb") as file:
         for chunk in chunks(file):
             for line in split(chunk.data or b""):
-                looked_at += 1
-                if looked_at > _LOOKED_AT:
+                sampled += 1
+                if sampled > _SAMPLED_LINES:
                     return None
                 try:
                     shown = format_of(line)
@@ -160,8 +160,8 @@ def _joined(findings: list[Findings]) -> Findings:
     return whole
 
 
-def _moved(told: LineError, lines: int) -> LineError:
-    return msgspec.structs.replace(told, line=told.line + lines)
+def _moved(error: LineError, lines: int) -> LineError:
+    return msgspec.structs.replace(error, line=error.line + lines)
 
 
 def _ends_unfinished(path: Path) -> bool:

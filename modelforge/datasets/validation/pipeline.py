@@ -1,4 +1,4 @@
-"""The whole check of one file: what it is, its records, its hash, and what is to be told of it."""
+"""The whole check of one file: what it is, its records, its hash, and what is to be reported of it."""
 
 import hashlib
 import threading
@@ -19,15 +19,15 @@ from modelforge.datasets.validation.recognition import EXPECTED
 from modelforge.errors import DatasetReport, LineError
 
 
-def check(question: CheckRequest, told: Callable[[CheckProgress], None]) -> DatasetCheck:
-    """Read a file once, and again what has to be compared; `told` hears how far that is, twice a second.
+def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
+    """Read a file once, and again what has to be compared; `on_progress` gets how far that is, twice a second.
 
     Raises:
         OSError: it cannot be read, or the disk is full.
     """
-    path = Path(question.path)
+    path = Path(request.path)
     before = path.stat()
-    found = _check(path, before.st_size, question, told)
+    found = _check(path, before.st_size, request, on_progress)
     after = path.stat()
     if (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns):
         return found
@@ -36,24 +36,24 @@ def check(question: CheckRequest, told: Callable[[CheckProgress], None]) -> Data
     return msgspec.structs.replace(found, report=report)
 
 
-def _check(path: Path, size: int, question: CheckRequest, told: Callable[[CheckProgress], None]) -> DatasetCheck:
-    columns, digest = Columns(question.columns), _Digest(path, question.sha256)
+def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
+    columns, digest = Columns(request.columns), _Digest(path, request.sha256)
     try:
-        kind = detect_file_format(path, question.filename, question.limit)
+        kind = detect_file_format(path, request.filename, request.limit)
     except UnreadableFile as unusable:
         refused = Converted()
-        refused.fault(unusable.line, None, unusable.message)
-        return _verdict(size, digest, FileFormat("jsonl", None), None, refused)
+        refused.add_error(unusable.line, None, unusable.message)
+        return _result(size, digest, FileFormat("jsonl", None), None, refused)
     if kind.is_plain and not columns:
-        return _verdict(size, digest, kind, _examine(path, question, digest, told), None)
+        return _result(size, digest, kind, _examine(path, request, digest, on_progress), None)
 
-    def tell_written(done: int) -> None:
-        told(CheckProgress(stage="unpacking", done_bytes=done, total_bytes=None))
+    def report_written(done: int) -> None:
+        on_progress(CheckProgress(stage="unpacking", done_bytes=done, total_bytes=None))
 
-    records, origins = Path(question.records), Path(question.scratch) / "origins"
-    converted = convert(path, question, kind, columns, origins, tell_written)
-    examined = _traced(_examine(records, question, digest, told), Origins(origins))
-    return _verdict(size, digest, kind, examined, converted)
+    records, origins = Path(request.records), Path(request.scratch) / "origins"
+    converted = convert(path, request, kind, columns, origins, report_written)
+    examined = _traced(_examine(records, request, digest, on_progress), Origins(origins))
+    return _result(size, digest, kind, examined, converted)
 
 
 class _Digest:
@@ -94,20 +94,20 @@ class _Digest:
 
 
 def _examine(
-    records: Path, question: CheckRequest, digest: _Digest, told: Callable[[CheckProgress], None]
+    records: Path, request: CheckRequest, digest: _Digest, on_progress: Callable[[CheckProgress], None]
 ) -> ValidatedLines:
-    examining = ParallelValidation(records, Path(question.scratch))
+    examining = ParallelValidation(records, Path(request.scratch))
     digest.start()
     return examining.finish(
-        lambda done, total: told(CheckProgress(stage="checking", done_bytes=done, total_bytes=total))
+        lambda done, total: on_progress(CheckProgress(stage="checking", done_bytes=done, total_bytes=total))
     )
 
 
 def _traced(examined: ValidatedLines, origins: Origins) -> ValidatedLines:
     """The findings by the lines of the file that the records were made of."""
     found, duplicates = examined.found, examined.duplicates
-    found.errors = [origins.moved(error) for error in found.errors]
-    found.warnings = [origins.moved(warning) for warning in found.warnings]
+    found.errors = [origins.traced(error) for error in found.errors]
+    found.warnings = [origins.traced(warning) for warning in found.warnings]
     found.carriage_return, examined.unfinished_end = None, False
     listed = tuple(
         Duplicate(origins.line(twice.line), origins.line(twice.first_line), exact=twice.exact)
@@ -117,7 +117,7 @@ def _traced(examined: ValidatedLines, origins: Origins) -> ValidatedLines:
     return examined
 
 
-def _verdict(
+def _result(
     size: int, digest: _Digest, kind: FileFormat, examined: ValidatedLines | None, converted: Converted | None
 ) -> DatasetCheck:
     errors = [*(converted.errors if converted is not None else ()), *(examined.found.errors if examined else ())]
@@ -149,7 +149,7 @@ def _verdict(
 
 
 def _warnings(kind: FileFormat, examined: ValidatedLines) -> tuple[list[LineError], int]:
-    """What is odd about the file, and then about its records, in the order of the lines."""
+    """The warnings of the file, and then of its records, in the order of the lines."""
     found, duplicates = examined.found, examined.duplicates
     of_file: list[LineError] = []
     if kind.bom:

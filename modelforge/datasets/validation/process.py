@@ -1,4 +1,4 @@
-"""The check as the server runs it: a process of its own, told what to look at and heard while it does."""
+"""The check as the server runs it: in a process of its own, whose progress is read while it runs."""
 
 import asyncio
 import contextlib
@@ -26,11 +26,11 @@ from modelforge.errors import BadInput, DatasetReport, InvalidDataset, StorageFu
 from modelforge.fields import project_struct
 from modelforge.machine.child_environment import child_environment
 
-_LONGEST_SAID = 4 << 20
+_LONGEST_MESSAGE = 4 << 20
 # A part of the file at a time takes memory and gives it back: it need not go back to the system each time (glibc).
 _MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
 _MOST_COLUMNS = 20
-_said: msgspec.json.Decoder[CheckMessage] = msgspec.json.Decoder(CheckMessage)
+_messages: msgspec.json.Decoder[CheckMessage] = msgspec.json.Decoder(CheckMessage)
 
 
 def check_columns_given(columns: Mapping[str, str], field: str = "columns") -> None:
@@ -43,7 +43,7 @@ def check_columns_given(columns: Mapping[str, str], field: str = "columns") -> N
         if name not in FIELDS:
             raise BadInput(
                 f"No format has a field {name[:40]!r}",
-                f'Columns are named by field, as in {{"input": "question"}}; there are {", ".join(sorted(FIELDS))}.',
+                f'Columns are named by field, as in {{"input": "request"}}; there are {", ".join(sorted(FIELDS))}.',
                 field=field,
             )
         if not column or len(column) > LONGEST_COLUMN:
@@ -63,13 +63,13 @@ async def check_dataset(
     limit: int,
     columns: Mapping[str, str] | None = None,
     sha256: str | None = None,
-    told: Callable[[CheckProgress], None] = lambda _progress: None,
+    on_progress: Callable[[CheckProgress], None] = lambda _progress: None,
 ) -> ValidDataset:
     """Check a file in a process of its own.
 
     `field`: where a client named it. `records`: a path in a folder for temporary files, where the records are left
     as JSON lines if the file is not plain JSON lines itself. `limit`: the bytes that it may have when unpacked.
-    `sha256`: of the file, where it is known. `told` hears how far the check is.
+    `sha256`: of the file, where it is known. `on_progress` gets how far the check is.
 
     Raises:
         InvalidDataset: its records cannot be trained on; the report has each by line.
@@ -77,7 +77,7 @@ async def check_dataset(
         StorageFull: there is no room for what it needs meanwhile.
     """
     scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=records.parent, prefix="check-"))
-    question = CheckRequest(
+    request = CheckRequest(
         path=str(path),
         filename=filename,
         records=str(records),
@@ -87,22 +87,22 @@ async def check_dataset(
         sha256=sha256,
     )
     try:
-        found = await _answer(question, field, told)
+        found = await _answer(request, field, on_progress)
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch)
     if not found.report.valid or found.format is None:
-        raise invalid(found.report, field)
+        raise invalid_dataset(found.report, field)
     return project_struct(found, ValidDataset)
 
 
-async def _answer(question: CheckRequest, field: str, told: Callable[[CheckProgress], None]) -> DatasetCheck:
+async def _answer(request: CheckRequest, field: str, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "modelforge.datasets.validation", msgspec.json.encode(question).decode()),
+        *(sys.executable, "-m", "modelforge.datasets.validation", msgspec.json.encode(request).decode()),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=child_environment(**_MEMORY),
-        limit=_LONGEST_SAID,
+        limit=_LONGEST_MESSAGE,
         start_new_session=True,  # the processes that it starts end with it
     )
     if process.stdout is None or process.stderr is None:
@@ -111,12 +111,12 @@ async def _answer(question: CheckRequest, field: str, told: Callable[[CheckProgr
     found: DatasetCheck | None = None
     try:
         async for line in process.stdout:
-            match _said.decode(line):
+            match _messages.decode(line):
                 case CheckProgress() as progress:
-                    told(progress)
+                    on_progress(progress)
                 case DatasetCheck() as found:
                     pass
-        code, said = await process.wait(), (await words).decode(errors="replace").strip()
+        code, text = await process.wait(), (await words).decode(errors="replace").strip()
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -124,17 +124,17 @@ async def _answer(question: CheckRequest, field: str, told: Callable[[CheckProgr
             await process.wait()
         words.cancel()
     if code == UNREADABLE:
-        raise BadInput("The dataset cannot be read", said, field=field)
+        raise BadInput("The dataset cannot be read", text, field=field)
     if code == NO_ROOM_LEFT:
-        raise StorageFull("No space is left on the disk", f"Free some space and try again; {said}.")
+        raise StorageFull("No space is left on the disk", f"Free some space and try again; {text}.")
     if code != 0 or found is None:
-        raise RuntimeError(f"The dataset check ended with {code}: {said}")
+        raise RuntimeError(f"The dataset check ended with {code}: {text}")
     return found
 
 
-def invalid(report: DatasetReport, field: str) -> BadInput:
-    """The refusal of a file, with its first fault in words."""
+def invalid_dataset(report: DatasetReport, field: str) -> BadInput:
+    """The refusal of a file, with its first error in words."""
     first = report.errors[0]
     where = f"line {first.line}" + (f", field {first.field!r}" if first.field else "")
-    more = f" ({report.error_count} faults in all)" if report.error_count > 1 else ""
+    more = f" ({report.error_count} errors in all)" if report.error_count > 1 else ""
     return InvalidDataset("The dataset is not valid", f"{where}: {first.message}{more}", report, field=field)

@@ -57,7 +57,7 @@ class DatasetCheck(CheckedContent, frozen=True, kw_only=True, tag="check", gc=Fa
 
 
 class ValidDataset(CheckedContent, frozen=True, kw_only=True, gc=False):
-    """With the format of its records, in which no fault was found."""
+    """With the format of its records, in which no error was found."""
 
     format: wire.DatasetFormat
 

@@ -25,7 +25,7 @@ def required_fields(dataset_format: wire.DatasetFormat) -> tuple[str, ...]:
 
 
 def format_of(line: bytes) -> wire.DatasetFormat | RecordError:
-    """The format that a record's fields show, though one may be missing; a fault where they show none.
+    """The format that a record's fields show, though one may be missing; an error where they show none.
 
     Raises:
         msgspec.ValidationError: it is no object.
@@ -40,7 +40,7 @@ def format_of(line: bytes) -> wire.DatasetFormat | RecordError:
 
 
 def format_shown_by(fields: Iterable[str]) -> wire.DatasetFormat | None:
-    """The format that is meant by these fields, if one can be told."""
+    """The format that these fields belong to, if one is recognised."""
     has = frozenset(fields)
     choices: tuple[tuple[wire.DatasetFormat, bool], ...] = (
         ("preferences", has >= {"chosen", "rejected"}),  # some have the chosen conversation as messages beside them

@@ -1,4 +1,4 @@
-"""What is wrong with a record of a dataset, and what would be right."""
+"""The errors of a record: what is wrong, and what would be right."""
 
 import re
 from collections.abc import Generator, Iterator
@@ -82,11 +82,11 @@ def errors_of(record: Record) -> Iterator[RecordError]:
                 yield from _blank("instruction", record.instruction, "there is nothing to do. Write the instruction")
             yield from _blank("output", answer, "there is nothing to learn. Write the answer")
         case PromptCompletion():
-            yield from _faults_of_completion(record)
+            yield from _errors_of_completion(record)
         case Conversation(messages=turns):
             yield from _conversation("messages", turns)
         case SharedConversation(conversations=turns):
-            yield from _faults_of_shared(turns)
+            yield from _errors_of_shared(turns)
         case Text(text=text):
             yield from _blank("text", text, "there is nothing to learn. Write the text")
         case DocumentSummary(document=text, summary=summary):
@@ -96,11 +96,11 @@ def errors_of(record: Record) -> Iterator[RecordError]:
             yield from _blank("article", text, "there is nothing to summarise")
             yield from _blank("highlights", summary, "there is nothing to learn. Write the summary")
         case QuestionAnswer():
-            yield from _faults_of_answer(record)
+            yield from _errors_of_answer(record)
         case Squad():
-            yield from _faults_of_answers(record)
+            yield from _errors_of_answers(record)
         case Preference():
-            yield from _faults_of_preference(record)
+            yield from _errors_of_preference(record)
         case _:
             assert_never(record)
 
@@ -112,9 +112,9 @@ def _explained(line: bytes, dataset_format: wire.DatasetFormat, error: msgspec.V
         return RecordError(
             None, f"This record is of another format ({shown}) than the first, which is {dataset_format}."
         )
-    fault = field_error(error, FORMATS[dataset_format])
+    problem = field_error(error, FORMATS[dataset_format])
     return RecordError(
-        fault.field, f"{_in_words(fault.message)}. A record of this format is {EXAMPLES[dataset_format]}."
+        problem.field, f"{_in_words(problem.message)}. A record of this format is {EXAMPLES[dataset_format]}."
     )
 
 
@@ -141,7 +141,7 @@ def _conversation(field: str, turns: list[Message]) -> Iterator[RecordError]:
 
 
 def _turns(field: str, turns: list[Message], first: tuple[str, ...]) -> Generator[RecordError, None, bool]:
-    """The faults of turns one by one; whether each stands where it can."""
+    """The errors of turns one by one; whether each stands where it can."""
     expected = first
     for index, turn in enumerate(turns):
         if turn.role not in expected:
@@ -159,7 +159,7 @@ def _asked(record: QuestionAnswer | Squad) -> Iterator[RecordError]:
     yield from _blank("question", record.question, "there is nothing to answer. Write the question")
 
 
-def _faults_of_answer(record: QuestionAnswer) -> Iterator[RecordError]:
+def _errors_of_answer(record: QuestionAnswer) -> Iterator[RecordError]:
     yield from _asked(record)
     if record.answer and not record.answer.strip():
         yield RecordError("answer", 'It is blank. Write an answer from the context, or "" where the context has none.')
@@ -171,7 +171,7 @@ def _faults_of_answer(record: QuestionAnswer) -> Iterator[RecordError]:
         )
 
 
-def _faults_of_answers(record: Squad) -> Iterator[RecordError]:
+def _errors_of_answers(record: Squad) -> Iterator[RecordError]:
     yield from _asked(record)
     texts, starts = record.answers.text, record.answers.answer_start
     if len(texts) != len(starts):
@@ -203,12 +203,12 @@ def _misplaced(context: str, text: str, start: int, index: int) -> RecordError:
     )
 
 
-def _faults_of_completion(record: PromptCompletion) -> Iterator[RecordError]:
+def _errors_of_completion(record: PromptCompletion) -> Iterator[RecordError]:
     yield from _prompt(record.prompt, may_be_blank=True)
     yield from _answer("completion", record.completion, "there is nothing to learn. Write the answer")
 
 
-def _faults_of_shared(shared: list[SharedTurn]) -> Iterator[RecordError]:
+def _errors_of_shared(shared: list[SharedTurn]) -> Iterator[RecordError]:
     turns: list[Message] = []
     for index, turn in enumerate(shared):
         where = f"conversations[{index}]"
@@ -226,13 +226,13 @@ def _faults_of_shared(shared: list[SharedTurn]) -> Iterator[RecordError]:
             yield RecordError(f"{where}.{said}", f"The field {said!r} is missing: it has what is said.")
             return
         turns.append(Message(role, text))
-    for fault in _conversation("conversations", turns):
-        speaks = fault.field or ""
+    for problem in _conversation("conversations", turns):
+        speaks = problem.field or ""
         for index, turn in enumerate(shared):
             if turn.sender is not None:
                 head = f"conversations[{index}]"
                 speaks = speaks.replace(f"{head}.role", f"{head}.from").replace(f"{head}.content", f"{head}.value")
-        yield RecordError(speaks, fault.message)
+        yield RecordError(speaks, problem.message)
 
 
 def _prompt(prompt: str | list[Message], *, may_be_blank: bool) -> Iterator[RecordError]:
@@ -254,7 +254,7 @@ def _answer(field: str, answer: str | list[Message], why_not_blank: str) -> Iter
         yield RecordError(field, "No assistant's turn at the end: an answer ends with one.")
 
 
-def _faults_of_preference(record: Preference) -> Iterator[RecordError]:
+def _errors_of_preference(record: Preference) -> Iterator[RecordError]:
     yield from _prompt(record.prompt, may_be_blank=False)
     for field, answer in (("chosen", record.chosen), ("rejected", record.rejected)):
         yield from _answer(field, answer, "there is nothing to compare. Write the answer")

@@ -1,4 +1,4 @@
-"""What does not keep a record from being trained on, and yet is rarely meant."""
+"""The warnings of a record: what does not keep it from being trained on, and yet is rarely meant."""
 
 import re
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def has_a_record_per_line(marks: Landmarks, records: int) -> bool:
 
 
 def warnings_of(record: Record) -> Iterator[RecordError]:
-    """What a person should look at in a record without faults."""
+    """What a person should check in a record without errors."""
     match record:
         case InputOutput(input=prompt):
             yield from _blank("input", prompt)

@@ -23,7 +23,7 @@ _TABS = re.compile(r"\.tsv(\.(gz|gzip|zst|zstd))?$")
 _MOST_ROWS = 256  # of Parquet at a time
 _ROWS_BYTES = 2 << 20
 _BUFFER = 1 << 20
-_SAID = 200  # characters of what a library says
+_QUOTED = 200  # characters of a library's message
 _STRUCTURED = frozenset({"messages", "conversations", "answers"})
 _TEXT_OR_TURNS = frozenset({"prompt", "completion", "chosen", "rejected"})
 
@@ -32,7 +32,7 @@ def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[R
     """The rows of a table in text, whose first one names the columns.
 
     Raises:
-        Unusable: the table cannot be read to its end.
+        UnreadableFile: the table cannot be read to its end.
     """
     csv.field_size_limit(LONGEST_LINE)
     text = _TextLines(file)
@@ -61,10 +61,10 @@ def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[R
                 named = zip(header, cells, strict=True)
                 yield number, msgspec.json.encode({name: _cell(name, cell) for name, cell in named if name})
     except csv.Error as error:
-        said = str(error)
-        if said.startswith("new-line character"):
-            said = "a carriage return (CR) stands alone; end lines with LF, and quote cells with line breaks"
-        raise UnreadableFile(before + 1, f"The table cannot be read: {said}.") from error
+        value = str(error)
+        if value.startswith("new-line character"):
+            value = "a carriage return (CR) stands alone; end lines with LF, and quote cells with line breaks"
+        raise UnreadableFile(before + 1, f"The table cannot be read: {value}.") from error
 
 
 class _TextLines:
@@ -117,24 +117,24 @@ def _cell(field: str, cell: str) -> object:
     """A text, or what it says in JSON where a field takes more than a text."""
     if cell[:1] in {"[", "{"} and field in _STRUCTURED | _TEXT_OR_TURNS:
         try:
-            said: object = msgspec.json.decode(cell)
+            value: object = msgspec.json.decode(cell)
         except (msgspec.DecodeError, RecursionError):
             return cell
-        if field in _STRUCTURED or _is_turns(said):
-            return said
+        if field in _STRUCTURED or _is_turns(value):
+            return value
     return cell
 
 
-def _is_turns(said: object) -> bool:
+def _is_turns(value: object) -> bool:
     """Whether it is a list of messages, and not an answer that happens to be JSON."""
-    return isinstance(said, list) and bool(said) and all(isinstance(turn, dict) and "role" in turn for turn in said)
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and "role" in turn for turn in value)
 
 
 def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
     """The rows of a Parquet file, of the columns that are fields.
 
     Raises:
-        Unusable: the file cannot be read to its end, or says that it is larger than `limit` bytes.
+        UnreadableFile: the file cannot be read to its end, or says that it is larger than `limit` bytes.
     """
     import pyarrow as pa  # type: ignore[import-untyped]
     from pyarrow import parquet
@@ -160,7 +160,7 @@ def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:_SAID]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:_QUOTED]
 
 
 def _row(values: dict[str, object], packed: set[str]) -> bytes | RecordError:

@@ -60,7 +60,7 @@ def _events_of_lines(job: Job, report: ReportLines) -> list[Event]:
     events: list[Event] = [
         LineQuarantined(job_id=report.job_id, attempt=report.attempt, offset=report.offset, line=line)
         for line in report.quarantined
-        if line.offset >= job.offset  # a line before it was told when it was first read
+        if line.offset >= job.offset  # a line before it was reported when it was first read
     ]
     seq = job.seq
     steps: list[wire.StepLogged] = []
@@ -119,9 +119,9 @@ def _event_of_message(
 
 
 def _events_of_end(job: Job, report: ReportGone, gpus: tuple[str, ...]) -> list[Event]:
-    told = max(job.seq, 0 if job.last_word is None else job.last_word.messages)
+    sent = max(job.seq, 0 if job.last_word is None else job.last_word.messages)
     exited = AttemptExited(
-        job_id=report.job_id, attempt=report.attempt, exit=report.exit, lost_messages=told - job.heard
+        job_id=report.job_id, attempt=report.attempt, exit=report.exit, lost_messages=sent - job.received
     )
     match job.last_word:
         case wire.TrainerFinished(model=model, step=step, delivery=delivery):

@@ -38,7 +38,7 @@ LastWord = wire.TrainerFinished | wire.TrainerStopped | wire.TrainerFailed
 class Job(Struct, frozen=True, kw_only=True, gc=False):
     """What deciding needs of a job. `seq` and `offset` say how much of the attempt's spool is in the log.
 
-    `heard`: how many of its messages are. `restarts`: tries since the job was last asked for.
+    `received`: how many of its messages are. `restarts`: tries since the job was last asked for.
     """
 
     spec: wire.JobSpec
@@ -46,7 +46,7 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
     attempt: int = 0
     seq: int = 0
     offset: int = 0
-    heard: int = 0
+    received: int = 0
     shim: wire.ShimReport | None = None
     gpus: tuple[str, ...] = ()
     phase: wire.Phase | None = None
@@ -82,20 +82,20 @@ def evolve(job: Job | None, event: Event) -> Job:
             return msgspec.structs.replace(job, shim=shim)
         case TrainingStarted(seq=seq, offset=offset, report=report):
             status = job.status if job.status == "stopping" else "training"
-            return msgspec.structs.replace(_heard(job, seq, offset), status=status, parameters=report.parameters)
+            return msgspec.structs.replace(_received(job, seq, offset), status=status, parameters=report.parameters)
         case WorkStarted(seq=seq, offset=offset):
             status = job.status if job.status == "stopping" else "training"
-            return msgspec.structs.replace(_heard(job, seq, offset), status=status)
+            return msgspec.structs.replace(_received(job, seq, offset), status=status)
         case TrainerEnded(seq=seq, offset=offset, report=report):
-            return msgspec.structs.replace(_heard(job, seq, offset), last_word=report)
+            return msgspec.structs.replace(_received(job, seq, offset), last_word=report)
         case CheckpointSaved(seq=seq, offset=offset):
-            return msgspec.structs.replace(_heard(job, seq, offset), checkpoint_requested=False)
+            return msgspec.structs.replace(_received(job, seq, offset), checkpoint_requested=False)
         case MetricsLogged(seq=seq, offset=offset, steps=steps):
-            return _heard(job, seq, offset, messages=len(steps))
+            return _received(job, seq, offset, messages=len(steps))
         case PhaseEntered(seq=seq, offset=offset, phase=phase):
-            return msgspec.structs.replace(_heard(job, seq, offset), phase=phase)
+            return msgspec.structs.replace(_received(job, seq, offset), phase=phase)
         case EvaluationLogged(seq=seq, offset=offset):
-            return _heard(job, seq, offset)
+            return _received(job, seq, offset)
         case CheckpointRequested():
             return msgspec.structs.replace(job, checkpoint_requested=True)
         case LineQuarantined(offset=offset):
@@ -118,9 +118,9 @@ def evolve(job: Job | None, event: Event) -> Job:
             assert_never(event)
 
 
-def _heard(job: Job, seq: int, offset: int, *, messages: int = 1) -> Job:
-    """The job after messages of its trainer: whoever speaks is not stalled."""
-    return msgspec.structs.replace(job, seq=seq, offset=offset, heard=job.heard + messages, stalled=False)
+def _received(job: Job, seq: int, offset: int, *, messages: int = 1) -> Job:
+    """The job after messages of its trainer: a trainer that sends is not stalled."""
+    return msgspec.structs.replace(job, seq=seq, offset=offset, received=job.received + messages, stalled=False)
 
 
 def launching(job: Job, gpus: tuple[str, ...], resume_from: str | None = None) -> AttemptLaunching:

@@ -34,8 +34,10 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        fault = field_error(error, kind)
-        raise BadInput(fault.message, " ".join(filter(None, (fault.field, fault.remedy))), field=fault.field) from error
+        problem = field_error(error, kind)
+        raise BadInput(
+            problem.message, " ".join(filter(None, (problem.field, problem.remedy))), field=problem.field
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput("The body is not valid JSON", str(error)) from error
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 _GONE_SECONDS = 0.25
-"""How often it is looked whether the client is still there."""
+"""Between two checks whether the client is still there."""
 _T = TypeVar("_T")
 
 

@@ -1,6 +1,6 @@
-"""Who may ask: one check of Host, Origin and content type before every handler.
+"""The one check of Host, Origin and content type before every handler.
 
-A page from elsewhere that a person's browser shows must not reach this server: not by a name that it makes
+A page from elsewhere in a person's browser must not reach this server: not by a name that it makes
 point here (Host), not by a request across sites (Origin, Sec-Fetch-Site), not by a form (content type).
 """
 
@@ -25,7 +25,7 @@ class Guard:
         self._any_address = host in {"0.0.0.0", "::"}  # noqa: S104 - who binds to all said --insecure-bind
 
     def check(self, request: web.Request) -> None:
-        """Refuse a request that a foreign page could have made.
+        """Refuse a request that a page of another origin could have made.
 
         Raises:
             UnknownHost, Forbidden, WrongContentType: which it was.
@@ -37,9 +37,9 @@ class Guard:
             raise UnknownHost("Unknown Host", f"This server does not answer to {host!r}; {remedy}")
         origin = request.headers.get("Origin")
         if origin is not None and origin.lower() not in {f"http://{host}", f"https://{host}"}:
-            raise Forbidden("A foreign page asked", f"The Origin {origin!r} is not this server's.")
+            raise Forbidden("Cross-origin request refused", f"The Origin {origin!r} is not this server's.")
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-            raise Forbidden("A foreign page asked", "The browser says that another site made this request.")
+            raise Forbidden("Cross-origin request refused", "The browser says that another site made this request.")
         if request.method not in _READS:
             _check_content_type(request)
 

@@ -71,7 +71,7 @@ def status_of(error: ForgeError) -> int:
 
 
 def problem_of(error: Exception) -> Problem:
-    """What a client hears of an error. Of one that nobody foresaw it hears no path, stack or secret."""
+    """The problem that is answered for an error. That of an unforeseen one has no path, stack or secret."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         error = StorageFull("No space is left on the disk", "Free some space and try again; nothing was changed.")
     match error:
@@ -99,7 +99,7 @@ def of_status(status: int, detail: str) -> Problem:
 
 
 CUT_OFF = of_status(400, "The body is cut off, or not what its headers say.")
-"""What a client that broke off would hear."""
+"""The problem for a client that broke off."""
 
 
 def _detail(error: web.HTTPException) -> str:

@@ -48,7 +48,7 @@ class _Subscriber:
     def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport, position: int) -> None:
         self.socket = socket
         self.transport = transport
-        self.position = position  # of the last record that it has heard of
+        self.position = position  # of the last record that it was sent
         self.live = False
         self.catching_up: asyncio.Task[None] | None = None
 
@@ -128,7 +128,7 @@ class Subscribers:
             _log.info("subscriber_too_slow", position=subscriber.position)
             subscriber.transport.abort()
         except ConnectionError:
-            pass  # it left; its handler sees that too
+            pass  # it left; its handler ends by itself
         except Exception:
             subscriber.transport.abort()  # it comes back, and is not left waiting for what never comes
             raise
