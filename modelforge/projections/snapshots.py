@@ -23,12 +23,16 @@ from trainer_entry import wire
 _log = structlog.get_logger()
 
 
+def folding_sources() -> list[Path]:
+    """The files of the code that folds records; the formats of datasets' records are no part of it."""
+    package, messages = Path(__file__).parents[1], Path(wire.__file__).parent
+    folders = (package / "domain", package / "projections", messages)
+    return sorted({path for folder in folders for path in folder.rglob("*.py")} - {messages / "formats.py"})
+
+
 def _release() -> str:
     """The version, and a hash of the code that folds: other code may fold otherwise, whatever its version says."""
-    package = Path(__file__).parents[1]
-    folders = (package / "domain", package / "projections", Path(wire.__file__).parent)
-    sources = sorted(path for folder in folders for path in folder.rglob("*.py") if path.name != "formats.py")
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in folding_sources()))
     return f"{VERSION}+{digest.hexdigest()[:16]}"
 
 

@@ -10,9 +10,11 @@ from support.running_log import running_log, snapshot_of, sqlite
 from support.scenario import SHA256, register_dataset, start
 from torture.rebuilding import rebuild_and_compare
 
+from modelforge import domain, projections
 from modelforge.domain import job
 from modelforge.event_log.sqlite import LogReader, StoredSnapshot
-from modelforge.projections.snapshots import RELEASE, rebuild
+from modelforge.projections.snapshots import RELEASE, folding_sources, rebuild
+from trainer_entry import wire
 
 
 async def test_a_rebuild_starts_at_the_newest_snapshot(path: Path) -> None:
@@ -85,3 +87,10 @@ async def test_a_snapshot_and_the_records_give_the_same_at_every_position(path: 
 
 async def test_ten_thousand_records_of_many_jobs_are_rebuilt_to_the_byte(tmp_path: Path) -> None:
     assert await rebuild_and_compare(tmp_path, 10_000) == []
+
+
+def test_other_code_that_folds_is_another_release() -> None:
+    folders = [Path(package.__file__ or "").parent for package in (domain, projections, wire)]
+    written = {source for folder in folders for source in folder.rglob("*.py")}
+    assert written - set(folding_sources()) == {Path(wire.__file__).with_name("formats.py")}
+    assert Path(job.__file__ or "").with_name("state.py") in written

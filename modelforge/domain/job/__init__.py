@@ -42,11 +42,6 @@ from modelforge.domain.job.messages import (
     PhaseEntered,
     QuarantinedLine,
     Relaunch,
-    Report,
-    ReportGone,
-    ReportLines,
-    ReportSilence,
-    ReportSpawned,
     ResumeTraining,
     SaveCheckpoint,
     StartTraining,
@@ -60,7 +55,7 @@ from modelforge.domain.job.messages import (
     TrainingStopped,
     WorkStarted,
 )
-from modelforge.domain.job.reports import decide_report
+from modelforge.domain.job.reports import Report, ReportGone, ReportLines, ReportSilence, ReportSpawned, decide_report
 from modelforge.domain.job.state import FINAL, Job, JobStatus, LastWord, evolve, launching
 
 __all__ = [

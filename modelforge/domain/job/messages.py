@@ -1,8 +1,7 @@
-"""What can be said of a job: commands and events, which stand in the log, and reports, which do not."""
+"""The messages about a job that stand in the log: its commands and events."""
 
 from msgspec import Struct
 
-from modelforge.domain.failure_causes import Cause
 from modelforge.domain.idempotency import IdempotencyKey
 from trainer_entry import wire
 
@@ -63,8 +62,6 @@ class Relaunch(JobCommand, frozen=True, tag="Relaunch", gc=False):
 
 Command = StartTraining | StopTraining | ResumeTraining | CancelTraining | SaveCheckpoint | LaunchNext | Relaunch
 
-# ---- reports of supervisor and trainer: facts, so never refused, and not recorded as commands ----
-
 
 class QuarantinedLine(Struct, frozen=True, kw_only=True, gc=False):
     """A line on the wire that is no message: where it stands in the spool, and its hash."""
@@ -74,49 +71,6 @@ class QuarantinedLine(Struct, frozen=True, kw_only=True, gc=False):
     sha256: str
     reason: str
 
-
-class ReportSpawned(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSpawned", gc=False):
-    """The attempt's processes are there."""
-
-    job_id: str
-    attempt: int
-    shim: wire.ShimReport
-
-
-class ReportLines(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportLines", gc=False):
-    """What one read of a spool gave. `offset`: first byte after it. `quarantined`: lines of no message."""
-
-    job_id: str
-    attempt: int
-    offset: int
-    messages: tuple[wire.AnyTrainerMessage, ...]
-    quarantined: tuple[QuarantinedLine, ...] = ()
-
-
-class ReportSilence(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSilence", gc=False):
-    """The trainer is there and trains, but has said nothing for a while."""
-
-    job_id: str
-    attempt: int
-
-
-class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportGone", gc=False):
-    """No process of the attempt is left. `exit` is null where even the shim was killed.
-
-    `rebooted`: the machine was started anew since. `not_launched`: why there never was a process.
-    `checkpoint`: the newest whole one of the job, to go on from.
-    """
-
-    job_id: str
-    attempt: int
-    exit: wire.ExitReport | None
-    last_words: str = ""
-    rebooted: bool = False
-    not_launched: Cause | None = None
-    checkpoint: str | None = None
-
-
-Report = ReportSpawned | ReportLines | ReportSilence | ReportGone
 
 # ---- events ----
 

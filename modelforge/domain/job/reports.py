@@ -1,6 +1,8 @@
-"""What a report leads to: the facts in it that the log does not have yet."""
+"""The reports of supervisor and trainer: facts, so never refused, and what each leads to; they are not recorded."""
 
 from typing import assert_never
+
+from msgspec import Struct
 
 from modelforge.domain.failure_causes import RETRIED, Cause, cause_of
 from modelforge.domain.job.messages import (
@@ -14,11 +16,7 @@ from modelforge.domain.job.messages import (
     LineQuarantined,
     MetricsLogged,
     PhaseEntered,
-    Report,
-    ReportGone,
-    ReportLines,
-    ReportSilence,
-    ReportSpawned,
+    QuarantinedLine,
     TrainerEnded,
     TrainingCompleted,
     TrainingFailed,
@@ -28,6 +26,50 @@ from modelforge.domain.job.messages import (
 )
 from modelforge.domain.job.state import FINAL, Job, LastWord, launching
 from trainer_entry import wire
+
+
+class ReportSpawned(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSpawned", gc=False):
+    """The attempt's processes are there."""
+
+    job_id: str
+    attempt: int
+    shim: wire.ShimReport
+
+
+class ReportLines(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportLines", gc=False):
+    """What one read of a spool gave. `offset`: first byte after it. `quarantined`: lines of no message."""
+
+    job_id: str
+    attempt: int
+    offset: int
+    messages: tuple[wire.AnyTrainerMessage, ...]
+    quarantined: tuple[QuarantinedLine, ...] = ()
+
+
+class ReportSilence(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSilence", gc=False):
+    """The trainer is there and trains, but has said nothing for a while."""
+
+    job_id: str
+    attempt: int
+
+
+class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportGone", gc=False):
+    """No process of the attempt is left. `exit` is null where even the shim was killed.
+
+    `rebooted`: the machine was started anew since. `not_launched`: why there never was a process.
+    `checkpoint`: the newest whole one of the job, to go on from.
+    """
+
+    job_id: str
+    attempt: int
+    exit: wire.ExitReport | None
+    last_words: str = ""
+    rebooted: bool = False
+    not_launched: Cause | None = None
+    checkpoint: str | None = None
+
+
+Report = ReportSpawned | ReportLines | ReportSilence | ReportGone
 
 
 def decide_report(job: Job | None, report: Report, gpus: tuple[str, ...] = ()) -> list[Event]:
