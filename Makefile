@@ -9,7 +9,10 @@ CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
 # The releases that pyproject.toml names for the provider unsloth.
 UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject.toml)
 
-.PHONY: setup setup-unsloth run demo test matrix torture check clean
+# The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
+FAST := $(addprefix tests/,admission datasets domain event_log golden http projections test_docs.py test_settings.py)
+
+.PHONY: setup setup-unsloth run demo test test-fast coverage matrix torture check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -38,6 +41,14 @@ demo: setup
 ## test: everything, on tiny models
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+## test-fast: in under a minute, all that needs no training library: the inner loop
+test-fast: setup
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not training and not slow" $(FAST)
+
+## coverage: everything once more, with the branches that no test takes
+coverage: setup
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-branch --cov-report term-missing:skip-covered
 
 ## matrix: every task, strategy and provider on a real server, as a table; REAL=1 on real weights, ONLY=word for some
 matrix: setup

@@ -37,10 +37,15 @@ def server(serve: Callable[..., RunningServer]) -> RunningServer:
 
 
 @pytest.fixture(scope="module")
-def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for tests that change nothing."""
-    folder = tmp_path_factory.mktemp("server") / "data"
-    server = RunningServer([sys.executable, "-m", "support.served", str(folder)], environment())
+def module_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of `module_server`."""
+    return tmp_path_factory.mktemp("server") / "data"
+
+
+@pytest.fixture(scope="module")
+def module_server(module_data_dir: Path) -> Iterator[RunningServer]:
+    """One server for tests that change nothing, or nothing that another test of the module reads."""
+    server = RunningServer([sys.executable, "-m", "support.served", str(module_data_dir)], environment())
     yield server
     server.end()
 

@@ -67,6 +67,7 @@ def test_the_built_in_model_has_as_many_parameters_as_its_trainer_counts() -> No
     assert (whole.trainable, adapter.trainable) == (134_515_008, 4_884_480)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # peft's own
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "t5", "bart"])
 @pytest.mark.parametrize("target", ["all-linear", "named"])

@@ -75,7 +75,17 @@ asyncio.run(main())
 
 def write_six(path: Path, call: str, error: str, nth: int) -> list[str]:
     """What a program says that records six datasets while the nth `call` of its log fails with `error`."""
-    strace = ["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}"]
+    strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={call}:error={error}:when={nth}",
+    ]
     done = subprocess.run(
         [*strace, sys.executable, "-c", PROGRAM, path],
         env=environment_of_tests(),
@@ -96,6 +106,7 @@ def has_all_that_was_answered(path: Path, said: list[str]) -> None:
     assert not refused & set(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(1, STEP + 1))
 def test_a_disk_that_is_full_at_any_write_refuses_that_one_and_goes_on(first: int, tmp_path: Path) -> None:
     refused = 0
@@ -112,6 +123,7 @@ def test_a_disk_that_is_full_at_any_write_refuses_that_one_and_goes_on(first: in
     raise AssertionError("there was no end of writes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(1, STEP + 1))
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
 def test_a_disk_that_fails_at_any_call_stops_the_writer_and_loses_nothing_that_was_answered(

@@ -11,9 +11,23 @@ GOOD = {"task": "text-generation", "dataset": "data.jsonl"}
 
 
 @pytest.fixture
+def data_dir(module_data_dir: Path) -> Path:
+    return module_data_dir
+
+
+@pytest.fixture
+def server(module_server: RunningServer) -> RunningServer:
+    return module_server
+
+
+@pytest.fixture
 def body(server: RunningServer, model_folder: Path) -> dict[str, object]:
     server.upload(RECORDS).raise_for_status()
     return {**GOOD, "model_name": str(model_folder)}
+
+
+def kept_by(server: RunningServer, data_dir: Path) -> tuple[object, set[str]]:
+    return server.get("/api/datasets").json(), {file.name for file in (data_dir / "datasets").iterdir()}
 
 
 def nothing_was_started(server: RunningServer, data_dir: Path) -> None:
@@ -206,6 +220,7 @@ def test_a_model_that_is_not_there_is_a_404(server: RunningServer, data_dir: Pat
 def test_a_fault_in_a_dataset_is_named_by_line_and_field(
     server: RunningServer, data_dir: Path, content: bytes, line: int, field: str | None
 ) -> None:
+    before = kept_by(server, data_dir)
     answer = server.upload(content)
     problem = answer.json()
     assert answer.status_code == problem["status_code"] == 400
@@ -213,9 +228,8 @@ def test_a_fault_in_a_dataset_is_named_by_line_and_field(
     assert problem["validation"]["errors"][0]["line"] == line
     assert problem["validation"]["errors"][0]["field"] == field
     assert problem["validation"]["error_count"] >= 1
-    assert server.get("/api/datasets").json() == {"datasets": []}
-    for folder in ("datasets", "tmp"):
-        assert list((data_dir / folder).iterdir()) == []
+    assert kept_by(server, data_dir) == before
+    assert list((data_dir / "tmp").iterdir()) == []
 
 
 def test_the_first_hundred_faults_are_listed_and_all_are_counted(server: RunningServer) -> None:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from support.running_server import RECORDS, RunningServer
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., RunningServer]
 EVERY = 64 << 10
 CONTENT = RECORDS * (2_500_000 // len(RECORDS))

@@ -17,6 +17,8 @@ from support.attempt_files import write_model
 from support.running_server import RunningServer, environment
 from support.tiny_model import CHATML, build_tiny, build_tiny_model
 
+pytestmark = pytest.mark.slow
+
 # Never comes to its end, and takes no memory.
 ENDLESS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
 STRICT = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('No system!') }}{% endif %}{% endfor %}"

@@ -406,6 +406,7 @@ def test_records_that_were_made_for_one_job_stay_as_long_as_its_record(
 # ---- many at once ----
 
 
+@pytest.mark.slow
 def test_whatever_is_uploaded_and_deleted_at_once_what_is_listed_is_there(
     server: RunningServer, data_dir: Path
 ) -> None:

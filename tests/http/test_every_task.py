@@ -15,6 +15,16 @@ ENCODER = {"architectures": ["BertForMaskedLM"]}
 ENCODER_DECODER = {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}
 
 
+@pytest.fixture
+def data_dir(module_data_dir: Path) -> Path:
+    return module_data_dir
+
+
+@pytest.fixture
+def server(module_server: RunningServer) -> RunningServer:
+    return module_server
+
+
 @pytest.mark.parametrize(
     ("task", "strategy", "content", "config"),
     [
@@ -62,10 +72,11 @@ def test_a_model_that_cannot_learn_the_task_starts_nothing(
     server.upload(content).raise_for_status()
     folder = write_model(tmp_path / "model", config)
     body = {"task": task, "strategy": strategy, "model_name": str(folder), "dataset": "data.jsonl"}
+    before = server.get("/api/jobs").json()["jobs"]
     answer = server.post("/api/start_training", body)
     assert (answer.status_code, answer.json()["field"]) == (400, "model_name")
     assert says in answer.json()["detail"]
-    assert server.get("/api/jobs").json()["jobs"] == []
+    assert server.get("/api/jobs").json()["jobs"] == before
 
 
 def test_a_reward_model_is_looked_up_as_the_model_is(server: RunningServer, data_dir: Path, tmp_path: Path) -> None:

@@ -101,28 +101,28 @@ def test_a_hostile_part_is_refused(module_server: RunningServer, part: bytes) ->
         ("..", 400),
     ],
 )
-def test_a_hostile_model_name_is_refused(server: RunningServer, name: str, status: int) -> None:
-    server.upload(RECORDS)
+def test_a_hostile_model_name_is_refused(module_server: RunningServer, name: str, status: int) -> None:
+    module_server.upload(RECORDS)
     body = {"task": "text-generation", "dataset": "data.jsonl", "model_name": name}
-    answer = server.post("/api/start_training", body)
+    answer = module_server.post("/api/start_training", body)
     assert answer.status_code == status, answer.text
-    assert server.post("/api/playground/generate", {"prompt": "x", "base_model": name}).status_code == status
+    assert module_server.post("/api/playground/generate", {"prompt": "x", "base_model": name}).status_code == status
 
 
 def test_loops_of_links_and_folders_for_files_are_refused(
-    server: RunningServer, tmp_path: Path, model_folder: Path
+    module_server: RunningServer, tmp_path: Path, model_folder: Path
 ) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    server.upload(RECORDS)
+    module_server.upload(RECORDS)
     body = {"task": "text-generation", "dataset": "data.jsonl", "model_name": str(model_folder)}
-    assert server.post("/api/start_training", {**body, "dataset": str(loop)}).status_code == 400
-    assert server.post("/api/start_training", {**body, "model_name": str(loop)}).status_code == 400
+    assert module_server.post("/api/start_training", {**body, "dataset": str(loop)}).status_code == 400
+    assert module_server.post("/api/start_training", {**body, "model_name": str(loop)}).status_code == 400
     (model_folder / "config.json").write_text("[" * 100_000)
-    assert server.post("/api/start_training", body).status_code == 400
+    assert module_server.post("/api/start_training", body).status_code == 400
     (model_folder / "config.json").unlink()
     (model_folder / "config.json").mkdir()
-    assert server.post("/api/start_training", body).status_code == 400
+    assert module_server.post("/api/start_training", body).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_a_hostile_line_is_named(module_server: RunningServer, line: bytes) -> N
     assert answer.json()["validation"]["errors"][0]["line"] == 2
 
 
-def test_a_name_with_a_line_break_is_refused(server: RunningServer, model_folder: Path) -> None:
-    server.upload(RECORDS)
+def test_a_name_with_a_line_break_is_refused(module_server: RunningServer, model_folder: Path) -> None:
+    module_server.upload(RECORDS)
     body = {"task": "text-generation", "dataset": "data.jsonl", "model_name": str(model_folder)}
-    assert server.post("/api/start_training", {**body, "output_name": "completes\n"}).status_code == 400
+    assert module_server.post("/api/start_training", {**body, "output_name": "completes\n"}).status_code == 400
 
 
 def test_python_files_beside_the_server_are_not_run(tmp_path: Path, data_dir: Path) -> None:

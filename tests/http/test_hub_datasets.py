@@ -23,6 +23,8 @@ from test_uploads import files_of
 
 from modelforge.datasets.hub import HubDataset, parse_name
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND = "a1" * 20, "b2" * 20
 MOST_BYTES = 5000
 ROWS = [{"input": f"question {n}", "output": f"answer {n}"} for n in range(20)]

@@ -12,6 +12,8 @@ import requests
 from support.attempt_files import processes_of, shim_of, until_step
 from support.running_server import RunningServer
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., str]
 Serve = Callable[..., RunningServer]
 BIG = 2_000_000_000

@@ -11,6 +11,8 @@ import pytest
 from support.running_server import RunningServer, real_server
 from support.tiny_model import build_tiny, build_tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:

@@ -17,7 +17,7 @@ from modelforge.layout import Layout
 from trainer_entry import wire
 
 # peft reads a name that this release of transformers has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")]
 CONTEXT = "Yeast fills the dough with tiny bubbles of gas — 🍞. " * 20
 QUESTION = {"prompt": "What fills the dough?", "context": CONTEXT, "max_new_tokens": 4}
 SUMMARY = {"prompt": CONTEXT, "max_new_tokens": 4, "temperature": 0}

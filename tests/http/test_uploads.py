@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -34,6 +35,7 @@ def files_of(data_dir: Path) -> list[str]:
     return sorted(path.name for folder in ("datasets", "tmp", "trash") for path in (data_dir / folder).iterdir())
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=anything, name=names)
 @example(content=b"PAR1PAR1", name="a.parquet")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import aiohttp
+import pytest
 from support.running_server import RunningServer
 
 Start = Callable[..., str]
@@ -80,6 +81,7 @@ def test_an_idle_server_says_so_first(server: RunningServer) -> None:
     assert snapshot["progress"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_replaced_costs_a_subscriber_nothing(serve: Serve, start: Start) -> None:
     server = serve()
     start(server, "waits", max_steps=300)
@@ -95,6 +97,7 @@ def test_a_server_that_is_replaced_costs_a_subscriber_nothing(serve: Serve, star
     assert all(a["current_step"] <= b["current_step"] for a, b in pairwise(rest))  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_who_does_not_read_holds_nobody_up_and_misses_nothing(server: RunningServer, start: Start) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.socket() as slow:
