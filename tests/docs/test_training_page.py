@@ -1,0 +1,85 @@
+"""docs/training.md against what trains on what, and against the parameters and their defaults."""
+
+import re
+from itertools import product
+from typing import get_args
+
+import msgspec
+from pages import code, read, rows, section
+
+from modelforge.domain.compatibility import Build, Purpose, check_build, check_combination
+from modelforge.errors import BadInput
+from trainer_entry import wire
+from trainer_entry.training.defaults import REWARD_DEFAULTS, defaults_of
+
+PAGE = read("docs/training.md")
+PARAMETERS = rows(section(PAGE, "Parameters"))
+LEFT_OUT = wire.TrainingParameters()
+NOTHING = {"early_stopping_patience", "reward_model"}
+"""Null is no choice of the trainer's here: there is none."""
+
+
+def trains(task: wire.Task, strategy: wire.Strategy, provider: wire.Provider, build: Build) -> bool:
+    try:
+        check_combination(task, strategy, provider, LEFT_OUT)
+        check_build("This", build, Purpose(task, strategy, provider), "model_name")
+    except BadInput:
+        return False
+    return True
+
+
+def test_the_table_has_what_trains_and_nothing_else() -> None:
+    told = {
+        (task, strategy, provider, build)
+        for tasks, strategies, providers, builds, _ in rows(section(PAGE, "What trains on what"))
+        for task, strategy, provider in product(code(tasks), code(strategies), code(providers))
+        for build in re.sub(r" \(.*?\)", "", builds).split(", ")
+    }
+    every = product(*map(get_args, (wire.Task, wire.Strategy, wire.Provider, Build)))
+    assert told == {combination for combination in every if trains(*combination)}
+
+
+def test_every_parameter_has_its_line() -> None:
+    assert [code(row[0])[0] for row in PARAMETERS] == list(wire.TrainingParameters.__struct_fields__)
+
+
+def test_the_defaults_are_those_of_the_wire() -> None:
+    for name, default, meaning in PARAMETERS:
+        field = code(name)[0]
+        value = getattr(LEFT_OUT, field)
+        if value is None:
+            assert default == ("null" if field in NOTHING else "chosen"), field
+        else:
+            assert default == f"`{msgspec.json.encode(value).decode()}`", field
+        assert meaning
+
+
+def test_the_learning_rates_are_those_of_the_trainer() -> None:
+    told = [(float(code(adapter)[0]), float(code(whole)[0])) for _, adapter, whole in learning_rates()]
+    kinds = (
+        defaults_of("text-generation", "sft", "rloo", encoder_decoder=False),
+        defaults_of("summarization", "sft", "rloo", encoder_decoder=True),
+        defaults_of("extractive-question-answering", "qlora", "rloo", encoder_decoder=False),
+        defaults_of("text-generation", "dpo", "rloo", encoder_decoder=False),
+        defaults_of("text-generation", "rlhf", "rloo", encoder_decoder=False),
+        REWARD_DEFAULTS,
+    )
+    assert told == [(kind.adapter_learning_rate, kind.full_learning_rate) for kind in kinds]
+
+
+def learning_rates() -> list[list[str]]:
+    return rows(PAGE[PAGE.index("| For | Adapter |") :])
+
+
+def test_what_is_said_of_epochs_and_beta_is_what_is_chosen() -> None:
+    meaning = {code(row[0])[0]: row[2] for row in PARAMETERS}
+    asks = defaults_of("extractive-question-answering", "sft", "rloo", encoder_decoder=False)
+    prefers = defaults_of("text-generation", "dpo", "rloo", encoder_decoder=False)
+    writes = defaults_of("text-generation", "sft", "rloo", encoder_decoder=False)
+    epochs = f"{writes.epochs}; {asks.epochs} for question answering, {prefers.epochs} for"
+    assert epochs in meaning["num_train_epochs"]
+    for algorithm in ("rloo", "grpo"):
+        beta = defaults_of("text-generation", "rlhf", algorithm, encoder_decoder=False).beta
+        assert f"{beta} for `{algorithm}`" in meaning["beta"]
+    assert f"{prefers.beta} for `dpo`" in meaning["beta"]
+    assert f"{wire.UNSLOTH_LENGTH} for `unsloth`" in meaning["max_seq_length"]
