@@ -9,6 +9,9 @@ CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
 # The releases that pyproject.toml names for the provider unsloth.
 UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject.toml)
 
+# Never from the current directory: what is installed is tested, which is the wheel in .ci/run.
+PYTEST := PYTHONSAFEPATH=1 $(BIN)/pytest
+
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission datasets domain event_log golden http projections docs test_settings.py)
 
@@ -40,15 +43,15 @@ demo: setup
 
 ## test: everything, on tiny models
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(PYTEST) --numprocesses 2 --dist worksteal
 
 ## test-fast: in under a minute, all that needs no training library: the inner loop
 test-fast: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not training and not slow" $(FAST)
+	$(PYTEST) --numprocesses 2 --dist worksteal -m "not training and not slow" $(FAST)
 
 ## coverage: everything once more, with the branches that no test takes
 coverage: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-branch --cov-report term-missing:skip-covered
+	$(PYTEST) --numprocesses 2 --dist worksteal --cov --cov-branch --cov-report term-missing:skip-covered
 
 ## matrix: every task, strategy and provider on a real server, as a table; REAL=1 on real weights, ONLY=word for some
 matrix: setup
@@ -63,6 +66,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 
 ## clean: everything that make made; trained models and datasets stay

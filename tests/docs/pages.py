@@ -3,9 +3,7 @@
 import re
 from pathlib import Path
 
-import modelforge
-
-ROOT = Path(modelforge.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def read(name: str) -> str:

@@ -73,7 +73,7 @@ def test_every_type_is_on_record(kind: Kind, union: UnionType) -> None:
     on_record = {line.type for line in LINES if line.kind == kind}
     assert tags(union) - on_record == set(), (
         f"Append line_of(message) of one message of each of these types to {FILE.name}; "
-        "tests/scenario.py makes messages."
+        "tests/support/scenario.py makes messages."
     )
     assert on_record - tags(union) == set(), "A type that was once written can no longer be read."
 

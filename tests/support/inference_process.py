@@ -32,6 +32,7 @@ class Worker:
         self.requests = 0
 
     def send(self, line: bytes) -> None:
+        assert self.process.stdin is not None
         self.process.stdin.write(line + b"\n")
         self.process.stdin.flush()
 
@@ -50,7 +51,8 @@ class Worker:
         return self.requests
 
     def answer(self, request: int) -> tuple[list[str], wire.Generated | wire.GenerationFailed]:
-        pieces = []
+        assert self.process.stdout is not None
+        pieces: list[str] = []
         while True:
             message = DECODER.decode(self.process.stdout.readline())
             assert message.id == request

@@ -6,6 +6,7 @@ Writes the loss of each step into OUTPUT, as a JSON list.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from datasets import load_dataset
 from peft import LoraConfig
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 strategy, model, dataset, output = sys.argv[1:]
-settings = {
+settings: dict[str, Any] = {
     "output_dir": output + ".trainer",
     "per_device_train_batch_size": 3,
     "gradient_accumulation_steps": 2,
@@ -33,7 +34,7 @@ settings = {
     "max_length": 128,
 }
 records = load_dataset("json", data_files=dataset, split="train", cache_dir=output + ".cache")
-given = {
+given: dict[str, Any] = {
     "model": AutoModelForCausalLM.from_pretrained(model),
     "processing_class": AutoTokenizer.from_pretrained(model),
     "peft_config": LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"),
@@ -43,7 +44,7 @@ if strategy == "sft":
         lambda record: {"prompt": record["input"] + "\n", "completion": record["output"]},
         remove_columns=records.column_names,
     )
-    trainer = SFTTrainer(args=SFTConfig(**settings), train_dataset=records, **given)
+    trainer: SFTTrainer | DPOTrainer = SFTTrainer(args=SFTConfig(**settings), train_dataset=records, **given)
 else:
     trainer = DPOTrainer(args=DPOConfig(**settings, beta=0.3), train_dataset=records, **given)
 trainer.train()

@@ -132,11 +132,12 @@ def build_tiny(folder: Path, architecture: Architecture, *, context: int = 128, 
                     vocab_size=len(tokenizer),
                     pad_token_id=tokenizer.pad_token_id,
                     eos_token_id=tokenizer.eos_token_id,
-                    decoder_start_token_id=tokenizer.pad_token_id,
+                    decoder_start_token_id=tokenizer.pad_token_id,  # type: ignore[call-arg]  # of its own base class
                 )
             )
             with torch.no_grad():  # else it says the first token for ever, which is its own likeliest follower
-                for block in model.decoder.block:
+                decoder: Any = model.decoder
+                for block in decoder.block:
                     block.layer[2].DenseReluDense.wo.weight.mul_(30)
         case "bart":
             tokenizer = _byte_pairs(
@@ -197,7 +198,7 @@ def build_tiny(folder: Path, architecture: Architecture, *, context: int = 128, 
     return folder
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+def _ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     return {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, **ids}
 

@@ -1,4 +1,4 @@
-"""Reinforcement learning from human feedback: a reward model from preferences, and a policy that it reward_model.
+"""Reinforcement learning from human feedback: a reward model from preferences, and a policy that it rewards.
 
 Three phases of one job: the reward model is trained, its adapter is merged into it, and the policy learns by RLOO
 (arXiv 2402.14740) or GRPO (arXiv 2402.03300), held to the model that it came from by a KL term. The reward model is
