@@ -75,7 +75,17 @@ asyncio.run(main())
 
 def write_six(path: Path, call: str, error: str, nth: int) -> list[str]:
     """What a program says that records six datasets while the nth `call` of its log fails with `error`."""
-    strace = ["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}"]
+    strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={call}:error={error}:when={nth}",
+    ]
     done = subprocess.run(
         [*strace, sys.executable, "-c", PROGRAM, path],
         env=environment_of_tests(),
