@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from support.warm_trainer import ForkedProcess, WarmTrainer
 from trainer_entry import wire
 
 if TYPE_CHECKING:
@@ -97,7 +98,13 @@ def questions(count: int) -> list[dict[str, Any]]:
 
 
 class Attempt:
-    """A trainer's process. Its stdout is a file opened for appending, as the shim opens it."""
+    """A trainer's process. Its stdout is a file opened for appending, as the shim opens it.
+
+    It is forked from a process that has imported the libraries already (support.warm_trainer), unless it is `cold`: a
+    fresh process, for a test of how a trainer starts or of what it does until its libraries are imported. Those by a
+    launcher, with an environment of their own and of the provider unsloth, which is imported first, always are; with
+    MODELFORGE_TEST_COLD=1 in the environment of the tests all are.
+    """
 
     def __init__(
         self,
@@ -113,6 +120,7 @@ class Attempt:
         checkpoint_dir: Path | None = None,
         launcher: tuple[str, ...] = DIRECT,
         environment: Mapping[str, str] | None = None,
+        cold: bool = False,
         **parameters: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,13 +140,22 @@ class Attempt:
         self.folder = folder
         self.output = folder / "output"
         self._spool = folder / "stdout.jsonl"
-        with self._spool.open("ab") as stdout, (folder / "stderr.log").open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, *launcher, str(folder)],
-                stdout=stdout,
-                stderr=stderr,
-                env=child_environment() | dict(environment or {}),
+        self._log = folder / "stderr.log"
+        variables = child_environment() | dict(environment or {})
+        cold = cold or launcher != DIRECT or provider == "unsloth" or "MODELFORGE_TEST_COLD" in os.environ
+        forks = not cold and WarmTrainer.of_this_process().suits(variables)
+        self.process = self._forked(variables) if forks else self._started(launcher, variables)
+
+    def _started(self, launcher: tuple[str, ...], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+        with self._spool.open("ab") as stdout, self._log.open("ab") as stderr:
+            return subprocess.Popen(
+                [sys.executable, *launcher, str(self.folder)], stdout=stdout, stderr=stderr, env=variables
             )
+
+    def _forked(self, variables: dict[str, str]) -> ForkedProcess:
+        return WarmTrainer.of_this_process().start(
+            *("trainer_entry.train", [str(self.folder)]), stdout=self._spool, stderr=self._log, environment=variables
+        )
 
     def wait(self) -> int:
         try:
@@ -164,7 +181,7 @@ class Attempt:
         return found[0]
 
     def stderr(self) -> str:
-        return (self.folder / "stderr.log").read_text()
+        return self._log.read_text()
 
 
 def child_environment() -> dict[str, str]:

@@ -187,8 +187,8 @@ def test_a_stop_saves_a_checkpoint_that_training_goes_on_from(
 
 
 def test_a_stop_before_training_ends_at_once(tiny_model: Path, dataset: wire.DatasetFile, tmp_path: Path) -> None:
-    # given
-    attempt = Attempt(tmp_path, tiny_model, dataset)
+    # given one that still imports its libraries
+    attempt = Attempt(tmp_path, tiny_model, dataset, cold=True)
     attempt.wait_for(bool)
     # when
     attempt.process.send_signal(signal.SIGTERM)
