@@ -95,6 +95,9 @@ class WarmTrainer:
             stderr=self._log,
             env={**environment, **_BEFORE_IMPORTS, "PYTHONPATH": search},
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         atexit.register(self._end)
 
     @classmethod
@@ -132,18 +135,18 @@ class WarmTrainer:
         return ForkedProcess(self._ask, pid)
 
     def _ask(self, **request: Any) -> Any:
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline() or b'{"error": "It has ended."}')
+        self._requests.write(json.dumps(request).encode() + b"\n")
+        self._requests.flush()
+        answer = json.loads(self._answers.readline() or b'{"error": "It has ended."}')
         if "error" in answer:
             self._log.seek(0)
             raise RuntimeError(f"{answer['error']}\n{self._log.read().decode(errors='replace')}")
         return answer["answer"]
 
     def _end(self) -> None:
-        self._process.stdin.close()
+        self._requests.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
         self._log.close()
 
 
@@ -173,7 +176,7 @@ def main() -> None:
     gc.freeze()  # a child's collections leave the shared pages alone
     for line in sys.stdin.buffer:
         try:
-            answer = {"answer": _answer(json.loads(line), answers)}
+            answer: dict[str, Any] = {"answer": _answer(json.loads(line), answers)}
         except Exception:  # noqa: BLE001 - a failure is an answer
             answer = {"error": traceback.format_exc()}
         os.write(answers, json.dumps(answer).encode() + b"\n")
