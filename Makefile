@@ -9,8 +9,8 @@ CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
 # The releases that pyproject.toml names for the provider unsloth.
 UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject.toml)
 
-# Never from the current directory: what is installed is tested, which is the wheel in .ci/run.
-PYTEST := PYTHONSAFEPATH=1 $(BIN)/pytest
+# Never from the current directory: what is installed is tested, which is the wheel in .ci/run. And compiled once.
+PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission datasets domain event_log golden http projections docs test_settings.py)
@@ -47,7 +47,7 @@ test: setup
 
 ## test-fast: in under a minute, all that needs no training library: the inner loop
 test-fast: setup
-	$(PYTEST) --numprocesses 2 --dist worksteal -m "not training and not slow" $(FAST)
+	$(PYTEST) --numprocesses 2 --dist worksteal -m "not training and not slow" --hypothesis-profile fast $(FAST)
 
 ## coverage: everything once more, with the branches that no test takes
 coverage: setup

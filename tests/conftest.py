@@ -1,12 +1,17 @@
 """Real servers in processes of their own, and jobs whose trainers are scripted."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.attempt_files import model_in, training
-from support.running_server import RECORDS, RunningServer, environment
+from support.running_server import RECORDS, RunningServer, scripted_server
+
+# A shared machine is slow at times: no test of an invariant has a deadline.
+settings.register_profile("whole", max_examples=200, deadline=None)
+settings.register_profile("fast", max_examples=20, deadline=None)
+settings.load_profile("whole")
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def serve(data_dir: Path) -> Iterator[Callable[..., RunningServer]]:
     servers: list[RunningServer] = []
 
     def start(folder: Path = data_dir, **variables: str) -> RunningServer:
-        servers.append(RunningServer([sys.executable, "-m", "support.served", str(folder)], environment(**variables)))
+        servers.append(scripted_server(folder, **variables))
         return servers[-1]
 
     yield start
@@ -45,7 +50,7 @@ def module_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def module_server(module_data_dir: Path) -> Iterator[RunningServer]:
     """One server for tests that change nothing, or nothing that another test of the module reads."""
-    server = RunningServer([sys.executable, "-m", "support.served", str(module_data_dir)], environment())
+    server = scripted_server(module_data_dir)
     yield server
     server.end()
 

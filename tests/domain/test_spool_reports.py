@@ -1,6 +1,6 @@
 """However a spool is read, once or again, from the start or from the middle: every line is told once."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.scenario import (
     attempt_spawned,
@@ -63,7 +63,6 @@ def told_by(history: list[Message]) -> tuple[list[int], list[int]]:
     return numbers, offsets
 
 
-@settings(max_examples=300, deadline=None)
 @given(spools, st.data())
 def test_a_spool_read_from_any_earlier_line_tells_every_line_once(
     spool: list[wire.AnyTrainerMessage | job.QuarantinedLine], data: st.DataObject

@@ -10,7 +10,7 @@ from typing import get_args
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw, Struct
 
@@ -85,7 +85,6 @@ def test_a_command_is_not_read_as_an_event() -> None:
             decode(other, bytes(line.data))
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_field_of_a_later_release_is_passed_over(data: st.DataObject) -> None:
     line = data.draw(st.sampled_from(LINES))

@@ -20,9 +20,13 @@ def server(module_server: RunningServer) -> RunningServer:
     return module_server
 
 
+@pytest.fixture(scope="module")
+def uploaded(module_server: RunningServer) -> None:
+    module_server.upload(RECORDS).raise_for_status()
+
+
 @pytest.fixture
-def body(server: RunningServer, model_folder: Path) -> dict[str, object]:
-    server.upload(RECORDS).raise_for_status()
+def body(uploaded: None, model_folder: Path) -> dict[str, object]:
     return {**GOOD, "model_name": str(model_folder)}
 
 

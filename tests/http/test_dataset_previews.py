@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 from support import task_records
 from support.attempt_files import write_model
-from support.running_server import RunningServer, environment
+from support.running_server import RunningServer, scripted_server
 from support.tiny_model import CHATML, build_tiny, build_tiny_model
 
 pytestmark = pytest.mark.slow
@@ -266,7 +265,7 @@ def until(holds: Callable[[], bool]) -> None:
 @pytest.fixture
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("server") / "data"
-    server = RunningServer([sys.executable, "-m", "support.served", str(folder), "--view-seconds", "1"], environment())
+    server = scripted_server(folder, "--view-seconds", "1")
     yield server
     server.end()
 

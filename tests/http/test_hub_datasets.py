@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from support.attempt_files import model_in
 from support.fake_hub import TOKEN
-from support.running_server import RunningServer, environment
+from support.running_server import RunningServer, environment, scripted_server
 from test_uploads import files_of
 
 from modelforge.datasets.hub import HubDataset, parse_name
@@ -51,11 +51,10 @@ class Hub:
         self.server = self.serve()
 
     def serve(self, **variables: str) -> RunningServer:
-        command = [sys.executable, "-m", "support.served", str(self.data_dir)]
         here = {"HF_ENDPOINT": self.url, "HF_HOME": self._home, "HF_TOKEN": "", "HF_HUB_OFFLINE": "0", **variables}
         here["MODELFORGE_MAX_UPLOAD_BYTES"] = str(MOST_BYTES)
         # What the libraries warn of is not what is tested here.
-        return RunningServer(command, environment(PYTHONWARNINGS="default", **here))
+        return scripted_server(self.data_dir, PYTHONWARNINGS="default", **here)
 
     def put(self, name: str, commit: str, **files: bytes) -> None:
         """Commit files, by their names with `__` for the dot, to `main`."""

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from peft import LoraConfig, get_peft_model
 from support.running_log import running_log
 from support.running_server import RunningServer, real_server
 from support.scenario import SAVED, finished, gone, lines, spawned, spec, start, started
 from support.tiny_model import build_tiny
-from transformers import AutoModelForQuestionAnswering
 
 from modelforge.layout import Layout
 from trainer_entry import wire
@@ -38,6 +36,9 @@ async def have_trained(data_dir: Path, task: wire.Task, base: Path, model: wire.
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForQuestionAnswering
+
     folder = tmp_path_factory.mktemp("tasks")
     reader, writer = build_tiny(folder / "reader", "bert"), build_tiny(folder / "writer", "t5")
     adapter = LoraConfig(task_type="QUESTION_ANS", target_modules=["query", "value"], init_lora_weights=False)

@@ -11,6 +11,7 @@ from support.attempt_files import write_weights
 from support.running_server import RECORDS, RunningServer
 from support.tiny_model import build_tiny_model
 
+pytestmark = pytest.mark.slow
 CONVERSATIONS = b'{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}\n' * 3
 HUGE = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "vocab_size": 32_000}
 

@@ -36,7 +36,7 @@ def files_of(data_dir: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=anything, name=names)
 @example(content=b"PAR1PAR1", name="a.parquet")
 @example(content=b"[" * 5000, name="a.json")

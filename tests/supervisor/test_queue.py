@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from support.attempt_files import processes_of, shim_of, until_step
 from support.running_server import RunningServer
@@ -98,9 +99,9 @@ def test_a_checkpoint_is_saved_on_request_and_the_training_goes_on(server: Runni
     job_id = start(server, "waits", max_steps=100_000)
     until_step(server, job_id, 3)
     assert server.post(f"/api/jobs/{job_id}/checkpoint").status_code == 202
-    while not (found := server.get(f"/api/jobs/{job_id}/checkpoints").json()["checkpoints"]):
-        pass
-    assert [checkpoint["valid"] for checkpoint in found] == [True]
+    found: list[dict[str, Any]] = []
+    while [checkpoint["valid"] for checkpoint in found] != [True]:  # it is listed before it is whole
+        found = server.get(f"/api/jobs/{job_id}/checkpoints").json()["checkpoints"]
     until_step(server, job_id, found[0]["step"] + 3)
     server.post("/api/stop_training")
     refused = server.post(f"/api/jobs/{job_id}/checkpoint")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from support.trainer_attempts import child_environment
+from support.trainer_attempts import child_environment, warm_trainer
+from support.warm_process import start_process
 from trainer_entry import wire
 
 if TYPE_CHECKING:
@@ -18,23 +20,36 @@ DECODER = msgspec.json.Decoder(wire.AnyWorkerMessage)
 
 
 class Worker:
-    """A worker process and the pipes to it."""
+    """A worker process and the pipes to it; forked (support.warm_process), unless it is `cold`."""
 
-    def __init__(self, log: Path) -> None:
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "trainer_entry.infer"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=child_environment(),
-            )
+    def __init__(self, log: Path, *, cold: bool = False) -> None:
         self.requests = 0
+        theirs_in, ours_in = os.pipe()
+        ours_out, theirs_out = os.pipe()
+        with log.open("wb") as stderr:
+            self.process = start_process(
+                [sys.executable, "-m", "trainer_entry.infer"],
+                child_environment(),
+                warm=None if cold else partial(warm_trainer, "huggingface"),
+                stdin=theirs_in,
+                stdout=theirs_out,
+                stderr=stderr.fileno(),
+            )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.stdin, self.stdout = open(ours_in, "wb"), open(ours_out, "rb")  # noqa: PTH123, SIM115 - closed by `end`
+
+    def end(self) -> int:
+        """Close its stdin, and wait for its end; the exit code."""
+        self.stdin.close()
+        try:
+            return self.process.wait(timeout=30)
+        finally:
+            self.stdout.close()
 
     def send(self, line: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + b"\n")
-        self.process.stdin.flush()
+        self.stdin.write(line + b"\n")
+        self.stdin.flush()
 
     def ask(self, model: Path, **changes: Any) -> int:
         self.requests += 1
@@ -51,10 +66,9 @@ class Worker:
         return self.requests
 
     def answer(self, request: int) -> tuple[list[str], wire.Generated | wire.GenerationFailed]:
-        assert self.process.stdout is not None
         pieces: list[str] = []
         while True:
-            message = DECODER.decode(self.process.stdout.readline())
+            message = DECODER.decode(self.stdout.readline())
             assert message.id == request
             if not isinstance(message, wire.Token):
                 return pieces, message

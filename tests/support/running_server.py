@@ -1,5 +1,6 @@
 """A server process, for tests that talk to it as a client does."""
 
+import functools
 import os
 import re
 import signal
@@ -7,9 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import requests
+
+from support.warm_process import WarmProcess, start_process
 
 RECORDS = b"".join(b'{"input": "question %d", "output": "answer %d"}\n' % (n, n) for n in range(20))
 TESTS = Path(__file__).parents[1]
@@ -19,9 +23,12 @@ _LISTENS = re.compile(r"listens on (http://\S+)")
 class RunningServer:
     """A server process, and its API by `requests`."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], *, warm: Callable[[], WarmProcess] | None = None
+    ) -> None:
         self._command = command
         self._environment = environment
+        self._warm = warm
         self.start()
 
     def start(self, *flags: str) -> None:
@@ -31,14 +38,22 @@ class RunningServer:
     def spawn(self, *flags: str) -> None:
         # Not a pipe: one that nobody reads would stop the server once it is full.
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `end`
-        self.process = subprocess.Popen(
-            [*self._command, *flags], stdout=subprocess.PIPE, stderr=self._stderr, text=True, env=self._environment
-        )
+        reading, writing = os.pipe()
+        try:
+            self.process = start_process(
+                [*self._command, *flags],
+                self._environment,
+                warm=self._warm,
+                stdout=writing,
+                stderr=self._stderr.fileno(),
+            )
+        finally:
+            os.close(writing)
+        self._stdout = open(reading)  # noqa: PTH123, SIM115 - closed by `end`
 
     def listen(self) -> None:
         """Wait until it answers; an AssertionError if it ends before."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self._stdout.readline()
         match = _LISTENS.search(line)
         if not match:
             self.process.wait(timeout=20)
@@ -56,10 +71,9 @@ class RunningServer:
 
     def _close(self) -> str:
         """What it said on stderr, unless that was asked for before."""
-        assert self.process.stdout is not None
         if self._stderr.closed:
             return ""
-        self.process.stdout.close()
+        self._stdout.close()
         with self._stderr:
             self._stderr.seek(0)
             return self._stderr.read()
@@ -93,6 +107,18 @@ class RunningServer:
 def environment(**added: str) -> dict[str, str]:
     # No test asks a hub, and what is run as `-m` stands beside this file.
     return {**os.environ, "PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", **added}
+
+
+@functools.cache
+def warm_server() -> WarmProcess:
+    """The process that servers are forked from, where a test is not about their process."""
+    return WarmProcess(("uvloop", "modelforge.app", "trainer_entry.wire"), environment())
+
+
+def scripted_server(data_dir: Path, *flags: str, **variables: str) -> RunningServer:
+    """A server with scripted trainers (support.served), forked unless its variables change what it imports."""
+    command = [sys.executable, "-m", "support.served", str(data_dir), *flags]
+    return RunningServer(command, environment(**variables), warm=warm_server)
 
 
 def real_server(folder: Path, **variables: str) -> RunningServer:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 import msgspec
 
-from support.warm_trainer import ForkedProcess, WarmTrainer
+from support.warm_process import WarmProcess, start_process
 from trainer_entry import wire
 
 if TYPE_CHECKING:
@@ -30,6 +31,18 @@ IN_TWO = (  # as the server starts them; with "--cpu" in its place accelerate wo
     *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
     *("--main_process_port", "0"),
     *DIRECT,
+)
+_LIBRARIES = (
+    *("torch", "datasets", "transformers", "peft", "accelerate", "trl", "bitsandbytes"),
+    *("trainer_entry.runtime.attempt", "trainer_entry.runtime.environment", "trainer_entry.inference.generation"),
+    *("trainer_entry.providers.huggingface", "trainer_entry.providers.precision"),
+    *("trainer_entry.tasks.text_generation", "trainer_entry.tasks.summarization"),
+    *("trainer_entry.tasks.question_answering", "trainer_entry.tasks.preferences"),
+    *("trainer_entry.strategies.sft", "trainer_entry.strategies.dpo", "trainer_entry.strategies.rlhf"),
+    *("trainer_entry.strategies.reward_model", "trainer_entry.strategies.qlora"),
+    *("trainer_entry.training.defaults", "trainer_entry.training.arguments", "trainer_entry.training.trainer"),
+    *("trainer_entry.training.loop", "trainer_entry.training.callback", "trainer_entry.training.outcome"),
+    *("trainer_entry.artifacts.save", "trainer_entry.artifacts.merge", "trainer_entry.artifacts.model_card"),
 )
 _DECODER = msgspec.json.Decoder(wire.AnyTrainerMessage)
 MessageType = TypeVar("MessageType", bound=wire.TrainerMessage)
@@ -97,13 +110,30 @@ def questions(count: int) -> list[dict[str, Any]]:
     return [{"input": f"What is {i}?", "output": f"It is {i}, and seven times {7 * i}."} for i in range(count)]
 
 
+@functools.cache
+def warm_trainer(provider: wire.Provider) -> WarmProcess:
+    """The process that the trainers of a provider are forked from; unsloth changes the libraries as it is imported."""
+    variables = {
+        "HF_HUB_DISABLE_TELEMETRY": "1",  # this and the next as trainer_entry.train sets them before its imports
+        "TOKENIZERS_PARALLELISM": "false",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # a thread of pyarrow's allocator
+    }
+    match provider:
+        case "huggingface":
+            return WarmProcess(_LIBRARIES, child_environment(), **variables)
+        case "unsloth":
+            variables |= {"UNSLOTH_DISABLE_STATISTICS": "1", "UNSLOTH_COMPILE_LOCATION": tempfile.mkdtemp()}
+            return WarmProcess(("unsloth", *_LIBRARIES), child_environment(), **variables)
+        case _:
+            assert_never(provider)
+
+
 class Attempt:
     """A trainer's process. Its stdout is a file opened for appending, as the shim opens it.
 
-    It is forked from a process that has imported the libraries already (support.warm_trainer), unless it is `cold`: a
-    fresh process, for a test of how a trainer starts or of what it does until its libraries are imported. Those by a
-    launcher, with an environment of their own and of the provider unsloth, which is imported first, always are; with
-    MODELFORGE_TEST_COLD=1 in the environment of the tests all are.
+    It is forked from a process that has imported the libraries (support.warm_process), unless it is `cold`: a started
+    one, for a test of how a trainer starts or of what it does until its libraries are imported. Those by a launcher
+    and with an environment of their own are started too.
     """
 
     def __init__(
@@ -142,20 +172,14 @@ class Attempt:
         self._spool = folder / "stdout.jsonl"
         self._log = folder / "stderr.log"
         variables = child_environment() | dict(environment or {})
-        cold = cold or launcher != DIRECT or provider == "unsloth" or "MODELFORGE_TEST_COLD" in os.environ
-        forks = not cold and WarmTrainer.of_this_process().suits(variables)
-        self.process = self._forked(variables) if forks else self._started(launcher, variables)
-
-    def _started(self, launcher: tuple[str, ...], variables: dict[str, str]) -> subprocess.Popen[bytes]:
         with self._spool.open("ab") as stdout, self._log.open("ab") as stderr:
-            return subprocess.Popen(
-                [sys.executable, *launcher, str(self.folder)], stdout=stdout, stderr=stderr, env=variables
+            self.process = start_process(
+                [sys.executable, *launcher, str(folder)],
+                variables,
+                warm=None if cold or launcher != DIRECT else functools.partial(warm_trainer, provider),
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
             )
-
-    def _forked(self, variables: dict[str, str]) -> ForkedProcess:
-        return WarmTrainer.of_this_process().start(
-            *("trainer_entry.train", [str(self.folder)]), stdout=self._spool, stderr=self._log, environment=variables
-        )
 
     def wait(self) -> int:
         try:

@@ -60,7 +60,6 @@ def one_by_one(data: bytes) -> list[Chunk]:
     return [Chunk(line.start(), line[0]) for line in re.finditer(rb"[^\n]*\n|[^\n]+\Z", data)]
 
 
-@settings(max_examples=300, deadline=None)
 @given(files(), st.sampled_from([None, "input_output", "messages"]))
 @example(b'{"input":"a","output":"\x7f"}\n', "input_output")
 def test_many_lines_at_once_are_judged_as_one_by_one(data: bytes, dataset_format: wire.DatasetFormat | None) -> None:
@@ -70,7 +69,6 @@ def test_many_lines_at_once_are_judged_as_one_by_one(data: bytes, dataset_format
         assert findings(whole, dataset_format, folder) == findings(one_by_one(data), dataset_format, folder)
 
 
-@settings(max_examples=200, deadline=None)
 @given(files(), st.lists(st.integers(0, 600), max_size=4))
 def test_every_line_is_in_one_stretch_and_no_other(data: bytes, cuts: list[int]) -> None:
     with tempfile.NamedTemporaryFile() as file:
@@ -84,7 +82,7 @@ def test_every_line_is_in_one_stretch_and_no_other(data: bytes, cuts: list[int])
         assert read == data
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples // 5)
 @given(files())
 def test_several_processes_find_what_one_finds(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -98,7 +96,6 @@ def test_several_processes_find_what_one_finds(data: bytes) -> None:
         assert one == several
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "a b", "a  b", " a b", "ab" * 30, "ab " * 30, "x"]), texts), max_size=12)
 )

@@ -27,9 +27,7 @@ pytestmark = [
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     running = Worker(tmp_path_factory.mktemp("worker") / "stderr.log")
     yield running
-    running.process.stdin.close()
-    assert running.process.wait(timeout=30) == 0
-    running.process.stdout.close()
+    assert running.end() == 0
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +114,10 @@ def test_what_cannot_be_answered_says_why(worker: Worker, tiny_model: Path, tmp_
 
 def test_the_worker_ends_with_its_stdin_in_the_middle_of_an_answer(tiny_model: Path, tmp_path: Path) -> None:
     # given
-    worker = Worker(tmp_path / "stderr.log")
+    worker = Worker(tmp_path / "stderr.log", cold=True)
     worker.ask(tiny_model, max_new_tokens=200, deadline_seconds=1e6)
-    assert isinstance(DECODER.decode(worker.process.stdout.readline()), wire.Token)
-    # when
-    worker.process.stdin.close()
+    assert isinstance(DECODER.decode(worker.stdout.readline()), wire.Token)
+    # when its stdin is closed
+    code = worker.end()
     # then
-    assert worker.process.wait(timeout=30) == 0
-    worker.process.stdout.close()
+    assert code == 0

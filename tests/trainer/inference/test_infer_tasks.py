@@ -52,9 +52,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture], 
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     running = Worker(tmp_path_factory.mktemp("worker") / "stderr.log")
     yield running
-    running.process.stdin.close()
-    assert running.process.wait(timeout=30) == 0
-    running.process.stdout.close()
+    assert running.end() == 0
 
 
 def summarize(worker: Worker, model: Path, **changes: Any) -> wire.Generated:

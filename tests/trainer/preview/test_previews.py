@@ -305,7 +305,7 @@ def test_the_texts_of_the_tokens_are_the_text(
     folder = build_tiny(tmp_path_factory.mktemp("tokenizer") / "model", architecture)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(text=TEXTS)
     def holds(text: str) -> None:
         numbers = tokenizer(text)["input_ids"]

@@ -84,7 +84,7 @@ def test_the_special_tokens_are_the_tokenizers_own(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(context=CONTEXTS, cut=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_an_answer_that_is_shorter_than_the_overlap_is_labelled_in_a_window(
     architecture: Architecture,

@@ -48,7 +48,7 @@ def checkpoint(folder: Path, step: int, *, sealed: bool) -> Path:
 # ---- pruning ----
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     steps=st.dictionaries(st.integers(1, 30), st.booleans(), min_size=1, max_size=8),
     limit=st.integers(1, 4),
