@@ -6,7 +6,7 @@ A forked program runs as `python -m PROGRAM` does: as `__main__`, with the argum
 descriptors that it is given, and as a child of the process that asked for it. Nothing is computed before a fork and no
 thread runs, so that it is what a started process is after the same imports; only its command line and environment in
 /proc, and the seed of the hashes, are those of the warm process. So it is not for tests of launching, of what is done
-before or while the libraries are imported, or of several processes of one attempt. With MODELFORGE_TEST_COLD=1 in the
+before or while the libraries are imported, or of several processes of one attempt. With TESTS_COLD=1 in the
 environment of the tests nothing is forked.
 """
 
@@ -91,7 +91,7 @@ def start_process(
     stderr: int,
 ) -> Process:
     """Run `python -m PROGRAM ...`: forked from the warm process, if there is one and it suits; else started."""
-    if warm is not None and "MODELFORGE_TEST_COLD" not in os.environ and warm().suits(environment):
+    if warm is not None and "TESTS_COLD" not in os.environ and warm().suits(environment):
         assert command[:2] == [sys.executable, "-m"], command
         return warm().fork(command[2], command[3:], environment, stdin=stdin, stdout=stdout, stderr=stderr)
     return subprocess.Popen(command, env=dict(environment), stdin=stdin, stdout=stdout, stderr=stderr)
