@@ -45,15 +45,15 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
         refused.add_error(unusable.line, None, unusable.message)
         return _result(size, digest, FileFormat("jsonl", None), None, refused)
     if kind.is_plain and not columns:
-        return _result(size, digest, kind, _examine(path, request, digest, on_progress), None)
+        return _result(size, digest, kind, _validate(path, request, digest, on_progress), None)
 
     def report_written(done: int) -> None:
         on_progress(CheckProgress(stage="unpacking", done_bytes=done, total_bytes=None))
 
     records, origins = Path(request.records), Path(request.scratch) / "origins"
     converted = convert(path, request, kind, columns, origins, report_written)
-    examined = _traced(_examine(records, request, digest, on_progress), Origins(origins))
-    return _result(size, digest, kind, examined, converted)
+    validated = _traced(_validate(records, request, digest, on_progress), Origins(origins))
+    return _result(size, digest, kind, validated, converted)
 
 
 class _Digest:
@@ -93,44 +93,44 @@ class _Digest:
             self._failed = error
 
 
-def _examine(
+def _validate(
     records: Path, request: CheckRequest, digest: _Digest, on_progress: Callable[[CheckProgress], None]
 ) -> ValidatedLines:
-    examining = ParallelValidation(records, Path(request.scratch))
+    validation = ParallelValidation(records, Path(request.scratch))
     digest.start()
-    return examining.finish(
+    return validation.finish(
         lambda done, total: on_progress(CheckProgress(stage="checking", done_bytes=done, total_bytes=total))
     )
 
 
-def _traced(examined: ValidatedLines, origins: Origins) -> ValidatedLines:
+def _traced(validated: ValidatedLines, origins: Origins) -> ValidatedLines:
     """The findings by the lines of the file that the records were made of."""
-    found, duplicates = examined.found, examined.duplicates
+    found, duplicates = validated.found, validated.duplicates
     found.errors = [origins.traced(error) for error in found.errors]
     found.warnings = [origins.traced(warning) for warning in found.warnings]
-    found.carriage_return, examined.unfinished_end = None, False
+    found.carriage_return, validated.unfinished_end = None, False
     listed = tuple(
         Duplicate(origins.line(twice.line), origins.line(twice.first_line), exact=twice.exact)
         for twice in duplicates.listed
     )
-    examined.duplicates = msgspec.structs.replace(duplicates, listed=listed)
-    return examined
+    validated.duplicates = msgspec.structs.replace(duplicates, listed=listed)
+    return validated
 
 
 def _result(
-    size: int, digest: _Digest, kind: FileFormat, examined: ValidatedLines | None, converted: Converted | None
+    size: int, digest: _Digest, kind: FileFormat, validated: ValidatedLines | None, converted: Converted | None
 ) -> DatasetCheck:
-    errors = [*(converted.errors if converted is not None else ()), *(examined.found.errors if examined else ())]
+    errors = [*(converted.errors if converted is not None else ()), *(validated.found.errors if validated else ())]
     error_count = (converted.error_count if converted is not None else 0) + (
-        examined.found.error_count if examined is not None else 0
+        validated.found.error_count if validated is not None else 0
     )
-    num_examples = examined.found.records if examined is not None else 0
+    num_examples = validated.found.records if validated is not None else 0
     if not num_examples and not error_count:
-        lines = examined.found.lines if examined is not None else 1
+        lines = validated.found.lines if validated is not None else 1
         errors, error_count = [LineError(max(1, lines), None, f"The file has no record. {EXPECTED}")], 1
-    warnings, warning_count = _warnings(kind, examined) if examined is not None else ([], 0)
+    warnings, warning_count = _warnings(kind, validated) if validated is not None else ([], 0)
     return DatasetCheck(
-        format=examined.format if examined is not None else None,
+        format=validated.format if validated is not None else None,
         container=kind.container,
         compression=kind.compression,
         num_examples=num_examples,
@@ -148,15 +148,15 @@ def _result(
     )
 
 
-def _warnings(kind: FileFormat, examined: ValidatedLines) -> tuple[list[LineError], int]:
+def _warnings(kind: FileFormat, validated: ValidatedLines) -> tuple[list[LineError], int]:
     """The warnings of the file, and then of its records, in the order of the lines."""
-    found, duplicates = examined.found, examined.duplicates
+    found, duplicates = validated.found, validated.duplicates
     of_file: list[LineError] = []
     if kind.bom:
         of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
     if found.carriage_return is not None:
         of_file.append(LineError(found.carriage_return, None, "Lines end with CR LF, as on Windows; that is no harm."))
-    if examined.unfinished_end:
+    if validated.unfinished_end:
         of_file.append(LineError(max(1, found.lines), None, "The last line has no end: was the file cut off there?"))
     again = [
         LineError(
