@@ -2,23 +2,52 @@
 
 import hashlib
 import random
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, Literal, assert_never
 
 import msgspec
 from msgspec import Struct
 
 from trainer_entry.runtime.failures import DatasetChanged
 from trainer_entry.wire import DatasetFile, formats
-from trainer_entry.wire.formats import InputOutput, Message, Role, Text
+from trainer_entry.wire.formats import Message, Text
+
+TurnRole = Literal["system", "user", "assistant", "tool"]
+
+
+class ToolCall(Struct, frozen=True, gc=False):
+    """A call in an assistant's turn. `arguments`: by name."""
+
+    name: str
+    arguments: dict[str, Any]
+    id: str | None = None
+
+
+class Turn(Struct, frozen=True, gc=False):
+    """What one says in a conversation. `learned`: whether it carries loss, where it is an assistant's."""
+
+    role: TurnRole
+    content: str
+    learned: bool = True
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+
+
+class InputOutput(Struct, frozen=True, gc=False):
+    """A prompt and the answer to learn."""
+
+    input: str
+    output: str
 
 
 class Conversation(Struct, frozen=True, gc=False):
-    """Turns, of which the assistant's are to be learned, from the one at the place `learned_from` on."""
+    """Turns, of which the assistant's are to be learned where they say so. `tools`: their schemas, as JSON Schema."""
 
-    messages: list[Message]
-    learned_from: int = 0
+    messages: list[Turn]
+    tools: list[dict[str, Any]] | None = None
 
 
 class Span(Struct, frozen=True, gc=False):
@@ -39,9 +68,9 @@ class Question(Struct, frozen=True, gc=False):
 class Preference(Struct, frozen=True, gc=False):
     """Two answers to one prompt. A prompt in plain text is a user's turn; an answer is the turns that follow."""
 
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
+    prompt: list[Turn]
+    chosen: list[Turn]
+    rejected: list[Turn]
 
 
 Record = InputOutput | Conversation | Text | Question | Preference
@@ -112,19 +141,27 @@ class Records:
 def _record_of(line: formats.Record) -> Record:
     """What a line means, whichever spelling it has."""
     match line:
-        case InputOutput() | Text():
+        case Text():
             return line
-        case formats.PromptCompletion(prompt=str(prompt), completion=str(completion)):
-            return InputOutput(prompt, completion)
-        case formats.PromptCompletion(prompt=prompt, completion=completion):
-            asked = _turns(prompt, "user")
-            return Conversation([*asked, *_turns(completion, "assistant")], learned_from=len(asked))
-        case formats.Alpaca(instruction=instruction, input=given, output=output):
-            return InputOutput(f"{instruction}\n\n{given}" if given and not given.isspace() else instruction, output)
-        case formats.Conversation(messages=messages):
-            return Conversation(messages)
-        case formats.SharedConversation(conversations=turns):
-            return Conversation([_message_of(turn) for turn in turns])
+        case formats.InputOutput(input=prompt, output=output, system=system):
+            return _exchange(prompt, output, system)
+        case formats.PromptCompletion(prompt=str(prompt), completion=str(completion), tools=None, system=system):
+            return _exchange(prompt, completion, system)
+        case formats.PromptCompletion(prompt=prompt, completion=completion, tools=tools, system=system):
+            asked = [msgspec.structs.replace(turn, learned=False) for turn in _turns(prompt, "user")]
+            return Conversation([*_system(system), *asked, *_turns(completion, "assistant")], _schemas(tools))
+        case formats.Alpaca(instruction=instruction, input=given, output=output, system=system, history=history):
+            prompt = f"{instruction}\n\n{given}" if given and not given.isspace() else instruction
+            earlier = [
+                turn
+                for asked, answer in history or ()
+                for turn in (Turn("user", asked), Turn("assistant", answer, learned=False))
+            ]
+            return _exchange(prompt, output, system, earlier)
+        case formats.Conversation(messages=messages, tools=tools):
+            return Conversation(_answered([_turn_of(message) for message in messages]), _schemas(tools))
+        case formats.SharedConversation(conversations=turns, system=system, tools=tools):
+            return Conversation(_answered([*_system(system), *map(_shared_turn, turns)]), _schemas(tools))
         case (
             formats.DocumentSummary(document=text, summary=summary)
             | formats.ArticleHighlights(article=text, highlights=summary)
@@ -143,18 +180,64 @@ def _record_of(line: formats.Record) -> Record:
             assert_never(line)
 
 
-def _turns(content: str | list[Message], role: Role) -> list[Message]:
-    return [Message(role, content)] if isinstance(content, str) else content
+def _exchange(prompt: str, answer: str, system: str | None, earlier: Sequence[Turn] = ()) -> Record:
+    """A prompt and its answer; a conversation where something stands before them."""
+    if not earlier and not _system(system):
+        return InputOutput(prompt, answer)
+    return Conversation([*_system(system), *earlier, Turn("user", prompt), Turn("assistant", answer)])
 
 
-def _message_of(turn: formats.SharedTurn) -> Message:
+def _answered(turns: list[Turn]) -> list[Turn]:
+    """The turns as far as the last of the assistant; one that opens the conversation answers nothing."""
+    last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns))
+    opens = next((place for place, turn in enumerate(turns) if turn.role != "system"), -1)
+    return [
+        msgspec.structs.replace(turn, learned=False) if place == opens and turn.role == "assistant" else turn
+        for place, turn in enumerate(turns[: last + 1])
+    ]
+
+
+def _system(text: str | None) -> list[Turn]:
+    return [] if text is None or not text.strip() else [Turn("system", text)]
+
+
+def _turns(content: str | list[Message], role: TurnRole) -> list[Turn]:
+    return [Turn(role, content)] if isinstance(content, str) else [_turn_of(message) for message in content]
+
+
+def _turn_of(message: Message) -> Turn:
+    return Turn(
+        role="system" if message.role == "developer" else message.role,
+        content=formats.text_of(message.content),
+        learned=message.weight != 0 and message.train is not False,
+        tool_calls=tuple(
+            ToolCall(call.function.name, formats.arguments_of(call.function), call.id)
+            for call in message.tool_calls or ()
+        ),
+        tool_call_id=message.tool_call_id,
+        name=message.name,
+        reasoning_content=message.reasoning_content,
+    )
+
+
+def _shared_turn(turn: formats.SharedTurn) -> Turn:
     is_shared = turn.sender is not None
-    role, content = (turn.sender, turn.value) if is_shared else (turn.role, turn.content)
-    if role is None or content is None:
+    speaker, content = (turn.sender, turn.value) if is_shared else (turn.role, turn.content)
+    if speaker is None or content is None:
         raise msgspec.ValidationError('A turn of a conversation has no "from" and "value".')
-    if role not in formats.ROLES:
-        raise msgspec.ValidationError(f"{role!r} is not a role.")
-    return Message(formats.ROLES[role], content)
+    if speaker not in formats.ROLES:
+        raise msgspec.ValidationError(f"{speaker!r} is not a role.")
+    learned = turn.weight != 0 and turn.train is not False
+    role = formats.ROLES[speaker]
+    if role != "function_call":
+        return Turn(role, content, learned)
+    calls = tuple(ToolCall(call.name, formats.arguments_of(call)) for call in formats.calls_of(content))
+    return Turn("assistant", "", learned, calls)
+
+
+def _schemas(tools: list[dict[str, Any]] | str | None) -> list[dict[str, Any]] | None:
+    """The tools' schemas; None where there is no tool."""
+    return formats.schemas_of(tools) or None
 
 
 def split_eval(count: int, fraction: float, seed: int) -> frozenset[int]:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.data.examples import Examples, in_words
 from trainer_entry.data.prompts import plain_prompt, render, summarization_prompt
-from trainer_entry.data.records import Preference, Record, Records
+from trainer_entry.data.records import Preference, Record, Records, Turn
 from trainer_entry.runtime.failures import (
     ConflictingParameters,
     NoChatTemplate,
@@ -20,7 +20,6 @@ from trainer_entry.runtime.failures import (
 )
 from trainer_entry.runtime.stdout import note
 from trainer_entry.wire import Task, TrainingParameters
-from trainer_entry.wire.formats import Message
 
 _TEXTS = ("prompt", "chosen", "rejected")
 
@@ -30,9 +29,9 @@ class Row(Struct, frozen=True, gc=False):
 
     line: int
     size: int
-    prompt: str | list[Message]
-    chosen: str | list[Message]
-    rejected: str | list[Message]
+    prompt: str | list[Turn]
+    chosen: str | list[Turn]
+    rejected: str | list[Turn]
 
 
 def prepare(
@@ -102,8 +101,12 @@ def row_of(line: int, record: Record, tokenizer: PreTrainedTokenizerBase, task: 
 def dataset_of(rows: list[Row]) -> Dataset:
     """The rows as a dataset, each with its line."""
     return Dataset.from_list(
-        [{"line": row.line, **{name: msgspec.to_builtins(getattr(row, name)) for name in _TEXTS}} for row in rows]
+        [{"line": row.line, **{name: _for_trl(getattr(row, name)) for name in _TEXTS}} for row in rows]
     )
+
+
+def _for_trl(part: str | list[Turn]) -> str | list[dict[str, str]]:
+    return part if isinstance(part, str) else [{"role": turn.role, "content": turn.content} for turn in part]
 
 
 def prompt_room(context: int, parameters: TrainingParameters) -> int:
@@ -126,5 +129,5 @@ def _preference(record: Record, task: Task) -> Preference:
         raise WrongRecords(f"A {type(record).__name__.lower()} is no preference: send prompt, chosen and rejected.")
     if task != "summarization" or len(record.prompt) != 1:
         return record
-    asked = Message("user", summarization_prompt(record.prompt[0].content))
+    asked = Turn("user", summarization_prompt(record.prompt[0].content))
     return msgspec.structs.replace(record, prompt=[asked])

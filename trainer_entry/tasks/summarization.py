@@ -10,13 +10,12 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 
 from trainer_entry.data.examples import MEASURED_RECORDS, Examples, Measure, Rows, examples_of
 from trainer_entry.data.prompts import end_token_ids, prompt_ids, summarization_prompt, summarization_source
-from trainer_entry.data.records import Record, Records
+from trainer_entry.data.records import InputOutput, Record, Records
 from trainer_entry.providers.huggingface import decoder_positions
 from trainer_entry.runtime.failures import WrongRecords
 from trainer_entry.runtime.stdout import note
 from trainer_entry.tasks.metrics import rouge
 from trainer_entry.tasks.text_generation import label_all
-from trainer_entry.wire.formats import InputOutput
 
 _ANSWERED_AT_ONCE = 8
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from msgspec import Struct
+from msgspec.structs import replace
 from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.data.examples import IGNORED, Examples, Measure, Rows, examples_of
 from trainer_entry.data.prompts import end_tokens, plain_prompt, render
-from trainer_entry.data.records import Conversation, Preference, Question, Record, Records
-from trainer_entry.runtime.failures import NoChatTemplate, WrongRecords, naming_line
+from trainer_entry.data.records import Conversation, InputOutput, Preference, Question, Record, Records, Turn
+from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, WrongRecords, naming_line
 from trainer_entry.runtime.stdout import note
-from trainer_entry.wire.formats import InputOutput, Message, Text
+from trainer_entry.wire.formats import Text
 
 
 class LabelledTokens(Struct, frozen=True, gc=False):
@@ -92,12 +93,19 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
     has_template = tokenizer.chat_template is not None
     match record:
         case InputOutput(input=prompt, output=answer) if has_template:
-            yield from _label_turns([Message("user", prompt), Message("assistant", answer)], tokenizer, 0)
+            yield from _label_turns(Conversation([Turn("user", prompt), Turn("assistant", answer)]), tokenizer)
         case InputOutput(input=prompt, output=answer):
             start = plain_prompt(prompt)
             yield _label_spans(start + answer, [(len(start), len(start) + len(answer))], tokenizer)
-        case Conversation(messages=messages, learned_from=place) if has_template:
-            yield from _label_turns(messages, tokenizer, place)
+        case Conversation() if has_template:
+            try:
+                examples = list(_label_turns(record, tokenizer))
+            except ChatTemplateFails:
+                joined = join_turns(record.messages)
+                if len(joined) == len(record.messages):
+                    raise
+                examples = list(_label_turns(Conversation(joined, record.tools), tokenizer))
+            yield from examples
         case Conversation():
             raise NoChatTemplate(
                 "The records are conversations, and the model has no chat template to write them with. "
@@ -122,11 +130,15 @@ def _label_whole(text: str, tokenizer: PreTrainedTokenizerBase) -> LabelledToken
     return LabelledTokens(input_ids, list(input_ids))
 
 
-def _label_turns(messages: list[Message], tokenizer: PreTrainedTokenizerBase, first: int) -> Iterator[LabelledTokens]:
-    whole = render(tokenizer, messages, answer_follows=False)
-    answers = [place for place, message in enumerate(messages) if message.role == "assistant" and place >= first]
-    texts = {place: render(tokenizer, messages[: place + 1], answer_follows=False) for place in answers}
-    spans = {place: _answer_span(messages[:place], texts[place], tokenizer) for place in answers}
+def _label_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:
+    messages, tools = conversation.messages, conversation.tools
+    whole = render(tokenizer, messages, tools, answer_follows=False)
+    answers = [place for place, turn in enumerate(messages) if turn.role == "assistant" and turn.learned]
+    texts = {place: render(tokenizer, messages[: place + 1], tools, answer_follows=False) for place in answers}
+    spans = {
+        place: _answer_span(texts[place], render(tokenizer, messages[:place], tools, answer_follows=True), tokenizer)
+        for place in answers
+    }
     if all(whole.startswith(texts[place][: spans[place][1]]) for place in answers):
         yield _label_spans(whole, list(spans.values()), tokenizer)
         return
@@ -135,9 +147,26 @@ def _label_turns(messages: list[Message], tokenizer: PreTrainedTokenizerBase, fi
         yield _label_spans(texts[place], [spans[place]], tokenizer)
 
 
-def _answer_span(history: list[Message], text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+def join_turns(turns: list[Turn]) -> list[Turn]:
+    """The turns of one speaker that follow each other as one, for a template that wants turns to alternate."""
+    joined: list[Turn] = []
+    for turn in turns:
+        before = joined[-1] if joined else None
+        if before is None or before.role != turn.role or before.learned != turn.learned or not _is_plain(before, turn):
+            joined.append(turn)
+        else:
+            joined[-1] = replace(before, content=f"{before.content}\n\n{turn.content}")
+    return joined
+
+
+def _is_plain(*turns: Turn) -> bool:
+    """Whether they have nothing but their contents; results of tools belong to one call each."""
+    return all(turn == Turn(turn.role, turn.content, turn.learned) and turn.role != "tool" for turn in turns)
+
+
+def _answer_span(text: str, asked: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     """Where the last answer stands in `text`: after what generation starts from, through its end token."""
-    start = _common_length(text, render(tokenizer, history, answer_follows=True))
+    start = _common_length(text, asked)
     # What follows the end token (a line break, mostly) is never generated.
     closed = len(text.rstrip())
     return start, closed if text[:closed].endswith(tuple(end_tokens(tokenizer))) else len(text)

@@ -3,9 +3,9 @@
 The server recognises and checks the records, and the trainer reads them; both by these types.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, json
 
 DatasetFormat = Literal[
     "input_output",
@@ -20,42 +20,86 @@ DatasetFormat = Literal[
     "squad",
     "preferences",
 ]
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+"""Who speaks. `developer` is OpenAI's newer name of `system`; a `tool` gives the result of a call."""
 
 
 class InputOutput(Struct, frozen=True, gc=False):
-    """A prompt and the answer to learn."""
+    """A prompt and the answer to learn. `label`: what KTO learns from, and nothing here does."""
 
     input: str
     output: str
+    system: str | None = None
+    label: Any = None
+
+
+class ContentPart(Struct, frozen=True, gc=False):
+    """A part of what is said in a turn; those of another `type` than text are no text."""
+
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(Struct, frozen=True, gc=False):
+    """What is called. `arguments`: an object, or its JSON as OpenAI writes it."""
+
+    name: str
+    arguments: str | dict[str, Any] = field(default_factory=dict)
+
+
+class ToolCall(Struct, frozen=True, gc=False):
+    """A call of a tool in an assistant's turn."""
+
+    function: FunctionCall
+    id: str | None = None
+    type: str | None = None
 
 
 class Message(Struct, frozen=True, gc=False):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    `content`: a text, or its parts; it may be missing beside `tool_calls`. `weight` (OpenAI) and `train` (axolotl) say
+    whether an assistant's turn is to be learned; both are so by default.
+    """
 
     role: Role
-    content: str
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    weight: float | None = None
+    train: bool | None = None
 
 
 class PromptCompletion(Struct, frozen=True, gc=False):
-    """A prompt and what follows it, as texts or as turns."""
+    """A prompt and what follows it, as texts or as turns. `label`: what KTO learns from, and nothing here does."""
 
     prompt: str | list[Message]
     completion: str | list[Message]
+    system: str | None = None
+    tools: list[dict[str, Any]] | str | None = None
+    label: Any = None
 
 
 class Alpaca(Struct, frozen=True, gc=False):
-    """An instruction, what it is to be applied to where there is something, and the answer to learn."""
+    """An instruction, what it is to be applied to where there is something, and the answer to learn.
+
+    `history`: earlier instructions with their answers, as context.
+    """
 
     instruction: str
     output: str
     input: str | None = None
+    system: str | None = None
+    history: list[tuple[str, str]] | None = None
 
 
 class Conversation(Struct, frozen=True, gc=False):
-    """A conversation whose assistant turns are to be learned."""
+    """A conversation whose assistant turns are to be learned. `tools`: those that can be called, or their JSON."""
 
     messages: list[Message]
+    tools: list[dict[str, Any]] | str | None = None
 
 
 class SharedTurn(Struct, frozen=True, gc=False):
@@ -65,12 +109,16 @@ class SharedTurn(Struct, frozen=True, gc=False):
     value: str | None = None
     role: str | None = None
     content: str | None = None
+    weight: float | None = None
+    train: bool | None = None
 
 
 class SharedConversation(Struct, frozen=True, gc=False):
-    """A conversation as ShareGPT spells it."""
+    """A conversation as ShareGPT spells it. `tools`: those that can be called, or their JSON."""
 
     conversations: list[SharedTurn]
+    system: str | None = None
+    tools: list[dict[str, Any]] | str | None = None
 
 
 class Text(Struct, frozen=True, gc=False):
@@ -151,7 +199,9 @@ FORMATS: dict[DatasetFormat, type[Record]] = {
     "squad": Squad,
     "preferences": Preference,
 }
-ROLES: dict[str, Role] = {
+SharedRole = Literal["system", "user", "assistant", "function_call", "tool"]
+
+ROLES: dict[str, SharedRole] = {
     "system": "system",
     "human": "user",
     "user": "user",
@@ -161,5 +211,51 @@ ROLES: dict[str, Role] = {
     "bard": "assistant",
     "bing": "assistant",
     "model": "assistant",
+    "function_call": "function_call",
+    "observation": "tool",
+    "tool": "tool",
 }
-"""The roles of the speakers in a ShareGPT conversation."""
+"""The roles of the speakers in a ShareGPT conversation; a `function_call` is an assistant's turn that calls a tool."""
+
+_Schemas = list[dict[str, Any]]
+
+
+def text_of(content: str | list[ContentPart] | None) -> str:
+    """What is said in a turn; its parts follow each other."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text or "" for part in content)
+
+
+def arguments_of(call: FunctionCall) -> dict[str, Any]:
+    """The arguments of a call by their names.
+
+    Raises:
+        msgspec.DecodeError: they are no JSON object.
+    """
+    if not isinstance(call.arguments, str):
+        return call.arguments
+    return json.decode(call.arguments, type=dict[str, Any]) if call.arguments.strip() else {}
+
+
+def calls_of(value: str) -> list[FunctionCall]:
+    """The calls in a ShareGPT turn of the role `function_call`: one, or a list.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON of calls.
+    """
+    found = json.decode(value, type=FunctionCall | list[FunctionCall])
+    return found if isinstance(found, list) else [found]
+
+
+def schemas_of(tools: _Schemas | str | None) -> _Schemas:
+    """The schemas of tools, each as `{"type": "function", "function": …}`.
+
+    Raises:
+        msgspec.DecodeError: they are no JSON list of objects.
+    """
+    if tools is None:
+        return []
+    if isinstance(tools, str):
+        tools = json.decode(tools, type=_Schemas) if tools.strip() else []
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]

@@ -1,6 +1,10 @@
 """The error of one record, and that of a whole file."""
 
+from collections.abc import Iterator
+
 from msgspec import Struct
+
+_SHOWN = 60  # characters of a text in a message
 
 
 class RecordError(Struct, frozen=True, gc=False):
@@ -17,3 +21,14 @@ class UnreadableFile(Exception):
         super().__init__(message)
         self.line = line
         self.message = message
+
+
+def blank(field: str, text: str, why: str) -> Iterator[RecordError]:
+    """The error of a text that says nothing."""
+    if not text.strip():
+        yield RecordError(field, f"It is blank: {why}.")
+
+
+def short(text: str) -> str:
+    """A text as a message shows it."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

@@ -6,6 +6,8 @@ findings are the same, and a file without errors is read at the speed of its dec
 
 import itertools
 from collections.abc import Callable, Iterator
+from operator import attrgetter
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -109,8 +111,8 @@ class LineValidator:
         found.records += len(records)
         texts = [*map(TEXTS[kind], records)]
         self._numbers.extend(sieve_numbers(texts))
-        if kind in _NEVER_BLANK:
-            suspects = set()
+        if kind in _NEVER_BLANK and not (kind is InputOutput and _any_has(records, "label")):
+            suspects: set[int] = set()
             if not all(map(str.strip, itertools.chain.from_iterable(texts))):
                 suspects = {place for place, some in enumerate(texts) if not all(map(str.strip, some))}
         else:
@@ -189,14 +191,24 @@ def _what_is_no_json(line: bytes, error: Exception) -> str:
     return f"The line is not valid JSON: {error}."
 
 
+def _any_has(records: list[Record], field: str) -> bool:
+    """Whether a field that may be missing is there, found at the speed of its decoding."""
+    return {*map(type, map(attrgetter(field), records))} != {NoneType}
+
+
 def _has_no_error(record: Record) -> bool:
     return next(errors_of(record), None) is None and next(warnings_of(record), None) is None
 
 
 def _is_fine_conversation(record: Conversation) -> bool:
+    if record.tools is not None:
+        return False
     expected = "system user"
     for turn in record.messages:
-        if turn.role not in expected or not turn.content or turn.content.isspace():
+        content = turn.content
+        if turn.role not in expected or not isinstance(content, str) or not content or content.isspace():
+            return False
+        if turn.weight is not None or turn.train is not None or turn.tool_calls is not None:
             return False
         expected = "assistant" if turn.role == "user" else "user"
     return expected == "user" and len(record.messages) > 1

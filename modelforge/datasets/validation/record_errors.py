@@ -1,30 +1,34 @@
 """The errors of a record: what is wrong, and what would be right."""
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import assert_never
 
 import msgspec
 
-from modelforge.datasets.validation.error_types import RecordError
+from modelforge.datasets.validation.conversation_errors import (
+    errors_of_completion,
+    errors_of_conversation,
+    errors_of_label,
+    errors_of_preference,
+    errors_of_shared,
+)
+from modelforge.datasets.validation.error_types import RecordError, blank, short
 from modelforge.datasets.validation.recognition import fields_of, format_shown_by, required_fields
 from modelforge.fields import field_error
 from trainer_entry import wire
 from trainer_entry.wire.formats import (
     FORMATS,
-    ROLES,
     Alpaca,
     ArticleHighlights,
     Conversation,
     DocumentSummary,
     InputOutput,
-    Message,
     Preference,
     PromptCompletion,
     QuestionAnswer,
     Record,
     SharedConversation,
-    SharedTurn,
     Squad,
     Text,
 )
@@ -53,7 +57,6 @@ _KINDS_OF_VALUES = {
     "bool": "true or false",
     "null": "null",
 }
-_SHOWN = 60  # characters of a text in a message
 
 decoders: dict[wire.DatasetFormat, msgspec.json.Decoder[Record]] = {
     name: msgspec.json.Decoder(kind) for name, kind in FORMATS.items()
@@ -79,28 +82,30 @@ def errors_of(record: Record) -> Iterator[RecordError]:
     match record:
         case InputOutput(output=answer) | Alpaca(output=answer):
             if isinstance(record, Alpaca):
-                yield from _blank("instruction", record.instruction, "there is nothing to do. Write the instruction")
-            yield from _blank("output", answer, "there is nothing to learn. Write the answer")
+                yield from blank("instruction", record.instruction, "there is nothing to do. Write the instruction")
+            yield from blank("output", answer, "there is nothing to learn. Write the answer")
+            if isinstance(record, InputOutput):
+                yield from errors_of_label(record.label)
         case PromptCompletion():
-            yield from _errors_of_completion(record)
-        case Conversation(messages=turns):
-            yield from _conversation("messages", turns)
-        case SharedConversation(conversations=turns):
-            yield from _errors_of_shared(turns)
+            yield from errors_of_completion(record)
+        case Conversation(messages=turns, tools=tools):
+            yield from errors_of_conversation("messages", turns, tools)
+        case SharedConversation():
+            yield from errors_of_shared(record)
         case Text(text=text):
-            yield from _blank("text", text, "there is nothing to learn. Write the text")
+            yield from blank("text", text, "there is nothing to learn. Write the text")
         case DocumentSummary(document=text, summary=summary):
-            yield from _blank("document", text, "there is nothing to summarise")
-            yield from _blank("summary", summary, "there is nothing to learn. Write the summary")
+            yield from blank("document", text, "there is nothing to summarise")
+            yield from blank("summary", summary, "there is nothing to learn. Write the summary")
         case ArticleHighlights(article=text, highlights=summary):
-            yield from _blank("article", text, "there is nothing to summarise")
-            yield from _blank("highlights", summary, "there is nothing to learn. Write the summary")
+            yield from blank("article", text, "there is nothing to summarise")
+            yield from blank("highlights", summary, "there is nothing to learn. Write the summary")
         case QuestionAnswer():
             yield from _errors_of_answer(record)
         case Squad():
             yield from _errors_of_answers(record)
         case Preference():
-            yield from _errors_of_preference(record)
+            yield from errors_of_preference(record)
         case _:
             assert_never(record)
 
@@ -124,39 +129,13 @@ def _in_words(message: str) -> str:
         wanted = " or ".join(_KINDS_OF_VALUES.get(name, name) for name in types[1].split(" | "))
         return f"It is {_KINDS_OF_VALUES.get(types[2], types[2])}; expected {wanted}"
     if (value := _ENUM.fullmatch(message)) is not None:
-        return f"{short(value[1])} is no role; expected system, user or assistant"
+        return f"{short(value[1])} is no role; expected system, developer, user, assistant or tool"
     return message
 
 
-def _blank(field: str, text: str, why: str) -> Iterator[RecordError]:
-    if not text.strip():
-        yield RecordError(field, f"It is blank: {why}.")
-
-
-def _conversation(field: str, turns: list[Message]) -> Iterator[RecordError]:
-    if not turns:
-        yield RecordError(field, "It is empty. A conversation has a user's turn and an assistant's.")
-    elif (yield from _turns(field, turns, ("system", "user"))) and turns[-1].role != "assistant":
-        yield RecordError(field, "No assistant's turn at the end: there is nothing to learn.")
-
-
-def _turns(field: str, turns: list[Message], first: tuple[str, ...]) -> Generator[RecordError, None, bool]:
-    """The errors of turns one by one; whether each stands where it can."""
-    expected = first
-    for index, turn in enumerate(turns):
-        if turn.role not in expected:
-            wanted = " or ".join(expected)
-            yield RecordError(f"{field}[{index}].role", f"{turn.role!r} cannot stand here; expected {wanted}.")
-            return False
-        if turn.role == "assistant":
-            yield from _blank(f"{field}[{index}].content", turn.content, "there is nothing to learn")
-        expected = ("assistant",) if turn.role == "user" else ("user",)
-    return True
-
-
 def _asked(record: QuestionAnswer | Squad) -> Iterator[RecordError]:
-    yield from _blank("context", record.context, "answers are looked for in it. Write the text")
-    yield from _blank("question", record.question, "there is nothing to answer. Write the question")
+    yield from blank("context", record.context, "answers are looked for in it. Write the text")
+    yield from blank("question", record.question, "there is nothing to answer. Write the question")
 
 
 def _errors_of_answer(record: QuestionAnswer) -> Iterator[RecordError]:
@@ -201,71 +180,3 @@ def _misplaced(context: str, text: str, start: int, index: int) -> RecordError:
         f"At character {start} stands {short(there)}, not {short(text)}, which stands at {found}. "
         "Characters count from 0.",
     )
-
-
-def _errors_of_completion(record: PromptCompletion) -> Iterator[RecordError]:
-    yield from _prompt(record.prompt, may_be_blank=True)
-    yield from _answer("completion", record.completion, "there is nothing to learn. Write the answer")
-
-
-def _errors_of_shared(shared: list[SharedTurn]) -> Iterator[RecordError]:
-    turns: list[Message] = []
-    for index, turn in enumerate(shared):
-        where = f"conversations[{index}]"
-        speaker, said = ("from", "value") if turn.sender is not None else ("role", "content")
-        name, text = (turn.sender, turn.value) if turn.sender is not None else (turn.role, turn.content)
-        if name is None:
-            yield RecordError(f"{where}.from", 'The field \'from\' is missing: it says who speaks, "human" or "gpt".')
-            return
-        role = ROLES.get(name)
-        if role is None:
-            known = ", ".join(ROLES)
-            yield RecordError(f"{where}.{speaker}", f"{short(name)} is nobody who can speak; expected one of {known}.")
-            return
-        if text is None:
-            yield RecordError(f"{where}.{said}", f"The field {said!r} is missing: it has what is said.")
-            return
-        turns.append(Message(role, text))
-    for problem in _conversation("conversations", turns):
-        speaks = problem.field or ""
-        for index, turn in enumerate(shared):
-            if turn.sender is not None:
-                head = f"conversations[{index}]"
-                speaks = speaks.replace(f"{head}.role", f"{head}.from").replace(f"{head}.content", f"{head}.value")
-        yield RecordError(speaks, problem.message)
-
-
-def _prompt(prompt: str | list[Message], *, may_be_blank: bool) -> Iterator[RecordError]:
-    if isinstance(prompt, str):
-        if not may_be_blank:
-            yield from _blank("prompt", prompt, "there is nothing to answer. Write the prompt")
-    elif not prompt:
-        yield RecordError("prompt", "It is empty. A prompt has a user's turn at its end.")
-    elif (yield from _turns("prompt", prompt, ("system", "user"))) and prompt[-1].role != "user":
-        yield RecordError("prompt", "No user's turn at the end: the answer to it follows in a field of its own.")
-
-
-def _answer(field: str, answer: str | list[Message], why_not_blank: str) -> Iterator[RecordError]:
-    if isinstance(answer, str):
-        yield from _blank(field, answer, why_not_blank)
-    elif not answer:
-        yield RecordError(field, "It is empty. An answer is an assistant's turn, or turns that end with one.")
-    elif (yield from _turns(field, answer, ("assistant",))) and answer[-1].role != "assistant":
-        yield RecordError(field, "No assistant's turn at the end: an answer ends with one.")
-
-
-def _errors_of_preference(record: Preference) -> Iterator[RecordError]:
-    yield from _prompt(record.prompt, may_be_blank=False)
-    for field, answer in (("chosen", record.chosen), ("rejected", record.rejected)):
-        yield from _answer(field, answer, "there is nothing to compare. Write the answer")
-    if _as_turns(record.chosen) == _as_turns(record.rejected):
-        yield RecordError("rejected", "It is the same as chosen: nothing is preferred. Write the worse answer.")
-
-
-def _as_turns(answer: str | list[Message]) -> list[Message]:
-    return [Message("assistant", answer)] if isinstance(answer, str) else answer
-
-
-def short(text: str) -> str:
-    """A text as a message shows it."""
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+from msgspec import json
+
 from trainer_entry.wire.formats import (
     Alpaca,
     ArticleHighlights,
@@ -16,8 +18,10 @@ from trainer_entry.wire.formats import (
     QuestionAnswer,
     Record,
     SharedConversation,
+    SharedTurn,
     Squad,
     Text,
+    text_of,
 )
 
 
@@ -31,23 +35,58 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
 def _shared(record: SharedConversation) -> tuple[str, ...]:
     turned = (
-        (turn.role or "", turn.content or "") if turn.sender is None else (turn.sender, turn.value or "")
+        (turn.role or "", turn.content or "", _flag(turn))
+        if turn.sender is None
+        else (turn.sender, turn.value or "", _flag(turn))
         for turn in record.conversations
     )
-    return tuple(part for turn in turned for part in turn) or ("",)
+    parts = tuple(part for turn in turned for part in turn if part is not None)
+    return (*parts, *_beside(record.system), *_beside(record.tools)) or ("",)
+
+
+def _flag(turn: Message | SharedTurn) -> str | None:
+    return "not learned" if turn.weight == 0 or turn.train is False else None
+
+
+def _beside(value: object) -> tuple[str, ...]:
+    """What stands beside the turns, where there is something."""
+    if value is None:
+        return ()
+    return (value if isinstance(value, str) else json.encode(value).decode(),)
 
 
 def _spoken(turns: str | list[Message]) -> tuple[str, ...]:
     if isinstance(turns, str):
         return (turns,)
-    return tuple(part for turn in turns for part in (turn.role, turn.content)) or ("",)
+    return tuple(part for turn in turns for part in _parts_of(turn)) or ("",)
+
+
+def _parts_of(turn: Message) -> tuple[str, ...]:
+    role, content = turn.role, turn.content
+    if isinstance(content, str) and turn.tool_calls is None and turn.weight is None and turn.train is None:
+        return (role, content)
+    flag = _flag(turn)
+    return (role, text_of(content), *_beside(turn.tool_calls), *(() if flag is None else (flag,)))
 
 
 TEXTS: dict[type[Record], Callable[[Any], tuple[str, ...]]] = {
-    InputOutput: attrgetter("input", "output"),
-    PromptCompletion: lambda record: (*_spoken(record.prompt), *_spoken(record.completion)),
-    Alpaca: lambda record: (record.instruction, record.input or "", record.output),
-    Conversation: lambda record: _spoken(record.messages),
+    InputOutput: lambda record: (
+        (record.input, record.output) if record.system is None else (record.input, record.output, record.system)
+    ),
+    PromptCompletion: lambda record: (
+        *_spoken(record.prompt),
+        *_spoken(record.completion),
+        *_beside(record.system),
+        *_beside(record.tools),
+    ),
+    Alpaca: lambda record: (
+        record.instruction,
+        record.input or "",
+        record.output,
+        *_beside(record.system),
+        *(part for pair in record.history or () for part in pair),
+    ),
+    Conversation: lambda record: (*_spoken(record.messages), *_beside(record.tools)),
     SharedConversation: _shared,
     Text: lambda record: (record.text,),
     DocumentSummary: attrgetter("document", "summary"),

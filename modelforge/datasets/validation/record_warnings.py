@@ -1,13 +1,24 @@
 """The warnings of a record: what does not keep it from being trained on, and yet is rarely meant."""
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from modelforge.datasets.validation.error_types import RecordError
 from modelforge.datasets.validation.record_texts import texts_of
-from trainer_entry.wire.formats import Alpaca, Conversation, InputOutput, Message, PromptCompletion, Record
+from trainer_entry.wire.formats import (
+    ROLES,
+    Alpaca,
+    Conversation,
+    InputOutput,
+    Message,
+    PromptCompletion,
+    Record,
+    SharedConversation,
+    text_of,
+)
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _ESCAPED = re.compile(rb"\\(?:[bf]|u(?:00[01789]|[fF]{3}[dD]))")
@@ -76,7 +87,11 @@ def warnings_of(record: Record) -> Iterator[RecordError]:
             field = "messages" if isinstance(record, Conversation) else "prompt"
             for index, turn in enumerate(turns):
                 if isinstance(turn, Message) and turn.role != "assistant":
-                    yield from _blank(f"{field}[{index}].content", turn.content)
+                    yield from _blank(f"{field}[{index}].content", text_of(turn.content))
+            if isinstance(record, Conversation):
+                yield from _of_order("messages", [turn.role for turn in record.messages])
+        case SharedConversation(conversations=shared):
+            yield from _of_order("conversations", [ROLES.get(turn.sender or turn.role or "") for turn in shared])
         case Alpaca(input=given):
             if given is not None and given != "" and not given.strip():
                 yield from _blank("input", given)
@@ -96,6 +111,20 @@ def warnings_of(record: Record) -> Iterator[RecordError]:
                 f"It has U+FFFD (character {text.index(_REPLACED) + 1}), which stands for letters that were lost when "
                 "it was read in a wrong encoding. Make the file from its source again.",
             )
+
+
+def _of_order(field: str, roles: Sequence[str | None]) -> Iterator[RecordError]:
+    """What is made of turns that do not alternate."""
+    speakers = [role for role in roles if role not in {"system", "developer"}]
+    if speakers[-1:] == ["user"] or speakers[-1:] == ["tool"]:
+        yield RecordError(field, "Nothing answers the last turn: it is left out.")
+    if speakers[:1] == ["assistant"]:
+        yield RecordError(field, "The assistant opens the conversation: its first turn is read, and not learned.")
+    if any(one == other and one in {"user", "assistant"} for one, other in itertools.pairwise(speakers)):
+        yield RecordError(
+            field,
+            "Two turns of one speaker follow each other: they are joined where the model wants turns to alternate.",
+        )
 
 
 def _blank(field: str, text: str) -> Iterator[RecordError]:

@@ -11,9 +11,8 @@ from typing import BinaryIO
 import msgspec
 
 from modelforge.datasets.validation.columns import FIELDS, Columns, check_columns
-from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
 from modelforge.datasets.validation.lines import LONGEST_LINE
-from modelforge.datasets.validation.record_errors import short
 from modelforge.datasets.validation.text_encoding import not_utf8
 
 Row = tuple[int, bytes | RecordError]

@@ -9,8 +9,8 @@ from support.corpus_files import BAD, GOOD, BadFile, GoodFile, Told
 
 from modelforge.errors import LineError
 from trainer_entry import wire
-from trainer_entry.data.records import Conversation, Records
-from trainer_entry.wire.formats import FORMATS, Message
+from trainer_entry.data.records import Conversation, Records, Turn
+from trainer_entry.wire.formats import FORMATS
 
 
 def agree(told: tuple[LineError, ...], expected: list[Told]) -> None:
@@ -64,7 +64,7 @@ def test_a_turn_in_both_spellings_is_read_as_it_was_checked(tmp_path: Path) -> N
     dataset = wire.DatasetFile(
         filename=path.name, path=str(path), sha256=found.sha256, format="conversations", num_examples=1
     )
-    assert [*Records(dataset)] == [Conversation([Message("user", "a"), Message("assistant", "b")])]
+    assert [*Records(dataset)] == [Conversation([Turn("user", "a"), Turn("assistant", "b")])]
 
 
 def test_the_corpus_has_every_format_and_is_as_large_as_it_says() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +13,12 @@ from transformers import AutoTokenizer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry import wire
-from trainer_entry.data.records import Conversation, Record, Records
+from trainer_entry.data.records import Conversation, InputOutput, Record, Records, ToolCall, Turn
 from trainer_entry.runtime.failures import NoChatTemplate
 from trainer_entry.tasks.text_generation import IGNORED, fitted, label
 from trainer_entry.training.arguments import completion_arguments
 from trainer_entry.training.defaults import resolve_parameters, with_model
-from trainer_entry.wire.formats import InputOutput, Message, Text
+from trainer_entry.wire.formats import Text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 ASKED = {"role": "user", "content": "Why?"}
 TOLD = {"role": "assistant", "content": "Yeast."}
+PARTS = {"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]}
+CALLED = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+CALL = {"role": "assistant", "content": None, "tool_calls": [CALLED]}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +62,101 @@ def learned(record: Record, tokenizer: PreTrainedTokenizerBase) -> str:
         ({"text": "Bread rises."}, Text("Bread rises.")),
         (
             {"prompt": [ASKED, TOLD, ASKED], "completion": [TOLD]},
-            Conversation([Message("user", "Why?"), Message("assistant", "Yeast.")] * 2, learned_from=3),
+            Conversation(
+                [
+                    *(Turn("user", "Why?", learned=False), Turn("assistant", "Yeast.", learned=False)),
+                    *(Turn("user", "Why?", learned=False), Turn("assistant", "Yeast.")),
+                ]
+            ),
         ),
         (
             {"prompt": [ASKED], "completion": "Yeast."},
-            Conversation([Message("user", "Why?"), Message("assistant", "Yeast.")], learned_from=1),
+            Conversation([Turn("user", "Why?", learned=False), Turn("assistant", "Yeast.")]),
         ),
         (
-            {"conversations": [{"from": "system", "value": "Be brief"}, {"from": "human", "value": "Why?"}]},
-            Conversation([Message("system", "Be brief"), Message("user", "Why?")]),
+            {"conversations": [{"from": "system", "value": "Be brief"}, {"from": "human", "value": "Why?"}, TOLD]},
+            Conversation([Turn("system", "Be brief"), Turn("user", "Why?"), Turn("assistant", "Yeast.")]),
         ),
-        ({"conversations": [ASKED, TOLD]}, Conversation([Message("user", "Why?"), Message("assistant", "Yeast.")])),
+        ({"conversations": [ASKED, TOLD]}, Conversation([Turn("user", "Why?"), Turn("assistant", "Yeast.")])),
         *(
-            ({"conversations": [{"from": name, "value": "Yeast."}]}, Conversation([Message(role, "Yeast.")]))
-            for name, role in (
-                *(("user", "user"), ("human", "user")),
-                *((name, "assistant") for name in ("gpt", "assistant", "chatgpt", "bard", "bing", "model")),
+            (
+                {"conversations": [{"from": asks, "value": "Why?"}, {"from": tells, "value": "Yeast."}]},
+                Conversation([Turn("user", "Why?"), Turn("assistant", "Yeast.")]),
             )
+            for asks in ("user", "human")
+            for tells in ("gpt", "assistant", "chatgpt", "bard", "bing", "model")
+        ),
+        (
+            {"system": "Be brief", "conversations": [ASKED, TOLD]},
+            Conversation([Turn("system", "Be brief"), Turn("user", "Why?"), Turn("assistant", "Yeast.")]),
+        ),
+        (
+            {"input": "Why?", "output": "Yeast.", "system": "Be brief"},
+            Conversation([Turn("system", "Be brief"), Turn("user", "Why?"), Turn("assistant", "Yeast.")]),
+        ),
+        ({"input": "Why?", "output": "Yeast.", "system": ""}, InputOutput("Why?", "Yeast.")),
+        (
+            {"instruction": "How?", "output": "So.", "system": "Be brief", "history": [["Why?", "Yeast."]]},
+            Conversation(
+                [
+                    *(Turn("system", "Be brief"), Turn("user", "Why?"), Turn("assistant", "Yeast.", learned=False)),
+                    *(Turn("user", "How?"), Turn("assistant", "So.")),
+                ]
+            ),
+        ),
+        (
+            {"messages": [ASKED, {**TOLD, "weight": 0}, ASKED, {**TOLD, "weight": 1}, ASKED, {**TOLD, "train": False}]},
+            Conversation(
+                [
+                    *(Turn("user", "Why?"), Turn("assistant", "Yeast.", learned=False)),
+                    *(Turn("user", "Why?"), Turn("assistant", "Yeast.")),
+                    *(Turn("user", "Why?"), Turn("assistant", "Yeast.", learned=False)),
+                ]
+            ),
+        ),
+        (
+            {"messages": [{"role": "developer", "content": "Be brief"}, PARTS, {**TOLD, "name": "Ann"}, ASKED]},
+            Conversation([Turn("system", "Be brief"), Turn("user", "Why?"), Turn("assistant", "Yeast.", name="Ann")]),
+        ),
+        (
+            {"conversations": [{"from": "gpt", "value": "Ask me."}, ASKED, TOLD]},
+            Conversation(
+                [Turn("assistant", "Ask me.", learned=False), Turn("user", "Why?"), Turn("assistant", "Yeast.")]
+            ),
+        ),
+        (
+            {
+                "messages": [ASKED, CALL, {"role": "tool", "tool_call_id": "c1", "content": "4 C"}, TOLD],
+                "tools": [TOOL],
+            },
+            Conversation(
+                [
+                    *(
+                        Turn("user", "Why?"),
+                        Turn("assistant", "", tool_calls=(ToolCall("weather", {"city": "Oslo"}, "c1"),)),
+                    ),
+                    *(Turn("tool", "4 C", tool_call_id="c1"), Turn("assistant", "Yeast.")),
+                ],
+                [TOOL],
+            ),
+        ),
+        (
+            {
+                "conversations": [
+                    ASKED,
+                    {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'},
+                    {"from": "observation", "value": "4 C"},
+                    TOLD,
+                ],
+                "tools": json.dumps([TOOL["function"]]),
+            },
+            Conversation(
+                [
+                    *(Turn("user", "Why?"), Turn("assistant", "", tool_calls=(ToolCall("weather", {"city": "Oslo"}),))),
+                    *(Turn("tool", "4 C"), Turn("assistant", "Yeast.")),
+                ],
+                [TOOL],
+            ),
         ),
     ],
 )

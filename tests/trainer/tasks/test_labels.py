@@ -11,10 +11,9 @@ from support.trainer_attempts import questions, write_dataset
 from transformers import AutoTokenizer
 
 from trainer_entry.data.prompts import end_token_ids, prompt_ids
-from trainer_entry.data.records import Conversation, Records, split_eval
-from trainer_entry.runtime.failures import NoChatTemplate, NoTrainableTokens
+from trainer_entry.data.records import Conversation, InputOutput, Records, ToolCall, Turn, split_eval
+from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, NoTrainableTokens
 from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label, prepare
-from trainer_entry.wire.formats import InputOutput, Message
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,13 +44,26 @@ FORGETFUL = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+# As those that are trained to call tools have it.
+WITH_TOOLS = (
+    "{% if tools %}<|im_start|>system\ntools: {{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "call: {{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# As Gemma and Mistral have it.
+ALTERNATING = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}{% endfor %}"
+)
+
 CONVERSATION = Conversation(
     [
-        Message("system", "be brief"),
-        Message("user", "Why does bread rise?"),
-        Message("assistant", "Yeast,\nand its bubbles — 🍞."),
-        Message("user", "What is blanching?"),
-        Message("assistant", "  Boil briefly.  "),
+        Turn("system", "be brief"),
+        Turn("user", "Why does bread rise?"),
+        Turn("assistant", "Yeast,\nand its bubbles — 🍞."),
+        Turn("user", "What is blanching?"),
+        Turn("assistant", "  Boil briefly.  "),
     ]
 )
 
@@ -87,6 +99,50 @@ def test_every_answer_with_its_end_is_learned_and_nothing_else(
     examples = list(label(CONVERSATION, tokenizer))
     # then
     assert [learned(example, tokenizer) for example in examples] == [answers]
+
+
+def test_a_call_and_the_answer_are_learned_and_the_result_is_not(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = WITH_TOOLS
+    call = ToolCall("weather", {"city": "Oslo"})
+    turns = [Turn("user", "Weather in Oslo?"), Turn("assistant", "", tool_calls=(call,)), Turn("tool", "4 C")]
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    # when
+    (example,) = label(Conversation([*turns, Turn("assistant", "It is cold.")], [tool]), tokenizer)
+    # then
+    assert learned(example, tokenizer) == ['call: weather {"city": "Oslo"}<|im_end|>', "It is cold.<|im_end|>"]
+    text = tokenizer.decode(example.input_ids)
+    assert text.startswith('<|im_start|>system\ntools: [{"type": "function", "function": {"name": "weather"')
+    assert "<|im_start|>tool\n4 C<|im_end|>" in text
+
+
+def test_a_template_that_knows_no_tools_is_said(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    turns = [Turn("user", "Why?"), Turn("assistant", "", tool_calls=(ToolCall("look", {}),))]
+    with pytest.raises(ChatTemplateFails, match="knows no tools"):
+        list(label(Conversation(turns), tokenizer))
+
+
+def test_an_answer_that_does_not_count_is_read_and_not_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    turns = [Turn("user", "1?"), Turn("assistant", "Bad", learned=False), Turn("user", "2?"), Turn("assistant", "Good")]
+    (example,) = label(Conversation(turns), tokenizer)
+    assert learned(example, tokenizer) == ["Good<|im_end|>"]
+    assert "Bad" in tokenizer.decode(example.input_ids)
+
+
+def test_turns_of_one_speaker_are_joined_where_a_template_wants_them_to_alternate(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    turns = [Turn("user", "One."), Turn("user", "Two?"), Turn("assistant", "Three.")]
+    # when
+    tokenizer.chat_template = CHATML
+    (as_they_are,) = label(Conversation(turns), tokenizer)
+    tokenizer.chat_template = ALTERNATING + CHATML
+    (joined,) = label(Conversation(turns), tokenizer)
+    # then
+    assert "One.<|im_end|>" in tokenizer.decode(as_they_are.input_ids)
+    assert "One.\n\nTwo?<|im_end|>" in tokenizer.decode(joined.input_ids)
+    assert learned(joined, tokenizer) == ["Three.<|im_end|>"]
 
 
 def test_a_template_that_rewrites_history_gives_an_example_for_each_answer(
@@ -129,7 +185,7 @@ def test_a_conversation_needs_a_template(tokenizer: PreTrainedTokenizerBase) -> 
 
 def test_a_conversation_without_an_answer_teaches_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = CHATML
-    (example,) = label(Conversation([Message("user", "Why?")]), tokenizer)
+    (example,) = label(Conversation([Turn("user", "Why?")]), tokenizer)
     assert learned(example, tokenizer) == []
 
 
