@@ -174,8 +174,9 @@ def _record_of(line: formats.Record) -> Record:
         case formats.Squad(context=context, question=question, answers=answers):
             spans = [Span(text, start) for text, start in zip(answers.text, answers.answer_start, strict=False)]
             return Question(context, question, spans)
-        case formats.Preference(prompt=prompt, chosen=chosen, rejected=rejected):
-            return Preference(_turns(prompt, "user"), _turns(chosen, "assistant"), _turns(rejected, "assistant"))
+        case formats.Preference():
+            prompt, chosen, rejected = formats.preference_turns(line)
+            return Preference(*([_turn_of(message) for message in part] for part in (prompt, chosen, rejected)))
         case _:
             assert_never(line)
 

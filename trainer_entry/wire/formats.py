@@ -3,6 +3,7 @@
 The server recognises and checks the records, and the trainer reads them; both by these types.
 """
 
+import re
 from typing import Any, Literal
 
 from msgspec import Struct, field, json
@@ -165,11 +166,16 @@ class Squad(Struct, frozen=True, gc=False):
 
 
 class Preference(Struct, frozen=True, gc=False):
-    """A prompt, the answer that is wanted, and one that is not."""
+    """A prompt, the answer that is wanted, and one that is not.
 
-    prompt: str | list[Message]
+    `prompt`: it may stand at the beginning of both answers instead, or as well. `tools`: no strategy learns from them.
+    """
+
     chosen: str | list[Message]
     rejected: str | list[Message]
+    prompt: str | list[Message] | None = None
+    system: str | None = None
+    tools: Any = None
 
 
 Record = (
@@ -218,6 +224,36 @@ ROLES: dict[str, SharedRole] = {
 """The roles of the speakers in a ShareGPT conversation; a `function_call` is an assistant's turn that calls a tool."""
 
 _Schemas = list[dict[str, Any]]
+_SPOKEN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+_SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+
+
+def preference_turns(record: Preference) -> tuple[list[Message], list[Message], list[Message]]:
+    """The prompt, the chosen and the rejected answer, each as turns; no turns of a prompt where there is none."""
+    chosen, rejected = _answer_turns(record.chosen), _answer_turns(record.rejected)
+    within = 0
+    for place, (one, other) in enumerate(zip(chosen, rejected, strict=False), start=1):
+        if one != other:
+            break
+        if one.role in {"user", "tool"}:
+            within = place
+    prompt = chosen[:within]
+    if not prompt:
+        given = record.prompt or []
+        prompt = [Message("user", given)] if isinstance(given, str) else given
+    if record.system is not None and record.system.strip() and prompt and prompt[0].role != "system":
+        prompt = [Message("system", record.system), *prompt]
+    return prompt, chosen[within:], rejected[within:]
+
+
+def _answer_turns(answer: str | list[Message]) -> list[Message]:
+    """An answer's turns; a transcript (Human: …, Assistant: …) has the prompt's too."""
+    if not isinstance(answer, str):
+        return answer
+    parts = _SPOKEN.split(answer.strip())
+    if len(parts) < 5 or parts[0]:  # noqa: PLR2004 - nothing, and at least two speakers with what they say
+        return [Message("assistant", answer)]
+    return [Message(_SPEAKERS[speaker], said.strip()) for speaker, said in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def text_of(content: str | list[ContentPart] | None) -> str:

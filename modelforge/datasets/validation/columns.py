@@ -78,10 +78,11 @@ def propose(found: list[str], *, alone: bool) -> dict[str, str] | None:
     named = [name for name in found if len(name) <= LONGEST_COLUMN]
     plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in named}
     for dataset_format in _TRIED:
-        if len(required_fields(dataset_format)) == 1 and not alone:
+        fields = ("prompt", *required_fields(dataset_format))[dataset_format != "preferences" :]
+        if len(fields) == 1 and not alone:
             continue
         mapping: dict[str, str] = {}
-        for field in required_fields(dataset_format):
+        for field in fields:
             column = _near(field, plain, taken=set(mapping.values()))
             if column is None:
                 break

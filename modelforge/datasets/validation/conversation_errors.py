@@ -17,6 +17,7 @@ from trainer_entry.wire.formats import (
     ToolCall,
     arguments_of,
     calls_of,
+    preference_turns,
     schemas_of,
     text_of,
 )
@@ -25,6 +26,7 @@ from trainer_entry.wire.formats import (
 def errors_of_conversation(
     field: str, turns: list[Message], tools: list[dict[str, Any]] | str | None
 ) -> Iterator[RecordError]:
+    """What is wrong with turns, of which an assistant's is to be learned."""
     if not turns:
         yield RecordError(field, "It is empty. A conversation has a user's turn and an assistant's.")
         return
@@ -92,6 +94,7 @@ def _errors_of_tools(tools: list[dict[str, Any]] | str | None) -> Iterator[Recor
 
 
 def errors_of_label(label: object) -> Iterator[RecordError]:
+    """That a record says whether it is good: nothing learns from that."""
     if label is not None:
         yield RecordError(
             "label",
@@ -101,6 +104,7 @@ def errors_of_label(label: object) -> Iterator[RecordError]:
 
 
 def errors_of_completion(record: PromptCompletion) -> Iterator[RecordError]:
+    """What is wrong with a prompt and its completion."""
     yield from _prompt(record.prompt, may_be_blank=True)
     yield from _answer("completion", record.completion, "there is nothing to learn. Write the answer")
     yield from _errors_of_tools(record.tools)
@@ -108,6 +112,7 @@ def errors_of_completion(record: PromptCompletion) -> Iterator[RecordError]:
 
 
 def errors_of_shared(record: SharedConversation) -> Iterator[RecordError]:
+    """What is wrong with a conversation as ShareGPT spells it, by its own fields."""
     turns: list[Message] = []
     system = record.system is not None and bool(record.system.strip())
     if system:
@@ -164,24 +169,48 @@ def _prompt(prompt: str | list[Message], *, may_be_blank: bool) -> Iterator[Reco
         yield RecordError("prompt", "No user's turn at the end: the answer to it follows in a field of its own.")
 
 
-def _answer(field: str, answer: str | list[Message], why_not_blank: str) -> Iterator[RecordError]:
+def _answer(
+    field: str, answer: str | list[Message], why_not_blank: str, *, begins: int = 0, calls: bool = True
+) -> Iterator[RecordError]:
+    """The errors of an answer; `begins`: how many turns of the prompt stand before it, `calls`: it may call tools."""
     if isinstance(answer, str):
         yield from blank(field, answer, why_not_blank)
-    elif not answer:
+        return
+    turns = answer[begins:]
+    if not turns:
         yield RecordError(field, "It is empty. An answer is an assistant's turn, or turns that end with one.")
-    elif answer[0].role != "assistant":
-        yield RecordError(f"{field}[0].role", f"{answer[0].role!r} cannot stand here; expected assistant.")
-    elif (yield from _turns(field, answer)) and answer[-1].role != "assistant":
+    elif turns[0].role != "assistant":
+        yield RecordError(f"{field}[{begins}].role", f"{turns[0].role!r} cannot stand here; expected assistant.")
+    elif (yield from _turns(field, answer)) and turns[-1].role != "assistant":
         yield RecordError(field, "No assistant's turn at the end: an answer ends with one.")
+    elif not calls and any(turn.tool_calls for turn in turns):
+        yield RecordError(field, "It calls a tool, which no strategy learns from preferences. Take the record out.")
 
 
 def errors_of_preference(record: Preference) -> Iterator[RecordError]:
-    yield from _prompt(record.prompt, may_be_blank=False)
-    for field, answer in (("chosen", record.chosen), ("rejected", record.rejected)):
-        yield from _answer(field, answer, "there is nothing to compare. Write the answer")
-    if _as_turns(record.chosen) == _as_turns(record.rejected):
+    """What is wrong with a preference, wherever its prompt stands."""
+    prompt, chosen, rejected = preference_turns(record)
+    if record.prompt is None and not prompt:
+        yield RecordError(
+            "prompt", "The field 'prompt' is missing. Write it, or begin both answers with the same turn of the user."
+        )
+    elif record.prompt is not None:
+        yield from _prompt(record.prompt, may_be_blank=False)
+        if not _is_in(record.prompt, prompt):
+            yield RecordError("prompt", "It is not the prompt with which chosen and rejected begin. Leave one out.")
+    for field, answer, turns in (("chosen", record.chosen, chosen), ("rejected", record.rejected, rejected)):
+        begins = len(answer) - len(turns) if isinstance(answer, list) else 0
+        why = "there is nothing to compare. Write the answer"
+        yield from _answer(field, answer, why, begins=begins, calls=False)
+    if chosen == rejected:
         yield RecordError("rejected", "It is the same as chosen: nothing is preferred. Write the worse answer.")
+    if record.tools:
+        yield RecordError("tools", "No strategy learns calls of tools from preferences. Take the field out.")
 
 
-def _as_turns(answer: str | list[Message]) -> list[Message]:
-    return [Message("assistant", answer)] if isinstance(answer, str) else answer
+def _is_in(given: str | list[Message], prompt: list[Message]) -> bool:
+    """Whether what is given as a prompt is the one that is learned from; some have only its first or last turn."""
+    asked = [turn for turn in prompt if turn.role != "system"]
+    if isinstance(given, str):
+        return any(text_of(turn.content).strip() == given.strip() for turn in asked)
+    return [turn for turn in given if turn.role != "system"] == asked

@@ -93,5 +93,10 @@ TEXTS: dict[type[Record], Callable[[Any], tuple[str, ...]]] = {
     ArticleHighlights: attrgetter("article", "highlights"),
     QuestionAnswer: attrgetter("context", "question", "answer"),
     Squad: lambda record: (record.context, record.question, *record.answers.text),
-    Preference: lambda record: (*_spoken(record.prompt), *_spoken(record.chosen), *_spoken(record.rejected)),
+    Preference: lambda record: (
+        *_spoken(record.prompt or ""),
+        *_spoken(record.chosen),
+        *_spoken(record.rejected),
+        *_beside(record.system),
+    ),
 }

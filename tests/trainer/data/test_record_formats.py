@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry import wire
-from trainer_entry.data.records import Conversation, InputOutput, Record, Records, ToolCall, Turn
+from trainer_entry.data.records import Conversation, InputOutput, Preference, Record, Records, ToolCall, Turn
 from trainer_entry.runtime.failures import NoChatTemplate
 from trainer_entry.tasks.text_generation import IGNORED, fitted, label
 from trainer_entry.training.arguments import completion_arguments
@@ -117,6 +117,34 @@ def learned(record: Record, tokenizer: PreTrainedTokenizerBase) -> str:
         (
             {"messages": [{"role": "developer", "content": "Be brief"}, PARTS, {**TOLD, "name": "Ann"}, ASKED]},
             Conversation([Turn("system", "Be brief"), Turn("user", "Why?"), Turn("assistant", "Yeast.", name="Ann")]),
+        ),
+        *(
+            (line, Preference([Turn("user", "Why?")], [Turn("assistant", "Yeast.")], [Turn("assistant", "No.")]))
+            for line in (
+                {"prompt": "Why?", "chosen": "Yeast.", "rejected": "No."},
+                {"prompt": "Why?", "chosen": [ASKED, TOLD], "rejected": [ASKED, {**TOLD, "content": "No."}]},
+                {"chosen": [ASKED, TOLD], "rejected": [ASKED, {**TOLD, "content": "No."}]},
+                {"chosen": "\n\nHuman: Why?\n\nAssistant: Yeast.", "rejected": "\n\nHuman: Why?\n\nAssistant: No."},
+            )
+        ),
+        (
+            {
+                "chosen": "Human: Why?\n\nAssistant: Human: ask.\n\nHuman: How?\n\nAssistant: So.",
+                "rejected": "Human: Why?\n\nAssistant: Human: ask.\n\nHuman: How?\n\nAssistant: No.",
+            },
+            Preference(
+                [Turn("user", "Why?"), Turn("assistant", "Human: ask."), Turn("user", "How?")],
+                [Turn("assistant", "So.")],
+                [Turn("assistant", "No.")],
+            ),
+        ),
+        (
+            {"system": "Be brief", "prompt": "Why?", "chosen": "Yeast.", "rejected": "No."},
+            Preference(
+                [Turn("system", "Be brief"), Turn("user", "Why?")],
+                [Turn("assistant", "Yeast.")],
+                [Turn("assistant", "No.")],
+            ),
         ),
         (
             {"conversations": [{"from": "gpt", "value": "Ask me."}, ASKED, TOLD]},
