@@ -3,8 +3,9 @@
 Everything here reads a part at a time: a file of any size takes the same memory.
 """
 
+import codecs
+import contextlib
 import io
-import json
 import re
 import sys
 import zlib
@@ -18,9 +19,11 @@ from msgspec import Struct
 
 from modelforge.datasets.validation.columns import Columns, check_columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from modelforge.datasets.validation.json_layouts import JsonLayout, json_layout, rows_of_json
 from modelforge.datasets.validation.lines import LONGEST_LINE, chunks, split
 from modelforge.datasets.validation.recognition import fields_of
 from modelforge.datasets.validation.tables import Row, rows_of_parquet, rows_of_table
+from modelforge.datasets.validation.text_encoding import encoding_by_marks, in_utf8
 from trainer_entry import wire
 
 if sys.version_info >= (3, 14):
@@ -29,34 +32,34 @@ else:
     from backports import zstd
 
 BOM = b"\xef\xbb\xbf"
-_UTF16 = {b"\xff\xfe": "UTF-16 (little-endian)", b"\xfe\xff": "UTF-16 (big-endian)"}
-_UTF32 = {b"\xff\xfe\x00\x00": "UTF-32 (little-endian)", b"\x00\x00\xfe\xff": "UTF-32 (big-endian)"}
 _ARCHIVES = {b"PK\x03\x04": "a ZIP archive", b"BZh": "compressed with bzip2", b"\xfd7zXZ\x00": "compressed with xz"}
 _HEAD = 1 << 12
 _PART = 1 << 20
-_AFTER_LIST = "Something follows the list of records: a JSON file is one list."
-_LAID_OUT = (
-    "An object begins here that is laid out over several lines. Write each record on one line, or all of them as one "
-    "list, in [ ] and with commas between; records that stand in a field of an object, as in data, must be taken out."
-)
-_STRUCTURE = re.compile(rb'\\.|["\[\]{},\n]', re.DOTALL)
 
 
 class FileFormat(Struct, frozen=True, gc=False):
-    """What a file is. `bom`: it begins with a byte order mark."""
+    """What a file is.
+
+    `bom`: it begins with a byte order mark. `encoding`: Python's name of what its text is in; None for UTF-8. `layout`:
+    how the records of a JSON file stand in it.
+    """
 
     container: wire.Container
     compression: wire.Compression | None
     bom: bool = False
+    encoding: str | None = None
+    layout: JsonLayout = "list"
 
     @property
     def is_plain(self) -> bool:
         """Whether a trainer can read the file as it stands."""
-        return self.container == "jsonl" and self.compression is None and not self.bom
+        return self.container == "jsonl" and self.compression is None and not self.bom and self.encoding is None
 
 
-def detect_file_format(path: Path, filename: str, limit: int) -> FileFormat:
+def detect_file_format(path: Path, filename: str, limit: int, encoding: str | None = None) -> FileFormat:
     """What a file is, by its first bytes; its name decides only whether a text is a table.
+
+    `encoding`: what its text is in, where that is known.
 
     Raises:
         OSError: it cannot be read.
@@ -77,42 +80,24 @@ def detect_file_format(path: Path, filename: str, limit: int) -> FileFormat:
         if compression is not None:
             raise UnreadableFile(1, f"A Parquet file is compressed in itself; send it without {compression}.")
         return FileFormat("parquet", None)
-    _refuse_unknown(head)
+    _refuse_archives(head)
+    encoding = encoding or encoding_by_marks(head)
+    if encoding is not None:
+        head = codecs.getincrementaldecoder(encoding)("ignore").decode(head).encode()
     bom = head.startswith(BOM)
-    first = head.removeprefix(BOM).lstrip()[:1]
-    if name.endswith((".csv", ".tsv")) and first not in {b"{", b"["}:
-        return FileFormat("csv", compression, bom)
-    if first == b"[" and (name.endswith(".json") or not _is_line(head, bom=bom)):
-        return FileFormat("json", compression, bom)
-    before, opened, after = head.partition(b"{")
-    line, ended, _ = after.partition(b"\n")
-    if opened and ended and first == b"{" and not line.strip():
-        raise UnreadableFile(before.count(b"\n") + 1, _LAID_OUT)
-    return FileFormat("jsonl", compression, bom)
+    text = head.removeprefix(BOM)
+    if name.endswith((".csv", ".tsv")) and text.lstrip()[:1] not in {b"{", b"["}:
+        return FileFormat("csv", compression, bom, encoding)
+    layout = json_layout(text, is_named_json=name.endswith(".json"))
+    if layout is None:
+        return FileFormat("jsonl", compression, bom, encoding)
+    return FileFormat("json", compression, bom, encoding, layout)
 
 
-def _is_line(head: bytes, *, bom: bool) -> bool:
-    """Whether a whole list stands on the first line of many: then each line is meant to be a record."""
-    first, found, rest = head.removeprefix(BOM if bom else b"").lstrip().partition(b"\n")
-    if not found or not rest.strip():
-        return False
-    try:
-        json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse_unknown(head: bytes) -> None:
-    for mark, name in (*_UTF32.items(), *_UTF16.items()):
-        if head.startswith(mark):
-            raise UnreadableFile(1, f"The file is {name}; save it as UTF-8.")
+def _refuse_archives(head: bytes) -> None:
     for mark, name in _ARCHIVES.items():
         if head.startswith(mark):
             raise UnreadableFile(1, f"The file is {name}; send the records plain, or compressed with gzip or zstd.")
-    for zeros, others, name in ((head[1::2], head[::2], "little-endian"), (head[::2], head[1::2], "big-endian")):
-        if zeros.count(0) * 2 > len(zeros) and not others.count(0):
-            raise UnreadableFile(1, f"The file looks like UTF-16 ({name}); save it as UTF-8.")
 
 
 class _Bounded(io.RawIOBase):
@@ -180,14 +165,17 @@ def rows_of(path: Path, kind: FileFormat, limit: int, filename: str, columns: Co
     if kind.container == "parquet":
         yield from rows_of_parquet(path, columns, limit)
         return
-    with unpacked(path, kind.compression, limit) as file:
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(unpacked(path, kind.compression, limit))
+        if kind.encoding is not None:
+            file = opened.enter_context(in_utf8(file, kind.encoding))
         if kind.bom:
             _reading(file)(len(BOM))
         match kind.container:
             case "jsonl":
                 yield from _renamed(_rows_of_lines(file), columns)
             case "json":
-                yield from _renamed(_rows_of_list(file), columns)
+                yield from _renamed(rows_of_json(file, kind.layout), columns)
             case "csv":
                 yield from rows_of_table(file, filename, columns)
             case _:
@@ -223,57 +211,3 @@ def _rows_of_lines(file: BinaryIO) -> Iterator[Row]:
                 yield number, RecordError(None, f"The line is longer than {LONGEST_LINE} bytes.")
             elif line.strip():
                 yield number, line
-
-
-def _rows_of_list(file: BinaryIO) -> Iterator[Row]:
-    """The elements of one JSON list, however it is laid out."""
-    line = began = 1
-    depth = 0
-    quoted = closed = False
-    rest, element = b"", b""
-    while part := file.read(_PART):
-        part, rest = rest + part, b""
-        if (len(part) - len(part.rstrip(b"\\"))) % 2:  # an escape is not taken apart
-            part, rest = part[:-1], b"\\"
-        start = 0
-        for found in _STRUCTURE.finditer(part):
-            mark = found[0]
-            line += mark.endswith(b"\n")
-            if closed and mark != b"\n":
-                raise UnreadableFile(line, _AFTER_LIST)
-            if mark == b'"':
-                quoted = not quoted
-            elif quoted or mark[:1] == b"\\":
-                continue
-            elif mark in b"[{":
-                depth += 1
-                start = found.end() if depth == 1 else start
-            elif mark in b"]}":
-                depth -= 1
-                if depth < 0 or (depth == 0 and mark == b"}"):
-                    raise UnreadableFile(line, f"A {mark.decode()} closes what nothing has opened.")
-            if (mark == b"," and depth == 1 and not quoted) or (depth == 0 and mark == b"]"):
-                element += part[start : found.start()]
-                if element.strip() or mark == b",":
-                    yield _element(element, began)
-                element, start, began = b"", found.end(), line
-                closed = closed or mark == b"]"
-        element += part[start:]
-        if closed and element.strip():
-            raise UnreadableFile(line, _AFTER_LIST)
-        if len(element) > LONGEST_LINE:
-            raise UnreadableFile(began, f"A record is longer than {LONGEST_LINE} bytes.")
-    if rest:
-        raise UnreadableFile(line, _AFTER_LIST)
-    if not closed:
-        raise UnreadableFile(line, "The list of records is cut off: its closing bracket is missing.")
-
-
-def _element(text: bytes, began: int) -> Row:
-    line = began + text[: len(text) - len(text.lstrip())].count(b"\n")
-    if not text.strip():
-        return line, RecordError(None, "A comma, and no record before it.")
-    try:
-        return line, msgspec.json.format(text, indent=-1)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return line, RecordError(None, f"The record is not valid JSON: {error}.")

@@ -44,7 +44,10 @@ LISTED = 100
 
 
 class Findings(Struct, kw_only=True, gc=False):
-    """What was found in some lines. `lines`: how many there are. `carriage_return`: the first that ends with CR LF."""
+    """What was found in some lines.
+
+    `lines`: how many there are. `carriage_return`: the first that ends with CR LF. `not_utf8`: how many are no UTF-8.
+    """
 
     format: wire.DatasetFormat | None = None
     lines: int = 0
@@ -54,6 +57,7 @@ class Findings(Struct, kw_only=True, gc=False):
     warnings: list[LineError] = []
     warning_count: int = 0
     carriage_return: int | None = None
+    not_utf8: int = 0
     stretches: list[Stretch] = []
 
 
@@ -148,7 +152,9 @@ class LineValidator:
         except RecursionError:
             self._error(number, None, "The line is nested too deeply.")
         except UnicodeDecodeError as error:
-            self._error(number, None, not_utf8(line, error.start))
+            self.found.not_utf8 += 1
+            # To guess takes time, and is of use in a message that is listed only.
+            self._error(number, None, not_utf8(line, error.start) if self.found.error_count < LISTED else "")
         except msgspec.DecodeError as error:
             self._error(number, None, _what_is_no_json(line, error))
 

@@ -156,6 +156,7 @@ def _joined(findings: list[Findings]) -> Findings:
         whole.lines += found.lines
         whole.records += found.records
         whole.error_count += found.error_count
+        whole.not_utf8 += found.not_utf8
         whole.warning_count += found.warning_count
     return whole
 

@@ -11,11 +11,12 @@ from modelforge.datasets.validation.columns import Columns
 from modelforge.datasets.validation.conversion import Converted, Origins, convert
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
-from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format
+from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, unpacked
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
 from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck
 from modelforge.datasets.validation.recognition import EXPECTED
+from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
 from modelforge.errors import DatasetReport, LineError
 
 
@@ -39,13 +40,20 @@ def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -
 def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
     columns, digest = Columns(request.columns), _Digest(path, request.sha256)
     try:
-        kind = detect_file_format(path, request.filename, request.limit)
+        kind = detect_file_format(path, request.filename, request.limit, request.encoding)
+        if kind.container != "parquet" and kind.encoding is None and (columns or not kind.is_plain):
+            kind = _with_guess(path, kind, request)
     except UnreadableFile as unusable:
         refused = Converted()
         refused.add_error(unusable.line, None, unusable.message)
         return _result(size, digest, FileFormat("jsonl", None), None, refused)
     if kind.is_plain and not columns:
-        return _result(size, digest, kind, _validate(path, request, digest, on_progress), None)
+        validated = _validate(path, request, digest, on_progress)
+        if validated.found.not_utf8:
+            kind = _with_guess(path, kind, request)
+        if kind.is_plain:
+            return _result(size, digest, kind, validated, None)
+        digest.hexdigest()  # no thread of it is left when processes are forked again
 
     def report_written(done: int) -> None:
         on_progress(CheckProgress(stage="unpacking", done_bytes=done, total_bytes=None))
@@ -54,6 +62,14 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
     converted = convert(path, request, kind, columns, origins, report_written)
     validated = _traced(_validate(records, request, digest, on_progress), Origins(origins))
     return _result(size, digest, kind, validated, converted)
+
+
+def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileFormat:
+    """The kind of a file with the encoding that its text has, if it is no UTF-8."""
+    if request.encoding is not None:
+        return kind
+    with unpacked(path, kind.compression, request.limit) as file:
+        return msgspec.structs.replace(kind, encoding=guess_encoding(file))
 
 
 class _Digest:
@@ -152,7 +168,10 @@ def _warnings(kind: FileFormat, validated: ValidatedLines) -> tuple[list[LineErr
     """The warnings of the file, and then of its records, in the order of the lines."""
     found, duplicates = validated.found, validated.duplicates
     of_file: list[LineError] = []
-    if kind.bom:
+    if kind.encoding is not None:
+        name = ENCODINGS.get(kind.encoding, kind.encoding)
+        of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, save it as UTF-8."))
+    if kind.bom and kind.encoding is None:
         of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
     if found.carriage_return is not None:
         of_file.append(LineError(found.carriage_return, None, "Lines end with CR LF, as on Windows; that is no harm."))
