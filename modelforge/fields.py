@@ -73,7 +73,7 @@ def _describe(schema: Mapping[str, Any]) -> str:
         "object": "an object",
     }
     words = kinds.get(schema.get("type", ""), "")
-    if schema.get("type") == "array" and "items" in schema:
+    if schema.get("type") == "array" and schema.get("items"):  # a pair has none
         words = f"a list of {_describe(schema['items']).removeprefix('a ')}s"
     bounds = [
         f"{sign} {schema[key]:g}"

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from modelforge.command_handler import Outcome
 from modelforge.datasets.validation.process import check_columns_given, check_dataset
+from modelforge.datasets.validation.protocol import FieldNames
 from modelforge.domain import dataset
 from modelforge.domain.compatibility import check_combination, check_format
 from modelforge.domain.state import check_key
@@ -51,6 +52,7 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     sha256: str
     revision: int
     size_mb: float
+    columns: FieldNames
 
 
 async def upload_dataset(request: web.Request) -> web.Response:
@@ -117,6 +119,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             sha256=found.sha256,
             revision=await request.app[EVENT_LOG].read(partial(_revision, outcome=outcome)),
             size_mb=megabytes(found.size_bytes),
+            columns=found.columns,
         )
     )
 

@@ -158,8 +158,8 @@ def _record_of(line: formats.Record) -> Record:
                 for turn in (Turn("user", asked), Turn("assistant", answer, learned=False))
             ]
             return _exchange(prompt, output, system, earlier)
-        case formats.Conversation(messages=messages, tools=tools):
-            return Conversation(_answered([_turn_of(message) for message in messages]), _schemas(tools))
+        case formats.Conversation(messages=messages, tools=tools, system=system):
+            return Conversation(_answered([*_system(system), *map(_turn_of, messages)]), _schemas(tools))
         case formats.SharedConversation(conversations=turns, system=system, tools=tools):
             return Conversation(_answered([*_system(system), *map(_shared_turn, turns)]), _schemas(tools))
         case (

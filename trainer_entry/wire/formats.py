@@ -100,6 +100,7 @@ class Conversation(Struct, frozen=True, gc=False):
     """A conversation whose assistant turns are to be learned. `tools`: those that can be called, or their JSON."""
 
     messages: list[Message]
+    system: str | None = None
     tools: list[dict[str, Any]] | str | None = None
 
 

@@ -202,10 +202,14 @@ def errors_of_preference(record: Preference) -> Iterator[RecordError]:
         begins = len(answer) - len(turns) if isinstance(answer, list) else 0
         why = "there is nothing to compare. Write the answer"
         yield from _answer(field, answer, why, begins=begins, calls=False)
-    if chosen == rejected:
+    if _said(chosen) == _said(rejected):
         yield RecordError("rejected", "It is the same as chosen: nothing is preferred. Write the worse answer.")
     if record.tools:
         yield RecordError("tools", "No strategy learns calls of tools from preferences. Take the field out.")
+
+
+def _said(turns: list[Message]) -> list[tuple[str, str]]:
+    return [(turn.role, text_of(turn.content)) for turn in turns]
 
 
 def _is_in(given: str | list[Message], prompt: list[Message]) -> bool:
@@ -213,4 +217,4 @@ def _is_in(given: str | list[Message], prompt: list[Message]) -> bool:
     asked = [turn for turn in prompt if turn.role != "system"]
     if isinstance(given, str):
         return any(text_of(turn.content).strip() == given.strip() for turn in asked)
-    return [turn for turn in given if turn.role != "system"] == asked
+    return _said([turn for turn in given if turn.role != "system"]) == _said(asked)

@@ -4,6 +4,7 @@ Lines are decoded many at once. Only where that fails, or shows something, are t
 findings are the same, and a file without errors is read at the speed of its decoding.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -16,6 +17,7 @@ from msgspec import Struct
 from modelforge.datasets.validation.columns import propose
 from modelforge.datasets.validation.duplicates import Numbers, Stretch, sieve_numbers
 from modelforge.datasets.validation.error_types import RecordError
+from modelforge.datasets.validation.fields import Fields, errors_of_fields
 from modelforge.datasets.validation.lines import LONGEST_LINE, Chunk, split
 from modelforge.datasets.validation.recognition import EXPECTED, fields_of, format_of
 from modelforge.datasets.validation.record_errors import EXAMPLES, decoders, errors_in_line, errors_of
@@ -47,6 +49,7 @@ class Findings(Struct, kw_only=True, gc=False):
     """What was found in some lines.
 
     `lines`: how many there are. `carriage_return`: the first that ends with CR LF. `not_utf8`: how many are no UTF-8.
+    `used` and `ignored`: the fields that are read, and those that are not.
     """
 
     format: wire.DatasetFormat | None = None
@@ -58,6 +61,8 @@ class Findings(Struct, kw_only=True, gc=False):
     warning_count: int = 0
     carriage_return: int | None = None
     not_utf8: int = 0
+    used: list[str] = []
+    ignored: list[str] = []
     stretches: list[Stretch] = []
 
 
@@ -67,6 +72,7 @@ class LineValidator:
     def __init__(self, dataset_format: wire.DatasetFormat | None, numbers: Numbers) -> None:
         self.format = dataset_format
         self.found = Findings()
+        self._fields = None if dataset_format is None else Fields(dataset_format)
         self._numbers = numbers
         self._expected_was_said = False
 
@@ -88,29 +94,32 @@ class LineValidator:
                 self._take_line(number, line)
             found.lines += len(lines)
         else:
-            self._take_records(first, marks, records)
+            self._take_records(first, marks, *records)
         found.stretches.append(Stretch(chunk.offset, len(data), first, found.records - before))
 
     def findings(self) -> Findings:
         """What was found."""
         self.found.format = self.format
+        if self._fields is not None:
+            self.found.used, self.found.ignored = sorted(self._fields.used), sorted(self._fields.ignored)
         return self.found
 
-    def _decoded(self, marks: Landmarks) -> list[Record] | None:
+    def _decoded(self, marks: Landmarks) -> tuple[list[Record], Fields] | None:
         """The records of some lines, if each is one; None where they have to be checked one by one."""
         data = marks.data
-        if self.format is None:
+        if self._fields is None:
             return None
         try:
             if not data.isascii():
                 data.decode()  # the decoder passes over what it does not need, text or not
-            records = decoders[self.format].decode_lines(data)
+            records = self._fields.decode_lines(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return records if has_a_record_per_line(marks, len(records)) else None
+        return (records, self._fields) if has_a_record_per_line(marks, len(records)) else None
 
-    def _take_records(self, first: int, marks: Landmarks, records: list[Record]) -> None:
-        found, kind = self.found, type(records[0])
+    def _take_records(self, first: int, marks: Landmarks, records: list[Record], fields: Fields) -> None:
+        found, kind = self.found, fields.kind
+        fields.note_used(records)
         found.lines += len(records)
         found.records += len(records)
         texts = [*map(TEXTS[kind], records)]
@@ -138,8 +147,13 @@ class LineValidator:
                     self._error(number, shown.field, shown.message + self._expected(_proposal(line, alone=True)))
                     return
                 self.format = shown
+            if self._fields is None:
+                self._fields = Fields(self.format)
             self.found.records += 1
-            wrong = [*errors_in_line(line, self.format)]
+            wrong = [*errors_in_line(line, self.format), *errors_of_fields(self.format, line)]
+            self._fields.note(line)
+            with contextlib.suppress(msgspec.ValidationError):
+                self._fields.note_used([decoders[self.format].decode(line)])
             if not wrong:
                 record = decoders[self.format].decode(line)
                 self._report(number, iter(()), record)
@@ -207,7 +221,7 @@ def _has_no_error(record: Record) -> bool:
 
 
 def _is_fine_conversation(record: Conversation) -> bool:
-    if record.tools is not None:
+    if record.tools is not None or record.system is not None:
         return False
     expected = "system user"
     for turn in record.messages:

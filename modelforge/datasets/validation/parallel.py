@@ -157,6 +157,8 @@ def _joined(findings: list[Findings]) -> Findings:
         whole.records += found.records
         whole.error_count += found.error_count
         whole.not_utf8 += found.not_utf8
+        whole.used = sorted({*whole.used, *found.used})
+        whole.ignored = sorted({*whole.ignored, *found.ignored})
         whole.warning_count += found.warning_count
     return whole
 

@@ -2,22 +2,26 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from modelforge.datasets.validation.columns import Columns
+from modelforge.datasets.validation.columns import FIELDS, Columns
 from modelforge.datasets.validation.conversion import Converted, Origins, convert
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
 from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, unpacked
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
-from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck
+from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck, FieldNames
 from modelforge.datasets.validation.recognition import EXPECTED
+from modelforge.datasets.validation.tables import columns_not_read
 from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
 from modelforge.errors import DatasetReport, LineError
+
+_USUALLY_READ = FIELDS | {"persona", "reasoning", "response", "thinking", "title"}
+"""A field of these names is rarely there for nothing."""
 
 
 def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
@@ -46,13 +50,13 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
     except UnreadableFile as unusable:
         refused = Converted()
         refused.add_error(unusable.line, None, unusable.message)
-        return _result(size, digest, FileFormat("jsonl", None), None, refused)
+        return _result(size, digest, FileFormat("jsonl", None), None, refused, columns)
     if kind.is_plain and not columns:
         validated = _validate(path, request, digest, on_progress)
         if validated.found.not_utf8:
             kind = _with_guess(path, kind, request)
         if kind.is_plain:
-            return _result(size, digest, kind, validated, None)
+            return _result(size, digest, kind, validated, None, columns)
         digest.hexdigest()  # no thread of it is left when processes are forked again
 
     def report_written(done: int) -> None:
@@ -61,7 +65,8 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
     records, origins = Path(request.records), Path(request.scratch) / "origins"
     converted = convert(path, request, kind, columns, origins, report_written)
     validated = _traced(_validate(records, request, digest, on_progress), Origins(origins))
-    return _result(size, digest, kind, validated, converted)
+    unread = columns_not_read(path, columns) if kind.container == "parquet" and not converted.error_count else ()
+    return _result(size, digest, kind, validated, converted, columns, unread)
 
 
 def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileFormat:
@@ -134,7 +139,13 @@ def _traced(validated: ValidatedLines, origins: Origins) -> ValidatedLines:
 
 
 def _result(
-    size: int, digest: _Digest, kind: FileFormat, validated: ValidatedLines | None, converted: Converted | None
+    size: int,
+    digest: _Digest,
+    kind: FileFormat,
+    validated: ValidatedLines | None,
+    converted: Converted | None,
+    columns: Columns,
+    unread: Sequence[str] = (),
 ) -> DatasetCheck:
     errors = [*(converted.errors if converted is not None else ()), *(validated.found.errors if validated else ())]
     error_count = (converted.error_count if converted is not None else 0) + (
@@ -154,6 +165,7 @@ def _result(
         sha256=digest.hexdigest(),
         records_sha256=converted.sha256 if converted is not None else None,
         records_bytes=converted.size if converted is not None else None,
+        columns=_columns(validated, columns, unread),
         report=DatasetReport(
             valid=not error_count,
             errors=tuple(sorted(errors, key=lambda error: error.line)[:LISTED]),
@@ -162,6 +174,15 @@ def _result(
             warning_count=warning_count,
         ),
     )
+
+
+def _columns(validated: ValidatedLines | None, columns: Columns, unread: Sequence[str]) -> FieldNames:
+    """The fields by the names of the file's columns."""
+    if validated is None:
+        return FieldNames()
+    used = sorted(columns.given.get(name, name) for name in validated.found.used)
+    ignored = {name.removesuffix(" (column)") for name in validated.found.ignored}
+    return FieldNames(used=tuple(used), ignored=tuple(sorted({*ignored, *unread} - {*used})))
 
 
 def _warnings(kind: FileFormat, validated: ValidatedLines) -> tuple[list[LineError], int]:
@@ -173,6 +194,11 @@ def _warnings(kind: FileFormat, validated: ValidatedLines) -> tuple[list[LineErr
         of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, save it as UTF-8."))
     if kind.bom and kind.encoding is None:
         of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
+    of_file += [
+        LineError(1, name, "Records have this field, and it is not read: it is none of their format.")
+        for name in found.ignored
+        if name in _USUALLY_READ
+    ]
     if found.carriage_return is not None:
         of_file.append(LineError(found.carriage_return, None, "Lines end with CR LF, as on Windows; that is no harm."))
     if validated.unfinished_end:

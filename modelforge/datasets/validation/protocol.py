@@ -38,6 +38,16 @@ class CheckProgress(Struct, frozen=True, kw_only=True, tag="progress", gc=False)
     total_bytes: int | None
 
 
+class FieldNames(Struct, frozen=True, kw_only=True, gc=False):
+    """The fields of a file's records, by the names that they have there: those that are read, and those that are not.
+
+    A field of a turn is named by its place, as `messages[].id`.
+    """
+
+    used: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
 class CheckedContent(Struct, frozen=True, kw_only=True, gc=False):
     """What a file holds, whatever its records are. `records_sha256`: None where it is plain JSON lines itself."""
 
@@ -49,6 +59,7 @@ class CheckedContent(Struct, frozen=True, kw_only=True, gc=False):
     records_sha256: str | None
     records_bytes: int | None
     report: DatasetReport
+    columns: FieldNames
 
 
 class DatasetCheck(CheckedContent, frozen=True, kw_only=True, tag="check", gc=False):

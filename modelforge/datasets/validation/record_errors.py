@@ -89,6 +89,8 @@ def errors_of(record: Record) -> Iterator[RecordError]:
         case PromptCompletion():
             yield from errors_of_completion(record)
         case Conversation(messages=turns, tools=tools):
+            if record.system and turns and turns[0].role in {"system", "developer"}:
+                yield RecordError("system", "The messages begin with a system turn too. Leave one of both out.")
             yield from errors_of_conversation("messages", turns, tools)
         case SharedConversation():
             yield from errors_of_shared(record)

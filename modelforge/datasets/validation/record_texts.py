@@ -30,7 +30,8 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
     There is at least one, be it empty.
     """
-    return TEXTS[type(record)](record)
+    kind = next(kind for kind in type(record).__mro__ if kind in TEXTS)
+    return TEXTS[kind](record)
 
 
 def _shared(record: SharedConversation) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ TEXTS: dict[type[Record], Callable[[Any], tuple[str, ...]]] = {
         *_beside(record.system),
         *(part for pair in record.history or () for part in pair),
     ),
-    Conversation: lambda record: (*_spoken(record.messages), *_beside(record.tools)),
+    Conversation: lambda record: (*_spoken(record.messages), *_beside(record.system), *_beside(record.tools)),
     SharedConversation: _shared,
     Text: lambda record: (record.text,),
     DocumentSummary: attrgetter("document", "summary"),

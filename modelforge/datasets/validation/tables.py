@@ -12,6 +12,7 @@ import msgspec
 
 from modelforge.datasets.validation.columns import FIELDS, Columns, check_columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
+from modelforge.datasets.validation.fields import REFUSED
 from modelforge.datasets.validation.lines import LONGEST_LINE
 from modelforge.datasets.validation.text_encoding import not_utf8
 
@@ -146,7 +147,7 @@ def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
                 raise UnreadableFile(1, f"Unpacked, the file is larger than {limit} bytes, which are accepted.")
             schema = file.schema_arrow
             check_columns(columns, schema.names)
-            read = [name for name in schema.names if columns.field(name) in FIELDS] or schema.names[:10]
+            read = [name for name in schema.names if _is_read(name, columns)] or schema.names[:10]
             packed = {columns.field(column.name) for column in schema if "binary" in str(column.type)}
             longest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
             at_once = max(1, min(_MOST_ROWS, _ROWS_BYTES // max(1, longest)))
@@ -156,6 +157,17 @@ def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
                     yield number, _row({columns.field(name): value for name, value in row.items()}, packed)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UnreadableFile(number + 1, f"The Parquet file cannot be read: {_first_line(error)}.") from error
+
+
+def _is_read(name: str, columns: Columns) -> bool:
+    return columns.field(name) in FIELDS | REFUSED
+
+
+def columns_not_read(path: Path, columns: Columns) -> list[str]:
+    """The columns of a Parquet file that could be read that are none of a format."""
+    from pyarrow import parquet
+
+    return [name for name in parquet.read_schema(path).names if not _is_read(name, columns)]
 
 
 def _first_line(error: Exception) -> str:
