@@ -24,7 +24,8 @@ _MOST_ROWS = 256  # of Parquet at a time
 _ROWS_BYTES = 2 << 20
 _BUFFER = 1 << 20
 _QUOTED = 200  # characters of a library's message
-_STRUCTURED = frozenset({"messages", "conversations", "answers"})
+_STRUCTURED = frozenset({"messages", "conversations", "answers", "history", "tools"})
+_MAY_BE_EMPTY = frozenset({"history", "tools"})
 _TEXT_OR_TURNS = frozenset({"prompt", "completion", "chosen", "rejected"})
 
 
@@ -115,6 +116,8 @@ def _header(cells: list[str], columns: Columns, line: int) -> list[str]:
 
 def _cell(field: str, cell: str) -> object:
     """A text, or what it says in JSON where a field takes more than a text."""
+    if not cell.strip() and field in _MAY_BE_EMPTY:
+        return None
     if cell[:1] in {"[", "{"} and field in _STRUCTURED | _TEXT_OR_TURNS:
         try:
             value: object = msgspec.json.decode(cell)
