@@ -131,7 +131,7 @@ def test_loops_of_links_and_folders_for_files_are_refused(
         b"[" * 5000,
         b'{"input": ' + b"[" * 5000,
         b'{"input": 1, oops}',
-        b'{"input": "a", "output": "b", "x": "\xff"}',
+        b'{"input": "a", "output": "b", "x": "\xc3\xa9t\xc3\xa9 \xff"}',
         b'{"input": "\\ud800", "output": "b"}',
     ],
 )
