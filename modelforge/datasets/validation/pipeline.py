@@ -20,7 +20,7 @@ from modelforge.datasets.validation.tables import columns_not_read
 from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
 from modelforge.errors import DatasetReport, LineError
 
-_USUALLY_READ = FIELDS | {"persona", "reasoning", "response", "thinking", "title"}
+_USUALLY_READ = FIELDS | {"persona", "reasoning", "response", "thinking"}
 """A field of these names is rarely there for nothing."""
 
 
