@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from modelforge.datasets.validation.error_types import UnreadableFile
+from modelforge.datasets.validation.fields import REFUSED
 from modelforge.datasets.validation.recognition import required_fields
 from trainer_entry import wire
 from trainer_entry.wire.formats import FORMATS
@@ -36,6 +37,10 @@ _TRIED: tuple[wire.DatasetFormat, ...] = (
     "messages",
     "text",
 )
+_OPTIONAL = {"alpaca": {"input": ("context", "passage", "document")}}
+"""Columns that are taken for a field that may be missing."""
+_NEVER_DROPPED = REFUSED | {"context", "input", "instruction", "passage", "prompt", "question"}
+"""A mapping that leaves out one of these would lose what the answers are to."""
 _CLOSE = 0.8
 LONGEST_COLUMN = 200
 """Characters of the name of a column that can be given."""
@@ -88,8 +93,14 @@ def propose(found: list[str], *, alone: bool) -> dict[str, str] | None:
                 break
             mapping[field] = column
         else:
+            for field, aliases in _OPTIONAL.get(dataset_format, {}).items():
+                column = next((plain[name] for name in (field, *aliases) if name in plain), None)
+                if column is not None and column not in mapping.values():
+                    mapping[field] = column
+            known = FORMATS[dataset_format].__struct_encode_fields__
+            dropped = {name for name, column in plain.items() if column not in {*mapping.values(), *known}}
             changed = {field: column for field, column in mapping.items() if field != column}
-            if changed:
+            if changed and not dropped & _NEVER_DROPPED:
                 return changed
     return None
 

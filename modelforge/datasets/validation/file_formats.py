@@ -56,10 +56,8 @@ class FileFormat(Struct, frozen=True, gc=False):
         return self.container == "jsonl" and self.compression is None and not self.bom and self.encoding is None
 
 
-def detect_file_format(path: Path, filename: str, limit: int, encoding: str | None = None) -> FileFormat:
+def detect_file_format(path: Path, filename: str, limit: int) -> FileFormat:
     """What a file is, by its first bytes; its name decides only whether a text is a table.
-
-    `encoding`: what its text is in, where that is known.
 
     Raises:
         OSError: it cannot be read.
@@ -81,7 +79,7 @@ def detect_file_format(path: Path, filename: str, limit: int, encoding: str | No
             raise UnreadableFile(1, f"A Parquet file is compressed in itself; send it without {compression}.")
         return FileFormat("parquet", None)
     _refuse_archives(head)
-    encoding = encoding or encoding_by_marks(head)
+    encoding = encoding_by_marks(head)
     if encoding is not None:
         head = codecs.getincrementaldecoder(encoding)("ignore").decode(head).encode()
     bom = head.startswith(BOM)

@@ -44,7 +44,7 @@ def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -
 def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
     columns, digest = Columns(request.columns), _Digest(path, request.sha256)
     try:
-        kind = detect_file_format(path, request.filename, request.limit, request.encoding)
+        kind = detect_file_format(path, request.filename, request.limit)
         if kind.container != "parquet" and kind.encoding is None and (columns or not kind.is_plain):
             kind = _with_guess(path, kind, request)
     except UnreadableFile as unusable:
@@ -71,8 +71,6 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
 
 def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileFormat:
     """The kind of a file with the encoding that its text has, if it is no UTF-8."""
-    if request.encoding is not None:
-        return kind
     with unpacked(path, kind.compression, request.limit) as file:
         return msgspec.structs.replace(kind, encoding=guess_encoding(file))
 

@@ -17,7 +17,7 @@ class CheckRequest(Struct, frozen=True, kw_only=True, gc=False):
 
     `columns`: which of its columns are which fields. `records`: where its records go as JSON lines, where the file is
     not JSON lines itself. `scratch`: a folder for what is only needed meanwhile. `limit`: bytes that it may have
-    unpacked. `sha256`: of its bytes, where it is known. `encoding`: Python's name of what its text is in, likewise.
+    unpacked. `sha256`: of its bytes, where it is known.
     """
 
     path: str
@@ -27,7 +27,6 @@ class CheckRequest(Struct, frozen=True, kw_only=True, gc=False):
     limit: int
     columns: dict[str, str] | None = None
     sha256: str | None = None
-    encoding: str | None = None
 
 
 class CheckProgress(Struct, frozen=True, kw_only=True, tag="progress", gc=False):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.checked import checked
 
-from modelforge.datasets.validation.columns import FIELDS
+from modelforge.datasets.validation.columns import FIELDS, propose
 from modelforge.datasets.validation.fields import REFUSED
 
 if TYPE_CHECKING:
@@ -71,3 +71,18 @@ def test_what_would_change_what_is_learned_is_refused_by_name(name: str) -> None
 def test_a_field_that_usually_matters_is_a_warning() -> None:
     found, _ = checked(line_of({"input": "a", "output": "b", "context": "c"}))
     assert [(warning.line, warning.field) for warning in found.report.warnings] == [(1, "context")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "mapping"),
+    [
+        (["instruction", "context", "response", "category"], {"output": "response", "input": "context"}),
+        (["system", "question", "chosen", "rejected"], {"prompt": "question"}),
+        (["system", "question", "response"], {"input": "question", "output": "response"}),
+        (["dialogue", "summary", "id"], {"document": "dialogue"}),
+        (["query", "reply", "images"], None),
+        (["question", "history", "response"], None),
+    ],
+)
+def test_a_mapping_that_is_proposed_loses_nothing(columns: list[str], mapping: dict[str, str] | None) -> None:
+    assert propose(columns, alone=False) == mapping
