@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from modelforge.datasets.validation.error_types import RecordError
 from trainer_entry import wire
-from trainer_entry.wire.formats import FORMATS, Record
+from trainer_entry.wire.formats import FORMATS, Message, Record
 
 _MOST_NAMES = 200
 """A file with more names than these has none of them listed beyond that."""
@@ -25,21 +25,42 @@ REFUSED = frozenset(
 )
 """What would change what is learned: a format that does not know such a field refuses it."""
 
+_RARE = frozenset(
+    {
+        "history",
+        "label",
+        "name",
+        "reasoning_content",
+        "system",
+        "tool_call_id",
+        "tool_calls",
+        "tools",
+        "train",
+        "weight",
+    }
+)
+"""Known fields that few files have: until one is met, records are read without them, at the speed of the others."""
+
 _Place = tuple[type[Struct], str]
 
 
 class Fields:
     """The fields of a file of one format.
 
-    `used`: those that are read. `ignored`: those that nothing reads, as `messages[].id`.
+    `used`: those that are read. `ignored`: those that nothing reads, as `messages[].id`. `plain`: no record had one
+    that is rare, or a content that is no text.
     """
 
     def __init__(self, dataset_format: wire.DatasetFormat) -> None:
         self.kind = FORMATS[dataset_format]
         self.used: set[str] = set()
         self.ignored: set[str] = set()
+        self.plain = True
         self._places: set[_Place] = set()
-        self._decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(_strict(self.kind, frozenset()))
+        self._decoder = self._new_decoder()
+
+    def _new_decoder(self) -> msgspec.json.Decoder[Record]:
+        return msgspec.json.Decoder(_strict(self.kind, frozenset(self._places), plain=self.plain))
 
     def decode_lines(self, data: bytes) -> list[Record]:
         """The records on some lines, with their ignored fields noted.
@@ -51,8 +72,15 @@ class Fields:
             return self._decoder.decode_lines(data)
         except msgspec.ValidationError:
             new = [self.note(line) for line in data.split(b"\n")]
-            if not any(new):
+            if not any(new) and not self.plain:
                 raise
+        try:
+            return self._decoder.decode_lines(data)
+        except msgspec.ValidationError:
+            if not self.plain:
+                raise
+        self.plain = False
+        self._decoder = self._new_decoder()
         return self._decoder.decode_lines(data)
 
     def note(self, line: bytes) -> bool:
@@ -69,7 +97,7 @@ class Fields:
         if not new or len(self._places) + len(new) > _MOST_NAMES:
             return False
         self._places |= new
-        self._decoder = msgspec.json.Decoder(_strict(self.kind, frozenset(self._places)))
+        self._decoder = self._new_decoder()
         return True
 
     def _is_ignored(self, path: str, value: object) -> bool:
@@ -79,14 +107,13 @@ class Fields:
             self.ignored.add(path)
         return True
 
-    def note_used(self, records: Sequence[Record]) -> None:
-        """Note the fields that these records have, of those that are read."""
-        for name in self._unused():
+    def note_used(self, records: Sequence[Record], *, plain: bool) -> None:
+        """Note the fields that these records have, of those that are read; `plain` ones have none that is rare."""
+        for name in self.kind.__struct_fields__:
+            if name in self.used or (plain and name in _RARE):
+                continue
             if {*map(type, map(attrgetter(name), records))} != {NoneType}:
                 self.used.add(name)
-
-    def _unused(self) -> list[str]:
-        return [name for name in self.kind.__struct_fields__ if name not in self.used]
 
 
 def errors_of_fields(dataset_format: wire.DatasetFormat, line: bytes) -> Iterator[RecordError]:
@@ -141,16 +168,23 @@ def _nested(annotation: Any) -> type[Struct] | None:
 
 
 @cache
-def _strict(kind: type[Struct], ignored: frozenset[_Place]) -> type[Any]:
-    """The type with no field allowed that it does not know, but for those that are ignored."""
+def _strict(kind: type[Struct], ignored: frozenset[_Place], *, plain: bool) -> type[Any]:
+    """The type with no field allowed that it does not know, but for those that are ignored.
+
+    `plain`: without the fields that are rare, and with contents that are texts.
+    """
     hints = get_type_hints(kind)
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
-        if _nested(hints[field.name]) is not None:
-            default = {} if field.required else {"default": field.default}
-            fields.append(
-                (field.name, _strict_in(hints[field.name], ignored), msgspec.field(name=field.encode_name, **default))
-            )
+        default = {} if field.required else {"default": field.default}
+        if plain and field.name in _RARE:
+            # What a type inherits cannot be taken from it: here it has a name that no record has.
+            fields.append((field.name, Any, msgspec.field(name=f"{field.name} (not met)", **default)))
+        elif plain and kind is Message and field.name == "content":
+            fields.append((field.name, str))
+        elif _nested(hints[field.name]) is not None:
+            annotation = _strict_in(hints[field.name], ignored, plain=plain)
+            fields.append((field.name, annotation, msgspec.field(name=field.encode_name, **default)))
     for number, (owner, name) in enumerate(sorted(ignored, key=lambda place: place[1])):
         if owner is kind:
             fields.append((f"ignored_{number}", Raw | UnsetType, msgspec.field(name=name, default=UNSET)))
@@ -159,11 +193,11 @@ def _strict(kind: type[Struct], ignored: frozenset[_Place]) -> type[Any]:
     )
 
 
-def _strict_in(annotation: Any, ignored: frozenset[_Place]) -> Any:
+def _strict_in(annotation: Any, ignored: frozenset[_Place], *, plain: bool) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Struct):
-        return _strict(annotation, ignored)
+        return _strict(annotation, ignored, plain=plain)
     origin, parts = get_origin(annotation), get_args(annotation)
     if not parts:
         return annotation
-    strict = tuple(_strict_in(part, ignored) for part in parts)
+    strict = tuple(_strict_in(part, ignored, plain=plain) for part in parts)
     return Union[strict] if origin in {Union, UnionType} else origin[strict]  # noqa: UP007 - made of what there is

@@ -6,9 +6,7 @@ findings are the same, and a file without errors is read at the speed of its dec
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
-from operator import attrgetter
-from types import NoneType
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -21,7 +19,7 @@ from modelforge.datasets.validation.fields import Fields, errors_of_fields
 from modelforge.datasets.validation.lines import LONGEST_LINE, Chunk, split
 from modelforge.datasets.validation.recognition import EXPECTED, fields_of, format_of
 from modelforge.datasets.validation.record_errors import EXAMPLES, decoders, errors_in_line, errors_of
-from modelforge.datasets.validation.record_texts import TEXTS, texts_of
+from modelforge.datasets.validation.record_texts import PLAIN_TEXTS, TEXTS, texts_of
 from modelforge.datasets.validation.record_warnings import (
     Landmarks,
     has_a_record_per_line,
@@ -32,12 +30,16 @@ from modelforge.datasets.validation.text_encoding import not_utf8
 from modelforge.errors import LineError
 from trainer_entry import wire
 from trainer_entry.wire.formats import (
+    ROLES,
     Alpaca,
     ArticleHighlights,
     Conversation,
     DocumentSummary,
     InputOutput,
+    Preference,
+    PromptCompletion,
     Record,
+    SharedConversation,
     Text,
 )
 
@@ -119,17 +121,17 @@ class LineValidator:
 
     def _take_records(self, first: int, marks: Landmarks, records: list[Record], fields: Fields) -> None:
         found, kind = self.found, fields.kind
-        fields.note_used(records)
+        fields.note_used(records, plain=fields.plain)
         found.lines += len(records)
         found.records += len(records)
-        texts = [*map(TEXTS[kind], records)]
+        texts = [*map((PLAIN_TEXTS if fields.plain else TEXTS)[kind], records)]
         self._numbers.extend(sieve_numbers(texts))
-        if kind in _NEVER_BLANK and not (kind is InputOutput and _any_has(records, "label")):
+        if fields.plain and kind in _NEVER_BLANK:
             suspects: set[int] = set()
             if not all(map(str.strip, itertools.chain.from_iterable(texts))):
                 suspects = {place for place, some in enumerate(texts) if not all(map(str.strip, some))}
         else:
-            fine = _FINE.get(kind, _has_no_error)
+            fine = _FINE.get(kind, _has_no_error) if fields.plain else _has_no_error
             suspects = {place for place, record in enumerate(records) if not fine(record)}
         suspects.update(suspicious_lines(marks))
         for place in sorted(suspects):
@@ -153,7 +155,7 @@ class LineValidator:
             wrong = [*errors_in_line(line, self.format), *errors_of_fields(self.format, line)]
             self._fields.note(line)
             with contextlib.suppress(msgspec.ValidationError):
-                self._fields.note_used([decoders[self.format].decode(line)])
+                self._fields.note_used([decoders[self.format].decode(line)], plain=False)
             if not wrong:
                 record = decoders[self.format].decode(line)
                 self._report(number, iter(()), record)
@@ -211,27 +213,27 @@ def _what_is_no_json(line: bytes, error: Exception) -> str:
     return f"The line is not valid JSON: {error}."
 
 
-def _any_has(records: list[Record], field: str) -> bool:
-    """Whether a field that may be missing is there, found at the speed of its decoding."""
-    return {*map(type, map(attrgetter(field), records))} != {NoneType}
-
-
 def _has_no_error(record: Record) -> bool:
     return next(errors_of(record), None) is None and next(warnings_of(record), None) is None
 
 
-def _is_fine_conversation(record: Conversation) -> bool:
-    if record.tools is not None or record.system is not None:
-        return False
-    expected = "system user"
-    for turn in record.messages:
-        content = turn.content
-        if turn.role not in expected or not isinstance(content, str) or not content or content.isspace():
+def _alternates(turns: Iterable[tuple[str | None, str | None]]) -> bool:
+    """Whether users and the assistant take turns, who says something last, after a system turn or none."""
+    expected, count = "system user", 0
+    for role, content in turns:
+        if role is None or role not in expected or not content or content.isspace():
             return False
-        if turn.weight is not None or turn.train is not None or turn.tool_calls is not None:
-            return False
-        expected = "assistant" if turn.role == "user" else "user"
-    return expected == "user" and len(record.messages) > 1
+        expected = "assistant" if role == "user" else "user"
+        count += 1
+    return expected == "user" and count > 1
+
+
+def _is_fine_preference(record: Preference) -> bool:
+    texts = record.prompt, record.chosen, record.rejected
+    return record.chosen != record.rejected and all(
+        isinstance(text, str) and text.strip() and not text.lstrip().startswith(("Human:", "Assistant:"))
+        for text in texts
+    )
 
 
 _NEVER_BLANK = frozenset({InputOutput, Text, DocumentSummary, ArticleHighlights})
@@ -241,6 +243,16 @@ _FINE: dict[type[Record], Callable[[Any], bool]] = {
     Alpaca: lambda record: all(
         text and not text.isspace() for text in (record.instruction, record.output, record.input or "-")
     ),
-    Conversation: _is_fine_conversation,
+    PromptCompletion: lambda record: all(
+        isinstance(text, str) and text and not text.isspace() for text in (record.prompt, record.completion)
+    ),
+    Conversation: lambda record: _alternates([(turn.role, turn.content) for turn in record.messages]),
+    SharedConversation: lambda record: _alternates(
+        [
+            (ROLES.get(turn.role or ""), turn.content) if turn.sender is None else (ROLES.get(turn.sender), turn.value)
+            for turn in record.conversations
+        ]
+    ),
+    Preference: _is_fine_preference,
 }
-"""Whether a record has certainly no error, and no warning but perhaps of a control character."""
+"""Whether a plain record has certainly no error, and no warning but perhaps of a control character."""

@@ -21,13 +21,20 @@ from trainer_entry import wire
 
 texts = st.text(max_size=8) | st.sampled_from(["a", "a ", " a", "a  b", "a b", "", "\n", "\x07", "\ufffd", "é"])
 roles = st.sampled_from(["system", "user", "assistant", "bot"])
-turns = st.lists(st.fixed_dictionaries({"role": roles, "content": texts}), max_size=4)
+rare: dict[str, st.SearchStrategy[object]] = {"weight": st.sampled_from([0, 1, None]), "name": texts}
+turns = st.lists(st.fixed_dictionaries({"role": roles, "content": texts}, optional=rare), max_size=4) | st.lists(
+    st.fixed_dictionaries({"role": roles, "content": texts}), max_size=4
+)
+shared = st.lists(st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt", "system"]), "value": texts}))
+beside: dict[str, st.SearchStrategy[object]] = {"system": texts | st.none()}
 records = (
-    st.fixed_dictionaries({"input": texts, "output": texts})
-    | st.fixed_dictionaries({"instruction": texts, "output": texts}, optional={"input": texts | st.none()})
-    | st.fixed_dictionaries({"messages": turns})
+    st.fixed_dictionaries({"input": texts, "output": texts}, optional=beside | {"label": st.booleans() | st.none()})
+    | st.fixed_dictionaries({"instruction": texts, "output": texts}, optional=beside | {"input": texts | st.none()})
+    | st.fixed_dictionaries({"messages": turns}, optional=beside)
+    | st.fixed_dictionaries({"conversations": shared | turns}, optional=beside)
     | st.fixed_dictionaries({"text": texts})
-    | st.fixed_dictionaries({"prompt": texts | turns, "chosen": texts | turns, "rejected": texts})
+    | st.fixed_dictionaries({"prompt": texts | turns, "completion": texts | turns}, optional=beside)
+    | st.fixed_dictionaries({"prompt": texts | turns, "chosen": texts | turns, "rejected": texts}, optional=beside)
     | st.fixed_dictionaries({"document": texts, "summary": texts})
 )
 
@@ -60,7 +67,7 @@ def one_by_one(data: bytes) -> list[Chunk]:
     return [Chunk(line.start(), line[0]) for line in re.finditer(rb"[^\n]*\n|[^\n]+\Z", data)]
 
 
-@given(files(), st.sampled_from([None, "input_output", "messages"]))
+@given(files(), st.sampled_from([None, "input_output", "messages", "conversations", "preferences"]))
 @example(b'{"input":"a","output":"\x7f"}\n', "input_output")
 def test_many_lines_at_once_are_judged_as_one_by_one(data: bytes, dataset_format: wire.DatasetFormat | None) -> None:
     with tempfile.TemporaryDirectory() as name:
