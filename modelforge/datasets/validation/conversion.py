@@ -11,6 +11,7 @@ from msgspec import Struct
 from modelforge.datasets.validation.columns import Columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
 from modelforge.datasets.validation.file_formats import FileFormat, rows_of
+from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.protocol import CheckRequest
 from modelforge.errors import LineError
@@ -21,13 +22,14 @@ _NUMBERS = 1 << 13
 
 
 class Converted(Struct, kw_only=True, gc=False):
-    """What was written, its hash and size, and where the file could not be read."""
+    """What was written, its hash and size, where the file could not be read, and what is to be said of it."""
 
     records: int = 0
     size: int = 0
     sha256: str = ""
     errors: list[LineError] = []
     error_count: int = 0
+    notes: FileNotes = msgspec.field(default_factory=FileNotes)
 
     def add_error(self, line: int, field: str | None, message: str) -> None:
         """Count an error, and list it if it is among the first."""
@@ -57,7 +59,7 @@ def convert(
     last_reported = 0
     with Path(request.records).open("wb") as out, origins.open("wb") as beside:
         try:
-            for line, row in rows_of(path, kind, request.limit, request.filename, columns):
+            for line, row in rows_of(path, kind, request.limit, request.filename, columns, done.notes):
                 if isinstance(row, RecordError):
                     done.add_error(line, row.field, row.message)
                     continue

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from modelforge.datasets.validation.columns import Columns, check_columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.json_layouts import JsonLayout, json_layout, rows_of_json
 from modelforge.datasets.validation.lines import LONGEST_LINE, chunks, split
 from modelforge.datasets.validation.recognition import fields_of
@@ -33,7 +34,7 @@ else:
 
 BOM = b"\xef\xbb\xbf"
 _ARCHIVES = {b"PK\x03\x04": "a ZIP archive", b"BZh": "compressed with bzip2", b"\xfd7zXZ\x00": "compressed with xz"}
-_HEAD = 1 << 12
+_HEAD = 1 << 16
 _PART = 1 << 20
 
 
@@ -154,7 +155,9 @@ def _reading(file: BinaryIO) -> Callable[[int], bytes]:
     return read
 
 
-def rows_of(path: Path, kind: FileFormat, limit: int, filename: str, columns: Columns) -> Iterator[Row]:
+def rows_of(
+    path: Path, kind: FileFormat, limit: int, filename: str, columns: Columns, notes: FileNotes
+) -> Iterator[Row]:
     """The records of a file of any kind, with their columns named as the formats name them.
 
     Raises:
@@ -173,7 +176,7 @@ def rows_of(path: Path, kind: FileFormat, limit: int, filename: str, columns: Co
             case "jsonl":
                 yield from _renamed(_rows_of_lines(file), columns)
             case "json":
-                yield from _renamed(rows_of_json(file, kind.layout), columns)
+                yield from _renamed(rows_of_json(file, kind.layout, notes), columns)
             case "csv":
                 yield from rows_of_table(file, filename, columns)
             case _:

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ from modelforge.datasets.validation.conversion import Converted, Origins, conver
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
 from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, unpacked
+from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
 from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck, FieldNames
@@ -65,8 +66,9 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
     records, origins = Path(request.records), Path(request.scratch) / "origins"
     converted = convert(path, request, kind, columns, origins, report_written)
     validated = _traced(_validate(records, request, digest, on_progress), Origins(origins))
-    unread = columns_not_read(path, columns) if kind.container == "parquet" and not converted.error_count else ()
-    return _result(size, digest, kind, validated, converted, columns, unread)
+    if kind.container == "parquet" and not converted.error_count:
+        converted.notes.ignored.update(columns_not_read(path, columns))
+    return _result(size, digest, kind, validated, converted, columns)
 
 
 def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileFormat:
@@ -143,8 +145,8 @@ def _result(
     validated: ValidatedLines | None,
     converted: Converted | None,
     columns: Columns,
-    unread: Sequence[str] = (),
 ) -> DatasetCheck:
+    notes = converted.notes if converted is not None else FileNotes()
     errors = [*(converted.errors if converted is not None else ()), *(validated.found.errors if validated else ())]
     error_count = (converted.error_count if converted is not None else 0) + (
         validated.found.error_count if validated is not None else 0
@@ -153,7 +155,7 @@ def _result(
     if not num_examples and not error_count:
         lines = validated.found.lines if validated is not None else 1
         errors, error_count = [LineError(max(1, lines), None, f"The file has no record. {EXPECTED}")], 1
-    warnings, warning_count = _warnings(kind, validated) if validated is not None else ([], 0)
+    warnings, warning_count = _warnings(kind, validated, notes) if validated is not None else ([], 0)
     return DatasetCheck(
         format=validated.format if validated is not None else None,
         container=kind.container,
@@ -163,7 +165,7 @@ def _result(
         sha256=digest.hexdigest(),
         records_sha256=converted.sha256 if converted is not None else None,
         records_bytes=converted.size if converted is not None else None,
-        columns=_columns(validated, columns, unread),
+        columns=_columns(validated, columns, notes),
         report=DatasetReport(
             valid=not error_count,
             errors=tuple(sorted(errors, key=lambda error: error.line)[:LISTED]),
@@ -174,16 +176,16 @@ def _result(
     )
 
 
-def _columns(validated: ValidatedLines | None, columns: Columns, unread: Sequence[str]) -> FieldNames:
+def _columns(validated: ValidatedLines | None, columns: Columns, notes: FileNotes) -> FieldNames:
     """The fields by the names of the file's columns."""
     if validated is None:
         return FieldNames()
     used = sorted(columns.given.get(name, name) for name in validated.found.used)
     ignored = {name.removesuffix(" (column)") for name in validated.found.ignored}
-    return FieldNames(used=tuple(used), ignored=tuple(sorted({*ignored, *unread} - {*used})))
+    return FieldNames(used=tuple(used), ignored=tuple(sorted({*ignored, *notes.ignored} - {*used})))
 
 
-def _warnings(kind: FileFormat, validated: ValidatedLines) -> tuple[list[LineError], int]:
+def _warnings(kind: FileFormat, validated: ValidatedLines, notes: FileNotes) -> tuple[list[LineError], int]:
     """The warnings of the file, and then of its records, in the order of the lines."""
     found, duplicates = validated.found, validated.duplicates
     of_file: list[LineError] = []
@@ -192,6 +194,7 @@ def _warnings(kind: FileFormat, validated: ValidatedLines) -> tuple[list[LineErr
         of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, save it as UTF-8."))
     if kind.bom and kind.encoding is None:
         of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
+    of_file += notes.warnings
     of_file += [
         LineError(1, name, "Records have this field, and it is not read: it is none of their format.")
         for name in found.ignored
