@@ -57,8 +57,10 @@ class FileFormat(Struct, frozen=True, gc=False):
         return self.container == "jsonl" and self.compression is None and not self.bom and self.encoding is None
 
 
-def detect_file_format(path: Path, filename: str, limit: int) -> FileFormat:
+def detect_file_format(path: Path, filename: str, limit: int, encoding: str | None = None) -> FileFormat:
     """What a file is, by its first bytes; its name decides only whether a text is a table.
+
+    `encoding`: of its text, where that was said.
 
     Raises:
         OSError: it cannot be read.
@@ -78,11 +80,13 @@ def detect_file_format(path: Path, filename: str, limit: int) -> FileFormat:
     if head.startswith(b"PAR1"):
         if compression is not None:
             raise UnreadableFile(1, f"A Parquet file is compressed in itself; send it without {compression}.")
+        if encoding is not None:
+            raise UnreadableFile(1, "A Parquet file says itself what its texts are in; send it without encoding.")
         return FileFormat("parquet", None)
     _refuse_archives(head)
-    encoding = encoding_by_marks(head)
+    encoding = _encoding(head, encoding)
     if encoding is not None:
-        head = codecs.getincrementaldecoder(encoding)("ignore").decode(head).encode()
+        head = codecs.getincrementaldecoder(encoding)("ignore").decode(head).encode(errors="ignore")
     bom = head.startswith(BOM)
     text = head.removeprefix(BOM)
     if name.endswith((".csv", ".tsv")) and text.lstrip()[:1] not in {b"{", b"["}:
@@ -91,6 +95,18 @@ def detect_file_format(path: Path, filename: str, limit: int) -> FileFormat:
     if layout is None:
         return FileFormat("jsonl", compression, bom, encoding)
     return FileFormat("json", compression, bom, encoding, layout)
+
+
+def _encoding(head: bytes, said: str | None) -> str | None:
+    """What a text is in that begins so, where it is known to be no UTF-8."""
+    if said is None:
+        return encoding_by_marks(head)
+    if said in {"utf-8", "utf-8-sig"}:
+        return None
+    if said in {"utf-16", "utf-32"}:  # without a mark, its order is that of its zeros
+        shown = encoding_by_marks(head) or said
+        return shown if shown.startswith(said) else said
+    return said
 
 
 def _refuse_archives(head: bytes) -> None:

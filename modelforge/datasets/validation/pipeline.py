@@ -45,19 +45,19 @@ def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -
 def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
     columns, digest = Columns(request.columns), _Digest(path, request.sha256)
     try:
-        kind = detect_file_format(path, request.filename, request.limit)
+        kind = detect_file_format(path, request.filename, request.limit, request.encoding)
         if kind.container != "parquet" and kind.encoding is None and (columns or not kind.is_plain):
             kind = _with_guess(path, kind, request)
     except UnreadableFile as unusable:
         refused = Converted()
         refused.add_error(unusable.line, None, unusable.message)
-        return _result(size, digest, FileFormat("jsonl", None), None, refused, columns)
+        return _result(request, size, digest, FileFormat("jsonl", None), None, refused, columns)
     if kind.is_plain and not columns:
         validated = _validate(path, request, digest, on_progress)
         if validated.found.not_utf8:
             kind = _with_guess(path, kind, request)
         if kind.is_plain:
-            return _result(size, digest, kind, validated, None, columns)
+            return _result(request, size, digest, kind, validated, None, columns)
         digest.hexdigest()  # no thread of it is left when processes are forked again
 
     def report_written(done: int) -> None:
@@ -68,11 +68,13 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
     validated = _traced(_validate(records, request, digest, on_progress), Origins(origins))
     if kind.container == "parquet" and not converted.error_count:
         converted.notes.ignored.update(columns_not_read(path, columns))
-    return _result(size, digest, kind, validated, converted, columns)
+    return _result(request, size, digest, kind, validated, converted, columns)
 
 
 def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileFormat:
-    """The kind of a file with the encoding that its text has, if it is no UTF-8."""
+    """The kind of a file with the encoding that its text has, if it is no UTF-8 and was not said to be anything."""
+    if request.encoding is not None:
+        return kind
     with unpacked(path, kind.compression, request.limit) as file:
         return msgspec.structs.replace(kind, encoding=guess_encoding(file))
 
@@ -139,6 +141,7 @@ def _traced(validated: ValidatedLines, origins: Origins) -> ValidatedLines:
 
 
 def _result(
+    request: CheckRequest,
     size: int,
     digest: _Digest,
     kind: FileFormat,
@@ -155,7 +158,9 @@ def _result(
     if not num_examples and not error_count:
         lines = validated.found.lines if validated is not None else 1
         errors, error_count = [LineError(max(1, lines), None, f"The file has no record. {EXPECTED}")], 1
-    warnings, warning_count = _warnings(kind, validated, notes) if validated is not None else ([], 0)
+    warnings, warning_count = (
+        _warnings(kind, validated, notes, is_guess=request.encoding is None) if validated is not None else ([], 0)
+    )
     return DatasetCheck(
         format=validated.format if validated is not None else None,
         container=kind.container,
@@ -185,13 +190,15 @@ def _columns(validated: ValidatedLines | None, columns: Columns, notes: FileNote
     return FieldNames(used=tuple(used), ignored=tuple(sorted({*ignored, *notes.ignored} - {*used})))
 
 
-def _warnings(kind: FileFormat, validated: ValidatedLines, notes: FileNotes) -> tuple[list[LineError], int]:
+def _warnings(
+    kind: FileFormat, validated: ValidatedLines, notes: FileNotes, *, is_guess: bool
+) -> tuple[list[LineError], int]:
     """The warnings of the file, and then of its records, in the order of the lines."""
     found, duplicates = validated.found, validated.duplicates
     of_file: list[LineError] = []
-    if kind.encoding is not None:
+    if kind.encoding is not None and is_guess:
         name = ENCODINGS.get(kind.encoding, kind.encoding)
-        of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, save it as UTF-8."))
+        of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, send its encoding with it."))
     if kind.bom and kind.encoding is None:
         of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
     of_file += notes.warnings

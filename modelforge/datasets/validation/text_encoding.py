@@ -36,6 +36,9 @@ ENCODINGS = {
     "utf-32-be": "UTF-32 (big-endian)",
 }
 """What the encodings are called that are found, by Python's names."""
+_NO_TEXTS = frozenset({"idna", "punycode", "raw-unicode-escape", "raw_unicode_escape", "undefined"})
+_NO_TEXTS |= {"unicode-escape", "unicode_escape"}
+"""What Python calls an encoding, and no file is in."""
 _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _BAD = re.compile("[\udc80-\udcff]+")
 _OTHER = re.compile("[^\x00-\x7f\udc80-\udcff]+")
@@ -62,6 +65,21 @@ def encoding_by_marks(head: bytes) -> str | None:
     if first * _ZEROS_SHARE > 2 * size > 0 and first > 2 * second:
         return "utf-16-be"
     return None
+
+
+def encoding_named(name: str) -> str:
+    """Python's name of an encoding by any of its names, as windows-1252, cp1252 or Latin1.
+
+    Raises:
+        LookupError: there is none, or it is none of texts.
+    """
+    try:
+        found = codecs.lookup(name)
+    except (ValueError, ImportError) as error:
+        raise LookupError(name) from error
+    if found.name in _NO_TEXTS or not getattr(found, "_is_text_encoding", True):
+        raise LookupError(name)
+    return found.name
 
 
 def guess_encoding(file: BinaryIO) -> str | None:
@@ -105,7 +123,8 @@ class _InUtf8(io.RawIOBase):
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._name = ENCODINGS.get(encoding, encoding)
+        self._encoding = encoding
+        self._message = f"From here on, the text is not {ENCODINGS.get(encoding, encoding)}"
         self._rest = b""
         self._lines = 1
         self._ended = False
@@ -119,12 +138,22 @@ class _InUtf8(io.RawIOBase):
             self._ended = not part
             try:
                 self._rest = self._decoder.decode(part, final=self._ended).encode()
-            except UnicodeDecodeError as error:
-                raise UnreadableFile(self._lines, f"From here on, the text is not {self._name}: {error}.") from error
+            except UnicodeError as error:
+                raise UnreadableFile(self._lines + self._lines_before(error), f"{self._message}: {error}.") from error
             self._lines += self._rest.count(b"\n")
         data, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(data)] = data
         return len(data)
+
+    def _lines_before(self, error: UnicodeError) -> int:
+        """How many lines end in the same part before what cannot be read."""
+        match error:
+            case UnicodeDecodeError(object=bytes(data), start=start):
+                return data[:start].decode(self._encoding, "ignore").count("\n")
+            case UnicodeEncodeError(object=str(text), start=start):
+                return text.count("\n", 0, start)
+            case _:
+                return 0
 
 
 def in_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
@@ -139,4 +168,4 @@ def not_utf8(data: bytes, at: int) -> str:
     found.take(sample)
     encoding = likely_encoding(sample) if found.are_no_utf8 else None
     looks = f" It looks like {ENCODINGS[encoding]}." if encoding is not None else ""
-    return f"The line is not UTF-8 (byte {place} of it).{looks} Save the file as UTF-8."
+    return f"The line is not UTF-8 (byte {place} of it).{looks} Save the file as UTF-8, or send its encoding."
