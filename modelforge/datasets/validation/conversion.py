@@ -59,7 +59,7 @@ def convert(
     last_reported = 0
     with Path(request.records).open("wb") as out, origins.open("wb") as beside:
         try:
-            for line, row in rows_of(path, kind, request.limit, request.filename, columns, done.notes):
+            for line, row in rows_of(path, kind, request.limit, columns, done.notes):
                 if isinstance(row, RecordError):
                     done.add_error(line, row.field, row.message)
                     continue

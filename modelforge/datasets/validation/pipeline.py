@@ -11,9 +11,10 @@ from modelforge.datasets.validation.columns import FIELDS, Columns
 from modelforge.datasets.validation.conversion import Converted, Origins, convert
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
-from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, unpacked
+from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
+from modelforge.datasets.validation.packed_files import unpacked
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
 from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck, FieldNames
 from modelforge.datasets.validation.recognition import EXPECTED

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from modelforge.datasets.validation.text_encoding import not_utf8
 Row = tuple[int, bytes | RecordError]
 """The line of the file at which a record begins, and the record as one line of JSON, or what is wrong there."""
 
-_TABS = re.compile(r"\.tsv(\.(gz|gzip|zst|zstd))?$")
 _MOST_ROWS = 256  # of Parquet at a time
 _ROWS_BYTES = 2 << 20
 _BUFFER = 1 << 20
@@ -29,7 +27,7 @@ _MAY_BE_EMPTY = frozenset({"history", "tools"})
 _TEXT_OR_TURNS = frozenset({"prompt", "completion", "chosen", "rejected"})
 
 
-def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[Row]:
+def rows_of_table(file: BinaryIO, columns: Columns, *, is_tsv: bool) -> Iterator[Row]:
     """The rows of a table in text, whose first one names the columns.
 
     Raises:
@@ -41,7 +39,7 @@ def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[R
     skipped = before = text.number - bool(first)
     header: list[str] = []
     try:
-        delimiter = _delimiter(first, filename)
+        delimiter = "\t" if is_tsv else _delimiter(first)
         rows = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
         for cells in rows:
             text.row_length = 0
@@ -95,10 +93,8 @@ class _TextLines:
             raise UnreadableFile(self.number, not_utf8(line, error.start)) from error
 
 
-def _delimiter(first: str, filename: str) -> str:
+def _delimiter(first: str) -> str:
     """What separates the cells: what the first line has the most of."""
-    if _TABS.search(filename.lower()):
-        return "\t"
     return max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
 
 
