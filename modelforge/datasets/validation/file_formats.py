@@ -20,11 +20,13 @@ from modelforge.datasets.validation.json_layouts import JsonLayout, json_layout,
 from modelforge.datasets.validation.lines import LONGEST_LINE, chunks, split
 from modelforge.datasets.validation.packed_files import compression_of, name_in_archive, reading, unpacked
 from modelforge.datasets.validation.recognition import fields_of
-from modelforge.datasets.validation.tables import Row, rows_of_parquet, rows_of_table
+from modelforge.datasets.validation.tables import Row, is_evident_table, rows_of_parquet, rows_of_table
 from modelforge.datasets.validation.text_encoding import encoding_by_marks, in_utf8
 from trainer_entry import wire
 
 BOM = b"\xef\xbb\xbf"
+_TABS = (".tsv", ".tab")
+_TABLES = (".csv", *_TABS)
 _HEAD = 1 << 16
 
 
@@ -48,8 +50,10 @@ class FileFormat(Struct, frozen=True, gc=False):
         return self.container == "jsonl" and self.compression is None and not self.bom and self.encoding is None
 
 
-def detect_file_format(path: Path, filename: str, limit: int, encoding: str | None = None) -> FileFormat:
-    """What a file is, by its first bytes; its name decides only whether a text is a table.
+def detect_file_format(
+    path: Path, filename: str, limit: int, columns: Columns, encoding: str | None = None
+) -> FileFormat:
+    """What a file is, by its first bytes; its name says which text is a table, where the first line does not.
 
     `encoding`: of its text, where that was said.
 
@@ -79,8 +83,8 @@ def detect_file_format(path: Path, filename: str, limit: int, encoding: str | No
         head = codecs.getincrementaldecoder(encoding)("ignore").decode(head).encode(errors="ignore")
     bom = head.startswith(BOM)
     text = head.removeprefix(BOM)
-    if name.endswith((".csv", ".tsv")) and text.lstrip()[:1] not in {b"{", b"["}:
-        return FileFormat("csv", compression, bom, encoding, is_tsv=name.endswith(".tsv"))
+    if text.lstrip()[:1] not in {b"{", b"["} and (name.endswith(_TABLES) or is_evident_table(text, columns)):
+        return FileFormat("csv", compression, bom, encoding, is_tsv=name.endswith(_TABS))
     layout = json_layout(text, is_named_json=name.endswith(".json"))
     if layout is None:
         return FileFormat("jsonl", compression, bom, encoding)
@@ -120,7 +124,7 @@ def rows_of(path: Path, kind: FileFormat, limit: int, columns: Columns, notes: F
             case "json":
                 yield from _renamed(rows_of_json(file, kind.layout, notes), columns)
             case "csv":
-                yield from rows_of_table(file, columns, is_tsv=kind.is_tsv)
+                yield from rows_of_table(file, columns, notes, is_tsv=kind.is_tsv)
             case _:
                 assert_never(kind.container)
 

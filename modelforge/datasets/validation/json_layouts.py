@@ -12,9 +12,9 @@ from modelforge.datasets.validation.error_types import RecordError, UnreadableFi
 from modelforge.datasets.validation.fields import REFUSED
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.json_pieces import Piece, pieces
-from modelforge.datasets.validation.recognition import fields_of, format_shown_by, required_fields
+from modelforge.datasets.validation.recognition import fields_of
 from modelforge.datasets.validation.squad_articles import questions_of
-from modelforge.datasets.validation.tables import Row
+from modelforge.datasets.validation.tables import Row, has_all_fields
 from modelforge.errors import LineError
 
 JsonLayout = Literal["list", "wrapped", "sequence"]
@@ -134,8 +134,7 @@ def _member(piece: Piece) -> _Member:
 def _show_a_record(fields: Iterable[str]) -> bool:
     """Whether these are all the fields that a record must have, or those of an article of SQuAD."""
     has = {*fields}
-    shown = format_shown_by(has)
-    return "paragraphs" in has or (shown is not None and has >= {*required_fields(shown)})
+    return "paragraphs" in has or has_all_fields(has)
 
 
 def rows_of_json(file: BinaryIO, layout: JsonLayout, notes: FileNotes) -> Iterator[Row]:

@@ -46,7 +46,7 @@ def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -
 def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
     columns, digest = Columns(request.columns), _Digest(path, request.sha256)
     try:
-        kind = detect_file_format(path, request.filename, request.limit, request.encoding)
+        kind = detect_file_format(path, request.filename, request.limit, columns, request.encoding)
         if kind.container != "parquet" and kind.encoding is None and (columns or not kind.is_plain):
             kind = _with_guess(path, kind, request)
     except UnreadableFile as unusable:
