@@ -14,6 +14,7 @@ from modelforge.datasets.validation.file_formats import FileFormat, rows_of
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.protocol import CheckRequest
+from modelforge.datasets.validation.values_as_texts import ValuesAsTexts
 from modelforge.errors import LineError
 
 _REPORT_EVERY = 8 << 20
@@ -45,10 +46,12 @@ def convert(
     columns: Columns,
     origins: Path,
     on_progress: Callable[[int], None],
+    as_texts: ValuesAsTexts | None = None,
 ) -> Converted:
     """Write the records of a file where the request wants them, and the line that each came from into `origins`.
 
-    `on_progress` gets how many bytes were written, now and then.
+    `on_progress` gets how many bytes were written, now and then. `as_texts`: what makes texts of numbers, where the
+    file has some.
 
     Raises:
         OSError: the file cannot be read, or the disk is full.
@@ -63,6 +66,8 @@ def convert(
                 if isinstance(row, RecordError):
                     done.add_error(line, row.field, row.message)
                     continue
+                if as_texts is not None:
+                    row = as_texts.record(line, row)  # noqa: PLW2901 - the same record
                 _check_room(done.size + len(row), request.limit, line)
                 data = row + b"\n"
                 out.write(data)
@@ -79,6 +84,8 @@ def convert(
         except UnreadableFile as unusable:
             done.add_error(unusable.line, None, unusable.message)
         beside.write(numbers.tobytes())
+    if as_texts is not None:
+        done.notes.warnings += as_texts.warnings()
     done.sha256 = digest.hexdigest()
     return done
 

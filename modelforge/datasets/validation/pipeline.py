@@ -20,6 +20,7 @@ from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest,
 from modelforge.datasets.validation.recognition import EXPECTED
 from modelforge.datasets.validation.tables import columns_not_read
 from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
+from modelforge.datasets.validation.values_as_texts import ValuesAsTexts
 from modelforge.errors import DatasetReport, LineError
 
 _USUALLY_READ = FIELDS | {"persona", "reasoning", "response", "thinking"}
@@ -53,23 +54,36 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
         refused = Converted()
         refused.add_error(unusable.line, None, unusable.message)
         return _result(request, size, digest, FileFormat("jsonl", None), None, refused, columns)
+    as_texts: ValuesAsTexts | None = None
     if kind.is_plain and not columns:
         validated = _validate(path, request, digest, on_progress)
         if validated.found.not_utf8:
             kind = _with_guess(path, kind, request)
-        if kind.is_plain:
+        as_texts = _texts_to_make(validated)
+        if kind.is_plain and as_texts is None:
             return _result(request, size, digest, kind, validated, None, columns)
-        digest.hexdigest()  # no thread of it is left when processes are forked again
 
     def report_written(done: int) -> None:
         on_progress(CheckProgress(stage="unpacking", done_bytes=done, total_bytes=None))
 
     records, origins = Path(request.records), Path(request.scratch) / "origins"
-    converted = convert(path, request, kind, columns, origins, report_written)
-    validated = _traced(_validate(records, request, digest, on_progress), Origins(origins))
+    while True:
+        digest.wait()  # no thread of it is left when processes are forked again
+        converted = convert(path, request, kind, columns, origins, report_written, as_texts)
+        validated = _validate(records, request, digest, on_progress)
+        if as_texts is not None or (as_texts := _texts_to_make(validated)) is None:
+            break
+    validated = _traced(validated, Origins(origins))
     if kind.container == "parquet" and not converted.error_count:
         converted.notes.ignored.update(columns_not_read(path, columns))
     return _result(request, size, digest, kind, validated, converted, columns)
+
+
+def _texts_to_make(validated: ValidatedLines) -> ValuesAsTexts | None:
+    """What makes texts of the numbers that were found in their place; None where there was none."""
+    if validated.format is None or not validated.found.not_texts:
+        return None
+    return ValuesAsTexts(validated.format)
 
 
 def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileFormat:
@@ -95,15 +109,19 @@ class _Digest:
             self._thread = threading.Thread(target=self._make, daemon=True)
             self._thread.start()
 
+    def wait(self) -> None:
+        """Wait for it if it was begun."""
+        if self._thread is not None:
+            self._thread.join()
+
     def hexdigest(self) -> str:
         """Wait for it.
 
         Raises:
             OSError: the file cannot be read.
         """
-        if self._thread is not None:
-            self._thread.join()
-        elif self._found is None:
+        self.wait()
+        if self._found is None and self._failed is None:
             self._make()
         if self._failed is not None:
             raise self._failed
