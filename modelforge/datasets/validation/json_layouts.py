@@ -32,7 +32,7 @@ _MORE_LISTS = _LISTS | {"test", "validation", "valid", "val", "dev", "eval"}
 def json_layout(head: bytes, *, is_named_json: bool) -> JsonLayout | None:
     """How records stand in a file that begins so; None for one record on each line."""
     text = head.lstrip()
-    first, ended, rest = text.partition(b"\n")
+    first, _, rest = text.partition(b"\n")
     if text.startswith(b"["):
         return "list" if is_named_json or not (rest.strip() and _is_json(first)) else None
     if not text.startswith(b"{"):
@@ -43,7 +43,8 @@ def json_layout(head: bytes, *, is_named_json: bool) -> JsonLayout | None:
         return "sequence" if rest.lstrip().startswith(b",") else None
     if _is_json(first.rstrip().removesuffix(b",")) or _several(first):
         return "sequence"
-    return "sequence" if ended and _is_open(first) and rest.lstrip()[:1] in b'"}[' else None
+    goes_on = first.rstrip().endswith(b":") or not rest.lstrip().startswith(b"{")  # a record that is cut off does not
+    return "sequence" if rest.strip() and goes_on and _is_open(first) else None
 
 
 def _is_json(line: bytes) -> bool:

@@ -1,11 +1,15 @@
 """Records of JSON files are read as they stand there, and nothing of the file is lost unsaid."""
 
+import io
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.checked import checked
+
+from modelforge.datasets.validation import json_pieces
+from modelforge.datasets.validation.error_types import UnreadableFile
 
 A, B, C = ({"input": name, "output": name.upper()} for name in ("a", "b [}", 'c "{'))
 SPAN = {"text": "1843", "answer_start": 8}
@@ -93,6 +97,64 @@ def test_a_record_with_a_list_is_no_wrapper() -> None:
     nested = json.dumps({"items": [{"a": 1}], "question": "a", "reply": "b"})
     found, _ = checked(f"{nested}\n{nested}\n".encode(), columns={"input": "question", "output": "reply"})
     assert found.num_examples == 2
+
+
+ONE, TWO = json.dumps(A), json.dumps(B)
+OPEN, INDENTED = json.dumps(A, indent=2), json.dumps(B, indent="\t")
+LAID_OUT = [
+    f"[\n{ONE},\n{TWO}\n]\n",
+    f"[\n\n{ONE},\n\n{TWO},\n\n]\n\n",
+    f"[{ONE},\n{TWO}]",
+    f"{ONE},\n{TWO},\n",
+    f"{ONE}\n,{TWO}",
+    f"{OPEN}\n{INDENTED}\n",
+    f"{OPEN},\n{INDENTED},",
+    f"{OPEN}{INDENTED}",
+    f"{ONE} {TWO}",
+    f"{ONE}, {TWO}",
+    f"{ONE}{TWO}\n",
+    f'{{"data": [{ONE},{TWO}]}}',
+    f'{{\n"data": [\n{ONE},\n{TWO}\n]\n}}\n',
+    f'{{\n\n  "rows"\n:\n[\n{ONE}\n,\n{TWO}\n]\n,"x":{{"y":[1]}}}}\n',
+    f"\n\n{ONE},\n\n{TWO},\n",
+    f"{{\n{OPEN[1:]}\n{{\n{INDENTED[1:]}",
+    f'{{"input": "a"\n, "output": "A"}}\n{TWO}',
+    f'{{"input":\n"a",\n"output":\n"A"}}\n{TWO}',
+    f'{{"x":\n{{"y": 1}}, "input": "a", "output": "A"}}\n{TWO}',
+]
+
+
+@pytest.mark.parametrize("content", LAID_OUT)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_records_are_read_however_they_are_laid_out(content: str, end: str, encoding: str) -> None:
+    for name in ("data.json", "data.jsonl", "data.txt"):
+        found, records = checked(content.replace("\n", end).encode(encoding), name)
+        assert found.report.errors == ()
+        rows = [json.loads(line) for line in records.splitlines() if line.strip()]
+        assert [{name: row[name] for name in A} for row in rows] == [A, B]
+
+
+@given(
+    text=st.one_of(
+        st.sampled_from(LAID_OUT),
+        st.text(st.sampled_from('{}[],":\\\na1 ')),
+    ),
+    part=st.integers(1, 20),
+    levels=st.integers(0, 2),
+)
+def test_where_a_part_ends_changes_nothing(text: str, part: int, levels: int) -> None:
+    def taken_apart(size: int) -> list[object]:
+        found: list[object] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_pieces, "_PART", size)
+            try:
+                found.extend(json_pieces.pieces(io.BytesIO(text.encode()), levels))
+            except UnreadableFile as error:
+                found.append((error.line, error.message))
+        return found
+
+    assert taken_apart(part) == taken_apart(1 << 20)
 
 
 SPACES = st.sampled_from(["", " ", "\n", "\r\n", "\n\n\t"])
