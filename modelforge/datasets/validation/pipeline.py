@@ -91,7 +91,10 @@ def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileForm
     if request.encoding is not None:
         return kind
     with unpacked(path, kind.compression, request.limit) as file:
-        return msgspec.structs.replace(kind, encoding=guess_encoding(file))
+        encoding = guess_encoding(file)
+    if encoding is None:
+        return kind
+    return detect_file_format(path, request.filename, request.limit, Columns(request.columns), encoding)
 
 
 class _Digest:

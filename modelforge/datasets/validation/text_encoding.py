@@ -42,6 +42,7 @@ _NO_TEXTS |= {"unicode-escape", "unicode_escape"}
 _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _BAD = re.compile("[\udc80-\udcff]+")
 _OTHER = re.compile("[^\x00-\x7f\udc80-\udcff]+")
+_THREE_BYTES = "\u0800"
 _OVERLONG = re.compile(rb"[\xc0\xc1][\x80-\xbf]")
 _AROUND = re.compile(rb"[^\n]{0,200}[\x80-\xff][^\n]{0,200}")
 _ZEROS_SHARE = 20
@@ -107,7 +108,9 @@ class _Bytes:
         if text.isascii():
             return False
         self._bad += sum(map(len, _BAD.findall(text)))
-        self._other += sum(len(found.encode()) for found in _OTHER.findall(text))
+        letters = "".join(_OTHER.findall(text))
+        longer = sum(letter >= _THREE_BYTES for letter in letters)
+        self._other += len(letters) + 2 * longer  # two bytes that are a letter are so by chance, now and then
         self._overlong += sum(map(len, _OVERLONG.findall(part)))
         return True
 

@@ -1,5 +1,7 @@
 """Texts in encodings of before are read as what they are; and one in UTF-8 that is damaged is none of them."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,3 +217,18 @@ def test_wide_encodings_are_seen_without_a_mark(encoding: str, text: str) -> Non
     found, records = checked(lines.encode(encoding))
     assert found.report.errors == ()
     assert records.decode() == lines
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("cp932", "これは予定表"), ("cp932", "能力と機能です"), ("cp1252", "Müller"), ("big5", "請問功能與許可")],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_layout_of_a_file_is_that_of_its_text(encoding: str, text: str, indent: int | None) -> None:
+    record = {"input": text, "output": text}
+    for whole in ([record] * 2, {"author": text, "data": [record] * 2}):
+        content = json.dumps(whole, indent=indent, ensure_ascii=False).encode(encoding)
+        for name in ("a.json", "a.jsonl"):
+            found, records = checked(content, name)
+            assert (found.report.errors, found.container) == ((), "json")
+            assert [json.loads(line) for line in records.splitlines()] == [record] * 2
