@@ -8,13 +8,13 @@ from pathlib import Path
 
 from modelforge.admission.context import Admission
 from modelforge.datasets.hub import SCHEME, SPELLING, HubDataset, commit_of, fetch_rows, parse_name
-from modelforge.datasets.validation.process import check_columns_given, check_dataset
+from modelforge.datasets.validation.process import check_columns_given, check_dataset, check_encoding_given
 from modelforge.errors import BadInput, NotFound
 from trainer_entry import wire
 
 
 async def resolve_dataset(
-    admission: Admission, name: str, columns: Mapping[str, str] | None
+    admission: Admission, name: str, columns: Mapping[str, str] | None, encoding: str | None = None
 ) -> tuple[wire.DatasetFile, Path | None]:
     """The dataset of a name, checked, and the staged file of its records where they had to be made or fetched.
 
@@ -28,14 +28,21 @@ async def resolve_dataset(
         TooMuchWork: what comes from the hub takes too much time or memory.
     """
     if not name.startswith(SCHEME) and not Path(name).is_absolute():
-        return _uploaded(admission, name, columns), None
+        return _uploaded(admission, name, columns, encoding), None
     asked = parse_name(name) if name.startswith(SCHEME) else None
     check_columns_given(columns or {})
+    if encoding is not None and asked is not None:
+        raise BadInput(
+            "encoding is for a file by its path",
+            f"{name} is of the hub, which gives its rows as texts.",
+            field="encoding",
+        )
+    encoding = None if encoding is None else check_encoding_given(encoding)
     staged = admission.layout.temporary / f"{uuid.uuid4().hex}.records"
     async with _removed_on_error(staged):
         if asked is not None:
             return await _fetched(admission, asked, columns, staged), staged
-        dataset = await _named_by_path(admission, name, columns, staged)
+        dataset = await _named_by_path(admission, name, columns, encoding, staged)
     return dataset, None if dataset.records_sha256 is None else staged
 
 
@@ -48,7 +55,9 @@ async def _removed_on_error(staged: Path) -> AsyncIterator[None]:
         raise
 
 
-def _uploaded(admission: Admission, name: str, columns: Mapping[str, str] | None) -> wire.DatasetFile:
+def _uploaded(
+    admission: Admission, name: str, columns: Mapping[str, str] | None, encoding: str | None
+) -> wire.DatasetFile:
     summary = admission.read_models.datasets.get(name)
     if summary is None:
         raise NotFound(
@@ -62,6 +71,12 @@ def _uploaded(admission: Admission, name: str, columns: Mapping[str, str] | None
             f"{name} was uploaded: send its columns with it, as the part 'columns' of the upload.",
             field="columns",
         )
+    if encoding is not None:
+        raise BadInput(
+            "encoding is for a file by its path",
+            f"{name} was uploaded: send its encoding with it, as the part 'encoding' of the upload.",
+            field="encoding",
+        )
     return wire.DatasetFile(
         filename=name,
         path=str(admission.layout.dataset(summary.content)),
@@ -74,7 +89,7 @@ def _uploaded(admission: Admission, name: str, columns: Mapping[str, str] | None
 
 
 async def _named_by_path(
-    admission: Admission, name: str, columns: Mapping[str, str] | None, staged: Path
+    admission: Admission, name: str, columns: Mapping[str, str] | None, encoding: str | None, staged: Path
 ) -> wire.DatasetFile:
     path = await asyncio.to_thread(allowed_file, name, admission.settings.dataset_roots)
     found = await check_dataset(
@@ -84,6 +99,7 @@ async def _named_by_path(
         records=staged,
         limit=admission.settings.max_upload_bytes,
         columns=columns,
+        encoding=encoding,
     )
     return wire.DatasetFile(
         filename=path.name,

@@ -35,6 +35,7 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
     output_name: OutputName | None = None
     queue: bool = False
     columns: dict[str, str] | None = None
+    encoding: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
@@ -111,7 +112,7 @@ async def _resolve(
         if parameters.reward_model is not None:
             reward_model_path = await check_model(parameters.reward_model, admission.model_roots, "reward_model")
     with problems.collecting("dataset"):
-        dataset, staged = await resolve_dataset(admission, body.dataset, body.columns)
+        dataset, staged = await resolve_dataset(admission, body.dataset, body.columns, body.encoding)
         check_format(dataset.format, body.task, body.strategy)
     if model_path is None or dataset is None:
         await _discard(staged)

@@ -22,6 +22,7 @@ _MEDIA_TYPES: dict[wire.Container | wire.Compression, str] = {
     "parquet": "application/vnd.apache.parquet",
     "gzip": "application/gzip",
     "zstd": "application/zstd",
+    "zip": "application/zip",
 }
 
 

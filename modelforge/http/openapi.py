@@ -20,6 +20,8 @@ _UPLOAD = {
         "file": {"type": "string", "contentMediaType": "application/octet-stream"},
         "task": {"type": "string"},
         "strategy": {"type": "string"},
+        "columns": {"type": "string", "contentMediaType": "application/json"},
+        "encoding": {"type": "string"},
     },
     "required": ["file"],
 }

@@ -15,7 +15,7 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
 from modelforge.command_handler import Outcome
-from modelforge.datasets.validation.process import check_columns_given, check_dataset
+from modelforge.datasets.validation.process import check_columns_given, check_dataset, check_encoding_given
 from modelforge.datasets.validation.protocol import FieldNames
 from modelforge.domain import dataset
 from modelforge.domain.compatibility import check_combination, check_format
@@ -73,6 +73,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             records=records,
             limit=settings.max_upload_bytes,
             columns=upload.columns,
+            encoding=upload.encoding,
             sha256=upload.sha256,
             on_progress=lambda progress: reporter.report(progress.stage, progress.done_bytes, progress.total_bytes),
         )
@@ -81,6 +82,8 @@ async def upload_dataset(request: web.Request) -> web.Response:
         asked = f"{upload.filename}\n{upload.task or ''}\n{upload.strategy or ''}\n{found.sha256}"
         if upload.columns is not None:
             asked += f"\n{msgspec.json.encode(upload.columns, order='sorted').decode()}"
+        if upload.encoding is not None:
+            asked += f"\nencoding {upload.encoding}"
         key = await idempotency_key(request, asked.encode())
         check_key(request.app[HANDLER].state, key)
         register = dataset.RegisterDataset(
@@ -139,6 +142,7 @@ class _Upload(Struct):
     filename: str = ""
     sha256: str = ""
     columns: dict[str, str] | None = None
+    encoding: str | None = None
     task: wire.Task | None = None
     strategy: wire.Strategy | None = None
 
@@ -197,10 +201,12 @@ async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _P
                     upload.strategy = await _one_of(part, get_args(wire.Strategy))
                 case "columns":
                     upload.columns = await _columns(part)
+                case "encoding":
+                    upload.encoding = await _encoding(part)
                 case name:
                     raise BadInput(
                         f"Unexpected part {name!r}",
-                        "The form takes one 'file', and 'task', 'strategy' and 'columns'.",
+                        "The form takes one 'file', and 'task', 'strategy', 'columns' and 'encoding'.",
                         field=name,
                     )
     except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
@@ -253,6 +259,12 @@ async def _columns(part: BodyPartReader) -> dict[str, str] | None:
         ) from error
     check_columns_given(columns)
     return columns
+
+
+async def _encoding(part: BodyPartReader) -> str | None:
+    """What the file's text is in; an empty part says nothing."""
+    name = (await _beginning(part, _LONGEST_FIELD)).decode(errors="replace").strip()
+    return check_encoding_given(name) if name else None
 
 
 async def _write(part: BodyPartReader, scratch: Path, limit: int, reporter: _ProgressReporter) -> str:

@@ -203,7 +203,7 @@ def test_a_model_that_is_not_there_is_a_404(server: RunningServer, data_dir: Pat
 @pytest.mark.parametrize(
     ("content", "line", "field"),
     [
-        (b'{"input": "a", "output": 1}\n', 1, "output"),
+        (b'{"input": "a", "output": null}\n', 1, "output"),
         (b'{"input": "a", "output": "b"}\n{"input": "a"}\n', 2, "output"),
         (b'{"input": "a", "output": "b"}\n\n{"input": "a", "output": " "}', 3, "output"),
         (b'{"input": "a", "output": "b"}\n{broken\n', 2, None),

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_a_refused_start_leaves_nothing_of_a_packed_file(
     before = files_of(data_dir)
     assert server.post("/api/start_training", {**body, "dataset": str(path)}).status_code == 409
     assert files_of(data_dir) == before
+
+
+def test_the_encoding_of_a_file_by_its_path(
+    server: RunningServer, data_dir: Path, tmp_path: Path, body: dict[str, object]
+) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes('{"input": "Привет", "output": "b"}\n'.encode("koi8_r") * 3)
+    start = partial(server.post, "/api/start_training")
+    for dataset in (str(path), "hf://owner/name", "data.jsonl"):
+        server.upload(RECORDS).raise_for_status()
+        refused = start({**body, "dataset": dataset, "encoding": "klingon"})
+        assert (refused.status_code, refused.json()["field"]) == (400, "encoding"), dataset
+    before = files_of(data_dir)
+    answer = start({**body, "dataset": str(path), "encoding": "koi8-r"})
+    assert answer.status_code == 200, answer.text
+    (name,) = {*files_of(data_dir)} - {*before}
+    lines = (data_dir / "datasets" / name).read_bytes().splitlines()
+    assert [json.loads(line)["input"] for line in lines] == ["Привет"] * 3
 
 
 def test_columns_of_a_file_by_its_path(

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
+import requests
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -90,6 +91,30 @@ def test_columns_are_named_or_proposed(server: RunningServer, data_dir: Path) ->
         answer = server.upload(content, columns=columns)
         assert (answer.status_code, answer.json()["field"]) == (400, "columns"), columns
     assert files_of(data_dir) == kept
+
+
+def test_an_encoding_that_is_said_is_read_and_part_of_the_request(server: RunningServer, data_dir: Path) -> None:
+    content = '{"input": "Привет", "output": "b"}\n'.encode("koi8_r")
+    url, files = server.url + "/api/upload_dataset", {"file": ("data.jsonl", content)}
+
+    def send(encoding: str) -> requests.Response:
+        key = {"Idempotency-Key": "one"}
+        return requests.post(url, files=files, data={"encoding": encoding}, headers=key, timeout=60)
+
+    taken = send("KOI8-R")
+    assert (taken.status_code, taken.json()["validation"]["warnings"]) == (200, [])
+    assert send("koi8_r").json() == taken.json()
+    assert send("cp1251").status_code == 409
+    shown = server.get("/api/datasets/data.jsonl/preview").json()
+    assert "Привет" in json.dumps(shown, ensure_ascii=False)
+    kept = files_of(data_dir)
+    for encoding in ("base64", "klingon", "x" * 500, "utf-16-be", "ascii"):
+        answer = server.upload(content, encoding=encoding)
+        field = "file" if encoding in {"utf-16-be", "ascii"} else "encoding"
+        assert (answer.status_code, answer.json()["field"]) == (400, field), encoding
+    assert files_of(data_dir) == kept
+    other = server.upload(content, encoding="windows-1251")
+    assert (other.status_code, other.json()["revision"]) == (200, 2)
 
 
 def test_columns_that_come_in_pieces_are_read_whole(server: RunningServer) -> None:

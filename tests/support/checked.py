@@ -12,6 +12,7 @@ def checked(
     filename: str = "data.jsonl",
     columns: dict[str, str] | None = None,
     limit: int = 1 << 30,
+    encoding: str | None = None,
 ) -> tuple[DatasetCheck, bytes]:
     """What the check finds, and the records as the trainer would read them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -19,7 +20,13 @@ def checked(
         path.write_bytes(content)
         scratch.mkdir()
         question = CheckRequest(
-            path=str(path), filename=filename, records=str(records), scratch=str(scratch), limit=limit, columns=columns
+            path=str(path),
+            filename=filename,
+            records=str(records),
+            scratch=str(scratch),
+            limit=limit,
+            columns=columns,
+            encoding=encoding,
         )
         found = check(question, lambda _progress: None)
         return found, records.read_bytes() if found.records_sha256 is not None and records.exists() else content

@@ -12,7 +12,7 @@ Strategy = Literal["sft", "qlora", "rlhf", "dpo"]
 Provider = Literal["huggingface", "unsloth"]
 Container = Literal["jsonl", "json", "csv", "parquet"]
 """How the records of a file are stored."""
-Compression = Literal["gzip", "zstd"]
+Compression = Literal["gzip", "zstd", "zip"]
 JobKind = Literal["training", "merge", "export", "push"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 ExportFormat = Literal["folder", "tar", "zip"]

@@ -11,8 +11,10 @@ from msgspec import Struct
 from modelforge.datasets.validation.columns import Columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
 from modelforge.datasets.validation.file_formats import FileFormat, rows_of
+from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.protocol import CheckRequest
+from modelforge.datasets.validation.values_as_texts import ValuesAsTexts
 from modelforge.errors import LineError
 
 _REPORT_EVERY = 8 << 20
@@ -21,13 +23,14 @@ _NUMBERS = 1 << 13
 
 
 class Converted(Struct, kw_only=True, gc=False):
-    """What was written, its hash and size, and where the file could not be read."""
+    """What was written, its hash and size, where the file could not be read, and what is to be said of it."""
 
     records: int = 0
     size: int = 0
     sha256: str = ""
     errors: list[LineError] = []
     error_count: int = 0
+    notes: FileNotes = msgspec.field(default_factory=FileNotes)
 
     def add_error(self, line: int, field: str | None, message: str) -> None:
         """Count an error, and list it if it is among the first."""
@@ -43,10 +46,12 @@ def convert(
     columns: Columns,
     origins: Path,
     on_progress: Callable[[int], None],
+    as_texts: ValuesAsTexts | None = None,
 ) -> Converted:
     """Write the records of a file where the request wants them, and the line that each came from into `origins`.
 
-    `on_progress` gets how many bytes were written, now and then.
+    `on_progress` gets how many bytes were written, now and then. `as_texts`: what makes texts of numbers, where the
+    file has some.
 
     Raises:
         OSError: the file cannot be read, or the disk is full.
@@ -57,10 +62,12 @@ def convert(
     last_reported = 0
     with Path(request.records).open("wb") as out, origins.open("wb") as beside:
         try:
-            for line, row in rows_of(path, kind, request.limit, request.filename, columns):
+            for line, row in rows_of(path, kind, request.limit, columns, done.notes):
                 if isinstance(row, RecordError):
                     done.add_error(line, row.field, row.message)
                     continue
+                if as_texts is not None:
+                    row = as_texts.record(line, row)  # noqa: PLW2901 - the same record
                 _check_room(done.size + len(row), request.limit, line)
                 data = row + b"\n"
                 out.write(data)
@@ -77,6 +84,8 @@ def convert(
         except UnreadableFile as unusable:
             done.add_error(unusable.line, None, unusable.message)
         beside.write(numbers.tobytes())
+    if as_texts is not None:
+        done.notes.warnings += as_texts.warnings()
     done.sha256 = digest.hexdigest()
     return done
 

@@ -4,6 +4,7 @@ Records are decoded strictly: a field that nothing knows stops the decoder. Then
 made anew to pass over fields of this name, at the speed at which it reads the others.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from operator import attrgetter
@@ -41,6 +42,8 @@ _RARE = frozenset(
 )
 """Known fields that few files have: until one is met, records are read without them, at the speed of the others."""
 
+_NO_NAME = re.compile(r'["\\\x00-\x1f]')
+"""No decoder has a field of such a name: lines with one are read one by one."""
 _Place = tuple[type[Struct], str]
 
 
@@ -92,7 +95,7 @@ class Fields:
         new = {
             place
             for path, place, value in unknown_fields(self.kind, record)
-            if self._is_ignored(path, value) and place not in self._places
+            if self._is_ignored(path, value) and place not in self._places and not _NO_NAME.search(place[1])
         }
         if not new or len(self._places) + len(new) > _MOST_NAMES:
             return False

@@ -1,45 +1,50 @@
 """How records stand in a file of JSON that has not one on each line, and its records; a part at a time."""
 
+import io
 import json
-import re
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, assert_never
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Literal, NamedTuple, assert_never
 
 import msgspec
-from msgspec import Struct, field
 
-from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
-from modelforge.datasets.validation.lines import LONGEST_LINE
-from modelforge.datasets.validation.tables import Row
-from trainer_entry.wire.formats import Squad, SquadAnswers
+from modelforge.datasets.validation.columns import FIELDS
+from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
+from modelforge.datasets.validation.fields import REFUSED
+from modelforge.datasets.validation.file_notes import FileNotes
+from modelforge.datasets.validation.json_pieces import Piece, pieces
+from modelforge.datasets.validation.recognition import fields_of
+from modelforge.datasets.validation.squad_articles import questions_of
+from modelforge.datasets.validation.tables import Row, has_all_fields
+from modelforge.errors import LineError
 
 JsonLayout = Literal["list", "wrapped", "sequence"]
 """One list; a list in a field of one object, as in `{"data": […]}`; objects that follow each other, over any lines."""
 
-_PART = 1 << 20
 _AFTER_LIST = "Something follows the list of records: a JSON file is one list."
-_STRUCTURE = re.compile(rb'\\.|["\[\]{},\n]', re.DOTALL)
-_WRAPPED = re.compile(
-    rb'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[\w.+-]+)\s*,)*'
-    rb'\s*"(?:data|dataset|rows|examples|records|items|samples|entries|train)"\s*:\s*(?=\[)'
-)
+_AFTER_WRAPPER = "Something follows the object that the list of records stands in: a JSON file is one object."
+_CUT_OFF = "The list of records is cut off: its closing bracket is missing."
+_WRAPPER_CUT_OFF = "The object that the list of records stands in is cut off: its closing brace is missing."
+_LISTS = frozenset({"data", "dataset", "rows", "examples", "records", "items", "samples", "entries", "train"})
+"""Fields in which the records of a file are."""
+_MORE_LISTS = _LISTS | {"test", "validation", "valid", "val", "dev", "eval"}
 
 
 def json_layout(head: bytes, *, is_named_json: bool) -> JsonLayout | None:
     """How records stand in a file that begins so; None for one record on each line."""
     text = head.lstrip()
-    first, ended, rest = text.partition(b"\n")
+    first, _, rest = text.partition(b"\n")
     if text.startswith(b"["):
         return "list" if is_named_json or not (rest.strip() and _is_json(first)) else None
     if not text.startswith(b"{"):
         return None
-    if _WRAPPED.match(text):
+    if _is_wrapper(text):
         return "wrapped"
     if _is_json(first):
-        return None
+        return "sequence" if rest.lstrip().startswith(b",") else None
     if _is_json(first.rstrip().removesuffix(b",")) or _several(first):
         return "sequence"
-    return "sequence" if ended and _is_open(first) and rest.lstrip()[:1] in b'"}[' else None
+    goes_on = first.rstrip().endswith(b":") or not rest.lstrip().startswith(b"{")  # a record that is cut off does not
+    return "sequence" if rest.strip() and goes_on and _is_open(first) else None
 
 
 def _is_json(line: bytes) -> bool:
@@ -61,136 +66,219 @@ def _several(line: bytes) -> bool:
 
 
 def _is_open(line: bytes) -> bool:
-    """Whether an object that begins on the line does not end there."""
-    depth, quoted = 0, False
-    for found in _STRUCTURE.finditer(line):
-        mark = found[0]
-        quoted ^= mark == b'"'
-        if not quoted and mark in b"[{":
-            depth += 1
-        elif not quoted and mark in b"]}":
-            depth -= 1
-    return depth > 0 and not quoted
+    """Whether an object that begins on the line does not end there, nor a text."""
+    try:
+        *_, last = pieces(io.BytesIO(line), 0)
+    except UnreadableFile:
+        return False
+    return last.text.lstrip().startswith(b"{") and _ends_outside_text(last.text)
 
 
-def rows_of_json(file: BinaryIO, layout: JsonLayout) -> Iterator[Row]:
-    """The records of a JSON file.
+def _ends_outside_text(text: bytes) -> bool:
+    return text.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"') % 2 == 0
+
+
+def _is_wrapper(text: bytes) -> bool:
+    """Whether a text that begins so is one object with the list of records in it, and no record itself."""
+    first, _, rest = text.partition(b"\n")
+    try:
+        found = _before_list(pieces(io.BytesIO(text), 2))
+    except UnreadableFile:
+        return False
+    if found is None or _show_a_record(found[0] | _fields_in(first)):
+        return False
+    return not (_is_json(first) and rest.strip()) or _show_a_record(_fields_in(found[1]))
+
+
+def _before_list(parts: Iterator[Piece]) -> tuple[set[str], bytes] | None:
+    """The fields up to the list of records, and its first element as far as it is there; None if there is no list.
+
+    Raises:
+        UnreadableFile: it is no JSON.
+    """
+    names: set[str] = set()
+    mark = next(parts).mark
+    while mark in {b"{", b","}:
+        piece = next(parts)
+        if not piece.mark or not piece.text.strip():
+            return None
+        member, mark = _member(piece), piece.mark
+        names.add(member.name)
+        if member.name in _LISTS and mark == b"[":
+            return names, next(parts).text
+        if member.is_open:
+            while (mark := next(parts).mark) == b",":
+                pass
+            mark = next(parts).mark if mark else b""
+    return None
+
+
+class _Member(NamedTuple):
+    name: str
+    is_open: bool
+
+
+def _member(piece: Piece) -> _Member:
+    """The name of a field of an object, and whether its value is a list or an object that begins with the mark.
+
+    Raises:
+        UnreadableFile: it is no field.
+    """
+    is_open = piece.mark in {b"[", b"{"}
+    try:
+        ((name, _),) = fields_of.decode(b"{%b%b}" % (piece.text, b"0" if is_open else b"")).items()
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFile(piece.line, f"Around the list of records is no valid JSON: {error}.") from error
+    return _Member(name, is_open)
+
+
+def _show_a_record(fields: Iterable[str]) -> bool:
+    """Whether these are all the fields that a record must have, or those of an article of SQuAD."""
+    has = {*fields}
+    return "paragraphs" in has or has_all_fields(has)
+
+
+def rows_of_json(file: BinaryIO, layout: JsonLayout, notes: FileNotes) -> Iterator[Row]:
+    """The records of a JSON file, with what stands beside them noted.
 
     Raises:
         UnreadableFile: it cannot be read to its end.
     """
     match layout:
         case "list":
-            yield from _elements(file, b"", 1, inside=1)
+            rows = _rows_of_list(file)
         case "wrapped":
-            head = file.read(_PART)
-            found = _WRAPPED.match(head)
-            begins = 0 if found is None else found.end()
-            line = head.count(b"\n", 0, begins) + 1
-            for number, row in _elements(file, head[begins:], line, inside=1, wrapped=True):
-                yield from _questions(number, row)
+            rows = _Wrapper(pieces(file, 2), notes).rows()
         case "sequence":
-            yield from _elements(file, b"", 1, inside=0)
+            rows = _rows_in_sequence(file)
         case _:
             assert_never(layout)
+    for number, row in rows:
+        yield from questions_of(number, row, notes)
 
 
-def _elements(file: BinaryIO, rest: bytes, line: int, *, inside: int, wrapped: bool = False) -> Iterator[Row]:
-    """The elements that stand `inside` so many brackets: of one list, or one after the other."""
-    began = line
-    depth = 0
-    quoted = closed = escaped = False
-    element = b""
-    while part := rest + file.read(_PART):
-        rest = b""
-        if escaped := (len(part) - len(part.rstrip(b"\\"))) % 2 == 1:  # an escape is not taken apart
-            part, rest = part[:-1], b"\\"
-            if not part:
+def _rows_of_list(file: BinaryIO) -> Iterator[Row]:
+    parts = pieces(file, 1)
+    next(parts)  # to its opening bracket
+    yield from _elements(parts)
+    _refuse_more(parts, _AFTER_LIST)
+
+
+def _rows_in_sequence(file: BinaryIO) -> Iterator[Row]:
+    after_record = False
+    for piece in pieces(file, 0):
+        if piece.text.strip():
+            yield _element(piece)
+        elif piece.mark == b"," and not after_record:
+            yield piece.ended, RecordError(None, "A comma, and no record before it.")
+        after_record = piece.mark != b","
+
+
+def _elements(parts: Iterator[Piece]) -> Iterator[Row]:
+    """The elements of a list that was opened, up to its closing bracket."""
+    for piece in parts:
+        if not piece.mark:
+            raise UnreadableFile(piece.ended, _CUT_OFF)
+        if piece.text.strip():
+            yield _element(piece)
+        elif piece.mark == b",":
+            yield piece.ended, RecordError(None, "A comma, and no record before it.")
+        if piece.mark == b"]":
+            return
+
+
+def _element(piece: Piece) -> Row:
+    try:
+        return piece.line, msgspec.json.format(piece.text, indent=-1)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return piece.line, RecordError(None, f"The record is not valid JSON: {error}.")
+
+
+def _refuse_more(parts: Iterator[Piece], message: str) -> None:
+    for piece in parts:
+        if piece.text.strip() or piece.mark:
+            raise UnreadableFile(piece.line, message)
+
+
+class _Wrapper:
+    """An object with the list of records in one of its fields; the others are noted by their names."""
+
+    def __init__(self, parts: Iterator[Piece], notes: FileNotes) -> None:
+        self._parts = parts
+        self._notes = notes
+        self._records: str | None = None
+        self._fields: set[str] = set()
+        self._others: list[tuple[str, int, set[str]]] = []
+
+    def rows(self) -> Iterator[Row]:
+        """The records.
+
+        Raises:
+            UnreadableFile: the object cannot be read to its end, or has a second list of records.
+        """
+        next(self._parts)  # to its opening brace
+        mark = b","
+        while mark == b",":
+            piece = self._next()
+            if piece.mark == b"}" and not piece.text.strip():
                 break
-        start = 0
-        for found in _STRUCTURE.finditer(part):
-            mark = found[0]
-            line += mark.endswith(b"\n")
-            if closed and mark != b"\n":
-                raise UnreadableFile(line, _AFTER_LIST)
-            if mark == b'"':
-                quoted = not quoted
-            if quoted or mark[:1] in b'"\\':
-                continue
-            if mark in b"[{":
-                depth += 1
-                start = found.end() if depth == 1 and inside else start
-            elif mark in b"]}":
-                depth -= 1
-                if depth < 0 or (inside and depth == 0 and mark == b"}"):
-                    raise UnreadableFile(line, f"A {mark.decode()} closes what nothing has opened.")
-            ends = depth == 0 and mark in b"]}"
-            if ends or (mark == b"," and depth == inside):
-                element += part[start : found.end() if ends and not inside else found.start()]
-                if element.strip() or (inside and not ends):
-                    yield _element(element, began)
-                element, start, began = b"", found.end(), line
-                closed = ends and bool(inside)
-                if closed and wrapped:
-                    return
-        element += part[start:]
-        if closed and element.strip():
-            raise UnreadableFile(line, _AFTER_LIST)
-        if len(element) > LONGEST_LINE:
-            raise UnreadableFile(began, f"A record is longer than {LONGEST_LINE} bytes.")
-    if escaped and closed:
-        raise UnreadableFile(line, _AFTER_LIST)
-    if inside and not closed:
-        raise UnreadableFile(line, "The list of records is cut off: its closing bracket is missing.")
-    if element.strip():
-        yield _element(element, began)
+            member, mark = _member(piece), piece.mark
+            if self._records is None and member.name in _LISTS and mark == b"[":
+                self._records = member.name
+                yield from self._noting_fields(_elements(self._parts))
+            else:
+                self._pass_over(member.name, piece)
+            if member.is_open:
+                after = self._next()
+                if after.text.strip():
+                    raise UnreadableFile(after.line, f"After {short(member.name)} a comma or a brace is missing.")
+                mark = after.mark
+        _refuse_more(self._parts, _AFTER_WRAPPER)
+        for name, line, fields in self._others:
+            if name in _MORE_LISTS or _show_a_record(fields) or fields == self._fields:
+                raise UnreadableFile(
+                    line,
+                    f"{short(name)} is a list of records beside {short(self._records or '')}: leave one of both out, "
+                    "or send each as a file of its own.",
+                )
 
+    def _next(self) -> Piece:
+        piece = next(self._parts)
+        if not piece.mark:
+            raise UnreadableFile(piece.ended, _WRAPPER_CUT_OFF)
+        return piece
 
-def _element(text: bytes, began: int) -> Row:
-    line = began + text[: len(text) - len(text.lstrip())].count(b"\n")
-    if not text.strip():
-        return line, RecordError(None, "A comma, and no record before it.")
-    try:
-        return line, msgspec.json.format(text, indent=-1)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return line, RecordError(None, f"The record is not valid JSON: {error}.")
+    def _noting_fields(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows, with the fields of the first one noted."""
+        for number, row in rows:
+            if not self._fields and isinstance(row, bytes):
+                self._fields = _fields_in(row)
+            yield number, row
 
-
-class _Answer(Struct, frozen=True, gc=False):
-    text: str
-    answer_start: int
-
-
-class _Question(Struct, frozen=True, gc=False):
-    question: str
-    answers: list[_Answer] = []
-    id: Any = None
-
-
-class _Paragraph(Struct, frozen=True, gc=False):
-    context: str
-    qas: list[_Question]
-
-
-class _Article(Struct, frozen=True, gc=False):
-    """An article of SQuAD: its questions stand within its paragraphs."""
-
-    paragraphs: list[_Paragraph] = field(name="paragraphs")
-
-
-def _questions(line: int, row: bytes | RecordError) -> Iterator[Row]:
-    """The questions of an article of SQuAD as records; any other row as it is."""
-    if isinstance(row, RecordError) or b'"paragraphs"' not in row:
-        yield line, row
-        return
-    try:
-        article = msgspec.json.decode(row, type=_Article)
-    except (msgspec.DecodeError, RecursionError) as error:
-        yield line, RecordError("paragraphs", f"It is no article as SQuAD has them: {error}.")
-        return
-    for paragraph in article.paragraphs:
-        for asked in paragraph.qas:
-            answers = SquadAnswers(
-                [answer.text for answer in asked.answers], [answer.answer_start for answer in asked.answers]
+    def _pass_over(self, name: str, piece: Piece) -> None:
+        """Read what is no list of records, and note its name; and the fields of its first object, if it is a list."""
+        self._notes.ignored.add(name)
+        if name in FIELDS | REFUSED:
+            self._notes.warnings.append(
+                LineError(piece.line, name, "It stands beside the list of records, and is not read.")
             )
-            yield line, msgspec.json.encode(Squad(paragraph.context, asked.question, answers))
+        within, line = piece.mark, piece.line
+        fields: set[str] = set()
+        mark = b"," if within in {b"[", b"{"} else b""
+        while mark == b",":
+            piece = self._next()
+            mark = piece.mark
+            if piece.text.strip() and within == b"{":
+                _member(piece)
+            elif not fields:
+                fields = _fields_in(piece.text)
+        if fields:
+            self._others.append((name, line, fields))
+
+
+def _fields_in(text: bytes) -> set[str]:
+    """The fields of an object; none of anything else."""
+    try:
+        return {*fields_of.decode(text)}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return set()

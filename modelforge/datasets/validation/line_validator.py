@@ -27,6 +27,7 @@ from modelforge.datasets.validation.record_warnings import (
     warnings_of,
 )
 from modelforge.datasets.validation.text_encoding import not_utf8
+from modelforge.datasets.validation.values_as_texts import has_values_for_texts
 from modelforge.errors import LineError
 from trainer_entry import wire
 from trainer_entry.wire.formats import (
@@ -51,7 +52,8 @@ class Findings(Struct, kw_only=True, gc=False):
     """What was found in some lines.
 
     `lines`: how many there are. `carriage_return`: the first that ends with CR LF. `not_utf8`: how many are no UTF-8.
-    `used` and `ignored`: the fields that are read, and those that are not.
+    `not_texts`: how many have a number or a boolean for a text. `used` and `ignored`: the fields that are read, and
+    those that are not.
     """
 
     format: wire.DatasetFormat | None = None
@@ -63,6 +65,7 @@ class Findings(Struct, kw_only=True, gc=False):
     warning_count: int = 0
     carriage_return: int | None = None
     not_utf8: int = 0
+    not_texts: int = 0
     used: list[str] = []
     ignored: list[str] = []
     stretches: list[Stretch] = []
@@ -160,6 +163,8 @@ class LineValidator:
                 record = decoders[self.format].decode(line)
                 self._report(number, iter(()), record)
                 self._numbers.extend(sieve_numbers([texts_of(record)]))
+            elif has_values_for_texts(line, self.format):
+                self.found.not_texts += 1
             for error in wrong:
                 missing = error.message.startswith("The field") and "is missing" in error.message
                 self._error(number, error.field, error.message + (_proposal(line, alone=False) if missing else ""))

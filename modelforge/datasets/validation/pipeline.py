@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,13 +11,16 @@ from modelforge.datasets.validation.columns import FIELDS, Columns
 from modelforge.datasets.validation.conversion import Converted, Origins, convert
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
-from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, unpacked
+from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format
+from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
+from modelforge.datasets.validation.packed_files import unpacked
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
 from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck, FieldNames
 from modelforge.datasets.validation.recognition import EXPECTED
 from modelforge.datasets.validation.tables import columns_not_read
 from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
+from modelforge.datasets.validation.values_as_texts import ValuesAsTexts
 from modelforge.errors import DatasetReport, LineError
 
 _USUALLY_READ = FIELDS | {"persona", "reasoning", "response", "thinking"}
@@ -44,35 +47,54 @@ def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -
 def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
     columns, digest = Columns(request.columns), _Digest(path, request.sha256)
     try:
-        kind = detect_file_format(path, request.filename, request.limit)
+        kind = detect_file_format(path, request.filename, request.limit, columns, request.encoding)
         if kind.container != "parquet" and kind.encoding is None and (columns or not kind.is_plain):
             kind = _with_guess(path, kind, request)
     except UnreadableFile as unusable:
         refused = Converted()
         refused.add_error(unusable.line, None, unusable.message)
-        return _result(size, digest, FileFormat("jsonl", None), None, refused, columns)
+        return _result(request, size, digest, FileFormat("jsonl", None), None, refused, columns)
+    as_texts: ValuesAsTexts | None = None
     if kind.is_plain and not columns:
         validated = _validate(path, request, digest, on_progress)
         if validated.found.not_utf8:
             kind = _with_guess(path, kind, request)
-        if kind.is_plain:
-            return _result(size, digest, kind, validated, None, columns)
-        digest.hexdigest()  # no thread of it is left when processes are forked again
+        as_texts = _texts_to_make(validated)
+        if kind.is_plain and as_texts is None:
+            return _result(request, size, digest, kind, validated, None, columns)
 
     def report_written(done: int) -> None:
         on_progress(CheckProgress(stage="unpacking", done_bytes=done, total_bytes=None))
 
     records, origins = Path(request.records), Path(request.scratch) / "origins"
-    converted = convert(path, request, kind, columns, origins, report_written)
-    validated = _traced(_validate(records, request, digest, on_progress), Origins(origins))
-    unread = columns_not_read(path, columns) if kind.container == "parquet" and not converted.error_count else ()
-    return _result(size, digest, kind, validated, converted, columns, unread)
+    while True:
+        digest.wait()  # no thread of it is left when processes are forked again
+        converted = convert(path, request, kind, columns, origins, report_written, as_texts)
+        validated = _validate(records, request, digest, on_progress)
+        if as_texts is not None or (as_texts := _texts_to_make(validated)) is None:
+            break
+    validated = _traced(validated, Origins(origins))
+    if kind.container == "parquet" and not converted.error_count:
+        converted.notes.ignored.update(columns_not_read(path, columns))
+    return _result(request, size, digest, kind, validated, converted, columns)
+
+
+def _texts_to_make(validated: ValidatedLines) -> ValuesAsTexts | None:
+    """What makes texts of the numbers that were found in their place; None where there was none."""
+    if validated.format is None or not validated.found.not_texts:
+        return None
+    return ValuesAsTexts(validated.format)
 
 
 def _with_guess(path: Path, kind: FileFormat, request: CheckRequest) -> FileFormat:
-    """The kind of a file with the encoding that its text has, if it is no UTF-8."""
+    """The kind of a file with the encoding that its text has, if it is no UTF-8 and was not said to be anything."""
+    if request.encoding is not None:
+        return kind
     with unpacked(path, kind.compression, request.limit) as file:
-        return msgspec.structs.replace(kind, encoding=guess_encoding(file))
+        encoding = guess_encoding(file)
+    if encoding is None:
+        return kind
+    return detect_file_format(path, request.filename, request.limit, Columns(request.columns), encoding)
 
 
 class _Digest:
@@ -90,15 +112,19 @@ class _Digest:
             self._thread = threading.Thread(target=self._make, daemon=True)
             self._thread.start()
 
+    def wait(self) -> None:
+        """Wait for it if it was begun."""
+        if self._thread is not None:
+            self._thread.join()
+
     def hexdigest(self) -> str:
         """Wait for it.
 
         Raises:
             OSError: the file cannot be read.
         """
-        if self._thread is not None:
-            self._thread.join()
-        elif self._found is None:
+        self.wait()
+        if self._found is None and self._failed is None:
             self._make()
         if self._failed is not None:
             raise self._failed
@@ -137,14 +163,15 @@ def _traced(validated: ValidatedLines, origins: Origins) -> ValidatedLines:
 
 
 def _result(
+    request: CheckRequest,
     size: int,
     digest: _Digest,
     kind: FileFormat,
     validated: ValidatedLines | None,
     converted: Converted | None,
     columns: Columns,
-    unread: Sequence[str] = (),
 ) -> DatasetCheck:
+    notes = converted.notes if converted is not None else FileNotes()
     errors = [*(converted.errors if converted is not None else ()), *(validated.found.errors if validated else ())]
     error_count = (converted.error_count if converted is not None else 0) + (
         validated.found.error_count if validated is not None else 0
@@ -153,7 +180,9 @@ def _result(
     if not num_examples and not error_count:
         lines = validated.found.lines if validated is not None else 1
         errors, error_count = [LineError(max(1, lines), None, f"The file has no record. {EXPECTED}")], 1
-    warnings, warning_count = _warnings(kind, validated) if validated is not None else ([], 0)
+    warnings, warning_count = (
+        _warnings(kind, validated, notes, is_guess=request.encoding is None) if validated is not None else ([], 0)
+    )
     return DatasetCheck(
         format=validated.format if validated is not None else None,
         container=kind.container,
@@ -163,7 +192,7 @@ def _result(
         sha256=digest.hexdigest(),
         records_sha256=converted.sha256 if converted is not None else None,
         records_bytes=converted.size if converted is not None else None,
-        columns=_columns(validated, columns, unread),
+        columns=_columns(validated, columns, notes),
         report=DatasetReport(
             valid=not error_count,
             errors=tuple(sorted(errors, key=lambda error: error.line)[:LISTED]),
@@ -174,24 +203,27 @@ def _result(
     )
 
 
-def _columns(validated: ValidatedLines | None, columns: Columns, unread: Sequence[str]) -> FieldNames:
+def _columns(validated: ValidatedLines | None, columns: Columns, notes: FileNotes) -> FieldNames:
     """The fields by the names of the file's columns."""
     if validated is None:
         return FieldNames()
     used = sorted(columns.given.get(name, name) for name in validated.found.used)
     ignored = {name.removesuffix(" (column)") for name in validated.found.ignored}
-    return FieldNames(used=tuple(used), ignored=tuple(sorted({*ignored, *unread} - {*used})))
+    return FieldNames(used=tuple(used), ignored=tuple(sorted({*ignored, *notes.ignored} - {*used})))
 
 
-def _warnings(kind: FileFormat, validated: ValidatedLines) -> tuple[list[LineError], int]:
+def _warnings(
+    kind: FileFormat, validated: ValidatedLines, notes: FileNotes, *, is_guess: bool
+) -> tuple[list[LineError], int]:
     """The warnings of the file, and then of its records, in the order of the lines."""
     found, duplicates = validated.found, validated.duplicates
     of_file: list[LineError] = []
-    if kind.encoding is not None:
+    if kind.encoding is not None and is_guess:
         name = ENCODINGS.get(kind.encoding, kind.encoding)
-        of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, save it as UTF-8."))
+        of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, send its encoding with it."))
     if kind.bom and kind.encoding is None:
         of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
+    of_file += notes.warnings
     of_file += [
         LineError(1, name, "Records have this field, and it is not read: it is none of their format.")
         for name in found.ignored

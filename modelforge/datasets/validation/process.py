@@ -22,6 +22,7 @@ from modelforge.datasets.validation.protocol import (
     DatasetCheck,
     ValidDataset,
 )
+from modelforge.datasets.validation.text_encoding import encoding_named
 from modelforge.errors import BadInput, DatasetReport, InvalidDataset, StorageFull
 from modelforge.fields import project_struct
 from modelforge.machine.child_environment import child_environment
@@ -54,6 +55,22 @@ def check_columns_given(columns: Mapping[str, str], field: str = "columns") -> N
         raise BadInput("A column can be one field only", "Name each column once.", field=field)
 
 
+def check_encoding_given(name: str, field: str = "encoding") -> str:
+    """Python's name of an encoding that a client names. `field`: where.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    try:
+        return encoding_named(name)
+    except LookupError:
+        raise BadInput(
+            f"There is no encoding {name[:40]!r}",
+            "It is one such as utf-8, utf-16, windows-1252, windows-1251, shift_jis, gb18030, big5 or euc-kr.",
+            field=field,
+        ) from None
+
+
 async def check_dataset(
     path: Path,
     field: str,
@@ -62,6 +79,7 @@ async def check_dataset(
     records: Path,
     limit: int,
     columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     sha256: str | None = None,
     on_progress: Callable[[CheckProgress], None] = lambda _progress: None,
 ) -> ValidDataset:
@@ -69,7 +87,8 @@ async def check_dataset(
 
     `field`: where a client named it. `records`: a path in a folder for temporary files, where the records are left
     as JSON lines if the file is not plain JSON lines itself. `limit`: the bytes that it may have when unpacked.
-    `sha256`: of the file, where it is known. `on_progress` gets how far the check is.
+    `encoding`: Python's name of what its text is in, and `sha256`: of the file, where they are known. `on_progress`
+    gets how far the check is.
 
     Raises:
         InvalidDataset: its records cannot be trained on; the report has each by line.
@@ -84,6 +103,7 @@ async def check_dataset(
         scratch=str(scratch),
         limit=limit,
         columns=dict(columns) if columns else None,
+        encoding=encoding,
         sha256=sha256,
     )
     try:

@@ -15,7 +15,8 @@ NO_ROOM_LEFT = 4
 class CheckRequest(Struct, frozen=True, kw_only=True, gc=False):
     """A file to check.
 
-    `columns`: which of its columns are which fields. `records`: where its records go as JSON lines, where the file is
+    `columns`: which of its columns are which fields. `encoding`: of its text, by Python's name; None where it is to be
+    found. `records`: where its records go as JSON lines, where the file is
     not JSON lines itself. `scratch`: a folder for what is only needed meanwhile. `limit`: bytes that it may have
     unpacked. `sha256`: of its bytes, where it is known.
     """
@@ -26,6 +27,7 @@ class CheckRequest(Struct, frozen=True, kw_only=True, gc=False):
     scratch: str
     limit: int
     columns: dict[str, str] | None = None
+    encoding: str | None = None
     sha256: str | None = None
 
 

@@ -4,22 +4,24 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from modelforge.datasets.validation.columns import FIELDS, Columns, check_columns
+from modelforge.datasets.validation.columns import FIELDS, LONGEST_COLUMN, Columns, check_columns, propose
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
 from modelforge.datasets.validation.fields import REFUSED
+from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.lines import LONGEST_LINE
+from modelforge.datasets.validation.recognition import format_shown_by, required_fields
 from modelforge.datasets.validation.text_encoding import not_utf8
 
 Row = tuple[int, bytes | RecordError]
 """The line of the file at which a record begins, and the record as one line of JSON, or what is wrong there."""
 
-_TABS = re.compile(r"\.tsv(\.(gz|gzip|zst|zstd))?$")
+_SEPARATOR = re.compile(r'"?sep=([,;\t|:~^!])"?[;,\s]*', re.IGNORECASE)
 _MOST_ROWS = 256  # of Parquet at a time
 _ROWS_BYTES = 2 << 20
 _BUFFER = 1 << 20
@@ -29,8 +31,29 @@ _MAY_BE_EMPTY = frozenset({"history", "tools"})
 _TEXT_OR_TURNS = frozenset({"prompt", "completion", "chosen", "rejected"})
 
 
-def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[Row]:
-    """The rows of a table in text, whose first one names the columns.
+def has_all_fields(names: Iterable[str]) -> bool:
+    """Whether there are, among these, all fields that a record of some format must have."""
+    has = {*names}
+    shown = format_shown_by(has)
+    return shown is not None and has >= {*required_fields(shown)}
+
+
+def is_evident_table(head: bytes, columns: Columns) -> bool:
+    """Whether a text begins with the names of columns that records can be made of."""
+    lines = (line for line in head.decode(errors="replace").splitlines() if line.strip())
+    first = next(lines, "")
+    said = _SEPARATOR.fullmatch(first)
+    if said is not None:
+        first = next(lines, "")
+    names = [name.strip() for name in _cells(first, _delimiter(first) if said is None else said[1]) if name.strip()]
+    if len(names) < 2 or max(map(len, names)) > LONGEST_COLUMN:  # noqa: PLR2004 - any sentence is one column
+        return False
+    given = {*columns.given.values()}
+    return has_all_fields(names) or (bool(given) and given <= {*names}) or propose(names, alone=False) is not None
+
+
+def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv: bool) -> Iterator[Row]:
+    """The rows of a table in text, whose first one names the columns; before it may stand what separates them (Excel).
 
     Raises:
         UnreadableFile: the table cannot be read to its end.
@@ -38,19 +61,24 @@ def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[R
     csv.field_size_limit(LONGEST_LINE)
     text = _TextLines(file)
     first = next((line for line in text if line.strip()), "")
+    said = _SEPARATOR.fullmatch(first)
+    if said is not None:
+        first = next((line for line in text if line.strip()), "")
     skipped = before = text.number - bool(first)
     header: list[str] = []
+    nameless: list[int] = []
     try:
-        delimiter = _delimiter(first, filename)
+        delimiter = said[1] if said is not None else "\t" if is_tsv else _delimiter(first)
         rows = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
         for cells in rows:
             text.row_length = 0
             number, before = before + 1, skipped + rows.line_num
             if not header:
                 header = cells and _header(cells, columns, number)
+                nameless = [at for at, name in enumerate(header) if not name]
             elif not any(cells):
                 continue
-            elif len(cells) != len(header):
+            elif len(cells) != len(header) and (len(cells) < len(header) or any(cells[len(header) :])):
                 yield (
                     number,
                     RecordError(
@@ -59,7 +87,8 @@ def rows_of_table(file: BinaryIO, filename: str, columns: Columns) -> Iterator[R
                     ),
                 )
             else:
-                named = zip(header, cells, strict=True)
+                notes.ignored.update(f"column {at + 1}" for at in nameless if cells[at].strip())
+                named = zip(header, cells, strict=False)
                 yield number, msgspec.json.encode({name: _cell(name, cell) for name, cell in named if name})
     except csv.Error as error:
         value = str(error)
@@ -95,11 +124,17 @@ class _TextLines:
             raise UnreadableFile(self.number, not_utf8(line, error.start)) from error
 
 
-def _delimiter(first: str, filename: str) -> str:
+def _delimiter(first: str) -> str:
     """What separates the cells: what the first line has the most of."""
-    if _TABS.search(filename.lower()):
-        return "\t"
-    return max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    return max(",;\t|", key=lambda mark: len(_cells(first, mark)))
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """The cells of a line, whatever is wrong with it; none of a line that no delimiter can separate."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _header(cells: list[str], columns: Columns, line: int) -> list[str]:

@@ -54,6 +54,16 @@ def test_a_field_of_a_turn_is_named_by_its_place() -> None:
     assert found.columns.ignored == ("messages[].id", "messages[].lang", "score")
 
 
+@pytest.mark.parametrize("name", ['x"y', "x\\y", "x\ny", "\x00", '"', ""])
+def test_a_field_may_have_any_name(name: str) -> None:
+    turns = [{"role": "user", "content": "a", name: 1}, {"role": "assistant", "content": "b"}]
+    for record, place in (({"input": "a", "output": "b"}, name), ({"messages": turns}, f"messages[].{name}")):
+        found, _ = checked((line_of({**record, name: 1}) + line_of({**record, "id": 1})) * 3)
+        assert found.report.valid
+        assert found.num_examples == 6
+        assert {place, "id"} <= {*found.columns.ignored}
+
+
 def test_a_column_is_named_as_the_file_names_it() -> None:
     found, _ = checked(b"nr,question,reply\n1,a,b\n", "data.csv", {"input": "question", "output": "reply"})
     assert (found.columns.used, found.columns.ignored) == (("question", "reply"), ("nr",))

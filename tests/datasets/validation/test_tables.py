@@ -1,6 +1,7 @@
 """Tables that say little and mean much are bounded."""
 
 import io
+import json
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
@@ -20,6 +21,66 @@ def test_records_that_are_larger_than_a_file_may_be_are_refused() -> None:
         found, records = checked(content, name, limit=20_000)
         assert "larger than 20000 bytes" in found.report.errors[0].message
         assert len(records) <= 20_000
+
+
+TABLE = "input\toutput\na\tb, c\né\td\n"
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tab", "a.csv", "a.txt", "a", "a.dat", "a.tab.gz", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_a_table_is_seen_by_its_header(name: str, encoding: str) -> None:
+    for content in (TABLE, TABLE.replace("\n", "\r\n"), TABLE.replace("\n", "\n\t\n\n"), f"sep=\t\n{TABLE}"):
+        found, records = checked(content.encode(encoding), name)
+        assert (found.report.errors, found.container) == ((), "csv")
+        assert [json.loads(line) for line in records.splitlines()] == [
+            {"input": "a", "output": "b, c"},
+            {"input": "é", "output": "d"},
+        ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\r\ninput;output\r\na,1;b\r\n",
+        '"sep=;"\ninput;output\na,1;b\n',
+        "SEP=;\n\ninput;output;;\n\na,1;b;;\n;;;\n",
+        "input;output\na,1;b;;\n;\n",
+        "input|output\na,1|b\n",
+    ],
+)
+def test_a_table_of_excel_is_read(content: str) -> None:
+    for name in ("a.csv", "a.txt"):
+        found, records = checked(content.encode(), name)
+        assert found.report.errors == ()
+        assert json.loads(records) == {"input": "a,1", "output": "b"}
+
+
+def test_the_line_of_a_row_counts_from_the_first_of_the_file() -> None:
+    found, _ = checked(b"sep=;\n\ninput;output\na;b\n\nc;\n", "a.csv")
+    assert [(error.line, error.field) for error in found.report.errors] == [(6, "output")]
+    found, _ = checked(b"input;output\na;b;c\n", "a.csv")
+    assert "The row has 3 cells, the header 2" in found.report.errors[0].message
+
+
+def test_a_cell_in_a_column_without_a_name_is_told() -> None:
+    found, _ = checked(b",input,output,,\n1,a,b,,\n2,c,d,,x\n", "a.csv")
+    assert (found.report.errors, found.columns.ignored) == ((), ("column 1", "column 5"))
+
+
+@pytest.mark.parametrize(("content", "columns"), [("question,reply", None), ("q,r", {"input": "q", "output": "r"})])
+def test_a_table_without_a_name_is_one_by_columns_that_are_near_or_given(
+    content: str, columns: dict[str, str] | None
+) -> None:
+    found, _ = checked(f"{content}\na,b\n".encode(), "a.txt", columns)
+    assert found.container == "csv"
+    if columns is None:
+        assert "Or send columns=" in found.report.errors[0].message
+
+
+@pytest.mark.parametrize("content", ["Dear reader, this is a text.\nIt has commas, too.\n", "a,b\nc,d\n", "text\na\n"])
+def test_a_text_that_is_no_table_is_refused_as_json(content: str) -> None:
+    found, _ = checked(content.encode(), "a.txt")
+    assert "not valid JSON" in found.report.errors[0].message
 
 
 def test_a_row_of_a_table_is_no_longer_than_a_line_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
