@@ -178,7 +178,7 @@ def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, param
         room = length
         if job.strategy == "rlhf":
             room = min(length, preferences.prompt_room(loaded.context, parameters))
-        return preferences.prepare(records, places, loaded.tokenizer, job.task, room)
+        return preferences.prepare(records, places, loaded.tokenizer, (job.task, job.strategy), room)
     match job.task:
         case "text-generation":
             from trainer_entry.tasks import text_generation

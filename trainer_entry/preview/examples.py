@@ -40,7 +40,8 @@ def _of_line(line: Line, context: TokenizationContext) -> Iterator[TokenizedExam
             return iter([_pair(line, context)])
         case "summarization":
             document = summarization.document_of(line.record)
-            return _texts(Line(line.number, line.content, summarization.asked_for(document)), context)
+            asked = summarization.asked_for(context.source.tokenizer, document)
+            return _texts(Line(line.number, line.content, asked), context)
         case "extractive-question-answering":
             return _windows(line, context)
         case _:

@@ -8,8 +8,9 @@ import torch
 from msgspec import Struct
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
+from trainer_entry.data.edges import bare, end_token_ids
 from trainer_entry.data.examples import MEASURED_RECORDS, Examples, Measure, Rows, examples_of
-from trainer_entry.data.prompts import end_token_ids, prompt_ids, summarization_prompt, summarization_source
+from trainer_entry.data.prompts import prompt_ids, summarization_prompt, summarization_source
 from trainer_entry.data.records import InputOutput, Record, Records
 from trainer_entry.providers.huggingface import decoder_positions
 from trainer_entry.runtime.failures import WrongRecords
@@ -53,7 +54,7 @@ def prepare(
     room = answer_room(config, max_length)
     limit = min(longest + 1, room)  # and an end token
     if not config.is_encoder_decoder:
-        asked: Iterator[tuple[int, Record]] = ((line, asked_for(document)) for line, document in documents)
+        asked: Iterator[tuple[int, Record]] = ((line, asked_for(tokenizer, document)) for line, document in documents)
         return label_all(asked, held_out, tokenizer, max_length, _measure(measured, tokenizer, max_length, limit))
     columns = ("input_ids", "labels")
     train, evaluation = Rows(*columns), Rows(*columns)
@@ -84,8 +85,9 @@ def pair_of(
     document: InputOutput, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, room: int
 ) -> Pair:
     """The text in at most `max_length` tokens, and its summary in at most `room`, which carries the loss."""
-    source = tokenizer(summarization_source(config, document.input), truncation=True, max_length=max_length)
-    target = tokenizer(text_target=document.output, truncation=True, max_length=room)
+    asked, summary = bare(tokenizer, document.input), bare(tokenizer, document.output)
+    source = tokenizer(summarization_source(config, asked), truncation=True, max_length=max_length)
+    target = tokenizer(text_target=summary, truncation=True, max_length=room)
     around = tokenizer.num_special_tokens_to_add()
     lengths = [
         len(tokens["input_ids"])
@@ -95,9 +97,9 @@ def pair_of(
     return Pair(list(source["input_ids"]), list(target["input_ids"]), *lengths)
 
 
-def asked_for(document: InputOutput) -> InputOutput:
+def asked_for(tokenizer: PreTrainedTokenizerBase, document: InputOutput) -> InputOutput:
     """The record as a causal model takes it: a prompt that asks for the summary, and the summary."""
-    return InputOutput(summarization_prompt(document.input), document.output)
+    return InputOutput(summarization_prompt(tokenizer, document.input), document.output)
 
 
 def document_of(record: Record) -> InputOutput:
@@ -156,7 +158,7 @@ def summarize(
 
 def _prompt_within(room: int, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The prompt's tokens, with as much of the text as there is room for: what stands after it begins the answer."""
-    while len(ids := prompt_ids(tokenizer, summarization_prompt(text))) > room and text:
+    while len(ids := prompt_ids(tokenizer, summarization_prompt(tokenizer, text))) > room and text:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = encoded["offset_mapping"]
         kept = max(0, len(offsets) - (len(ids) - room))

@@ -234,7 +234,7 @@ def test_turns_need_a_template_and_texts_do_not(
 
 
 @pytest.mark.parametrize("has_template", [True, False])
-@pytest.mark.parametrize("text", ["Bread rises.\nYeast fills it — 🍞.", "ended<|im_end|>", "a" * 400])
+@pytest.mark.parametrize("text", ["Bread rises.\nYeast fills it — 🍞.", "ended{end}", "a" * 400])
 def test_a_text_is_learned_as_trl_learns_it(
     text: str,
     has_template: bool,  # noqa: FBT001
@@ -242,6 +242,7 @@ def test_a_text_is_learned_as_trl_learns_it(
     tmp_path: Path,
 ) -> None:
     tokenizer = tokenizers[has_template]
+    text = text.replace("{end}", str(tokenizer.eos_token))
     job = job_of(wire.TrainingParameters(max_seq_length=64))
     # given what trl makes of it
     trainer: Any = type("Trainer", (), {"_tokenizer": tokenizer, "chat_template": None, "completion_only_loss": False})

@@ -359,7 +359,7 @@ def test_an_answer_that_a_template_refuses_is_told_of(models: dict[str, Path], t
     records = [{"prompt": [ASKED], "chosen": [system, TOLD], "rejected": "No."}]
     for strategy in ("dpo", "rlhf"):
         job = job_on(records, tmp_path, models["strict"], strategy=strategy, max_completion_length=8)
-        with pytest.raises(ChatTemplateFails, match=r"line 1: .*No system!"):
+        with pytest.raises(ChatTemplateFails, match=r"Line 1 of the dataset: .*No system!"):
             preview(job)
 
 

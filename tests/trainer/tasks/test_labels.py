@@ -10,7 +10,8 @@ from support.tiny_model import CHATML, build_tiny_model
 from support.trainer_attempts import questions, write_dataset
 from transformers import AutoTokenizer
 
-from trainer_entry.data.prompts import end_token_ids, prompt_ids
+from trainer_entry.data.edges import end_token_ids
+from trainer_entry.data.prompts import prompt_ids
 from trainer_entry.data.records import Conversation, InputOutput, Records, ToolCall, Turn, split_eval
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, NoTrainableTokens
 from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label, prepare
