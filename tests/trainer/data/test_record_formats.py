@@ -13,7 +13,17 @@ from transformers import AutoTokenizer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry import wire
-from trainer_entry.data.records import Conversation, InputOutput, Preference, Record, Records, ToolCall, Turn
+from trainer_entry.data.records import (
+    Conversation,
+    InputOutput,
+    Preference,
+    Question,
+    Record,
+    Records,
+    Span,
+    ToolCall,
+    Turn,
+)
 from trainer_entry.runtime.failures import NoChatTemplate
 from trainer_entry.tasks.text_generation import IGNORED, fitted, label
 from trainer_entry.training.arguments import completion_arguments
@@ -292,3 +302,12 @@ def test_a_model_learns_from_them(lines: list[dict[str, Any]], tiny_model: Path,
     assert None not in losses
     assert losses[-1] < losses[0]
     assert attempt.one(wire.TrainerStarted).train_examples == 12
+
+
+@pytest.mark.parametrize(("start", "place"), [(None, 4), (4, 4), (26, 26)])
+def test_an_answer_stands_where_the_record_says(start: int | None, place: int, tmp_path: Path) -> None:
+    context = "Ada wrote it in 1843, and wrote it again."
+    line = {"context": context, "question": "What?", "answer": "wrote it", "answer_start": start}
+    assert record_of(line, tmp_path) == Question(context, "What?", [Span("wrote it", place)])
+    nothing = line | {"answer": "", "answer_start": -1}
+    assert record_of(nothing, tmp_path) == Question(context, "What?", [])
