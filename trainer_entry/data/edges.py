@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedTokenizerBase
+
+    from trainer_entry.wire import Truncation
 
 _KNOWN_ENDS = frozenset(
     {
@@ -90,6 +94,16 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids = opening_ids(tokenizer, begun=trimmed.begun) + content_ids(tokenizer, trimmed.text)
     end = trimmed.ended if trimmed.ended in edges.stops else tokenizer.eos_token
     return ids if end is None else [*ids, tokenizer.get_vocab()[end]]
+
+
+def kept_places(
+    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, room: int, truncation: Truncation
+) -> Sequence[int]:
+    """Which of a text's tokens there is room for: the first ones, or its beginning token and the last ones."""
+    if len(ids) <= room or truncation != "left":
+        return range(min(len(ids), room))
+    begun = int(tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id and room > 1)
+    return [*range(begun), *range(len(ids) - room + begun, len(ids))]
 
 
 def content_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

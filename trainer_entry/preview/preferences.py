@@ -42,9 +42,11 @@ def _row_of(line: Line, context: TokenizationContext) -> Row:
 
 def _compared(rows: list[Row], context: TokenizationContext) -> Iterator[TokenizedExample]:
     """For direct preference optimization: the prompt with either answer, which carries the loss."""
-    limit = context.max_length
+    limit, truncation = context.max_length, context.parameters.truncation
+    reasons = {row.line: row.left_out(limit, truncation) for row in rows}
+    cut = {row.line: row.fitted(context.source.tokenizer, limit, truncation) for row in rows}
     arguments = preference_arguments(context.parameters, _FOLDER)
-    kept = _pairs([row for row in rows if row.size < limit], context, arguments)
+    kept = _pairs([cut[row.line] for row in rows if reasons[row.line] is None], context, arguments)
     others = _pairs([row for row in rows if row.line not in kept], context, _without_limit(arguments))
     for row in rows:
         pair = kept.get(row.line) or others[row.line]
@@ -54,7 +56,7 @@ def _compared(rows: list[Row], context: TokenizationContext) -> Iterator[Tokeniz
                 _answered("chosen", pair.chosen, pair.chosen_mask, row.lengths[0], limit),
                 _answered("rejected", pair.rejected, pair.rejected_mask, row.lengths[1], limit),
             ),
-            left_out=None if row.line in kept else _no_room(row, limit),
+            left_out=reasons[row.line],
         )
 
 
@@ -73,10 +75,10 @@ def _rewarded(rows: list[Row], context: TokenizationContext) -> Iterator[Tokeniz
         yield TokenizedExample(
             row.line,
             (_unlearned("chosen", pair[0], limit), _unlearned("rejected", pair[1], limit)),
-            left_out=None if row.line in kept else too_long if fits else _no_room(row, room),
+            left_out=None if row.line in kept else too_long if fits else row.left_out(room, "right"),
         )
         yield TokenizedExample(
-            row.line, (_unlearned("prompt", prompt, room),), left_out=None if fits else _no_room(row, room)
+            row.line, (_unlearned("prompt", prompt, room),), left_out=None if fits else row.left_out(room, "right")
         )
 
 
@@ -107,10 +109,6 @@ def _answered(name: SequenceName, ids: list[int], mask: list[int], length: int, 
 def _unlearned(name: SequenceName, ids: list[int], limit: int) -> TokenizedSequence:
     cut = ids[:limit]
     return TokenizedSequence(name, cut, [False] * len(cut), len(ids), limit)
-
-
-def _no_room(row: Row, room: int) -> str:
-    return f"Its prompt has {row.size} tokens, and leaves no room for an answer within {room}."
 
 
 def _without_limit(arguments: _Arguments) -> _Arguments:

@@ -10,12 +10,13 @@ from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
+from trainer_entry.data.edges import kept_places
 from trainer_entry.data.examples import Examples, Rows, in_words
 from trainer_entry.data.prompts import answered_ids, asked_ids, plain_question, summarization_prompt
 from trainer_entry.data.records import Preference, Record, Records, Turn
 from trainer_entry.runtime.failures import ConflictingParameters, NoTrainableTokens, WrongRecords, naming_line
 from trainer_entry.runtime.stdout import note
-from trainer_entry.wire import Strategy, Task, TrainingParameters
+from trainer_entry.wire import Strategy, Task, TrainingParameters, Truncation
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -37,6 +38,28 @@ class Row(Struct, frozen=True, gc=False):
         asked = len(self.prompt_ids)
         return asked + len(self.chosen_ids), asked + len(self.rejected_ids)
 
+    def left_out(self, room: int, truncation: Truncation) -> str | None:
+        """Why it is not trained on, where it is not."""
+        if truncation == "drop" and max(self.lengths) > room:
+            return f"It has {max(self.lengths)} tokens, and there is room for {room}."
+        if truncation == "right" and self.size >= room:
+            return f"Its prompt has {self.size} tokens, and leaves no room for an answer within {room}."
+        return None
+
+    def fitted(self, tokenizer: PreTrainedTokenizerBase, room: int, truncation: Truncation) -> "Row":
+        """Without the beginning, where that is what goes: trl's collator cuts the end, and no beginning token."""
+        if truncation != "left" or max(self.lengths) <= room:
+            return self
+        asked = self.prompt_ids
+        answers = max(len(self.chosen_ids), len(self.rejected_ids))
+        begun = int(asked[:1] == [tokenizer.bos_token_id])
+        places = kept_places(asked, tokenizer, room - answers, "left") if room - answers > begun else range(begun)
+        kept = [asked[place] for place in places]
+        left = max(1, room - len(kept))
+        return msgspec.structs.replace(
+            self, prompt_ids=kept, chosen_ids=self.chosen_ids[-left:], rejected_ids=self.rejected_ids[-left:]
+        )
+
 
 def prepare(
     records: Records,
@@ -44,10 +67,11 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     purpose: tuple[Task, Strategy],
     max_length: int,
+    truncation: Truncation = "right",
 ) -> Examples:
     """Rows of prompt, chosen and rejected; those at the places in `held_out` are for evaluation.
 
-    A prompt that leaves no room in `max_length` tokens for an answer is left out.
+    A prompt that leaves no room in `max_length` tokens for an answer is left out, but where its beginning is cut.
 
     Raises:
         NoTrainableTokens: nothing to learn from is left.
@@ -57,18 +81,22 @@ def prepare(
     task, strategy = purpose
     train, evaluation = PreferenceRows(strategy), PreferenceRows(strategy)
     dropped: list[int] = []
-    tokens = 0
+    tokens = cut = 0
     for place, (line, record) in enumerate(records.by_line()):
         with naming_line(line):
             row = row_of(line, record, tokenizer, task)
-        if row.size >= max_length:
+        if row.left_out(max_length, truncation) is not None:
             dropped.append(line)
             continue
         tokens += row.size
-        (evaluation if place in held_out else train).add(row)
+        cut += strategy == "dpo" and max(row.lengths) > max_length
+        (evaluation if place in held_out else train).add(row.fitted(tokenizer, max_length, truncation))
     if dropped:
-        note(f"{len(dropped)} records were left out, whose prompts have {max_length} tokens or more: "
+        what = "which have" if truncation == "drop" else "whose prompts have"
+        note(f"{len(dropped)} records were left out, {what} {max_length} tokens or more: "
              f"{in_words(dropped)}.")  # fmt: skip
+    if cut:
+        note(f"{cut} records have more tokens than the {max_length} that there is room for, and are cut.")
     if not train.count or (held_out and not evaluation.count):
         raise NoTrainableTokens(
             f"No prompt leaves room for an answer within {max_length} tokens ({in_words(dropped)}). "
@@ -76,7 +104,7 @@ def prepare(
         )
     return Examples(
         train=train.dataset(), evaluation=evaluation.dataset() if evaluation.count else None, tokens=tokens,
-        dropped=len(dropped),
+        dropped=len(dropped), cut=cut,
     )  # fmt: skip
 
 

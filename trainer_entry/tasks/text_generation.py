@@ -11,12 +11,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from transformers import PreTrainedTokenizerBase
 
-from trainer_entry.data.edges import bare, edges_of, text_ids
+from trainer_entry.data.edges import bare, edges_of, kept_places, text_ids
 from trainer_entry.data.examples import IGNORED, Examples, Measure, Rows, examples_of
 from trainer_entry.data.prompts import opening_of, plain_prompt, render, trimmed_turn
 from trainer_entry.data.records import Conversation, InputOutput, Preference, Question, Record, Records, Turn
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, WrongRecords, naming_line
-from trainer_entry.runtime.stdout import note
+from trainer_entry.wire import Truncation
 from trainer_entry.wire.formats import Text
 
 
@@ -28,25 +28,28 @@ class LabelledTokens(Struct, frozen=True, gc=False):
 
 
 class CutTokens(Struct, frozen=True, gc=False):
-    """A training example as far as there was room for it. `length`: in tokens, of all of it."""
+    """A training example as far as there was room for it. `length`: in tokens, of all of it.
+
+    `left_out`: why it is not trained on, where it is not.
+    """
 
     input_ids: list[int]
     labels: list[int]
     length: int
+    left_out: str | None = None
 
     @property
     def is_cut(self) -> bool:
-        """Whether its end is missing."""
+        """Whether a part is missing."""
         return self.length > len(self.input_ids)
-
-    @property
-    def teaches(self) -> bool:
-        """Whether there is a loss: the first token is never predicted."""
-        return any(token != IGNORED for token in self.labels[1:])
 
 
 def prepare(
-    records: Records, held_out: frozenset[int], tokenizer: PreTrainedTokenizerBase, max_length: int
+    records: Records,
+    held_out: frozenset[int],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    truncation: Truncation = "right",
 ) -> Examples:
     """Tokenize and label every record; those at the places in `held_out` are for evaluation.
 
@@ -54,39 +57,57 @@ def prepare(
         NoTrainableTokens: nothing to learn from is left.
         NoChatTemplate: conversations, for a model that does not say how to write one.
     """
-    return label_all(records.by_line(), held_out, tokenizer, max_length)
+    found = ((line, fitted(record, tokenizer, max_length, truncation)) for line, record in records.by_line())
+    return gather(found, held_out, max_length)
 
 
-def label_all(
-    records: Iterator[tuple[int, Record]],
+def gather(
+    found: Iterator[tuple[int, Iterator[CutTokens]]],
     held_out: frozenset[int],
-    tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     measure: Measure | None = None,
 ) -> Examples:
-    """Records with their lines as labelled tokens."""
+    """The examples of records, with their lines."""
     train, evaluation = Rows("input_ids", "labels"), Rows("input_ids", "labels")
     dropped: list[int] = []
-    shortened = 0
-    for place, (line, record) in enumerate(records):
+    cut = 0
+    for place, (line, lazy) in enumerate(found):
         with naming_line(line):
-            examples = list(fitted(record, tokenizer, max_length))
+            examples = list(lazy)
         for example in examples:
-            if example.teaches:
+            if example.left_out is None:
                 rows = evaluation if place in held_out else train
                 rows.add(line=line, input_ids=example.input_ids, labels=example.labels)
-                shortened += example.is_cut
+                cut += example.is_cut
             else:
                 dropped.append(line)
-    if shortened:
-        note(f"{shortened} examples are longer than {max_length} tokens and were cut there.")
-    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
+    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), cut=cut, measure=measure)
 
 
-def fitted(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[CutTokens]:
-    """The record's examples, cut where `max_length` tokens end; one that teaches nothing then is not trained on."""
+def fitted(
+    record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int, truncation: Truncation = "right"
+) -> Iterator[CutTokens]:
+    """The record's examples in at most `max_length` tokens each."""
     for example in label(record, tokenizer):
-        yield CutTokens(example.input_ids[:max_length], example.labels[:max_length], len(example.input_ids))
+        yield cut_tokens(example, tokenizer, max_length, truncation)
+
+
+def cut_tokens(
+    example: LabelledTokens, tokenizer: PreTrainedTokenizerBase, max_length: int, truncation: Truncation = "right"
+) -> CutTokens:
+    """As much of the example as there is room for; what begins a text stays where the rest of the beginning goes."""
+    length = len(example.input_ids)
+    if truncation == "drop" and length > max_length:
+        left_out = f"It has {length} tokens, and there is room for {max_length}."
+        return CutTokens(example.input_ids[:max_length], example.labels[:max_length], length, left_out)
+    places = kept_places(example.input_ids, tokenizer, max_length, truncation)
+    input_ids, labels = [example.input_ids[at] for at in places], [example.labels[at] for at in places]
+    # The first token is never predicted.
+    teaches = any(token != IGNORED for token in labels[1:])
+    where = "last" if truncation == "left" else "first"
+    return CutTokens(
+        input_ids, labels, length, None if teaches else f"There is no answer within its {where} {max_length} tokens."
+    )
 
 
 def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:

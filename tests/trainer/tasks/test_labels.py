@@ -208,7 +208,7 @@ def test_what_is_cut_off_is_left_out_and_counted(
     # then
     assert (len(tokenized.train), len(tokenized.evaluation or [])) == (4, 2)
     assert tokenized.dropped == 1
-    assert "1 records were left out, with no answer in their first 40 tokens: line 7." in capsys.readouterr().err
+    assert "1 records were left out, with no answer within 40 tokens: line 7." in capsys.readouterr().err
     assert all(len(row["input_ids"]) <= 40 for row in tokenized.train)
 
 
