@@ -178,6 +178,32 @@ def test_texts_are_shown_as_they_are_trained_on(
     assert [record.line for record in shown.records] == [*range(1, len(records) + 1)]
 
 
+@pytest.mark.parametrize("truncation", ["right", "left", "drop"])
+@pytest.mark.parametrize("strategy", ["sft", "dpo"])
+def test_what_is_cut_is_shown_and_counted_as_in_training(
+    strategy: wire.Strategy, truncation: wire.Truncation, models: dict[str, Path], tmp_path: Path
+) -> None:
+    far = "far " * 60
+    texts = [("Why?", "Yes."), ("Why?", far), (far, "Yes."), (far, far)]
+    records = [
+        {"input": asked, "output": told} if strategy == "sft" else {"prompt": asked, "chosen": told, "rejected": "No."}
+        for asked, told in texts
+    ]
+    job = job_on(records, tmp_path, models["llama"], strategy=strategy, max_seq_length=64, truncation=truncation)
+    # when
+    shown, found, examples, trained = preview(job), statistics(job), prepared(job).examples, batches(trainer_of(job))
+    # then
+    assert (found.left_out, found.cut) == (examples.dropped, examples.cut)
+    assert (found.left_out, found.cut) == {"right": (2, 1), "left": (0, 3), "drop": (3, 0)}[truncation]
+    read = [ids(sequence) for _, example in kept(shown) for sequence in example.sequences]
+    assert read == [
+        row[mask.bool()].tolist()
+        for batch in trained
+        for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    assert max(map(len, read)) <= 64
+
+
 @pytest.mark.parametrize("model", ["llama", "t5", "bart"])
 def test_summaries_are_shown_as_they_are_trained_on(model: str, models: dict[str, Path], tmp_path: Path) -> None:
     records = [*task_records.summaries(3), {"document": "short", "summary": " "}]
