@@ -161,8 +161,7 @@ class DatasetStatistics(Struct, frozen=True, kw_only=True, gc=False):
     `measured`: records of all `num_examples`; where they are fewer, they are evenly spread and always the same ones.
     `examples`: what they become, as a trainer takes it; `left_out` of them are not trained on, for want of a token to
     learn, and `left_out_lines` names the first 100. `cut`: those of the others of which a part is missing.
-    `tokens`, `loss_tokens`: of the examples that are trained on, cut
-    as they are, all and those that carry loss.
+    `tokens`, `loss_tokens`: of the examples that are trained on, cut as they are, all and those that carry loss.
     """
 
     filename: str

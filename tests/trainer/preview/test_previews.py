@@ -305,6 +305,30 @@ def test_preferences_are_shown_as_rlhf_trains_on_them(
     assert len(asked) == 5
 
 
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_a_policy_can_end_as_its_template_ends_a_turn(algorithm: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from trainer_entry.strategies import reward_model, rlhf
+
+    # given a tokenizer whose texts end otherwise than turns do
+    model = build_tiny_model(tmp_path / "model")
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    tokenizer.eos_token = "</s>"  # noqa: S105 - no password
+    tokenizer.save_pretrained(model)
+    records = [{"prompt": f"Is it {n}?", "chosen": "Yes.", "rejected": "No."} for n in range(4)]
+    job = job_on(records, tmp_path, model, strategy="rlhf", max_completion_length=8, rl_algorithm=algorithm)
+    found = prepared(job)
+    judge = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+    rewards = reward_model.RewardModel(judge, found.loaded.tokenizer, reward_model.RewardReport(0, {}), None)
+    # when
+    policy: Any = rlhf.build_policy(job, found.loaded, rewards, found.examples, found.parameters)
+    # then
+    ends = {tokenizer.convert_tokens_to_ids(token) for token in ("</s>", "<|im_end|>")}
+    assert ends <= set(policy.eos_token_ids)
+    assert ends <= set(policy.generation_config.eos_token_id)
+
+
 class TrainerKeptError(Exception):
     pass
 
