@@ -67,7 +67,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens)
 
     def report_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
-        _report_started(wire, spec, state, parameters, trainer, loaded, records)
+        _report_started(wire, spec, state, parameters, trainer, loaded, records, examples)
 
     resume_from, earlier, reward_model_dir = spec.resume_from, {}, None
     match job.strategy:
@@ -171,19 +171,19 @@ def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, param
             f"eval_split {parameters.eval_split} cannot hold back one of {records.count} records: add some, or leave "
             "it out."
         )
-    length = parameters.max_seq_length or loaded.context
+    length, truncation = parameters.max_seq_length or loaded.context, parameters.truncation
     if job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.tasks import preferences
 
         room = length
         if job.strategy == "rlhf":
             room = min(length, preferences.prompt_room(loaded.context, parameters))
-        return preferences.prepare(records, places, loaded.tokenizer, job.task, room)
+        return preferences.prepare(records, places, loaded.tokenizer, (job.task, job.strategy), room, truncation)
     match job.task:
         case "text-generation":
             from trainer_entry.tasks import text_generation
 
-            return text_generation.prepare(records, places, loaded.tokenizer, length)
+            return text_generation.prepare(records, places, loaded.tokenizer, length, truncation)
         case "summarization":
             from trainer_entry.tasks import summarization
 
@@ -204,12 +204,15 @@ def _report_started(
     trainer: AttemptTrainer,
     loaded: LoadedModel,
     records: Records,
+    examples: Examples,
 ) -> None:
     from trainer_entry.runtime.environment import describe
     from trainer_entry.training.arguments import as_json
     from trainer_entry.training.trainer import count_parameters, count_rows
 
     trainable, total = count_parameters(trainer)
+    # trl's trainer of reward models leaves out answers that are too long; packing makes fewer rows of all of them.
+    unrewarded = 0 if parameters.packing else max(0, len(examples.train) - count_rows(trainer.train_dataset))
     wire.send(
         lambda seq: TrainerStarted(
             attempt=spec.attempt,
@@ -227,6 +230,8 @@ def _report_started(
             base_revision=loaded.revision,
             chat_template=loaded.tokenizer.chat_template is not None,
             resumed_step=trainer.steps_before + state.global_step,
+            left_out_examples=examples.dropped + unrewarded,
+            cut_examples=examples.cut,
         )
     )
 

@@ -19,6 +19,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     strategy: wire.Strategy | None = None
     provider: wire.Provider = "huggingface"
     max_seq_length: Annotated[int, Meta(ge=-1, le=10_000_000)] | None = None
+    truncation: wire.Truncation = "right"
     doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
     max_completion_length: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     revision: Annotated[int, Meta(ge=1)] | None = None
@@ -36,6 +37,7 @@ async def preview_spec(
     purpose = purpose_of(summary.format, query.task, query.strategy, query.provider)
     parameters = wire.TrainingParameters(
         max_seq_length=query.max_seq_length,
+        truncation=query.truncation,
         doc_stride=query.doc_stride,
         max_completion_length=query.max_completion_length,
     )

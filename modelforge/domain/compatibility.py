@@ -118,6 +118,11 @@ def _check_strategy(task: wire.Task, strategy: wire.Strategy, parameters: wire.T
         raise _conflict("packing", f"strategy {strategy}", 'Leave out packing, or use "sft" or "qlora".')
     if "packing" in changed and asks:
         raise _conflict("packing", f"task {task}", "Leave out packing: each question is read with its own context.")
+    if "truncation" in changed and strategy == "rlhf":
+        raise _conflict("truncation", f"strategy {strategy}", "Leave it out: nothing is cut, but left out if too long.")
+    if "truncation" in changed and not prefers and task != "text-generation":
+        cut = "contexts are read in windows" if asks else "the text is cut, and its summary is not"
+        raise _conflict("truncation", f"task {task}", f"Leave it out: {cut}.")
     if "doc_stride" in changed and not asks:
         raise _conflict("doc_stride", f"task {task}", 'Leave out doc_stride; "extractive-question-answering" has one.')
     if "early_stopping_patience" in changed and strategy == "rlhf":

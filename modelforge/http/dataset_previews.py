@@ -143,6 +143,7 @@ _VIEW = (
     Query("strategy", "string", "The strategy; by default the first that the dataset's format serves."),
     Query("provider", "string", "The provider; by default huggingface."),
     Query("max_seq_length", "integer", "Where examples are cut, in tokens; chosen as a training chooses it."),
+    Query("truncation", "string", "What goes of an example that is too long: right, left or drop."),
     Query("doc_stride", "integer", "How many tokens the windows over a context share."),
     Query("max_completion_length", "integer", "For rlhf: how much room a prompt leaves."),
     REVISION,

@@ -80,7 +80,8 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `kind`: whether it is a training, or work on the trained model `source_model_id`, whose training the fields from
     `task` to `config` describe then; steps are counted in `unit`, and `delivery` is what came of an export or a push.
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
-    `rerun_of`: the job that this one repeats.
+    `rerun_of`: the job that this one repeats. `left_out_examples`: those that teach nothing within
+    `max_seq_length`; `cut_examples`: those that are cut there; null until the trainer counted them.
     """
 
     kind: wire.JobKind = "training"
@@ -106,6 +107,8 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     checkpoint: str | None = None
     rerun_of: str | None = None
     environment: wire.Environment | None = None
+    left_out_examples: int | None = None
+    cut_examples: int | None = None
     position: int
 
 
@@ -169,6 +172,8 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 status="stopping" if details.status == "stopping" else "training",
                 config=report.parameters,
                 environment=report.environment,
+                left_out_examples=report.left_out_examples,
+                cut_examples=report.cut_examples,
                 current_step=report.resumed_step,
                 total_steps=report.total_steps,
                 current_epoch=1,

@@ -115,6 +115,8 @@ Changed = dict[str, object]
         ("rlhf", {"reward_model": "owner/judge", "max_completion_length": 16, "reward_learning_rate": 1e-4}),
         ("rlhf", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "num_processes": 4}),
         ("sft", {"doc_stride": 128, "num_generations": 4}),
+        ("sft", {"truncation": "left"}),
+        ("dpo", {"truncation": "drop"}),
     ],
 )
 def test_settings_that_go_together_are_taken(strategy: wire.Strategy, changed: Changed) -> None:
@@ -136,6 +138,9 @@ def test_settings_that_go_together_are_taken(strategy: wire.Strategy, changed: C
         ("text-generation", "dpo", "huggingface", {"use_8bit": True, "use_4bit": True}, "use_4bit", "use_8bit"),
         ("text-generation", "sft", "huggingface", {"beta": 0.1}, "beta", "dpo"),
         ("text-generation", "sft", "huggingface", {"doc_stride": 64}, "doc_stride", QA),
+        ("text-generation", "rlhf", "huggingface", {"truncation": "left"}, "truncation", "left out"),
+        ("summarization", "sft", "huggingface", {"truncation": "drop"}, "truncation", "summary"),
+        (QA, "sft", "huggingface", {"truncation": "left"}, "truncation", "windows"),
         ("text-generation", "dpo", "huggingface", {"packing": True}, "packing", "sft"),
         ("text-generation", "rlhf", "huggingface", {"packing": True}, "packing", "sft"),
         (QA, "sft", "huggingface", {"packing": True}, "packing", "context"),

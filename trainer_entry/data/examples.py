@@ -32,12 +32,16 @@ _NAMED_LINES = 10
 
 
 class Examples(Struct, frozen=True, gc=False):
-    """Records as a trainer takes them. `tokens`: of the rows in `train`. `dropped`: records that teach nothing."""
+    """Records as a trainer takes them. `tokens`: of the rows in `train`.
+
+    `dropped`: records that teach nothing. `cut`: rows of which a part is missing.
+    """
 
     train: Dataset
     evaluation: Dataset | None
     tokens: int
     dropped: int = 0
+    cut: int = 0
     measure: Measure | None = None
 
 
@@ -100,6 +104,7 @@ def examples_of(
     max_length: int,
     *,
     held_out: bool,
+    cut: int = 0,
     measure: Measure | None = None,
 ) -> Examples:
     """The rows as examples; `dropped` are the lines that gave none, `held_out` says whether some were to be kept.
@@ -108,16 +113,18 @@ def examples_of(
         NoTrainableTokens: nothing to learn from is left, or nothing to evaluate on.
     """
     if dropped:
-        note(f"{len(dropped)} records were left out, with no answer in their first {max_length} tokens: "
+        note(f"{len(dropped)} records were left out, with no answer within {max_length} tokens: "
              f"{in_words(dropped)}.")  # fmt: skip
+    if cut:
+        note(f"{cut} examples have more tokens than the {max_length} that there is room for, and were cut.")
     if train.count == 0:
         raise NoTrainableTokens(
-            f"No record has an answer within its first {max_length} tokens ({in_words(dropped)}). "
+            f"No record has an answer within {max_length} tokens ({in_words(dropped)}). "
             "Raise max_seq_length, shorten the prompts, or fill the empty answers."
         )
     if held_out and evaluation.count == 0:
         raise NoTrainableTokens(
-            f"No record held out for evaluation has an answer within its first {max_length} tokens "
+            f"No record held out for evaluation has an answer within {max_length} tokens "
             f"({in_words(dropped)}). Raise max_seq_length or eval_split."
         )
     return Examples(
@@ -125,5 +132,6 @@ def examples_of(
         evaluation=evaluation.dataset() if evaluation.count else None,
         tokens=train.tokens,
         dropped=len(dropped),
+        cut=cut,
         measure=measure,
     )

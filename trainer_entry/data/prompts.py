@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from trainer_entry.data.edges import bare, content_ids, edges_of, opening_ids, trim
 from trainer_entry.data.records import Turn
-from trainer_entry.runtime.failures import ChatTemplateFails
+from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,17 +22,61 @@ _NAMED_ROLES = 10
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """The tokens that an answer to `prompt` follows, exactly as in training."""
+    return asked_ids(tokenizer, [Turn("user", prompt)])
+
+
+def asked_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[int]:
+    """The tokens that an answer to a conversation follows; without a chat template it is one turn.
+
+    Raises:
+        ChatTemplateFails: the model's template cannot write it.
+        NoChatTemplate: there is none, and several turns.
+    """
     if tokenizer.chat_template is not None:
-        text = render(tokenizer, [Turn("user", prompt)], answer_follows=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    ids = list(tokenizer(plain_prompt(prompt))["input_ids"])
-    # Some tokenizers close every text with an end token: no answer would follow it.
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+        return content_ids(tokenizer, render(tokenizer, turns, answer_follows=True))
+    prompt = _only(turns)
+    return opening_of(tokenizer, prompt) + content_ids(tokenizer, plain_prompt(bare(tokenizer, prompt)))
 
 
-def summarization_prompt(document: str) -> str:
+def answered_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], answer: Sequence[Turn]) -> list[int]:
+    """The tokens of a conversation with an answer, through its end.
+
+    Raises:
+        ChatTemplateFails: the model's template cannot write it.
+        NoChatTemplate: there is none, and several turns.
+    """
+    if tokenizer.chat_template is not None:
+        return rendered_ids(tokenizer, render(tokenizer, [*turns, *answer], answer_follows=False))
+    prompt = _only(turns)
+    text = plain_prompt(bare(tokenizer, prompt)) + bare(tokenizer, _only(answer))
+    ids = opening_of(tokenizer, prompt) + content_ids(tokenizer, text)
+    return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
+
+
+def rendered_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of a conversation that a chat template wrote, through its end."""
+    ids = content_ids(tokenizer, text)
+    closed = edges_of(tokenizer).closed_length(text) is not None
+    return ids if closed or tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
+
+
+def opening_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """What stands before a text that no chat template begins."""
+    return opening_ids(tokenizer, begun=trim(text, edges_of(tokenizer)).begun)
+
+
+def _only(turns: Sequence[Turn]) -> str:
+    if len(turns) != 1:
+        raise NoChatTemplate(
+            "The records are conversations, and the model has no chat template to write them with. "
+            "Use an instruction-tuned model, or records whose prompts and answers are plain texts."
+        )
+    return turns[0].content
+
+
+def summarization_prompt(tokenizer: PreTrainedTokenizerBase, document: str) -> str:
     """What a causal model is asked for a summary; it is written as any prompt is, in training and afterwards."""
-    return f"Summarize the following text.\n\n{document}"
+    return f"Summarize the following text.\n\n{bare(tokenizer, document)}"
 
 
 def summarization_source(config: PreTrainedConfig, document: str) -> str:
@@ -59,7 +106,7 @@ def render(
     try:
         return str(
             tokenizer.apply_chat_template(
-                [message_of(turn) for turn in turns],
+                [message_of(trimmed_turn(tokenizer, turn)) for turn in turns],
                 tools=list[Any](tools) if tools else None,
                 tokenize=False,
                 add_generation_prompt=answer_follows,
@@ -81,6 +128,12 @@ def knows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
     return any("tool" in text for text in texts)
 
 
+def trimmed_turn(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> Turn:
+    """The turn without beginning and end tokens that were written by hand: the template writes its own."""
+    content = bare(tokenizer, turn.content)
+    return turn if content == turn.content else msgspec.structs.replace(turn, content=content)
+
+
 def message_of(turn: Turn) -> dict[str, Any]:
     """A turn as chat templates read it; what it has not is left out."""
     message: dict[str, Any] = {"role": turn.role, "content": turn.content}
@@ -96,24 +149,17 @@ def message_of(turn: Turn) -> dict[str, Any]:
     return message
 
 
+def plain_question(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    """The one turn as a text for a model without a chat template; a beginning that was written by hand stays.
+
+    Raises:
+        NoChatTemplate: there are several.
+    """
+    edges = edges_of(tokenizer)
+    trimmed = trim(_only(turns), edges)
+    return (edges.begin or "" if trimmed.begun else "") + plain_prompt(trimmed.text)
+
+
 def plain_prompt(prompt: str) -> str:
     """A prompt for a model without a chat template: the answer begins on a line of its own."""
     return prompt if prompt[-1:].isspace() else prompt + "\n"
-
-
-def end_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Texts of the tokens that can end a turn, the longest first."""
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-    special.update(tokenizer.all_special_tokens)
-    return sorted(special, key=len, reverse=True)
-
-
-def end_token_ids(tokenizer: PreTrainedTokenizerBase, configured: int | list[int] | None) -> list[int]:
-    """Where generation stops: the model's own end tokens, and the one that its chat template ends a turn with."""
-    ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
-    if tokenizer.chat_template is not None:
-        answered = render(tokenizer, [Turn("user", "?"), Turn("assistant", "!")], answer_follows=False).rstrip()
-        ends = [token for token in end_tokens(tokenizer) if answered.endswith(token)]
-        if ends:
-            ids.add(tokenizer.get_vocab()[ends[0]])
-    return sorted(number for number in ids if isinstance(number, int))

@@ -167,8 +167,8 @@ def _record_of(line: formats.Record) -> Record:
             | formats.ArticleHighlights(article=text, highlights=summary)
         ):
             return InputOutput(text, summary)
-        case formats.QuestionAnswer(context=context, question=question, answer=answer):
-            start = context.find(answer)
+        case formats.QuestionAnswer(context=context, question=question, answer=answer, answer_start=given):
+            start = context.find(answer) if given is None else given
             spans = [Span(answer, start)] if answer and start >= 0 else []
             return Question(context, question, spans)
         case formats.Squad(context=context, question=question, answers=answers):

@@ -13,7 +13,8 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from trainer_entry.data.prompts import end_token_ids, prompt_ids, summarization_prompt, summarization_source
+from trainer_entry.data.edges import end_token_ids
+from trainer_entry.data.prompts import prompt_ids, summarization_prompt, summarization_source
 from trainer_entry.inference.answer_spans import extract
 from trainer_entry.providers import huggingface
 from trainer_entry.providers.huggingface import LoadedModel
@@ -133,7 +134,7 @@ def _read(request: Generate, loaded: LoadedModel) -> tuple[list[int], int]:
         fits = len(ids) <= loaded.context
     else:
         summarizes = request.task == "summarization"
-        ids = prompt_ids(tokenizer, summarization_prompt(request.prompt) if summarizes else request.prompt)
+        ids = prompt_ids(tokenizer, summarization_prompt(tokenizer, request.prompt) if summarizes else request.prompt)
         room = loaded.context - len(ids)
         fits = room >= 1
     if not fits:

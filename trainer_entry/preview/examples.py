@@ -4,7 +4,7 @@ Everything here is made by the functions that a training makes it by; a test hol
 """
 # mypy: allow-untyped-calls
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from trainer_entry.data.examples import IGNORED
@@ -35,26 +35,28 @@ def _of_line(line: Line, context: TokenizationContext) -> Iterator[TokenizedExam
     config = context.source.config
     match context.job.task:
         case "text-generation":
-            return _texts(line, context)
+            tokenizer, limit, truncation = context.source.tokenizer, context.max_length, context.parameters.truncation
+            return _texts(line.number, text_generation.fitted(line.record, tokenizer, limit, truncation), context)
         case "summarization" if config.is_encoder_decoder:
             return iter([_pair(line, context)])
         case "summarization":
             document = summarization.document_of(line.record)
-            return _texts(Line(line.number, line.content, summarization.asked_for(document)), context)
+            return _texts(
+                line.number, [summarization.fitted(document, context.source.tokenizer, context.max_length)], context
+            )
         case "extractive-question-answering":
             return _windows(line, context)
         case _:
             assert_never(context.job.task)
 
 
-def _texts(line: Line, context: TokenizationContext) -> Iterator[TokenizedExample]:
-    limit = context.max_length
-    for example in text_generation.fitted(line.record, context.source.tokenizer, limit):
+def _texts(
+    line: int, examples: Iterable[text_generation.CutTokens], context: TokenizationContext
+) -> Iterator[TokenizedExample]:
+    for example in examples:
         loss = [place > 0 and token != IGNORED for place, token in enumerate(example.labels)]
-        left_out = None if example.teaches else f"There is no answer within its first {limit} tokens."
-        yield TokenizedExample(
-            line.number, (TokenizedSequence("text", example.input_ids, loss, example.length, limit),), left_out=left_out
-        )
+        text = TokenizedSequence("text", example.input_ids, loss, example.length, context.max_length)
+        yield TokenizedExample(line, (text,), left_out=example.left_out)
 
 
 def _pair(line: Line, context: TokenizationContext) -> TokenizedExample:

@@ -51,7 +51,7 @@ def statistics_of(
     """The lengths of examples that come one after another, each record's together."""
     measured: dict[SequenceName, _Measured] = {}
     left_out_lines: list[int] = []
-    records = count = left_out = tokens = loss_tokens = line = 0
+    records = count = left_out = cut = tokens = loss_tokens = line = 0
     for example in examples:
         records += example.line != line
         line = example.line
@@ -63,6 +63,7 @@ def statistics_of(
             if len(left_out_lines) < _LISTED and left_out_lines[-1:] != [line]:
                 left_out_lines.append(line)
             continue
+        cut += any(sequence.length > sequence.limit for sequence in example.sequences)
         tokens += sum(len(sequence.ids) for sequence in example.sequences)
         loss_tokens += sum(sum(sequence.loss) for sequence in example.sequences)
     return DatasetStatistics(
@@ -78,4 +79,5 @@ def statistics_of(
         loss_tokens=loss_tokens,
         lengths=tuple(found.summary(name) for name, found in measured.items()),
         seen_with=context.settings,
+        cut=cut,
     )

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from jinja2.exceptions import TemplateError
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.reward_config import RewardConfig
 
 from trainer_entry.data.examples import LINE
 from trainer_entry.data.records import Line
 from trainer_entry.preview.sequences import TokenizationContext, TokenizedExample, TokenizedSequence
-from trainer_entry.runtime.failures import ChatTemplateFails, naming_line
+from trainer_entry.runtime.failures import naming_line
 from trainer_entry.strategies import dpo, reward_model, rlhf
 from trainer_entry.tasks import preferences
 from trainer_entry.tasks.preferences import Row
@@ -33,13 +32,7 @@ def preferences_of(lines: Iterator[Line], context: TokenizationContext) -> Itera
         ChatTemplateFails: the model's template cannot write one of them; the message says which.
     """
     while rows := [_row_of(line, context) for line in islice(lines, _ROWS_AT_ONCE)]:
-        try:
-            yield from _compared(rows, context) if context.job.strategy == "dpo" else _rewarded(rows, context)
-        except TemplateError as error:
-            where = f"one of the lines {rows[0].line} to {rows[-1].line}" if len(rows) > 1 else f"line {rows[0].line}"
-            raise ChatTemplateFails(
-                f"The model's chat template cannot write {where}: {type(error).__name__}: {error}"
-            ) from error
+        yield from _compared(rows, context) if context.job.strategy == "dpo" else _rewarded(rows, context)
 
 
 def _row_of(line: Line, context: TokenizationContext) -> Row:
@@ -49,19 +42,21 @@ def _row_of(line: Line, context: TokenizationContext) -> Row:
 
 def _compared(rows: list[Row], context: TokenizationContext) -> Iterator[TokenizedExample]:
     """For direct preference optimization: the prompt with either answer, which carries the loss."""
-    limit = context.max_length
+    limit, truncation = context.max_length, context.parameters.truncation
+    reasons = {row.line: row.left_out(limit, truncation) for row in rows}
+    cut = {row.line: row.fitted(context.source.tokenizer, limit, truncation) for row in rows}
     arguments = preference_arguments(context.parameters, _FOLDER)
-    kept = _pairs([row for row in rows if row.size < limit], context, arguments)
+    kept = _pairs([cut[row.line] for row in rows if reasons[row.line] is None], context, arguments)
     others = _pairs([row for row in rows if row.line not in kept], context, _without_limit(arguments))
     for row in rows:
         pair = kept.get(row.line) or others[row.line]
         yield TokenizedExample(
             row.line,
             (
-                _answered("chosen", pair.chosen, pair.chosen_mask, pair.lengths[0], limit),
-                _answered("rejected", pair.rejected, pair.rejected_mask, pair.lengths[1], limit),
+                _answered("chosen", pair.chosen, pair.chosen_mask, row.lengths[0], limit),
+                _answered("rejected", pair.rejected, pair.rejected_mask, row.lengths[1], limit),
             ),
-            left_out=None if row.line in kept else _no_room(row, limit),
+            left_out=reasons[row.line],
         )
 
 
@@ -72,7 +67,7 @@ def _rewarded(rows: list[Row], context: TokenizationContext) -> Iterator[Tokeniz
     arguments = reward_arguments(context.parameters, _FOLDER)
     kept = _judged([row for row in rows if row.size < room], context, arguments)
     others = _judged([row for row in rows if row.line not in kept], context, _without_limit(arguments))
-    prompts = rlhf.prompts_of(preferences.dataset_of(rows), context.source.tokenizer)
+    prompts = rlhf.prompts_of(preferences.dataset_of(rows, context.job.strategy), context.source.tokenizer)
     for row, prompt in zip(rows, prompts, strict=True):
         pair = kept.get(row.line) or others[row.line]
         fits = row.size < room
@@ -80,17 +75,17 @@ def _rewarded(rows: list[Row], context: TokenizationContext) -> Iterator[Tokeniz
         yield TokenizedExample(
             row.line,
             (_unlearned("chosen", pair[0], limit), _unlearned("rejected", pair[1], limit)),
-            left_out=None if row.line in kept else too_long if fits else _no_room(row, room),
+            left_out=None if row.line in kept else too_long if fits else row.left_out(room, "right"),
         )
         yield TokenizedExample(
-            row.line, (_unlearned("prompt", prompt, room),), left_out=None if fits else _no_room(row, room)
+            row.line, (_unlearned("prompt", prompt, room),), left_out=None if fits else row.left_out(room, "right")
         )
 
 
 def _pairs(rows: list[Row], context: TokenizationContext, arguments: DPOConfig) -> dict[int, dpo.Pair]:
     if not rows:
         return {}
-    pairs = dpo.pairs_of(preferences.dataset_of(rows), context.source.tokenizer, arguments)
+    pairs = dpo.pairs_of(preferences.dataset_of(rows, context.job.strategy), context.source.tokenizer, arguments)
     return {pair.line: pair for pair in pairs}
 
 
@@ -99,7 +94,9 @@ def _judged(
 ) -> dict[int, tuple[list[int], list[int]]]:
     if not rows:
         return {}
-    judged = reward_model.tokenized_pairs(preferences.dataset_of(rows), context.source.tokenizer, arguments)
+    judged = reward_model.tokenized_pairs(
+        preferences.dataset_of(rows, context.job.strategy), context.source.tokenizer, arguments
+    )
     return {row[LINE]: (row["chosen_ids"], row["rejected_ids"]) for row in judged}
 
 
@@ -112,10 +109,6 @@ def _answered(name: SequenceName, ids: list[int], mask: list[int], length: int, 
 def _unlearned(name: SequenceName, ids: list[int], limit: int) -> TokenizedSequence:
     cut = ids[:limit]
     return TokenizedSequence(name, cut, [False] * len(cut), len(ids), limit)
-
-
-def _no_room(row: Row, room: int) -> str:
-    return f"Its prompt has {row.size} tokens, and leaves no room for an answer within {room}."
 
 
 def _without_limit(arguments: _Arguments) -> _Arguments:

@@ -2,7 +2,6 @@
 # mypy: allow-untyped-calls
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 from datasets import Dataset
@@ -22,6 +21,10 @@ from trainer_entry.wire import JobSpec, TrainingParameters
 class PreferenceTrainer(AttemptTrainer, DPOTrainer):
     """trl's own. With an adapter the model without it is the reference; otherwise a second copy is loaded."""
 
+    def _prepare_dataset(self, dataset: Any, *_: object) -> Any:
+        """The rows are tokens already; trl writes conversations in another way than a supervised training."""
+        return dataset
+
 
 def build_trainer(
     job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters
@@ -40,35 +43,27 @@ def build_trainer(
 
 
 class Pair(Struct, frozen=True, gc=False):
-    """What trl reads of a preference: the prompt with either answer, and whether a token is the answer's.
-
-    `lengths`: of both, in tokens, before they were cut.
-    """
+    """What trl reads of a preference: the prompt with either answer, and whether a token is the answer's."""
 
     line: int
     chosen: list[int]
     chosen_mask: list[int]
     rejected: list[int]
     rejected_mask: list[int]
-    lengths: tuple[int, int]
 
 
 def pairs_of(rows: Dataset, tokenizer: PreTrainedTokenizerBase, arguments: DPOConfig) -> Iterator[Pair]:
-    """What trl's trainer makes of rows when it is built, and its collator of that; trl leaves out some rows."""
-    trainer: Any = SimpleNamespace(_tokenizer=tokenizer)
-    prepared = DPOTrainer._prepare_dataset(trainer, rows, tokenizer, arguments, "train")  # noqa: SLF001 - no public way
+    """What trl's collator makes of rows."""
     collate = DataCollatorForPreference(
         pad_token_id=tokenizer.pad_token_id or 0,
         max_length=arguments.max_length,
         truncation_mode=arguments.truncation_mode,
     )
-    for row in prepared:
+    for row in rows:
         batch = collate([row])
         kept = batch["attention_mask"].bool()
         (chosen, rejected), (chosen_mask, rejected_mask) = (
             [values[kept[side]].tolist() for side, values in enumerate(batch[name])]
             for name in ("input_ids", "completion_mask")
         )
-        asked = len(row["prompt_ids"])
-        lengths = asked + len(row["chosen_ids"]), asked + len(row["rejected_ids"])
-        yield Pair(row[LINE], chosen, chosen_mask, rejected, rejected_mask, lengths)
+        yield Pair(row[LINE], chosen, chosen_mask, rejected, rejected_mask)

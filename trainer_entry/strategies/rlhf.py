@@ -9,12 +9,15 @@ kept beside the checkpoints until the policy is saved, so that a job that goes o
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
+from trainer_entry.data.edges import end_token_ids, text_ids
+from trainer_entry.data.prompts import asked_ids, rendered_ids
+from trainer_entry.data.records import Turn
 from trainer_entry.runtime.failures import NoTrainableTokens
 from trainer_entry.strategies.adapters import new_adapter
 from trainer_entry.training.arguments import policy_arguments, policy_steps
@@ -33,16 +36,48 @@ if TYPE_CHECKING:
 class RlooTrainer(AttemptTrainer, RLOOTrainer):
     """trl's RLOO trainer."""
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """As the playground asks, and a supervised training."""
+        return [_ids_of(prompt, self.processing_class) for prompt in prompts], None, {}
+
 
 class GrpoTrainer(AttemptTrainer, GRPOTrainer):
     """trl's GRPO trainer."""
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """As the playground asks, and a supervised training."""
+        return [_ids_of(prompt, self.processing_class) for prompt in prompts], None, {}
+
 
 def prompts_of(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The tokens that a policy completes, as trl makes them of each row's prompt."""
-    trainer: Any = SimpleNamespace(processing_class=tokenizer, chat_template_kwargs={})
-    ids, *_ = RLOOTrainer._tokenize_prompts(trainer, list(_prompts(rows)["prompt"]))  # noqa: SLF001 - no public way
-    return [list(prompt) for prompt in ids]
+    """The tokens that a policy completes, of each row's prompt."""
+    return [_ids_of(row["prompt"], tokenizer) for row in _prompts(rows)]
+
+
+class RewardReading:
+    """A reward model's tokenizer that writes a completion as the answers were written that the model learned from.
+
+    trl gives it texts that are to have no special tokens around them: a plain text would miss its beginning and its
+    end, and a template's that has no end its end.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer: Any = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the tokenizer's."""
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text: list[str], **_: object) -> Any:
+        """The texts as a batch."""
+        written = rendered_ids if self._tokenizer.chat_template is not None else text_ids
+        ids = [written(self._tokenizer, one) for one in text]
+        return self._tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
+
+
+def _ids_of(prompt: str | list[dict[str, str]], tokenizer: Any) -> list[int]:
+    turns = [Turn("user", prompt)] if isinstance(prompt, str) else [msgspec.convert(turn, Turn) for turn in prompt]
+    return asked_ids(tokenizer, turns)
 
 
 def build_policy(
@@ -55,10 +90,12 @@ def build_policy(
             f"{len(examples.train)} prompts fill no step: it completes per_device_train_batch_size * "
             "gradient_accumulation_steps / num_generations of them. Lower these, or add records."
         )
+    own = loaded.model.generation_config
+    own.eos_token_id = end_token_ids(loaded.tokenizer, own.eos_token_id)  # where trl ends a completion
     arguments: dict[str, Any] = {
         "model": loaded.model,
         "reward_funcs": [reward_model.model],
-        "reward_processing_classes": [reward_model.tokenizer],
+        "reward_processing_classes": [RewardReading(reward_model.tokenizer)],
         # Beside the job's own checkpoints: they are numbered after those of the reward model.
         "args": policy_arguments(parameters, str(Path(job.checkpoint_dir) / "policy"), steps),
         "train_dataset": _prompts(examples.train),

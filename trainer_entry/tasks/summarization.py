@@ -1,21 +1,22 @@
 """Summaries: by encoder-decoder models from the text itself, by causal models from a prompt that asks for one."""
 # mypy: allow-untyped-calls
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import torch
 from msgspec import Struct
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
+from trainer_entry.data.edges import bare, end_token_ids
 from trainer_entry.data.examples import MEASURED_RECORDS, Examples, Measure, Rows, examples_of
-from trainer_entry.data.prompts import end_token_ids, prompt_ids, summarization_prompt, summarization_source
+from trainer_entry.data.prompts import prompt_ids, summarization_prompt, summarization_source
 from trainer_entry.data.records import InputOutput, Record, Records
 from trainer_entry.providers.huggingface import decoder_positions
 from trainer_entry.runtime.failures import WrongRecords
-from trainer_entry.runtime.stdout import note
 from trainer_entry.tasks.metrics import rouge
-from trainer_entry.tasks.text_generation import label_all
+from trainer_entry.tasks.text_generation import CutTokens, cut_tokens, gather, label
 
 _ANSWERED_AT_ONCE = 8
 
@@ -53,23 +54,21 @@ def prepare(
     room = answer_room(config, max_length)
     limit = min(longest + 1, room)  # and an end token
     if not config.is_encoder_decoder:
-        asked: Iterator[tuple[int, Record]] = ((line, asked_for(document)) for line, document in documents)
-        return label_all(asked, held_out, tokenizer, max_length, _measure(measured, tokenizer, max_length, limit))
+        found = ((line, iter([fitted(document, tokenizer, max_length)])) for line, document in documents)
+        return gather(found, held_out, max_length, _measure(measured, tokenizer, max_length, limit))
     columns = ("input_ids", "labels")
     train, evaluation = Rows(*columns), Rows(*columns)
     dropped: list[int] = []
-    shortened = 0
+    cut = 0
     for place, (line, document) in enumerate(documents):
         if not document.output.strip():
             dropped.append(line)
             continue
         pair = pair_of(document, config, tokenizer, max_length, room)
-        shortened += pair.is_cut
+        cut += pair.is_cut
         (evaluation if place in held_out else train).add(line=line, input_ids=pair.source, labels=pair.target)
-    if shortened:
-        note(f"{shortened} records were cut: a text at {max_length} tokens, or a summary at {room}.")
     measure = _measure(measured, tokenizer, max_length, limit)
-    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
+    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), cut=cut, measure=measure)
 
 
 def answer_room(config: PreTrainedConfig, max_length: int) -> int:
@@ -84,8 +83,9 @@ def pair_of(
     document: InputOutput, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int, room: int
 ) -> Pair:
     """The text in at most `max_length` tokens, and its summary in at most `room`, which carries the loss."""
-    source = tokenizer(summarization_source(config, document.input), truncation=True, max_length=max_length)
-    target = tokenizer(text_target=document.output, truncation=True, max_length=room)
+    asked, summary = bare(tokenizer, document.input), bare(tokenizer, document.output)
+    source = tokenizer(summarization_source(config, asked), truncation=True, max_length=max_length)
+    target = tokenizer(text_target=summary, truncation=True, max_length=room)
     around = tokenizer.num_special_tokens_to_add()
     lengths = [
         len(tokens["input_ids"])
@@ -95,9 +95,28 @@ def pair_of(
     return Pair(list(source["input_ids"]), list(target["input_ids"]), *lengths)
 
 
-def asked_for(document: InputOutput) -> InputOutput:
+def asked_for(tokenizer: PreTrainedTokenizerBase, document: InputOutput) -> InputOutput:
     """The record as a causal model takes it: a prompt that asks for the summary, and the summary."""
-    return InputOutput(summarization_prompt(document.input), document.output)
+    return InputOutput(summarization_prompt(tokenizer, document.input), document.output)
+
+
+def fitted(document: InputOutput, tokenizer: PreTrainedTokenizerBase, max_length: int) -> CutTokens:
+    """The text, cut to what the whole summary leaves room for in `max_length` tokens; half of them are a summary's."""
+    (whole,) = label(asked_for(tokenizer, document), tokenizer)
+    length = len(whole.input_ids)
+    if length <= max_length:
+        return cut_tokens(whole, tokenizer, max_length)
+    answer = length - len(prompt_ids(tokenizer, summarization_prompt(tokenizer, document.input)))
+    least = max_length - max(1, max_length // 2)
+    room, text = max(least, max_length - answer), document.input
+    while True:
+        text, _ = _text_within(room, tokenizer, text)
+        (example,) = label(asked_for(tokenizer, InputOutput(text, document.output)), tokenizer)
+        missing = len(example.input_ids) - max_length
+        if missing <= 0 or room == least:
+            break
+        room = max(least, room - missing)  # what stands before a summary decides about its first tokens
+    return msgspec.structs.replace(cut_tokens(example, tokenizer, max_length), length=length)
 
 
 def document_of(record: Record) -> InputOutput:
@@ -136,7 +155,7 @@ def summarize(
         sources = [summarization_source(model.config, document.input) for document in documents]
         prompts = [tokenizer(source, truncation=True, max_length=max_length)["input_ids"] for source in sources]
     else:
-        prompts = [_prompt_within(max_length - limit, tokenizer, document.input) for document in documents]
+        prompts = [_text_within(max_length - limit, tokenizer, document.input)[1] for document in documents]
     width = max(map(len, prompts))
     left = not model.config.is_encoder_decoder  # an answer follows its prompt, so the padding stands before both
     padding = int(tokenizer.pad_token_id or 0)
@@ -154,14 +173,14 @@ def summarize(
     return [str(text).strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
 
-def _prompt_within(room: int, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The prompt's tokens, with as much of the text as there is room for: what stands after it begins the answer."""
-    while len(ids := prompt_ids(tokenizer, summarization_prompt(text))) > room and text:
+def _text_within(room: int, tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[str, list[int]]:
+    """As much of the text as its prompt has room for, and the prompt: what stands after the text begins the answer."""
+    while len(ids := prompt_ids(tokenizer, summarization_prompt(tokenizer, text))) > room and text:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = encoded["offset_mapping"]
         kept = max(0, len(offsets) - (len(ids) - room))
         text = text[: min(offsets[kept][0], len(text) - 1)] if offsets else ""
-    return ids
+    return text, ids
 
 
 def _configure(model: Any, tokenizer: PreTrainedTokenizerBase, limit: int) -> GenerationConfig:

@@ -4,18 +4,19 @@ A conversation is written out by the model's own template. Where the assistant's
 found by writing it out up to each turn; the tokens that touch those spans carry the loss.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
 from transformers import PreTrainedTokenizerBase
 
+from trainer_entry.data.edges import bare, edges_of, kept_places, text_ids
 from trainer_entry.data.examples import IGNORED, Examples, Measure, Rows, examples_of
-from trainer_entry.data.prompts import end_tokens, plain_prompt, render
+from trainer_entry.data.prompts import opening_of, plain_prompt, render, trimmed_turn
 from trainer_entry.data.records import Conversation, InputOutput, Preference, Question, Record, Records, Turn
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, WrongRecords, naming_line
-from trainer_entry.runtime.stdout import note
+from trainer_entry.wire import Truncation
 from trainer_entry.wire.formats import Text
 
 
@@ -27,25 +28,28 @@ class LabelledTokens(Struct, frozen=True, gc=False):
 
 
 class CutTokens(Struct, frozen=True, gc=False):
-    """A training example as far as there was room for it. `length`: in tokens, of all of it."""
+    """A training example as far as there was room for it. `length`: in tokens, of all of it.
+
+    `left_out`: why it is not trained on, where it is not.
+    """
 
     input_ids: list[int]
     labels: list[int]
     length: int
+    left_out: str | None = None
 
     @property
     def is_cut(self) -> bool:
-        """Whether its end is missing."""
+        """Whether a part is missing."""
         return self.length > len(self.input_ids)
-
-    @property
-    def teaches(self) -> bool:
-        """Whether there is a loss: the first token is never predicted."""
-        return any(token != IGNORED for token in self.labels[1:])
 
 
 def prepare(
-    records: Records, held_out: frozenset[int], tokenizer: PreTrainedTokenizerBase, max_length: int
+    records: Records,
+    held_out: frozenset[int],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    truncation: Truncation = "right",
 ) -> Examples:
     """Tokenize and label every record; those at the places in `held_out` are for evaluation.
 
@@ -53,39 +57,57 @@ def prepare(
         NoTrainableTokens: nothing to learn from is left.
         NoChatTemplate: conversations, for a model that does not say how to write one.
     """
-    return label_all(records.by_line(), held_out, tokenizer, max_length)
+    found = ((line, fitted(record, tokenizer, max_length, truncation)) for line, record in records.by_line())
+    return gather(found, held_out, max_length)
 
 
-def label_all(
-    records: Iterator[tuple[int, Record]],
+def gather(
+    found: Iterator[tuple[int, Iterator[CutTokens]]],
     held_out: frozenset[int],
-    tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     measure: Measure | None = None,
 ) -> Examples:
-    """Records with their lines as labelled tokens."""
+    """The examples of records, with their lines."""
     train, evaluation = Rows("input_ids", "labels"), Rows("input_ids", "labels")
     dropped: list[int] = []
-    shortened = 0
-    for place, (line, record) in enumerate(records):
+    cut = 0
+    for place, (line, lazy) in enumerate(found):
         with naming_line(line):
-            examples = list(fitted(record, tokenizer, max_length))
+            examples = list(lazy)
         for example in examples:
-            if example.teaches:
+            if example.left_out is None:
                 rows = evaluation if place in held_out else train
                 rows.add(line=line, input_ids=example.input_ids, labels=example.labels)
-                shortened += example.is_cut
+                cut += example.is_cut
             else:
                 dropped.append(line)
-    if shortened:
-        note(f"{shortened} examples are longer than {max_length} tokens and were cut there.")
-    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), measure=measure)
+    return examples_of(train, evaluation, dropped, max_length, held_out=bool(held_out), cut=cut, measure=measure)
 
 
-def fitted(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[CutTokens]:
-    """The record's examples, cut where `max_length` tokens end; one that teaches nothing then is not trained on."""
+def fitted(
+    record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int, truncation: Truncation = "right"
+) -> Iterator[CutTokens]:
+    """The record's examples in at most `max_length` tokens each."""
     for example in label(record, tokenizer):
-        yield CutTokens(example.input_ids[:max_length], example.labels[:max_length], len(example.input_ids))
+        yield cut_tokens(example, tokenizer, max_length, truncation)
+
+
+def cut_tokens(
+    example: LabelledTokens, tokenizer: PreTrainedTokenizerBase, max_length: int, truncation: Truncation = "right"
+) -> CutTokens:
+    """As much of the example as there is room for; what begins a text stays where the rest of the beginning goes."""
+    length = len(example.input_ids)
+    if truncation == "drop" and length > max_length:
+        left_out = f"It has {length} tokens, and there is room for {max_length}."
+        return CutTokens(example.input_ids[:max_length], example.labels[:max_length], length, left_out)
+    places = kept_places(example.input_ids, tokenizer, max_length, truncation)
+    input_ids, labels = [example.input_ids[at] for at in places], [example.labels[at] for at in places]
+    # The first token is never predicted.
+    teaches = any(token != IGNORED for token in labels[1:])
+    where = "last" if truncation == "left" else "first"
+    return CutTokens(
+        input_ids, labels, length, None if teaches else f"There is no answer within its {where} {max_length} tokens."
+    )
 
 
 def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:
@@ -95,13 +117,14 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
         case InputOutput(input=prompt, output=answer) if has_template:
             yield from _label_turns(Conversation([Turn("user", prompt), Turn("assistant", answer)]), tokenizer)
         case InputOutput(input=prompt, output=answer):
-            start = plain_prompt(prompt)
-            yield _label_spans(start + answer, [(len(start), len(start) + len(answer))], tokenizer)
+            start, answer = plain_prompt(bare(tokenizer, prompt)), bare(tokenizer, answer)
+            span = len(start), len(start) + len(answer)
+            yield _label_spans(start + answer, [span], tokenizer, opening_of(tokenizer, prompt))
         case Conversation() if has_template:
             try:
                 examples = list(_label_turns(record, tokenizer))
             except ChatTemplateFails:
-                joined = join_turns(record.messages)
+                joined = join_turns([trimmed_turn(tokenizer, turn) for turn in record.messages])
                 if len(joined) == len(record.messages):
                     raise
                 examples = list(_label_turns(Conversation(joined, record.tools), tokenizer))
@@ -112,22 +135,14 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
                 "Use an instruction-tuned model, or records whose prompts and answers are plain texts."
             )
         case Text(text=text):
-            yield _label_whole(text, tokenizer)
+            input_ids = text_ids(tokenizer, text)
+            yield LabelledTokens(input_ids, list(input_ids))  # as trl does it, every token counts
         case Question() | Preference():
             raise WrongRecords(
                 f"A {type(record).__name__.lower()} is no text to learn: choose another task or strategy."
             )
         case _:
             assert_never(record)
-
-
-def _label_whole(text: str, tokenizer: PreTrainedTokenizerBase) -> LabelledTokens:
-    """A text as it is, from the tokenizer's own beginning token to an end token: as trl does it, every token counts."""
-    input_ids = list(tokenizer(text, truncation=False)["input_ids"])
-    end = tokenizer.eos_token_id
-    if end is not None and input_ids[-1:] != [end]:
-        input_ids.append(end)
-    return LabelledTokens(input_ids, list(input_ids))
 
 
 def _label_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:
@@ -168,8 +183,8 @@ def _answer_span(text: str, asked: str, tokenizer: PreTrainedTokenizerBase) -> t
     """Where the last answer stands in `text`: after what generation starts from, through its end token."""
     start = _common_length(text, asked)
     # What follows the end token (a line break, mostly) is never generated.
-    closed = len(text.rstrip())
-    return start, closed if text[:closed].endswith(tuple(end_tokens(tokenizer))) else len(text)
+    closed = edges_of(tokenizer).closed_length(text)
+    return start, len(text) if closed is None else closed
 
 
 def _common_length(text: str, other: str) -> int:
@@ -179,23 +194,22 @@ def _common_length(text: str, other: str) -> int:
     return next(place for place, (one, two) in enumerate(zip(text, other + "\0", strict=False)) if one != two)
 
 
-def _label_spans(text: str, spans: list[tuple[int, int]], tokenizer: PreTrainedTokenizerBase) -> LabelledTokens:
-    """The text's tokens; those that touch a span are their own label."""
+def _label_spans(
+    text: str, spans: list[tuple[int, int]], tokenizer: PreTrainedTokenizerBase, opening: Sequence[int] | None = None
+) -> LabelledTokens:
+    """The text's tokens; those that touch a span are their own label. `opening`: where no template wrote the text."""
     # A template writes the beginning token itself: a second one would be there in training only.
-    plain = tokenizer.chat_template is None
-    encoded = tokenizer(text, add_special_tokens=plain, return_offsets_mapping=True, truncation=False)
-    input_ids, labels = list(encoded["input_ids"]), []
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False)
+    before = list(opening or ())
+    input_ids, labels = [*before, *encoded["input_ids"]], [IGNORED] * len(before)
     waiting = iter(sorted(spans))
     start, end = next(waiting, (len(text), len(text)))
-    for token, (first, last) in zip(input_ids, encoded["offset_mapping"], strict=True):
+    for token, (first, last) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         while first >= end and (span := next(waiting, None)):
             start, end = span
         labels.append(token if start < last and first < end and first < last else IGNORED)
-    closes = bool(spans) and spans[-1][1] == len(text) and not text.endswith(tuple(end_tokens(tokenizer)))
-    if closes and tokenizer.eos_token_id is not None:
-        if input_ids[-1:] == [tokenizer.eos_token_id]:
-            labels[-1] = input_ids[-1]
-        else:
-            input_ids.append(tokenizer.eos_token_id)
-            labels.append(tokenizer.eos_token_id)
+    is_closed = opening is None and edges_of(tokenizer).closed_length(text) is not None
+    if spans and spans[-1][1] == len(text) and not is_closed and tokenizer.eos_token_id is not None:
+        input_ids.append(tokenizer.eos_token_id)
+        labels.append(tokenizer.eos_token_id)
     return LabelledTokens(input_ids, labels)

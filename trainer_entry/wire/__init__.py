@@ -60,6 +60,7 @@ from trainer_entry.wire.parameters import (
     PositiveInt,
     Scheduler,
     TrainingParameters,
+    Truncation,
 )
 from trainer_entry.wire.preview import (
     MOST_PREVIEWED_BYTES,
@@ -153,6 +154,7 @@ __all__ = [
     "TrainerStarted",
     "TrainerStopped",
     "TrainingParameters",
+    "Truncation",
     "Unit",
     "Work",
     "WorkPlanned",

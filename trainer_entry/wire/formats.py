@@ -144,11 +144,15 @@ class ArticleHighlights(Struct, frozen=True, gc=False):
 
 
 class QuestionAnswer(Struct, frozen=True, gc=False):
-    """A question, and its answer as it stands in the context; an empty one says that there is none."""
+    """A question, and its answer as it stands in the context; an empty one says that there is none.
+
+    `answer_start`: the character at which the answer begins, from 0; without it the first place counts.
+    """
 
     context: str
     question: str
     answer: str
+    answer_start: int | None = None
 
 
 class SquadAnswers(Struct, frozen=True, gc=False):

@@ -15,6 +15,9 @@ Scheduler = Literal[
 ]
 Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 
+Truncation = Literal["right", "left", "drop"]
+"""What is taken of an example that is too long: its beginning, its end, or nothing."""
+
 PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -46,6 +49,7 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     bf16: bool | None = None
     fp16: bool | None = None
     max_seq_length: Annotated[int, Meta(ge=-1, le=10_000_000)] | None = None
+    truncation: Truncation = "right"
     packing: bool = False
     eval_split: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
     eval_steps: PositiveInt | None = None

@@ -160,8 +160,8 @@ class DatasetStatistics(Struct, frozen=True, kw_only=True, gc=False):
 
     `measured`: records of all `num_examples`; where they are fewer, they are evenly spread and always the same ones.
     `examples`: what they become, as a trainer takes it; `left_out` of them are not trained on, for want of a token to
-    learn, and `left_out_lines` names the first 100. `tokens`, `loss_tokens`: of the examples that are trained on, cut
-    as they are, all and those that carry loss.
+    learn, and `left_out_lines` names the first 100. `cut`: those of the others of which a part is missing.
+    `tokens`, `loss_tokens`: of the examples that are trained on, cut as they are, all and those that carry loss.
     """
 
     filename: str
@@ -176,6 +176,7 @@ class DatasetStatistics(Struct, frozen=True, kw_only=True, gc=False):
     loss_tokens: int
     lengths: tuple[Lengths, ...]
     seen_with: PreviewSettings
+    cut: int = 0
 
 
 class PreviewFailed(Struct, frozen=True, kw_only=True, gc=False):

@@ -150,6 +150,12 @@ def _errors_of_answer(record: QuestionAnswer) -> Iterator[RecordError]:
             f"{short(record.answer)} does not stand in the context. Copy the answer from it, letter by letter, "
             'or write "" where the context has none.',
         )
+    elif (start := record.answer_start) is not None:
+        if not record.answer:
+            if start not in {-1, 0}:
+                yield RecordError("answer_start", 'There is no answer that begins there: leave it out beside "".')
+        elif start < 0 or not record.context.startswith(record.answer, start):
+            yield RecordError("answer_start", _otherwise(record.context, record.answer, start))
 
 
 def _errors_of_answers(record: Squad) -> Iterator[RecordError]:
@@ -176,9 +182,13 @@ def _misplaced(context: str, text: str, start: int, index: int) -> RecordError:
     if found < 0:
         where = f"{short(text)} does not stand in the context. Copy the answer from it, letter by letter."
         return RecordError(f"answers.text[{index}]", where)
+    return RecordError(f"answers.answer_start[{index}]", _otherwise(context, text, start))
+
+
+def _otherwise(context: str, text: str, start: int) -> str:
+    """What stands where an answer was said to begin, and where it stands."""
     there = context[start : start + len(text)] if start >= 0 else ""
-    return RecordError(
-        f"answers.answer_start[{index}]",
-        f"At character {start} stands {short(there)}, not {short(text)}, which stands at {found}. "
-        "Characters count from 0.",
+    return (
+        f"At character {start} stands {short(there)}, not {short(text)}, which stands at {context.find(text)}. "
+        "Characters count from 0."
     )

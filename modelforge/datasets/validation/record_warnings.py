@@ -15,6 +15,7 @@ from trainer_entry.wire.formats import (
     InputOutput,
     Message,
     PromptCompletion,
+    QuestionAnswer,
     Record,
     SharedConversation,
     text_of,
@@ -95,6 +96,13 @@ def warnings_of(record: Record) -> Iterator[RecordError]:
         case Alpaca(input=given):
             if given is not None and given != "" and not given.strip():
                 yield from _blank("input", given)
+        case QuestionAnswer(context=context, answer=answer, answer_start=None):
+            if answer and (times := context.count(answer)) > 1:
+                yield RecordError(
+                    "answer",
+                    f"It stands in the context {times} times, and the first is learned. Say which one it is by "
+                    "answer_start, the character at which it begins, from 0.",
+                )
         case _:
             pass
     for text in texts_of(record):

@@ -13,7 +13,17 @@ from transformers import AutoTokenizer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainer_entry import wire
-from trainer_entry.data.records import Conversation, InputOutput, Preference, Record, Records, ToolCall, Turn
+from trainer_entry.data.records import (
+    Conversation,
+    InputOutput,
+    Preference,
+    Question,
+    Record,
+    Records,
+    Span,
+    ToolCall,
+    Turn,
+)
 from trainer_entry.runtime.failures import NoChatTemplate
 from trainer_entry.tasks.text_generation import IGNORED, fitted, label
 from trainer_entry.training.arguments import completion_arguments
@@ -234,7 +244,7 @@ def test_turns_need_a_template_and_texts_do_not(
 
 
 @pytest.mark.parametrize("has_template", [True, False])
-@pytest.mark.parametrize("text", ["Bread rises.\nYeast fills it — 🍞.", "ended<|im_end|>", "a" * 400])
+@pytest.mark.parametrize("text", ["Bread rises.\nYeast fills it — 🍞.", "ended{end}", "a" * 400])
 def test_a_text_is_learned_as_trl_learns_it(
     text: str,
     has_template: bool,  # noqa: FBT001
@@ -242,6 +252,7 @@ def test_a_text_is_learned_as_trl_learns_it(
     tmp_path: Path,
 ) -> None:
     tokenizer = tokenizers[has_template]
+    text = text.replace("{end}", str(tokenizer.eos_token))
     job = job_of(wire.TrainingParameters(max_seq_length=64))
     # given what trl makes of it
     trainer: Any = type("Trainer", (), {"_tokenizer": tokenizer, "chat_template": None, "completion_only_loss": False})
@@ -291,3 +302,12 @@ def test_a_model_learns_from_them(lines: list[dict[str, Any]], tiny_model: Path,
     assert None not in losses
     assert losses[-1] < losses[0]
     assert attempt.one(wire.TrainerStarted).train_examples == 12
+
+
+@pytest.mark.parametrize(("start", "place"), [(None, 4), (4, 4), (26, 26)])
+def test_an_answer_stands_where_the_record_says(start: int | None, place: int, tmp_path: Path) -> None:
+    context = "Ada wrote it in 1843, and wrote it again."
+    line = {"context": context, "question": "What?", "answer": "wrote it", "answer_start": start}
+    assert record_of(line, tmp_path) == Question(context, "What?", [Span("wrote it", place)])
+    nothing = line | {"answer": "", "answer_start": -1}
+    assert record_of(nothing, tmp_path) == Question(context, "What?", [])

@@ -178,6 +178,32 @@ def test_texts_are_shown_as_they_are_trained_on(
     assert [record.line for record in shown.records] == [*range(1, len(records) + 1)]
 
 
+@pytest.mark.parametrize("truncation", ["right", "left", "drop"])
+@pytest.mark.parametrize("strategy", ["sft", "dpo"])
+def test_what_is_cut_is_shown_and_counted_as_in_training(
+    strategy: wire.Strategy, truncation: wire.Truncation, models: dict[str, Path], tmp_path: Path
+) -> None:
+    far = "far " * 60
+    texts = [("Why?", "Yes."), ("Why?", far), (far, "Yes."), (far, far)]
+    records = [
+        {"input": asked, "output": told} if strategy == "sft" else {"prompt": asked, "chosen": told, "rejected": "No."}
+        for asked, told in texts
+    ]
+    job = job_on(records, tmp_path, models["llama"], strategy=strategy, max_seq_length=64, truncation=truncation)
+    # when
+    shown, found, examples, trained = preview(job), statistics(job), prepared(job).examples, batches(trainer_of(job))
+    # then
+    assert (found.left_out, found.cut) == (examples.dropped, examples.cut)
+    assert (found.left_out, found.cut) == {"right": (2, 1), "left": (0, 3), "drop": (3, 0)}[truncation]
+    read = [ids(sequence) for _, example in kept(shown) for sequence in example.sequences]
+    assert read == [
+        row[mask.bool()].tolist()
+        for batch in trained
+        for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    assert max(map(len, read)) <= 64
+
+
 @pytest.mark.parametrize("model", ["llama", "t5", "bart"])
 def test_summaries_are_shown_as_they_are_trained_on(model: str, models: dict[str, Path], tmp_path: Path) -> None:
     records = [*task_records.summaries(3), {"document": "short", "summary": " "}]
@@ -279,6 +305,30 @@ def test_preferences_are_shown_as_rlhf_trains_on_them(
     assert len(asked) == 5
 
 
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_a_policy_can_end_as_its_template_ends_a_turn(algorithm: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from trainer_entry.strategies import reward_model, rlhf
+
+    # given a tokenizer whose texts end otherwise than turns do
+    model = build_tiny_model(tmp_path / "model")
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    tokenizer.eos_token = "</s>"  # noqa: S105 - no password
+    tokenizer.save_pretrained(model)
+    records = [{"prompt": f"Is it {n}?", "chosen": "Yes.", "rejected": "No."} for n in range(4)]
+    job = job_on(records, tmp_path, model, strategy="rlhf", max_completion_length=8, rl_algorithm=algorithm)
+    found = prepared(job)
+    judge = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+    rewards = reward_model.RewardModel(judge, found.loaded.tokenizer, reward_model.RewardReport(0, {}), None)
+    # when
+    policy: Any = rlhf.build_policy(job, found.loaded, rewards, found.examples, found.parameters)
+    # then
+    ends = {tokenizer.convert_tokens_to_ids(token) for token in ("</s>", "<|im_end|>")}
+    assert ends <= set(policy.eos_token_ids)
+    assert ends <= set(policy.generation_config.eos_token_id)
+
+
 class TrainerKeptError(Exception):
     pass
 
@@ -359,7 +409,7 @@ def test_an_answer_that_a_template_refuses_is_told_of(models: dict[str, Path], t
     records = [{"prompt": [ASKED], "chosen": [system, TOLD], "rejected": "No."}]
     for strategy in ("dpo", "rlhf"):
         job = job_on(records, tmp_path, models["strict"], strategy=strategy, max_completion_length=8)
-        with pytest.raises(ChatTemplateFails, match=r"line 1: .*No system!"):
+        with pytest.raises(ChatTemplateFails, match=r"Line 1 of the dataset: .*No system!"):
             preview(job)
 
 

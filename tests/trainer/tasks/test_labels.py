@@ -10,7 +10,8 @@ from support.tiny_model import CHATML, build_tiny_model
 from support.trainer_attempts import questions, write_dataset
 from transformers import AutoTokenizer
 
-from trainer_entry.data.prompts import end_token_ids, prompt_ids
+from trainer_entry.data.edges import end_token_ids
+from trainer_entry.data.prompts import prompt_ids
 from trainer_entry.data.records import Conversation, InputOutput, Records, ToolCall, Turn, split_eval
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, NoTrainableTokens
 from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label, prepare
@@ -207,7 +208,7 @@ def test_what_is_cut_off_is_left_out_and_counted(
     # then
     assert (len(tokenized.train), len(tokenized.evaluation or [])) == (4, 2)
     assert tokenized.dropped == 1
-    assert "1 records were left out, with no answer in their first 40 tokens: line 7." in capsys.readouterr().err
+    assert "1 records were left out, with no answer within 40 tokens: line 7." in capsys.readouterr().err
     assert all(len(row["input_ids"]) <= 40 for row in tokenized.train)
 
 

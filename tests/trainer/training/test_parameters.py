@@ -78,7 +78,7 @@ QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
     "use_nested_quant": (False, "bnb_4bit_use_double_quant", False),
 }
 # Tested by what they do: how many records are held out, which weights are trained, whose rewards count.
-ELSEWHERE = {"eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride"}
+ELSEWHERE = {"eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride", "truncation"}
 
 
 def effective(strategy: Strategy = "sft", task: Task = "text-generation", **values: Any) -> TrainingParameters:
