@@ -8,13 +8,14 @@ from pathlib import Path
 
 from modelforge.admission.context import Admission
 from modelforge.datasets.hub import SCHEME, SPELLING, HubDataset, commit_of, fetch_rows, parse_name
+from modelforge.datasets.validation.columns import Source
 from modelforge.datasets.validation.process import check_columns_given, check_dataset, check_encoding_given
 from modelforge.errors import BadInput, NotFound
 from trainer_entry import wire
 
 
 async def resolve_dataset(
-    admission: Admission, name: str, columns: Mapping[str, str] | None, encoding: str | None = None
+    admission: Admission, name: str, columns: Mapping[str, Source] | None, encoding: str | None = None
 ) -> tuple[wire.DatasetFile, Path | None]:
     """The dataset of a name, checked, and the staged file of its records where they had to be made or fetched.
 
@@ -56,7 +57,7 @@ async def _removed_on_error(staged: Path) -> AsyncIterator[None]:
 
 
 def _uploaded(
-    admission: Admission, name: str, columns: Mapping[str, str] | None, encoding: str | None
+    admission: Admission, name: str, columns: Mapping[str, Source] | None, encoding: str | None
 ) -> wire.DatasetFile:
     summary = admission.read_models.datasets.get(name)
     if summary is None:
@@ -89,7 +90,7 @@ def _uploaded(
 
 
 async def _named_by_path(
-    admission: Admission, name: str, columns: Mapping[str, str] | None, encoding: str | None, staged: Path
+    admission: Admission, name: str, columns: Mapping[str, Source] | None, encoding: str | None, staged: Path
 ) -> wire.DatasetFile:
     path = await asyncio.to_thread(allowed_file, name, admission.settings.dataset_roots)
     found = await check_dataset(
@@ -112,7 +113,7 @@ async def _named_by_path(
 
 
 async def _fetched(
-    admission: Admission, asked: HubDataset, columns: Mapping[str, str] | None, staged: Path
+    admission: Admission, asked: HubDataset, columns: Mapping[str, Source] | None, staged: Path
 ) -> wire.DatasetFile:
     """A hub's dataset at the commit that its revision stands for: its rows, or what the columns make of them."""
     commit = await commit_of(asked)

@@ -34,7 +34,7 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
     strategy: wire.Strategy = "sft"
     output_name: OutputName | None = None
     queue: bool = False
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | list[str]] | None = None
     encoding: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
 

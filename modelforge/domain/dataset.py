@@ -16,7 +16,8 @@ DatasetFormat = wire.DatasetFormat
 class CheckedFile(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
     """A file as it was uploaded, and what its check found.
 
-    `columns`: which column of the file each field was taken from, where it was not the one of its name.
+    `columns`: which column of the file each field was taken from, where it was not the one of its name. `fields`: those
+    that are read, and those that are not; None of a file that was checked before that was noted.
     `records_sha256`, `records_bytes`: of the JSON lines that were made from it; None where it is such lines itself.
     `warnings`: the first of `warning_count`. `source`: where it came from, if not from the client.
     """
@@ -28,7 +29,8 @@ class CheckedFile(Struct, frozen=True, kw_only=True, tag_field="type", gc=False)
     size_bytes: int
     container: wire.Container = "jsonl"
     compression: wire.Compression | None = None
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | list[str]] | None = None
+    fields: wire.FieldNames | None = None
     records_sha256: str | None = None
     records_bytes: int | None = None
     warnings: tuple[LineError, ...] = ()
@@ -107,7 +109,7 @@ class Revision(Struct, frozen=True, kw_only=True, gc=False):
     revision: int
     sha256: str
     records_sha256: str | None = None
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | list[str]] | None = None
 
     @property
     def files(self) -> tuple[str, ...]:

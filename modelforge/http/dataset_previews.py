@@ -44,7 +44,11 @@ async def preview_dataset(request: web.Request) -> web.Response:
         return json_response(await asyncio.to_thread(_records_as_they_are, path, summary, query.limit))
     job = await preview_spec(request.app[ADMISSION], query, query.model_name, summary)
     asked = wire.PreviewRequest(
-        job=job, revision=summary.revision, deadline_seconds=DEADLINE_SECONDS, limit=query.limit
+        job=job,
+        revision=summary.revision,
+        deadline_seconds=DEADLINE_SECONDS,
+        limit=query.limit,
+        columns=summary.columns,
     )
     return await _ask_worker(request, asked)
 
@@ -115,6 +119,7 @@ def _records_as_they_are(path: Path, summary: DatasetSummary, limit: int) -> wir
         num_examples=summary.num_examples,
         records=records,
         has_more=len(records) < summary.num_examples,
+        columns=summary.columns,
     )
 
 

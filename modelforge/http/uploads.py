@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from modelforge.command_handler import Outcome
 from modelforge.datasets.validation.process import check_columns_given, check_dataset, check_encoding_given
-from modelforge.datasets.validation.protocol import FieldNames
 from modelforge.domain import dataset
 from modelforge.domain.compatibility import check_combination, check_format
 from modelforge.domain.state import check_key
@@ -52,7 +51,7 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     sha256: str
     revision: int
     size_mb: float
-    columns: FieldNames
+    columns: wire.FieldNames
 
 
 async def upload_dataset(request: web.Request) -> web.Response:
@@ -94,7 +93,8 @@ async def upload_dataset(request: web.Request) -> web.Response:
             size_bytes=found.size_bytes,
             container=found.container,
             compression=found.compression,
-            columns=upload.columns,
+            columns=found.columns.mapping,
+            fields=found.columns,
             records_sha256=found.records_sha256,
             records_bytes=found.records_bytes,
             warnings=found.report.warnings,
@@ -141,7 +141,7 @@ class _Upload(Struct):
 
     filename: str = ""
     sha256: str = ""
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | list[str]] | None = None
     encoding: str | None = None
     task: wire.Task | None = None
     strategy: wire.Strategy | None = None
@@ -244,13 +244,13 @@ async def _one_of(part: BodyPartReader, known: tuple[_Word, ...]) -> _Word | Non
     return next((word for word in known if word == value), None)
 
 
-async def _columns(part: BodyPartReader) -> dict[str, str] | None:
+async def _columns(part: BodyPartReader) -> dict[str, str | list[str]] | None:
     """Which columns are which fields; an empty part says nothing."""
     data = await _beginning(part, _LONGEST_COLUMNS + 1)
     if not data.strip():
         return None
     try:
-        columns = msgspec.json.decode(data, type=dict[str, str])
+        columns = msgspec.json.decode(data, type=dict[str, str | list[str]])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             "The part 'columns' cannot be read",

@@ -20,7 +20,8 @@ _MOST_JOBS = 100
 class DatasetSummary(Struct, frozen=True, kw_only=True):
     """An uploaded dataset; `size_mb` counts 10^6 bytes.
 
-    `records_sha256`: of the JSON lines that were made of it; null where it is such lines itself.
+    `records_sha256`: of the JSON lines that were made of it; null where it is such lines itself. `columns`: its fields;
+    none are named of what was uploaded before that was noted.
     """
 
     filename: str
@@ -33,6 +34,7 @@ class DatasetSummary(Struct, frozen=True, kw_only=True):
     container: wire.Container = "jsonl"
     compression: wire.Compression | None = None
     records_sha256: str | None = None
+    columns: wire.FieldNames = wire.FieldNames()
 
     @property
     def content(self) -> str:
@@ -53,14 +55,13 @@ class DatasetRevision(Struct, frozen=True, kw_only=True):
 class DatasetDetails(DatasetSummary, frozen=True, kw_only=True):
     """One revision of a dataset, and all that there are.
 
-    `columns`: which column of the file each field was taken from, where it was not the one of its name. `warnings`:
-    the first 100 of `warning_count`. `tasks`, `strategies`: what it can be trained on for. `jobs`: those that trained
-    on any of the revisions, newest first, at most 100. `source`: where it came from, if not from the client.
+    `warnings`: the first 100 of `warning_count`. `tasks`, `strategies`: what it can be trained on for. `jobs`: those
+    that trained on any of the revisions, newest first, at most 100. `source`: where it came from, if not from the
+    client.
     """
 
     size_bytes: int
     records_bytes: int | None
-    columns: dict[str, str] | None
     source: str | None
     revisions: list[DatasetRevision]
     warnings: tuple[LineError, ...]
@@ -79,7 +80,12 @@ class Upload(Struct, frozen=True):
 
 def summary_of(event: DatasetUploaded, at: int) -> DatasetSummary:
     """The summary of a dataset, from its upload."""
-    return project_struct(event, DatasetSummary, size_mb=megabytes(event.size_bytes), uploaded_at=iso(at))
+    size_mb = megabytes(event.size_bytes)
+    return project_struct(event, DatasetSummary, size_mb=size_mb, uploaded_at=iso(at), columns=_columns(event))
+
+
+def _columns(event: DatasetUploaded) -> wire.FieldNames:
+    return event.fields or wire.FieldNames(mapping=event.columns)
 
 
 def uploads_of(reader: LogReader, filename: str) -> list[Upload]:
@@ -122,4 +128,5 @@ def details_of(shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iter
         tasks=tasks,
         strategies=strategies,
         jobs=[*islice(trained, _MOST_JOBS)],
+        columns=_columns(shown.event),
     )

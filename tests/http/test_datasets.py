@@ -76,7 +76,8 @@ def test_a_dataset_tells_what_it_is_and_what_it_was(server: RunningServer, start
     now = server.get("/api/datasets/data.jsonl").json()
     assert (now["revision"], now["num_examples"], now["sha256"]) == (2, 21, sha(RECORDS + MORE))
     assert (now["format"], now["container"], now["compression"]) == ("input_output", "jsonl", None)
-    assert (now["columns"], now["records_sha256"], now["warnings"], now["warning_count"]) == (None, None, [], 0)
+    assert (now["records_sha256"], now["warnings"], now["warning_count"]) == (None, [], 0)
+    assert now["columns"] == {"used": ["input", "output"], "ignored": [], "mapping": None}
     assert (now["size_bytes"], now["jobs"]) == (len(RECORDS + MORE), [job_id])
     assert (now["tasks"], now["strategies"]) == (["text-generation", "summarization"], ["sft", "qlora"])
     [summary] = server.get("/api/datasets").json()["datasets"]
@@ -345,7 +346,7 @@ def test_an_upload_comes_back_as_it_was_and_what_was_made_of_it_is_trained_on(
     server = serve()
     assert files_in(data_dir) == files
     shown = server.get("/api/datasets/questions.csv").json()
-    assert (shown["container"], shown["columns"]) == ("csv", {"input": "Question", "output": "Answer"})
+    assert (shown["container"], shown["columns"]["mapping"]) == ("csv", {"input": "Question", "output": "Answer"})
     assert (shown["sha256"], shown["records_sha256"]) == (sha(CSV), sha(MADE))
     answer = download(server, "questions.csv")
     assert (answer.content, answer.headers["Content-Type"]) == (CSV, "text/csv")

@@ -75,10 +75,10 @@ def test_columns_of_a_file_by_its_path(
     server: RunningServer, data_dir: Path, tmp_path: Path, body: dict[str, object]
 ) -> None:
     path = tmp_path / "records.jsonl"
-    path.write_text('{"question": "a", "response": "b"}\n' * 3)
+    path.write_text('{"asked": "a", "said": "b"}\n' * 3)
     refused = server.post("/api/start_training", {**body, "dataset": str(path)})
     assert (refused.status_code, refused.json()["field"]) == (400, "dataset")
-    columns = {"input": "question", "output": "response"}
+    columns: dict[str, object] = {"input": ["asked"], "output": "said"}
     answer = server.post("/api/start_training", {**body, "dataset": str(path), "columns": columns})
     assert answer.status_code == 200, answer.text
     (name,) = files_of(data_dir)

@@ -72,10 +72,10 @@ def test_records_of_every_kind_of_file_are_the_same_records(server: RunningServe
 
 
 def test_columns_are_named_or_proposed(server: RunningServer, data_dir: Path) -> None:
-    content = b'{"question": "a", "response": "b"}\n'
+    content = b'{"inputt": "a", "response": "b"}\n'
     refused = server.upload(content)
     assert refused.status_code == 400
-    proposed = 'columns={"input":"question","output":"response"}'
+    proposed = 'columns={"input":"inputt","output":"response"}'
     assert proposed in refused.json()["validation"]["errors"][0]["message"]
     taken = server.upload(content, columns=proposed.removeprefix("columns="))
     assert (taken.status_code, taken.json()["format"]) == (200, "input_output")
@@ -86,11 +86,27 @@ def test_columns_are_named_or_proposed(server: RunningServer, data_dir: Path) ->
         '{"colour": "question"}',
         '{"input": 1}',
         '{"input": ""}',
+        '{"input": []}',
+        '{"messages": ["a", "b"]}',
         '{"input": "a", "output": "a"}',
     ):
         answer = server.upload(content, columns=columns)
         assert (answer.status_code, answer.json()["field"]) == (400, "columns"), columns
     assert files_of(data_dir) == kept
+
+
+def test_columns_that_were_found_are_said_wherever_the_dataset_is_shown(server: RunningServer) -> None:
+    taken = server.upload(b'{"question": "a", "response": "b", "id": 7}\n').json()
+    mapping = {"input": "question", "output": "response"}
+    assert taken["columns"] == {"used": ["question", "response"], "ignored": ["id"], "mapping": mapping}
+    assert "The columns are read as" in taken["validation"]["warnings"][0]["message"]
+    name = taken["filename"]
+    assert server.get(f"/api/datasets/{name}").json()["columns"] == taken["columns"]
+    preview = server.get(f"/api/datasets/{name}/preview").json()
+    assert preview["columns"] == taken["columns"]
+    assert preview["records"][0]["record"] == {"input": "a", "output": "b", "id": 7}
+    composed = server.upload(b'{"a": "x", "b": "y", "c": "z"}\n', columns='{"input": "{a}: {b}", "output": "c"}').json()
+    assert (composed["format"], composed["columns"]["used"]) == ("input_output", ["a", "b", "c"])
 
 
 def test_an_encoding_that_is_said_is_read_and_part_of_the_request(server: RunningServer, data_dir: Path) -> None:

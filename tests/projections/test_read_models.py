@@ -306,6 +306,7 @@ def test_a_dataset_tells_everything_that_its_check_found() -> None:
         container="csv",
         compression="zstd",
         columns={"input": "q"},
+        fields=wire.FieldNames(used=("output", "q"), ignored=("id",), mapping={"input": "q"}),
         records_sha256="77" * 32,
         records_bytes=9,
         warnings=faults,
@@ -327,7 +328,7 @@ def test_a_dataset_tells_everything_that_its_check_found() -> None:
         "records_sha256": "77" * 32,
         "size_bytes": 45_678,
         "records_bytes": 9,
-        "columns": {"input": "q"},
+        "columns": {"used": ["output", "q"], "ignored": ["id"], "mapping": {"input": "q"}},
         "source": "hf://squad@abc",
         "revisions": [
             {

@@ -1,6 +1,7 @@
 """Runs the check in this process, as its own process does."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from modelforge.datasets.validation.pipeline import check
@@ -10,7 +11,7 @@ from modelforge.datasets.validation.protocol import CheckRequest, DatasetCheck
 def checked(
     content: bytes,
     filename: str = "data.jsonl",
-    columns: dict[str, str] | None = None,
+    columns: Mapping[str, str | list[str]] | None = None,
     limit: int = 1 << 30,
     encoding: str | None = None,
 ) -> tuple[DatasetCheck, bytes]:
@@ -25,7 +26,7 @@ def checked(
             records=str(records),
             scratch=str(scratch),
             limit=limit,
-            columns=columns,
+            columns=None if columns is None else dict(columns),
             encoding=encoding,
         )
         found = check(question, lambda _progress: None)

@@ -52,6 +52,7 @@ def preview_of(request: PreviewRequest, context: TokenizationContext, lines: lis
         num_examples=dataset.num_examples,
         records=tuple(records),
         has_more=len(records) < dataset.num_examples,
+        columns=request.columns,
         seen_with=context.settings,
     )
 

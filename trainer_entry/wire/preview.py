@@ -20,10 +20,23 @@ class DatasetViewRequest(Struct, frozen=True, kw_only=True, tag_field="type", gc
     deadline_seconds: float
 
 
+class FieldNames(Struct, frozen=True, kw_only=True, gc=False):
+    """The fields of a file's records, by the names that they have there: those that are read, and those that are not.
+
+    A field of a turn is named by its place, as `messages[].id`. `mapping`: which column of the file each field was
+    taken from, where it was not the one of its name: as it was asked for, or as it was found.
+    """
+
+    used: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    mapping: dict[str, str | list[str]] | None = None
+
+
 class PreviewRequest(DatasetViewRequest, frozen=True, tag="preview", gc=False):
     """Show the first `limit` records; the answer is a `DatasetPreview`."""
 
     limit: int
+    columns: FieldNames
 
 
 class StatisticsRequest(DatasetViewRequest, frozen=True, tag="statistics", gc=False):
@@ -108,7 +121,7 @@ class PreviewSettings(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DatasetPreview(Struct, frozen=True, kw_only=True, gc=False):
-    """The first records of a dataset. `has_more`: whether there are others after them."""
+    """The first records of a dataset. `has_more`: whether there are others after them. `columns`: those of the file."""
 
     filename: str
     revision: int
@@ -116,6 +129,7 @@ class DatasetPreview(Struct, frozen=True, kw_only=True, gc=False):
     num_examples: int
     records: tuple[PreviewedRecord, ...]
     has_more: bool
+    columns: FieldNames = FieldNames()
     seen_with: PreviewSettings | None = None
 
 

@@ -1,66 +1,162 @@
-"""Which columns of a file are the fields of a format: as they were given, and as they may be meant."""
+"""The columns of a file as the fields of a format: renamed, put together, or taken out of an object."""
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from modelforge.datasets.validation.error_types import UnreadableFile
-from modelforge.datasets.validation.fields import REFUSED
-from modelforge.datasets.validation.recognition import required_fields
-from trainer_entry import wire
-from trainer_entry.wire.formats import FORMATS
+import msgspec
+
+from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from trainer_entry.wire.formats import FORMATS, ROLES
 
 FIELDS = frozenset(name for kind in FORMATS.values() for name in kind.__struct_encode_fields__)
 """Every field of every format."""
-
-_ALIASES: dict[str, tuple[str, ...]] = {
-    "input": ("question", "query", "prompt", "user", "human", "source", "problem", "instruction", "request"),
-    "output": ("answer", "response", "reply", "completion", "assistant", "target", "solution", "chosen_response"),
-    "instruction": ("task", "command"),
-    "document": ("text", "article", "content", "body", "dialogue", "passage", "source"),
-    "summary": ("highlights", "abstract", "headline", "tldr", "target"),
-    "context": ("passage", "paragraph", "document", "text"),
-    "question": ("query", "problem"),
-    "answer": ("answer_text", "span"),
-    "prompt": ("question", "query", "instruction", "input"),
-    "chosen": ("preferred", "accepted", "winner", "better", "response_chosen", "chosen_response"),
-    "rejected": ("dispreferred", "loser", "worse", "response_rejected", "rejected_response"),
-    "messages": ("conversation", "dialog", "dialogue", "chat", "turns"),
-    "text": ("content", "body", "document"),
-}
-_TRIED: tuple[wire.DatasetFormat, ...] = (
-    "preferences",
-    "question_answer",
-    "document_summary",
-    "alpaca",
-    "input_output",
-    "messages",
-    "text",
-)
-_OPTIONAL = {"alpaca": {"input": ("context", "passage", "document")}}
-"""Columns that are taken for a field that may be missing."""
-_NEVER_DROPPED = REFUSED | {"context", "input", "instruction", "passage", "prompt", "question"}
-"""A mapping that leaves out one of these would lose what the answers are to."""
-_CLOSE = 0.8
+COMPOSED = FIELDS - {"messages", "conversations", "answers", "history", "tools", "answer_start", "label"}
+"""The fields that are, or may be, one text."""
 LONGEST_COLUMN = 200
 """Characters of the name of a column that can be given."""
+LONGEST_TEMPLATE = 10_000
+"""Characters of a template."""
+
+Source = str | list[str]
+"""A column; or several, whose texts are joined by an empty line; or a template that names some, as `{question}`."""
+
+_PLACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+_TURNS = ("prompt", "chosen", "rejected")
+
+
+def columns_of(source: Source) -> list[str]:
+    """The columns that a field is made of."""
+    if isinstance(source, list):
+        return source
+    return [found[1] for found in _PLACES.finditer(source) if found[1]] or [source]
+
+
+def is_composed(source: Source) -> bool:
+    """Whether a field is put together, and not a column as it is."""
+    return isinstance(source, list) or any(found[1] for found in _PLACES.finditer(source))
 
 
 class Columns:
-    """Names of columns, by the field that each is: `{"input": "question"}` says that `question` is the input."""
+    """Columns by the field that each is: `{"input": "question"}` says that `question` is the input.
 
-    def __init__(self, given: Mapping[str, str] | None) -> None:
+    A column may be named with a field of the object in it, as `input.messages`. `bare`: the field that a record is
+    which is no object but a list. `spelled`: turns of preferences are spelled as messages are. `every`: each column is
+    to be read, whatever its name. `inferred`: nobody gave these.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Source] | None = None,
+        *,
+        bare: str | None = None,
+        spelled: bool = False,
+        every: bool = False,
+        inferred: bool = False,
+    ) -> None:
         self.given = dict(given or {})
-        self._fields = {column: field for field, column in self.given.items()}
+        self.bare, self.spelled, self.every, self.inferred = bare, spelled, every, inferred
+        self.sources = frozenset(name for source in self.given.values() for name in columns_of(source))
+        """The columns that are named."""
+        self._composed = {field: source for field, source in self.given.items() if is_composed(source)}
+        self._fields = {
+            source: field
+            for field, source in self.given.items()
+            if isinstance(source, str) and field not in self._composed
+        }
 
     def __bool__(self) -> bool:
-        return bool(self.given)
+        return bool(self.given) or self.bare is not None or self.spelled
 
     def field(self, column: str) -> str:
         """What a column is called in its format. A column that makes room for another is put aside."""
         if column in self._fields:
             return self._fields[column]
         return f"{column} (column)" if column in self.given else column
+
+    def is_source(self, column: str) -> bool:
+        """Whether a column is one of those that are named, or has what is named."""
+        return column in self.sources or any(name.partition(".")[0] == column for name in self.sources)
+
+    def compose(self, row: dict[str, object]) -> dict[str, object]:
+        """The record of a row whose columns have the names of fields already: with those that are to be made.
+
+        Raises:
+            NotComposable: a column that is to be a part of a text is none.
+        """
+        for column, field in self._fields.items():
+            root, _, rest = column.partition(".")
+            if rest and field not in row and (at := self.field(root)) in row:
+                self._take_out(row, at, root, rest, field)
+        made = {field: self._text(source, row) for field, source in self._composed.items()}
+        for source in self._composed.values():
+            for column in columns_of(source):
+                if column not in self._fields:
+                    row.pop(self.field(column), None)
+        row |= made
+        if self.spelled:
+            row |= {field: _spelled(_value(row[field])) for field in _TURNS if field in row}
+        return row
+
+    def _take_out(self, row: dict[str, object], at: str, root: str, rest: str, field: str) -> None:
+        """Make a field of what stands in an object; what else is in there stays, under its own name."""
+        inside = _value(row[at])
+        if not isinstance(inside, dict):
+            return
+        name, _, deeper = rest.partition(".")
+        if name not in inside:
+            return
+        value = inside.pop(name)
+        while deeper and isinstance(value, dict):
+            name, _, deeper = deeper.partition(".")
+            value = value.get(name)
+        row[field] = value
+        row.pop(at)
+        others = {name: item for name, item in inside.items() if f"{root}.{name}" not in self.sources}
+        row |= {f"{root}.{name}": item for name, item in others.items()}
+        waiting = {name: item for name, item in inside.items() if name not in others}
+        if waiting:
+            row[at] = waiting
+
+    def _text(self, source: Source, row: Mapping[str, object]) -> str:
+        texts = {column: _as_text(column, row.get(self.field(column))) for column in columns_of(source)}
+        if isinstance(source, list):
+            return "\n\n".join(text for text in map(texts.__getitem__, source) if text.strip())
+        return _PLACES.sub(lambda found: texts[found[1]] if found[1] else found[0][0], source)
+
+
+class NotComposable(Exception):
+    """A column cannot be a part of a text."""
+
+    def __init__(self, error: RecordError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _value(value: object) -> object:
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+
+
+def _as_text(column: str, raw: object) -> str:
+    value = _value(raw)
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int | float):
+        return msgspec.json.encode(value).decode()
+    raise NotComposable(RecordError(column, "It is no text, and a field is put together of texts only."))
+
+
+def _spelled(value: object) -> object:
+    """Turns with `role` and `content`, one turn alone or turns as ShareGPT spells them; anything else as it is."""
+    turns = [value] if isinstance(value, dict) else value
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return value
+    return [
+        {"role": ROLES.get(turn["from"], turn["from"]), "content": turn.get("value")}
+        | {name: item for name, item in turn.items() if name not in {"from", "value"}}
+        if isinstance(turn.get("from"), str)
+        else turn
+        for turn in turns
+    ]
 
 
 def check_columns(columns: Columns, found: list[str], line: int = 1) -> None:
@@ -69,46 +165,13 @@ def check_columns(columns: Columns, found: list[str], line: int = 1) -> None:
     Raises:
         UnreadableFile: the message says which are.
     """
-    for field, column in columns.given.items():
-        if column not in found:
+    for field, column in _named(columns.given):
+        if column not in found and column.partition(".")[0] not in found:
             there = ", ".join(repr(name[:40]) for name in found[:20]) or "none"
             raise UnreadableFile(line, f"There is no column {column!r} for {field!r}; there are {there}.")
 
 
-def propose(found: list[str], *, alone: bool) -> dict[str, str] | None:
-    """A mapping by which records with these columns have a format, where the names are near enough.
-
-    `alone`: it may be a format of one field.
-    """
-    named = [name for name in found if len(name) <= LONGEST_COLUMN]
-    plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in named}
-    for dataset_format in _TRIED:
-        fields = ("prompt", *required_fields(dataset_format))[dataset_format != "preferences" :]
-        if len(fields) == 1 and not alone:
-            continue
-        mapping: dict[str, str] = {}
-        for field in fields:
-            column = _near(field, plain, taken=set(mapping.values()))
-            if column is None:
-                break
-            mapping[field] = column
-        else:
-            for field, aliases in _OPTIONAL.get(dataset_format, {}).items():
-                column = next((plain[name] for name in (field, *aliases) if name in plain), None)
-                if column is not None and column not in mapping.values():
-                    mapping[field] = column
-            known = FORMATS[dataset_format].__struct_encode_fields__
-            dropped = {name for name, column in plain.items() if column not in {*mapping.values(), *known}}
-            changed = {field: column for field, column in mapping.items() if field != column}
-            if changed and not dropped & _NEVER_DROPPED:
-                return changed
-    return None
-
-
-def _near(field: str, plain: Mapping[str, str], taken: set[str]) -> str | None:
-    """The column that is meant by a field: of its name, of one that means the same, or of one that is misspelled."""
-    for name in (field, *_ALIASES.get(field, ())):
-        if name in plain and plain[name] not in taken:
-            return plain[name]
-    close = difflib.get_close_matches(field, [name for name in plain if plain[name] not in taken], 1, _CLOSE)
-    return plain[close[0]] if close else None
+def _named(given: Mapping[str, Source]) -> Iterator[tuple[str, str]]:
+    for field, source in given.items():
+        for column in columns_of(source):
+            yield field, column

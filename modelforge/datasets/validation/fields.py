@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from modelforge.datasets.validation.error_types import RecordError
 from trainer_entry import wire
-from trainer_entry.wire.formats import FORMATS, Message, Record
+from trainer_entry.wire.formats import FORMATS, Message, Record, Text
 
 _MOST_NAMES = 200
 """A file with more names than these has none of them listed beyond that."""
@@ -44,6 +44,8 @@ _RARE = frozenset(
 
 _NO_NAME = re.compile(r'["\\\x00-\x1f]')
 """No decoder has a field of such a name: lines with one are read one by one."""
+_OF_TURNS = frozenset({"message_tree_id", "parent_id", "parent_message_id", "role", "speaker"})
+"""A text with one of these is a turn of a conversation that stands on several lines, and no text by itself."""
 _Place = tuple[type[Struct], str]
 
 
@@ -95,7 +97,7 @@ class Fields:
         new = {
             place
             for path, place, value in unknown_fields(self.kind, record)
-            if self._is_ignored(path, value) and place not in self._places and not _NO_NAME.search(place[1])
+            if self._is_ignored(path, place, value) and place not in self._places and not _NO_NAME.search(place[1])
         }
         if not new or len(self._places) + len(new) > _MOST_NAMES:
             return False
@@ -103,8 +105,8 @@ class Fields:
         self._decoder = self._new_decoder()
         return True
 
-    def _is_ignored(self, path: str, value: object) -> bool:
-        if not may_be_ignored(path, value):
+    def _is_ignored(self, path: str, place: _Place, value: object) -> bool:
+        if not may_be_ignored(place, value):
             return False
         if len(self.ignored) < _MOST_NAMES:
             self.ignored.add(path)
@@ -125,9 +127,9 @@ def errors_of_fields(dataset_format: wire.DatasetFormat, line: bytes) -> Iterato
     Raises:
         msgspec.DecodeError: it is no JSON.
     """
-    for path, _, value in unknown_fields(FORMATS[dataset_format], msgspec.json.decode(line)):
-        if not may_be_ignored(path, value):
-            name = path.rpartition(".")[2]
+    for path, place, value in unknown_fields(FORMATS[dataset_format], msgspec.json.decode(line)):
+        if not may_be_ignored(place, value):
+            name = place[1]
             yield RecordError(
                 path,
                 f"A record of this format ({dataset_format}) has no {name!r}. It would change what is learned, and is"
@@ -135,9 +137,10 @@ def errors_of_fields(dataset_format: wire.DatasetFormat, line: bytes) -> Iterato
             )
 
 
-def may_be_ignored(path: str, value: object) -> bool:
+def may_be_ignored(place: _Place, value: object) -> bool:
     """Whether a field that nothing knows may be passed over; one that says nothing always may."""
-    return path.rpartition(".")[2] not in REFUSED or not value
+    kind, name = place
+    return not value or not (name in REFUSED or (kind is Text and name in _OF_TURNS))
 
 
 def unknown_fields(kind: type[Struct], value: object, path: str = "") -> Iterator[tuple[str, _Place, object]]:

@@ -5,6 +5,7 @@ Everything here reads a part at a time: a file of any size takes the same memory
 
 import codecs
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from modelforge.datasets.validation.json_layouts import JsonLayout, json_layout,
 from modelforge.datasets.validation.lines import LONGEST_LINE, chunks, split
 from modelforge.datasets.validation.packed_files import compression_of, name_in_archive, reading, unpacked
 from modelforge.datasets.validation.recognition import fields_of
-from modelforge.datasets.validation.tables import Row, is_evident_table, rows_of_parquet, rows_of_table
+from modelforge.datasets.validation.tables import Row, composed, is_evident_table, rows_of_parquet, rows_of_table
 from modelforge.datasets.validation.text_encoding import encoding_by_marks, in_utf8
 from trainer_entry import wire
 
@@ -28,6 +29,7 @@ BOM = b"\xef\xbb\xbf"
 _TABS = (".tsv", ".tab")
 _TABLES = (".csv", *_TABS)
 _HEAD = 1 << 16
+_MOST_TRIED = 1000  # records of which the first that can be read shows the columns
 
 
 class FileFormat(Struct, frozen=True, gc=False):
@@ -129,6 +131,19 @@ def rows_of(path: Path, kind: FileFormat, limit: int, columns: Columns, notes: F
                 assert_never(kind.container)
 
 
+def first_record(path: Path, kind: FileFormat, limit: int) -> object:
+    """The first record of a file that can be read, with all that it has; None where none of the first ones can."""
+    rows = rows_of(path, kind, limit, Columns(every=True), FileNotes())
+    try:
+        for _, row in itertools.islice(rows, _MOST_TRIED):
+            if isinstance(row, bytes):
+                with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                    return msgspec.json.decode(row.decode(errors="replace"))
+    except UnreadableFile:
+        pass  # the check says so
+    return None
+
+
 def _renamed(rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
     if not columns:
         yield from rows
@@ -138,6 +153,9 @@ def _renamed(rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
         if isinstance(row, RecordError):
             yield number, row
             continue
+        if columns.bare is not None and row.startswith(b"["):
+            yield number, b'{"%s":%s}' % (columns.bare.encode(), row)
+            continue
         try:
             fields = fields_of.decode(row)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -146,7 +164,7 @@ def _renamed(rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
         if not checked:
             check_columns(columns, list(fields), number)
             checked = True
-        yield number, msgspec.json.encode({columns.field(name): value for name, value in fields.items()})
+        yield number, composed({columns.field(name): value for name, value in fields.items()}, columns)
 
 
 def _rows_of_lines(file: BinaryIO) -> Iterator[Row]:

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from modelforge.datasets.validation.columns import propose
 from modelforge.datasets.validation.duplicates import Numbers, Stretch, sieve_numbers
 from modelforge.datasets.validation.error_types import RecordError
 from modelforge.datasets.validation.fields import Fields, errors_of_fields
 from modelforge.datasets.validation.lines import LONGEST_LINE, Chunk, split
+from modelforge.datasets.validation.readings import propose
 from modelforge.datasets.validation.recognition import EXPECTED, fields_of, format_of
 from modelforge.datasets.validation.record_errors import EXAMPLES, decoders, errors_in_line, errors_of
 from modelforge.datasets.validation.record_texts import PLAIN_TEXTS, TEXTS, texts_of

@@ -7,21 +7,23 @@ from pathlib import Path
 
 import msgspec
 
-from modelforge.datasets.validation.columns import FIELDS, Columns
+from modelforge.datasets.validation.columns import FIELDS, Columns, columns_of
 from modelforge.datasets.validation.conversion import Converted, Origins, convert
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
-from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format
+from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, first_record
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.packed_files import unpacked
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
-from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck, FieldNames
+from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck
+from modelforge.datasets.validation.readings import read_columns
 from modelforge.datasets.validation.recognition import EXPECTED
 from modelforge.datasets.validation.tables import columns_not_read
 from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
 from modelforge.datasets.validation.values_as_texts import ValuesAsTexts
 from modelforge.errors import DatasetReport, LineError
+from trainer_entry import wire
 
 _USUALLY_READ = FIELDS | {"persona", "reasoning", "response", "thinking"}
 """A field of these names is rarely there for nothing."""
@@ -55,10 +57,15 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
         refused.add_error(unusable.line, None, unusable.message)
         return _result(request, size, digest, FileFormat("jsonl", None), None, refused, columns)
     as_texts: ValuesAsTexts | None = None
+    if not columns:
+        columns = read_columns(first_record(path, kind, request.limit))
+        if columns and kind.is_plain:
+            kind = _with_guess(path, kind, request)
     if kind.is_plain and not columns:
         validated = _validate(path, request, digest, on_progress)
         if validated.found.not_utf8:
             kind = _with_guess(path, kind, request)
+            columns = read_columns(first_record(path, kind, request.limit))
         as_texts = _texts_to_make(validated)
         if kind.is_plain and as_texts is None:
             return _result(request, size, digest, kind, validated, None, columns)
@@ -181,7 +188,9 @@ def _result(
         lines = validated.found.lines if validated is not None else 1
         errors, error_count = [LineError(max(1, lines), None, f"The file has no record. {EXPECTED}")], 1
     warnings, warning_count = (
-        _warnings(kind, validated, notes, is_guess=request.encoding is None) if validated is not None else ([], 0)
+        _warnings(kind, validated, notes, columns, is_guess=request.encoding is None)
+        if validated is not None
+        else ([], 0)
     )
     return DatasetCheck(
         format=validated.format if validated is not None else None,
@@ -203,17 +212,21 @@ def _result(
     )
 
 
-def _columns(validated: ValidatedLines | None, columns: Columns, notes: FileNotes) -> FieldNames:
+def _columns(validated: ValidatedLines | None, columns: Columns, notes: FileNotes) -> wire.FieldNames:
     """The fields by the names of the file's columns."""
     if validated is None:
-        return FieldNames()
-    used = sorted(columns.given.get(name, name) for name in validated.found.used)
+        return wire.FieldNames()
+    used = {column for name in validated.found.used for column in columns_of(columns.given.get(name, name))}
     ignored = {name.removesuffix(" (column)") for name in validated.found.ignored}
-    return FieldNames(used=tuple(used), ignored=tuple(sorted({*ignored, *notes.ignored} - {*used})))
+    return wire.FieldNames(
+        used=tuple(sorted(used)),
+        ignored=tuple(sorted({*ignored, *notes.ignored} - used)),
+        mapping=columns.given or None,
+    )
 
 
 def _warnings(
-    kind: FileFormat, validated: ValidatedLines, notes: FileNotes, *, is_guess: bool
+    kind: FileFormat, validated: ValidatedLines, notes: FileNotes, columns: Columns, *, is_guess: bool
 ) -> tuple[list[LineError], int]:
     """The warnings of the file, and then of its records, in the order of the lines."""
     found, duplicates = validated.found, validated.duplicates
@@ -223,6 +236,11 @@ def _warnings(
         of_file.append(LineError(1, None, f"The file was read as {name}; if that is wrong, send its encoding with it."))
     if kind.bom and kind.encoding is None:
         of_file.append(LineError(1, None, "The file begins with a byte order mark, which is passed over."))
+    if columns.inferred and columns.given:
+        mapping = msgspec.json.encode(columns.given).decode()
+        of_file.append(
+            LineError(1, None, f"The columns are read as {mapping}; if that is wrong, send columns with it.")
+        )
     of_file += notes.warnings
     of_file += [
         LineError(1, name, "Records have this field, and it is not read: it is none of their format.")

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from modelforge.datasets.validation.columns import FIELDS, LONGEST_COLUMN
+from modelforge.datasets.validation.columns import (
+    COMPOSED,
+    FIELDS,
+    LONGEST_COLUMN,
+    LONGEST_TEMPLATE,
+    Source,
+    columns_of,
+    is_composed,
+)
 from modelforge.datasets.validation.protocol import (
     NO_ROOM_LEFT,
     UNREADABLE,
@@ -34,7 +42,7 @@ _MOST_COLUMNS = 20
 _messages: msgspec.json.Decoder[CheckMessage] = msgspec.json.Decoder(CheckMessage)
 
 
-def check_columns_given(columns: Mapping[str, str], field: str = "columns") -> None:
+def check_columns_given(columns: Mapping[str, Source], field: str = "columns") -> None:
     """Refuse a mapping of columns whose fields no format has. `field`: where a client named it.
 
     Raises:
@@ -47,11 +55,21 @@ def check_columns_given(columns: Mapping[str, str], field: str = "columns") -> N
                 f'Columns are named by field, as in {{"input": "request"}}; there are {", ".join(sorted(FIELDS))}.',
                 field=field,
             )
-        if not column or len(column) > LONGEST_COLUMN:
+        named = columns_of(column)
+        if not named or not all(0 < len(one) <= LONGEST_COLUMN for one in named) or len(column) > LONGEST_TEMPLATE:
             raise BadInput(
-                f"No column can have the name given for {name!r}", f"From 1 to {LONGEST_COLUMN} letters.", field=field
+                f"No column can have the name given for {name!r}",
+                f"From 1 to {LONGEST_COLUMN} letters; or a list of such names, or a text with some in braces.",
+                field=field,
             )
-    if len(columns) > _MOST_COLUMNS or len(set(columns.values())) < len(columns):
+        if is_composed(column) and (name not in COMPOSED or len(named) > _MOST_COLUMNS):
+            raise BadInput(
+                f"{name!r} cannot be put together of columns",
+                f"Of at most {_MOST_COLUMNS} columns can be made what is a text: {', '.join(sorted(COMPOSED))}.",
+                field=field,
+            )
+    whole = [column for column in columns.values() if isinstance(column, str) and not is_composed(column)]
+    if len(columns) > _MOST_COLUMNS or len({*whole}) < len(whole):
         raise BadInput("A column can be one field only", "Name each column once.", field=field)
 
 
@@ -78,7 +96,7 @@ async def check_dataset(
     filename: str,
     records: Path,
     limit: int,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, Source] | None = None,
     encoding: str | None = None,
     sha256: str | None = None,
     on_progress: Callable[[CheckProgress], None] = lambda _progress: None,

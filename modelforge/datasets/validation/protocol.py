@@ -26,7 +26,7 @@ class CheckRequest(Struct, frozen=True, kw_only=True, gc=False):
     records: str
     scratch: str
     limit: int
-    columns: dict[str, str] | None = None
+    columns: dict[str, str | list[str]] | None = None
     encoding: str | None = None
     sha256: str | None = None
 
@@ -37,16 +37,6 @@ class CheckProgress(Struct, frozen=True, kw_only=True, tag="progress", gc=False)
     stage: Literal["unpacking", "checking"]
     done_bytes: int
     total_bytes: int | None
-
-
-class FieldNames(Struct, frozen=True, kw_only=True, gc=False):
-    """The fields of a file's records, by the names that they have there: those that are read, and those that are not.
-
-    A field of a turn is named by its place, as `messages[].id`.
-    """
-
-    used: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
 
 
 class CheckedContent(Struct, frozen=True, kw_only=True, gc=False):
@@ -60,7 +50,7 @@ class CheckedContent(Struct, frozen=True, kw_only=True, gc=False):
     records_sha256: str | None
     records_bytes: int | None
     report: DatasetReport
-    columns: FieldNames
+    columns: wire.FieldNames
 
 
 class DatasetCheck(CheckedContent, frozen=True, kw_only=True, tag="check", gc=False):

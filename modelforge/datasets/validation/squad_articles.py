@@ -97,7 +97,7 @@ def _passed_over(article: Mapping[str, Any], notes: FileNotes) -> RecordError | 
                 place = f"{path}{name}"
                 if name in known and place not in _BESIDE:
                     continue
-                if not may_be_ignored(place, value):
+                if not may_be_ignored((kind, name), value):
                     return RecordError(
                         place, "It would change what is learned, and no format has it there: take it out."
                     )

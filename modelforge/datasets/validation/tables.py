@@ -10,11 +10,12 @@ from typing import BinaryIO
 
 import msgspec
 
-from modelforge.datasets.validation.columns import FIELDS, LONGEST_COLUMN, Columns, check_columns, propose
+from modelforge.datasets.validation.columns import FIELDS, LONGEST_COLUMN, Columns, NotComposable, check_columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
 from modelforge.datasets.validation.fields import REFUSED
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.lines import LONGEST_LINE
+from modelforge.datasets.validation.readings import propose, read_columns
 from modelforge.datasets.validation.recognition import format_shown_by, required_fields
 from modelforge.datasets.validation.text_encoding import not_utf8
 
@@ -48,8 +49,10 @@ def is_evident_table(head: bytes, columns: Columns) -> bool:
     names = [name.strip() for name in _cells(first, _delimiter(first) if said is None else said[1]) if name.strip()]
     if len(names) < 2 or max(map(len, names)) > LONGEST_COLUMN:  # noqa: PLR2004 - any sentence is one column
         return False
-    given = {*columns.given.values()}
-    return has_all_fields(names) or (bool(given) and given <= {*names}) or propose(names, alone=False) is not None
+    if columns.given:
+        return has_all_fields(names) or columns.sources <= {*names}
+    is_read = bool(read_columns(dict.fromkeys(names, "")).given)
+    return has_all_fields(names) or is_read or propose(names, alone=False) is not None
 
 
 def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv: bool) -> Iterator[Row]:
@@ -89,7 +92,7 @@ def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv:
             else:
                 notes.ignored.update(f"column {at + 1}" for at in nameless if cells[at].strip())
                 named = zip(header, cells, strict=False)
-                yield number, msgspec.json.encode({name: _cell(name, cell) for name, cell in named if name})
+                yield number, composed({name: _cell(name, cell) for name, cell in named if name}, columns)
     except csv.Error as error:
         value = str(error)
         if value.startswith("new-line character"):
@@ -168,6 +171,18 @@ def _is_turns(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and "role" in turn for turn in value)
 
 
+def composed(row: dict[str, object], columns: Columns) -> bytes | RecordError:
+    """The record of a row whose columns have the names of fields, in JSON."""
+    if columns:
+        try:
+            row = columns.compose(row)
+        except NotComposable as refused:
+            return refused.error
+        except (msgspec.DecodeError, RecursionError) as error:
+            return RecordError(None, f"The record is not valid JSON: {error}.")
+    return msgspec.json.encode(row, enc_hook=str)
+
+
 def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
     """The rows of a Parquet file, of the columns that are fields.
 
@@ -192,13 +207,13 @@ def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=at_once, columns=read, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, _row({columns.field(name): value for name, value in row.items()}, packed)
+                    yield number, _row({columns.field(name): value for name, value in row.items()}, packed, columns)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UnreadableFile(number + 1, f"The Parquet file cannot be read: {_first_line(error)}.") from error
 
 
 def _is_read(name: str, columns: Columns) -> bool:
-    return columns.field(name) in FIELDS | REFUSED
+    return columns.every or columns.field(name) in FIELDS | REFUSED or columns.is_source(name)
 
 
 def columns_not_read(path: Path, columns: Columns) -> list[str]:
@@ -212,7 +227,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:_QUOTED]
 
 
-def _row(values: dict[str, object], packed: set[str]) -> bytes | RecordError:
+def _row(values: dict[str, object], packed: set[str], columns: Columns) -> bytes | RecordError:
     """A row in JSON. `packed`: the fields in which bytes stand for text."""
     for field in packed & values.keys():
         try:
@@ -220,7 +235,7 @@ def _row(values: dict[str, object], packed: set[str]) -> bytes | RecordError:
         except UnicodeDecodeError:
             return RecordError(field, "It is no text, and not in UTF-8.")
     try:
-        return msgspec.json.encode(values, enc_hook=str)
+        return composed(values, columns)
     except (ValueError, UnicodeError) as error:
         return RecordError(None, f"The row cannot be written as JSON: {error}.")
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from support.checked import checked
 
-from modelforge.datasets.validation.columns import FIELDS, propose
+from modelforge.datasets.validation.columns import FIELDS
 from modelforge.datasets.validation.fields import REFUSED
+from modelforge.datasets.validation.readings import propose
 
 if TYPE_CHECKING:
     from trainer_entry import wire
