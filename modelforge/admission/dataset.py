@@ -85,6 +85,7 @@ def _uploaded(
         format=summary.format,
         num_examples=summary.num_examples,
         records_sha256=summary.records_sha256,
+        has_tools=summary.has_tools,
         revision=summary.revision,
     )
 
@@ -109,6 +110,7 @@ async def _named_by_path(
         format=found.format,
         num_examples=found.num_examples,
         records_sha256=found.records_sha256,
+        has_tools=found.has_tools,
     )
 
 
@@ -134,6 +136,7 @@ async def _fetched(
         format=found.format,
         num_examples=found.num_examples,
         records_sha256=found.records_sha256 or found.sha256,
+        has_tools=found.has_tools,
         source=asked.at(commit),
     )
 

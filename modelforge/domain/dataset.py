@@ -17,7 +17,8 @@ class CheckedFile(Struct, frozen=True, kw_only=True, tag_field="type", gc=False)
     """A file as it was uploaded, and what its check found.
 
     `columns`: which column of the file each field was taken from, where it was not the one of its name. `fields`: those
-    that are read, and those that are not; None of a file that was checked before that was noted.
+    that are read, and those that are not; None of a file that was checked before that was noted. `has_tools`: some
+    record has tools, or calls one.
     `records_sha256`, `records_bytes`: of the JSON lines that were made from it; None where it is such lines itself.
     `warnings`: the first of `warning_count`. `source`: where it came from, if not from the client.
     """
@@ -31,6 +32,7 @@ class CheckedFile(Struct, frozen=True, kw_only=True, tag_field="type", gc=False)
     compression: wire.Compression | None = None
     columns: dict[str, str | list[str]] | None = None
     fields: wire.FieldNames | None = None
+    has_tools: bool = False
     records_sha256: str | None = None
     records_bytes: int | None = None
     warnings: tuple[LineError, ...] = ()

@@ -95,6 +95,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             compression=found.compression,
             columns=found.columns.mapping,
             fields=found.columns,
+            has_tools=found.has_tools,
             records_sha256=found.records_sha256,
             records_bytes=found.records_bytes,
             warnings=found.report.warnings,

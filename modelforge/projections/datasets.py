@@ -21,7 +21,7 @@ class DatasetSummary(Struct, frozen=True, kw_only=True):
     """An uploaded dataset; `size_mb` counts 10^6 bytes.
 
     `records_sha256`: of the JSON lines that were made of it; null where it is such lines itself. `columns`: its fields;
-    none are named of what was uploaded before that was noted.
+    none are named of what was uploaded before that was noted. `has_tools`: some record has tools, or calls one.
     """
 
     filename: str
@@ -35,6 +35,7 @@ class DatasetSummary(Struct, frozen=True, kw_only=True):
     compression: wire.Compression | None = None
     records_sha256: str | None = None
     columns: wire.FieldNames = wire.FieldNames()
+    has_tools: bool = False
 
     @property
     def content(self) -> str:

@@ -154,3 +154,13 @@ async def test_notes_that_lie_beside_a_model_are_no_configuration(tmp_path: Path
     (tmp_path / "generation_config.json").write_text(note)
     with pytest.raises(BadInput, match=r"generation_config\.json"):
         await check_model(str(tmp_path), (tmp_path,))
+
+
+def test_a_chat_template_that_knows_no_tools_is_refused_where_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    check_chat_template("m", tmp_path, "model_name")
+    with pytest.raises(BadInput, match="knows no tools"):
+        check_chat_template("m", tmp_path, "model_name", tools=True)
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}{{ messages }}")
+    check_chat_template("m", tmp_path, "model_name", tools=True)

@@ -151,6 +151,27 @@ def test_conversations_need_a_chat_template(stocked: RunningServer, tiny: Path, 
     assert "instruction-tuned" in problem["remedy"]
 
 
+def test_tools_need_a_chat_template_that_knows_them(stocked: RunningServer, copied: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    turns = [
+        {"role": "user", "content": "Weather in Oslo?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "3 degrees"},
+        {"role": "assistant", "content": "It is 3 degrees."},
+    ]
+    line = json.dumps({"messages": turns}).encode() + b"\n"
+    assert stocked.upload(line * 4, filename="tools.jsonl").status_code == 200
+    assert stocked.get("/api/datasets/tools.jsonl").json()["has_tools"]
+    body = body_of(copied, dataset="tools.jsonl")
+    (problem,) = problems_of(stocked, body)
+    assert "knows no tools" in problem["message"]
+    refused = stocked.post("/api/start_training", body)
+    assert (refused.status_code, refused.json()["field"]) == (400, "model_name")
+    template = copied / "chat_template.jinja"
+    template.write_text("{%- if tools %}{{ tools | tojson }}{%- endif %}" + template.read_text())
+    assert problems_of(stocked, body) == []
+
+
 def test_layers_that_the_model_does_not_have_are_refused_with_those_that_it_has(
     stocked: RunningServer, tiny: Path
 ) -> None:

@@ -306,6 +306,7 @@ def test_a_dataset_tells_everything_that_its_check_found() -> None:
         container="csv",
         compression="zstd",
         columns={"input": "q"},
+        has_tools=True,
         fields=wire.FieldNames(used=("output", "q"), ignored=("id",), mapping={"input": "q"}),
         records_sha256="77" * 32,
         records_bytes=9,
@@ -328,6 +329,7 @@ def test_a_dataset_tells_everything_that_its_check_found() -> None:
         "records_sha256": "77" * 32,
         "size_bytes": 45_678,
         "records_bytes": 9,
+        "has_tools": True,
         "columns": {"used": ["output", "q"], "ignored": ["id"], "mapping": {"input": "q"}},
         "source": "hf://squad@abc",
         "revisions": [

@@ -279,6 +279,24 @@ def arguments_of(call: FunctionCall) -> dict[str, Any]:
     return json.decode(call.arguments, type=dict[str, Any]) if call.arguments.strip() else {}
 
 
+def has_tools(record: Record) -> bool:
+    """Whether a record has tools, or calls one: then the model's chat template has to know tools."""
+    match record:
+        case Conversation(tools=tools, messages=turns):
+            return bool(tools) or _calls(turns)
+        case PromptCompletion(tools=tools, prompt=prompt, completion=completion):
+            return bool(tools) or any(_calls(turns) for turns in (prompt, completion) if not isinstance(turns, str))
+        case SharedConversation(tools=tools, conversations=shared):
+            roles = (ROLES.get(turn.sender or turn.role or "") for turn in shared)
+            return bool(tools) or any(role in {"function_call", "tool"} for role in roles)
+        case _:
+            return False
+
+
+def _calls(turns: list[Message]) -> bool:
+    return any(turn.tool_calls or turn.role == "tool" for turn in turns)
+
+
 def calls_of(value: str) -> list[FunctionCall]:
     """The calls in a ShareGPT turn of the role `function_call`: one, or a list.
 

@@ -33,6 +33,7 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     made from it; None where they are that file itself. `revision`: of the uploaded dataset; None of a file that was
     named by its path. `source`: the split of a hub's dataset that the records are, at the commit that they were
     fetched at, as `hf://owner/name[/config]@COMMIT?split=NAME`; both hashes are of the rows as JSON lines then.
+    `has_tools`: some record has tools, or calls one.
     """
 
     filename: str
@@ -43,6 +44,7 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     records_sha256: str | None = None
     revision: int | None = None
     source: str | None = None
+    has_tools: bool = False
 
     @property
     def content(self) -> str:

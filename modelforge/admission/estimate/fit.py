@@ -82,9 +82,9 @@ async def _read(spec: wire.JobSpec, folder: Path, problems: list[BadInput]) -> _
             model.weights = weights_in(name, folder, _FIELD)
         with contextlib.suppress(OSError):  # the check of the model has said so
             model.architecture = architecture_of((folder / "config.json").read_bytes())
-        if spec.dataset.format in {"messages", "conversations"}:
+        if spec.dataset.format in {"messages", "conversations"} or spec.dataset.has_tools:
             with _gathered(problems):
-                check_chat_template(name, folder, _FIELD)
+                check_chat_template(name, folder, _FIELD, tools=spec.dataset.has_tools)
 
     with _gathered(problems):
         await check_tokenizer(name, folder, _FIELD)

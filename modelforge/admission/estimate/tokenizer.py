@@ -23,6 +23,7 @@ _SENTENCE_PIECES = (
 )
 _WITHOUT_FILES = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})  # of bytes or characters
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
+_MORE_TEMPLATES = "additional_chat_templates"
 _NO_TEMPLATES = frozenset({b"null", b'""', b"[]"})
 _UNREADABLE = 3  # the exit code; an interpreter that fails has others
 
@@ -92,27 +93,41 @@ def _check_vocabulary(name: str, folder: Path, field: str) -> None:
         )
 
 
-def check_chat_template(name: str, folder: Path, field: str) -> None:
-    """Refuse a model that does not say how to write a conversation.
+def check_chat_template(name: str, folder: Path, field: str, *, tools: bool = False) -> None:
+    """Refuse a model that does not say how to write a conversation, or, where there are `tools`, how to write these.
 
     Raises:
-        BadInput: it has no template, or the file that would have it cannot be read.
+        BadInput: it has no template, or one that knows no tools, or a file that would have it cannot be read.
     """
-    if any((folder / file).is_file() for file in _TEMPLATES):
-        return
-    path = folder / "tokenizer_config.json"
-    try:
-        template = msgspec.json.decode(path.read_bytes(), type=_Settings).chat_template
-    except FileNotFoundError:
-        template = msgspec.Raw(b"null")
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
-    if bytes(template) in _NO_TEMPLATES:
+    templates = _templates_in(name, folder, field)
+    if not templates:
         raise BadInput(
             "The dataset has conversations, and the model has no chat template to write them with",
             f"{name}: use an instruction-tuned model, or records of input and output.",
             field=field,
         )
+    if tools and not any(b"tool" in template for template in templates):
+        raise BadInput(
+            "The dataset has tools, and the model's chat template knows no tools",
+            f"{name}: use a model whose chat template does, or records without tools and calls.",
+            field=field,
+        )
+
+
+def _templates_in(name: str, folder: Path, field: str) -> list[bytes]:
+    """The chat templates of a model, as they stand in its files; transformers takes those in files of their own."""
+    path = folder / "tokenizer_config.json"
+    try:
+        own = [file for at in _TEMPLATES if (file := folder / at).is_file()]
+        own += sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))
+        if own:
+            return [(path := file).read_bytes() for file in own]
+        template = bytes(msgspec.json.decode(path.read_bytes(), type=_Settings).chat_template)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
+    return [] if template in _NO_TEMPLATES else [template]
 
 
 def main() -> int:

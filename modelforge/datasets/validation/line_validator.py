@@ -42,6 +42,7 @@ from trainer_entry.wire.formats import (
     Record,
     SharedConversation,
     Text,
+    has_tools,
 )
 
 LISTED = 100
@@ -52,8 +53,8 @@ class Findings(Struct, kw_only=True, gc=False):
     """What was found in some lines.
 
     `lines`: how many there are. `carriage_return`: the first that ends with CR LF. `not_utf8`: how many are no UTF-8.
-    `not_texts`: how many have a number or a boolean for a text. `used` and `ignored`: the fields that are read, and
-    those that are not.
+    `not_texts`: how many have a number or a boolean for a text. `has_tools`: some record has tools, or calls one.
+    `used` and `ignored`: the fields that are read, and those that are not.
     """
 
     format: wire.DatasetFormat | None = None
@@ -66,6 +67,7 @@ class Findings(Struct, kw_only=True, gc=False):
     carriage_return: int | None = None
     not_utf8: int = 0
     not_texts: int = 0
+    has_tools: bool = False
     used: list[str] = []
     ignored: list[str] = []
     stretches: list[Stretch] = []
@@ -136,6 +138,10 @@ class LineValidator:
         else:
             fine = _FINE.get(kind, _has_no_error) if fields.plain else _has_no_error
             suspects = {place for place, record in enumerate(records) if not fine(record)}
+        if not found.has_tools:  # none of a plain record is fine that calls one
+            found.has_tools = any(
+                has_tools(records[place]) for place in (suspects if fields.plain else range(len(records)))
+            )
         suspects.update(suspicious_lines(marks))
         for place in sorted(suspects):
             self._report(first + place, errors_of(records[place]), records[place])
@@ -162,6 +168,7 @@ class LineValidator:
             if not wrong:
                 record = decoders[self.format].decode(line)
                 self._report(number, iter(()), record)
+                self.found.has_tools = self.found.has_tools or has_tools(record)
                 self._numbers.extend(sieve_numbers([texts_of(record)]))
             elif has_values_for_texts(line, self.format):
                 self.found.not_texts += 1

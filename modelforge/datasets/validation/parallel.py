@@ -158,6 +158,7 @@ def _joined(findings: list[Findings]) -> Findings:
         whole.error_count += found.error_count
         whole.not_utf8 += found.not_utf8
         whole.not_texts += found.not_texts
+        whole.has_tools = whole.has_tools or found.has_tools
         whole.used = sorted({*whole.used, *found.used})
         whole.ignored = sorted({*whole.ignored, *found.ignored})
         whole.warning_count += found.warning_count

@@ -202,6 +202,7 @@ def _result(
         records_sha256=converted.sha256 if converted is not None else None,
         records_bytes=converted.size if converted is not None else None,
         columns=_columns(validated, columns, notes),
+        has_tools=validated is not None and validated.found.has_tools,
         report=DatasetReport(
             valid=not error_count,
             errors=tuple(sorted(errors, key=lambda error: error.line)[:LISTED]),

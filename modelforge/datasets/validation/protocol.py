@@ -40,7 +40,10 @@ class CheckProgress(Struct, frozen=True, kw_only=True, tag="progress", gc=False)
 
 
 class CheckedContent(Struct, frozen=True, kw_only=True, gc=False):
-    """What a file holds, whatever its records are. `records_sha256`: None where it is plain JSON lines itself."""
+    """What a file holds, whatever its records are.
+
+    `records_sha256`: None where it is plain JSON lines itself. `has_tools`: some record has tools, or calls one.
+    """
 
     container: wire.Container
     compression: wire.Compression | None
@@ -51,6 +54,7 @@ class CheckedContent(Struct, frozen=True, kw_only=True, gc=False):
     records_bytes: int | None
     report: DatasetReport
     columns: wire.FieldNames
+    has_tools: bool
 
 
 class DatasetCheck(CheckedContent, frozen=True, kw_only=True, tag="check", gc=False):
