@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw, Struct
+from support.kept_values import kept
 
 from modelforge.domain.messages import Command, Event, Kind, Message, decode, encode, tag_of
 
@@ -31,15 +32,6 @@ def line_of(message: Message) -> bytes:
     """The line to append for a message."""
     kind: Kind = "command" if isinstance(message, get_args(Command)) else "event"
     return msgspec.json.encode(Line(kind, tag_of(message), Raw(encode(message))))
-
-
-def kept(old: object, new: object) -> bool:
-    """Whether everything in `old` stands unchanged in `new`, which may have more fields."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return all(name in new and kept(value, new[name]) for name, value in old.items())
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(kept, old, new))
-    return old == new
 
 
 def tags(union: UnionType) -> set[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support.attempt_files import processes_of, shim_of, steps_of, until_step
+from support.kept_values import kept
 from support.running_server import RECORDS, TESTS, RunningServer, environment
 from support.tiny_model import build_tiny_model
 
@@ -40,15 +41,6 @@ def git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
 
 def lines(records: list[dict[str, str]]) -> bytes:
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
-
-
-def kept(old: object, new: object) -> bool:
-    """Whether everything in `old` stands unchanged in `new`, which may have more fields."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return all(name in new and kept(value, new[name]) for name, value in old.items())
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(kept, old, new))
-    return old == new
 
 
 class Installation:

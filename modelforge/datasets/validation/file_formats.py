@@ -29,7 +29,8 @@ BOM = b"\xef\xbb\xbf"
 _TABS = (".tsv", ".tab")
 _TABLES = (".csv", *_TABS)
 _HEAD = 1 << 16
-_MOST_TRIED = 1000  # records of which the first that can be read shows the columns
+_MOST_SAMPLED, _SAMPLE_BYTES = 200, 1 << 20
+"""Records by which it is found which columns a file has."""
 
 
 class FileFormat(Struct, frozen=True, gc=False):
@@ -131,17 +132,29 @@ def rows_of(path: Path, kind: FileFormat, limit: int, columns: Columns, notes: F
                 assert_never(kind.container)
 
 
-def first_record(path: Path, kind: FileFormat, limit: int) -> object:
-    """The first record of a file that can be read, with all that it has; None where none of the first ones can."""
+def sample_record(path: Path, kind: FileFormat, limit: int) -> object:
+    """What the first records of a file have, each field with the first value that says something.
+
+    The first one itself where it is no object; None where none can be read.
+    """
     rows = rows_of(path, kind, limit, Columns(every=True), FileNotes())
+    sample: dict[str, object] = {}
+    size = 0
     try:
-        for _, row in itertools.islice(rows, _MOST_TRIED):
-            if isinstance(row, bytes):
-                with contextlib.suppress(msgspec.DecodeError, RecursionError):
-                    return msgspec.json.decode(row.decode(errors="replace"))
+        for _, row in itertools.islice(rows, _MOST_SAMPLED):
+            if isinstance(row, RecordError):
+                continue
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                record = msgspec.json.decode(row.decode(errors="replace"))
+                if not isinstance(record, dict):
+                    return sample or record
+                sample |= {name: value for name, value in record.items() if not sample.get(name)}
+            size += len(row)
+            if size > _SAMPLE_BYTES:
+                break
     except UnreadableFile:
         pass  # the check says so
-    return None
+    return sample or None
 
 
 def _renamed(rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
@@ -161,7 +174,7 @@ def _renamed(rows: Iterator[Row], columns: Columns) -> Iterator[Row]:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield number, row  # the check says what is wrong
             continue
-        if not checked:
+        if not checked and not columns.inferred:
             check_columns(columns, list(fields), number)
             checked = True
         yield number, composed({columns.field(name): value for name, value in fields.items()}, columns)

@@ -11,7 +11,7 @@ from modelforge.datasets.validation.columns import FIELDS, Columns, columns_of
 from modelforge.datasets.validation.conversion import Converted, Origins, convert
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
-from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, first_record
+from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, sample_record
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.packed_files import unpacked
@@ -58,14 +58,14 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
         return _result(request, size, digest, FileFormat("jsonl", None), None, refused, columns)
     as_texts: ValuesAsTexts | None = None
     if not columns:
-        columns = read_columns(first_record(path, kind, request.limit))
+        columns = read_columns(sample_record(path, kind, request.limit))
         if columns and kind.is_plain:
             kind = _with_guess(path, kind, request)
     if kind.is_plain and not columns:
         validated = _validate(path, request, digest, on_progress)
         if validated.found.not_utf8:
             kind = _with_guess(path, kind, request)
-            columns = read_columns(first_record(path, kind, request.limit))
+            columns = read_columns(sample_record(path, kind, request.limit))
         as_texts = _texts_to_make(validated)
         if kind.is_plain and as_texts is None:
             return _result(request, size, digest, kind, validated, None, columns)

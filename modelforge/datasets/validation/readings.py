@@ -91,7 +91,10 @@ _NO_TEXT = frozenset(name for reading in _USUAL[:-1] for name in reading.fields)
 
 
 def read_columns(record: object) -> Columns:
-    """How records like this one are read, if their columns have usual names and can be read in one way only."""
+    """How records like this one are read, if their columns have usual names and can be read in one way only.
+
+    `record`: with the fields that any of them has.
+    """
     if isinstance(record, list):
         spelling = _spelling(record)
         return Columns(bare=spelling, inferred=True) if spelling is not None else Columns()
@@ -113,7 +116,8 @@ def read_columns(record: object) -> Columns:
     kind, mapping = found
     mapping |= _beside(kind, record, plain, mapping)
     known = {*FORMATS[kind].__struct_encode_fields__, *mapping.values()}
-    if any(name in _NEVER_DROPPED for name, column in plain.items() if column not in known and record[column]):
+    lost = {name for name, column in plain.items() if column not in known} & _NEVER_DROPPED
+    if any(name not in REFUSED or record[plain[name]] for name in lost):  # those are refused where they say something
         mapping = {}
     changed = {field: column for field, column in mapping.items() if field != column}
     spelled = kind == "preferences" and any(

@@ -143,6 +143,15 @@ def test_what_is_no_text_is_put_into_none() -> None:
     assert "There is no column 'gone'" in found.report.errors[0].message
 
 
+def test_a_column_that_only_later_records_have_is_read_too() -> None:
+    first, later = {"instruction": "a", "response": "b"}, {"instruction": "a", "context": "c", "response": "d"}
+    found, records = checked(lines(first, {**first, "context": None}, later))
+    assert [json.loads(line).get("input") for line in records.splitlines()] == [None, None, "c"]
+    assert found.report.valid
+    found, _ = checked(lines({"question": "a", "answer": "b", "choices": None}, {"question": "a", "answer": "b"}))
+    assert not found.report.valid
+
+
 def test_an_empty_part_leaves_no_gap() -> None:
     columns = Columns({"input": ["a", "b", "c"], "output": "d"})
     assert columns.compose({"a": "1", "b": None, "c": "3", "output": "x"}) == {"input": "1\n\n3", "output": "x"}
