@@ -29,7 +29,7 @@ BOM = b"\xef\xbb\xbf"
 _TABS = (".tsv", ".tab")
 _TABLES = (".csv", *_TABS)
 _HEAD = 1 << 16
-_MOST_SAMPLED, _SAMPLE_BYTES = 200, 1 << 20
+_MOST_SAMPLED, _SAMPLE_BYTES = 200, 1 << 18
 """Records by which it is found which columns a file has."""
 
 

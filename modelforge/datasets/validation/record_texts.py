@@ -30,8 +30,8 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
     There is at least one, be it empty.
     """
-    kind = next(kind for kind in type(record).__mro__ if kind in TEXTS)
-    return TEXTS[kind](record)
+    kind = type(record)
+    return (TEXTS.get(kind) or TEXTS[kind.__mro__[1]])(record)  # one that is decoded strictly is of a kind
 
 
 def _shared(record: SharedConversation) -> tuple[str, ...]:
