@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Literal, NamedTuple, assert_never
 
@@ -26,6 +27,7 @@ _CUT_OFF = "The list of records is cut off: its closing bracket is missing."
 _WRAPPER_CUT_OFF = "The object that the list of records stands in is cut off: its closing brace is missing."
 _LISTS = frozenset({"data", "dataset", "rows", "examples", "records", "items", "samples", "entries", "train"})
 """Fields in which the records of a file are."""
+_TEXT = re.compile(rb'"(?:\\.|[^"\\])*"', re.DOTALL)
 _MORE_LISTS = _LISTS | {"test", "validation", "valid", "val", "dev", "eval"}
 
 
@@ -43,7 +45,8 @@ def json_layout(head: bytes, *, is_named_json: bool) -> JsonLayout | None:
         return "sequence" if rest.lstrip().startswith(b",") else None
     if _is_json(first.rstrip().removesuffix(b",")) or _several(first):
         return "sequence"
-    goes_on = first.rstrip().endswith(b":") or not rest.lstrip().startswith(b"{")  # a record that is cut off does not
+    # After a record that is cut off stands another one; in a list, or after a colon, an object may go on so.
+    goes_on = first.rstrip().endswith(b":") or not rest.lstrip().startswith(b"{") or _innermost(first) == b"["
     return "sequence" if rest.strip() and goes_on and _is_open(first) else None
 
 
@@ -72,6 +75,17 @@ def _is_open(line: bytes) -> bool:
     except UnreadableFile:
         return False
     return last.text.lstrip().startswith(b"{") and _ends_outside_text(last.text)
+
+
+def _innermost(line: bytes) -> bytes:
+    """The bracket that the line has opened last and not closed."""
+    opened = bytearray()
+    for mark in _TEXT.sub(b"", line):
+        if mark in b"[{":
+            opened.append(mark)
+        elif mark in b"]}" and opened:
+            opened.pop()
+    return bytes(opened[-1:])
 
 
 def _ends_outside_text(text: bytes) -> bool:

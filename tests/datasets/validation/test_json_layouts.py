@@ -229,3 +229,11 @@ def test_a_question_that_says_two_things_is_refused(question: dict[str, object],
     found, _ = checked(squad("wrapped", PARAGRAPH, {**PARAGRAPH, "qas": [question]}))
     ((error),) = found.report.errors
     assert (error.line, error.field, error.message[: len(says)]) == (1, field, says)
+
+
+def test_an_object_goes_on_in_a_list_where_its_first_line_ends() -> None:
+    turns = '{"messages": [{"role": "user", "content": "a]["},\n{"role": "assistant", "content": "b"}]}\n'
+    found, _ = checked((turns * 2).encode())
+    assert (found.num_examples, found.report.valid) == (2, True)
+    cut, _ = checked(b'{"input": "a",\n{"input": "a", "output": "b"}\n')
+    assert [error.line for error in cut.report.errors] == [1]
