@@ -221,10 +221,14 @@ ROLES: dict[str, SharedRole] = {
     "chatgpt": "assistant",
     "bard": "assistant",
     "bing": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
     "model": "assistant",
     "function_call": "function_call",
+    "tool_call": "function_call",
     "observation": "tool",
     "tool": "tool",
+    "tool_response": "tool",
 }
 """The roles of the speakers in a ShareGPT conversation; a `function_call` is an assistant's turn that calls a tool."""
 

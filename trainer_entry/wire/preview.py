@@ -36,7 +36,7 @@ class PreviewRequest(DatasetViewRequest, frozen=True, tag="preview", gc=False):
     """Show the first `limit` records; the answer is a `DatasetPreview`."""
 
     limit: int
-    columns: FieldNames
+    columns: FieldNames = FieldNames()
 
 
 class StatisticsRequest(DatasetViewRequest, frozen=True, tag="statistics", gc=False):

@@ -21,7 +21,20 @@ from trainer_entry.wire.formats import FORMATS, Message, Record, Text
 _MOST_NAMES = 200
 """A file with more names than these has none of them listed beyond that."""
 REFUSED = frozenset(
-    {"audio", "history", "image", "images", "label", "reasoning_content", "system", "tool_calls", "tools", "train"}
+    {
+        "audio",
+        "function_call",
+        "functions",
+        "history",
+        "image",
+        "images",
+        "label",
+        "reasoning_content",
+        "system",
+        "tool_calls",
+        "tools",
+        "train",
+    }
     | {"videos", "weight"}
 )
 """What would change what is learned: a format that does not know such a field refuses it."""

@@ -76,6 +76,7 @@ _USUAL: tuple[_Reading, ...] = (
         },
     ),
     _Reading("alpaca", {"instruction": (), "output": _ANSWERS}),
+    _Reading("alpaca", {"instruction": ("query", "question"), "output": _ANSWERS, "history": ()}),
     _Reading("prompt_completion", {"prompt": (), "completion": (*_ANSWERS, "output")}),
     _Reading("input_output", {"input": _PROMPTS, "output": _ANSWERS}),
     _Reading("messages", {"messages": ("chat", "conversation", "conversations", "dialog", "dialogue", "turns")}),
@@ -135,7 +136,10 @@ def _only_reading(record: dict[str, object], plain: Mapping[str, str]) -> tuple[
     possible = [
         (reading.format, mapping) for reading in _USUAL if (mapping := _mapping(reading, record, plain)) is not None
     ]
-    used = [{*mapping.values()} for _, mapping in possible]
+    used = [
+        {*mapping.values(), *(name for name in FORMATS[kind].__struct_encode_fields__ if name in record)}
+        for kind, mapping in possible
+    ]
     widest = [one for one, columns in zip(possible, used, strict=True) if not any(columns < other for other in used)]
     if not widest or len({frozenset(mapping.values()) for _, mapping in widest}) > 1:
         return (shown, {}) if shown == "preferences" and not prompted else None
@@ -175,6 +179,8 @@ def _fits(field: str, value: object) -> bool:
     """Whether a value can be what a field holds."""
     if field == "messages":
         return _spelling(value) is not None
+    if field == "history":
+        return isinstance(value, list)
     if field in {"prompt", "chosen", "rejected"} and (isinstance(value, dict) or _spelling(value) is not None):
         return True
     return value is None or isinstance(value, str | int | float)

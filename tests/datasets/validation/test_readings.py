@@ -28,6 +28,16 @@ READ: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"instruction": "a", "input": "c", "output": "b"},
     ),
     ({"instruction": "a", "response": "b"}, "alpaca", {"instruction": "a", "output": "b"}),
+    (
+        {"instruction": "a", "input": "c", "response": "b"},
+        "alpaca",
+        {"instruction": "a", "input": "c", "output": "b"},
+    ),
+    (
+        {"query": "a", "response": "b", "history": [["c", "d"]]},
+        "alpaca",
+        {"instruction": "a", "output": "b", "history": [["c", "d"]]},
+    ),
     ({"instruction": "a", "context": "c", "output": "b"}, "alpaca", {"instruction": "a", "input": "c", "output": "b"}),
     ({"id": "1", "dialogue": "a", "summary": "b"}, "document_summary", {"document": "a", "summary": "b"}),
     ({"text": "a", "summary": "b", "title": "t"}, "document_summary", {"document": "a", "summary": "b"}),
