@@ -153,18 +153,18 @@ def test_a_job_keeps_the_rows_of_the_commit_that_it_was_started_on(hub: Hub, put
 
 def test_columns_say_which_are_the_fields_and_images_are_left_out(hub: Hub, put: Put) -> None:
     image = {"bytes": b"\x89PNG\xff", "path": "a.png"}
-    table = pa.table({"query": ["a", "b"], "reply": ["c", "d"], "image": [image] * 2, "vector": [[0.5, 1.0]] * 2})
+    table = pa.table({"asks": ["a", "b"], "says": ["c", "d"], "image": [image] * 2, "vector": [[0.5, 1.0]] * 2})
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink)
     name = put(train__parquet=sink.getvalue().to_pybytes())
     refused = hub.refused(f"hf://{name}")
     assert refused["field"] == "dataset"
-    assert "query" in refused["detail"]
-    columns = {"input": "query", "output": "reply"}
+    assert "asks" in refused["detail"]
+    columns = {"input": "asks", "output": "says"}
     path = Path(hub.train(f"hf://{name}", columns=columns)["dataset"]["path"])
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert lines == [{"input": "a", "output": "c"}, {"input": "b", "output": "d"}]
-    assert hub.refused(f"hf://{name}", columns={"answered": "reply"})["field"] == "columns"
+    assert hub.refused(f"hf://{name}", columns={"answered": "says"})["field"] == "columns"
 
 
 def test_rows_that_are_unlike_come_as_they_were_written(hub: Hub, put: Put) -> None:
