@@ -93,7 +93,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     trimmed = trim(text, edges)
     ids = opening_ids(tokenizer, begun=trimmed.begun) + content_ids(tokenizer, trimmed.text)
     end = trimmed.ended if trimmed.ended in edges.stops else tokenizer.eos_token
-    return ids if end is None else [*ids, tokenizer.get_vocab()[end]]
+    return ids if end is None else [*ids, *_ids_of(tokenizer, end)]
 
 
 def kept_places(
@@ -114,9 +114,14 @@ def content_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def end_token_ids(tokenizer: PreTrainedTokenizerBase, configured: int | list[int] | None) -> list[int]:
     """Where generation stops: the model's own end tokens, and those that its chat template ends a turn with."""
     ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
-    vocabulary = tokenizer.get_vocab()
-    ids.update(vocabulary[stop] for stop in edges_of(tokenizer).stops)
+    ids.update(_ids_of(tokenizer, *edges_of(tokenizer).stops))
     return sorted(number for number in ids if isinstance(number, int))
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, *tokens: str) -> list[int]:
+    """The numbers of tokens; to ask for the whole vocabulary would take longer than a text does."""
+    found = tokenizer.convert_tokens_to_ids([*tokens])
+    return found if isinstance(found, list) else [found]
 
 
 @lru_cache(maxsize=8)
