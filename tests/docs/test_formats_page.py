@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from pages import read
-from support.checked import checked
+from support.checked import checked, dataset_of
 
-from trainer_entry import wire
 from trainer_entry.data import records
 from trainer_entry.wire.formats import FORMATS, Text
 
@@ -70,13 +69,6 @@ def test_a_record_becomes_what_the_page_says(
         assert any(expected.strip() in error.message for error in found.report.errors)
         return
     assert (kind, found.report.errors) == ("text", ())
-    assert found.format is not None
-    path = tmp_path / "records.jsonl"
-    if found.records_sha256 is None:
-        lines = record.encode()
-    path.write_bytes(lines)
-    file = wire.DatasetFile(
-        filename=path.name, path=str(path), sha256=found.sha256, format=found.format, num_examples=found.num_examples
-    )
+    file = dataset_of(found, lines, tmp_path)
     made = [line.replace("\n", "\\n") for one in records.read_lines(file) for line in taught(one.record)]
     assert made == expected.splitlines()

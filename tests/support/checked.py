@@ -6,6 +6,7 @@ from pathlib import Path
 
 from modelforge.datasets.validation.pipeline import check
 from modelforge.datasets.validation.protocol import CheckRequest, DatasetCheck
+from trainer_entry import wire
 
 
 def checked(
@@ -31,3 +32,18 @@ def checked(
         )
         found = check(question, lambda _progress: None)
         return found, records.read_bytes() if found.records_sha256 is not None and records.exists() else content
+
+
+def dataset_of(found: DatasetCheck, records: bytes, folder: Path) -> wire.DatasetFile:
+    """What a trainer is given of a file that was checked; its records are written into the folder."""
+    assert found.format is not None
+    path = folder / "records.jsonl"
+    path.write_bytes(records)
+    return wire.DatasetFile(
+        filename=path.name,
+        path=str(path),
+        sha256=found.sha256,
+        records_sha256=found.records_sha256,
+        format=found.format,
+        num_examples=found.num_examples,
+    )

@@ -34,8 +34,8 @@ def asked_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list
     """
     if tokenizer.chat_template is not None:
         return content_ids(tokenizer, render(tokenizer, turns, answer_follows=True))
-    prompt = _only(turns)
-    return opening_of(tokenizer, prompt) + content_ids(tokenizer, plain_prompt(bare(tokenizer, prompt)))
+    opening, text = opened(tokenizer, _only(turns))
+    return opening + content_ids(tokenizer, text)
 
 
 def answered_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], answer: Sequence[Turn]) -> list[int]:
@@ -47,9 +47,8 @@ def answered_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], answ
     """
     if tokenizer.chat_template is not None:
         return rendered_ids(tokenizer, render(tokenizer, [*turns, *answer], answer_follows=False))
-    prompt = _only(turns)
-    text = plain_prompt(bare(tokenizer, prompt)) + bare(tokenizer, _only(answer))
-    ids = opening_of(tokenizer, prompt) + content_ids(tokenizer, text)
+    opening, text = opened(tokenizer, _only(turns))
+    ids = opening + content_ids(tokenizer, text + bare(tokenizer, _only(answer)))
     return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
 
 
@@ -60,9 +59,10 @@ def rendered_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids if closed or tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
 
 
-def opening_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """What stands before a text that no chat template begins."""
-    return opening_ids(tokenizer, begun=trim(text, edges_of(tokenizer)).begun)
+def opened(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[list[int], str]:
+    """A prompt without a chat template: the tokens that stand before it, and the text that an answer follows."""
+    trimmed = trim(prompt, edges_of(tokenizer))
+    return opening_ids(tokenizer, begun=trimmed.begun), plain_prompt(trimmed.text)
 
 
 def _only(turns: Sequence[Turn]) -> str:

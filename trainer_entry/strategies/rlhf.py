@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from trainer_entry.wire import JobSpec, TrainingParameters
 
 
-class RlooTrainer(AttemptTrainer, RLOOTrainer):
+class PolicyTrainer(AttemptTrainer):
+    """What both of trl's trainers of policies have in common here."""
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """As the playground asks, and a supervised training."""
+        return [_ids_of(prompt, self.processing_class) for prompt in prompts], None, {}
+
+
+class RlooTrainer(PolicyTrainer, RLOOTrainer):
     """trl's RLOO trainer."""
 
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """As the playground asks, and a supervised training."""
-        return [_ids_of(prompt, self.processing_class) for prompt in prompts], None, {}
 
-
-class GrpoTrainer(AttemptTrainer, GRPOTrainer):
+class GrpoTrainer(PolicyTrainer, GRPOTrainer):
     """trl's GRPO trainer."""
-
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """As the playground asks, and a supervised training."""
-        return [_ids_of(prompt, self.processing_class) for prompt in prompts], None, {}
 
 
 def prompts_of(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.data.edges import bare, edges_of, kept_places, text_ids
 from trainer_entry.data.examples import IGNORED, Examples, Measure, Rows, examples_of
-from trainer_entry.data.prompts import opening_of, plain_prompt, render, trimmed_turn
+from trainer_entry.data.prompts import opened, render, trimmed_turn
 from trainer_entry.data.records import Conversation, InputOutput, Preference, Question, Record, Records, Turn
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, WrongRecords, naming_line
 from trainer_entry.wire import Truncation
@@ -117,9 +117,9 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
         case InputOutput(input=prompt, output=answer) if has_template:
             yield from _label_turns(Conversation([Turn("user", prompt), Turn("assistant", answer)]), tokenizer)
         case InputOutput(input=prompt, output=answer):
-            start, answer = plain_prompt(bare(tokenizer, prompt)), bare(tokenizer, answer)
-            span = len(start), len(start) + len(answer)
-            yield _label_spans(start + answer, [span], tokenizer, opening_of(tokenizer, prompt))
+            opening, start = opened(tokenizer, prompt)
+            whole = start + bare(tokenizer, answer)
+            yield _label_spans(whole, [(len(start), len(whole))], tokenizer, opening)
         case Conversation() if has_template:
             try:
                 examples = list(_label_turns(record, tokenizer))

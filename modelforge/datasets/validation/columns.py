@@ -1,7 +1,7 @@
 """The columns of a file as the fields of a format: renamed, put together, or taken out of an object."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -165,13 +165,8 @@ def check_columns(columns: Columns, found: list[str], line: int = 1) -> None:
     Raises:
         UnreadableFile: the message says which are.
     """
-    for field, column in _named(columns.given):
-        if column not in found and column.partition(".")[0] not in found:
-            there = ", ".join(repr(name[:40]) for name in found[:20]) or "none"
-            raise UnreadableFile(line, f"There is no column {column!r} for {field!r}; there are {there}.")
-
-
-def _named(given: Mapping[str, Source]) -> Iterator[tuple[str, str]]:
-    for field, source in given.items():
+    for field, source in columns.given.items():
         for column in columns_of(source):
-            yield field, column
+            if column not in found and column.partition(".")[0] not in found:
+                there = ", ".join(repr(name[:40]) for name in found[:20]) or "none"
+                raise UnreadableFile(line, f"There is no column {column!r} for {field!r}; there are {there}.")

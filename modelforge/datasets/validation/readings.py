@@ -12,7 +12,10 @@ from modelforge.datasets.validation.recognition import format_shown_by, required
 from trainer_entry import wire
 from trainer_entry.wire.formats import FORMATS
 
-_ALIASES: dict[str, tuple[str, ...]] = {
+_Names = dict[str, tuple[str, ...]]
+_Mapping = dict[str, str]
+
+_ALIASES: _Names = {
     "input": ("question", "query", "prompt", "user", "human", "source", "problem", "instruction", "request"),
     "output": ("answer", "response", "reply", "completion", "assistant", "target", "solution", "chosen_response"),
     "instruction": ("task", "command"),
@@ -46,15 +49,12 @@ _NEVER_DROPPED = REFUSED | {
 """A mapping that leaves out one of these would lose what the answers are to."""
 _CLOSE = 0.8
 
-Names = dict[str, tuple[str, ...]]
-_Mapping = dict[str, str]
-
 
 class _Reading(Struct, frozen=True, gc=False):
     """A format, and the usual names of its fields: of those that it must have."""
 
     format: wire.DatasetFormat
-    fields: Names
+    fields: _Names
 
 
 _PROMPTS = ("question", "query", "problem", "request", "user", "human", "inputs", "source")
@@ -82,7 +82,7 @@ _USUAL: tuple[_Reading, ...] = (
     _Reading("messages", {"messages": ("chat", "conversation", "conversations", "dialog", "dialogue", "turns")}),
     _Reading("text", {"text": ("content", "body")}),
 )
-_BESIDE: Names = {"system": ("system_prompt", "system_message"), "input": ("context",)}
+_BESIDE: _Names = {"system": ("system_prompt", "system_message"), "input": ("context",)}
 """The usual names of fields that may be missing."""
 _NO_TEXT = frozenset(name for reading in _USUAL[:-1] for name in reading.fields) | {
     *(name for reading in _USUAL[:-1] for names in reading.fields.values() for name in names),
@@ -116,16 +116,14 @@ def read_columns(record: object) -> Columns:
         return Columns()
     kind, mapping = found
     mapping |= _beside(kind, record, plain, mapping)
-    known = {*FORMATS[kind].__struct_encode_fields__, *mapping.values()}
-    lost = {name for name, column in plain.items() if column not in known} & _NEVER_DROPPED
+    lost = _lost(kind, mapping, plain)
     if any(name not in REFUSED or record[plain[name]] for name in lost):  # those are refused where they say something
         mapping = {}
-    changed = {field: column for field, column in mapping.items() if field != column}
     spelled = kind == "preferences" and any(
         isinstance(value, dict) or _spelling(value) == "conversations"
         for value in (record.get(mapping.get(field, field)) for field in ("prompt", "chosen", "rejected"))
     )
-    return Columns(changed, spelled=spelled, inferred=True)
+    return Columns(_changed(mapping), spelled=spelled, inferred=True)
 
 
 def _only_reading(record: dict[str, object], plain: Mapping[str, str]) -> tuple[wire.DatasetFormat, _Mapping] | None:
@@ -152,7 +150,7 @@ def _mapping(reading: _Reading, record: dict[str, object], plain: Mapping[str, s
         return None
     mapping: _Mapping = {}
     for field, names in reading.fields.items():
-        columns = [plain[name] for name in (field, *names) if name in plain and _fits(field, record[plain[name]])]
+        columns = _fitting(field, (field, *names), record, plain)
         if len(columns) != 1:
             return None
         mapping[field] = columns[0]
@@ -169,10 +167,25 @@ def _beside(
     for field, names in _BESIDE.items():
         if field not in FORMATS[kind].__struct_encode_fields__ or field in record or field in required_fields(kind):
             continue
-        columns = [plain[name] for name in names if name in plain and _fits(field, record[plain[name]])]
+        columns = _fitting(field, names, record, plain)
         if len(columns) == 1 and columns[0] not in mapping.values():
             found[field] = columns[0]
     return found
+
+
+def _fitting(field: str, names: tuple[str, ...], record: dict[str, object], plain: Mapping[str, str]) -> list[str]:
+    """The columns of these names whose values can be what a field holds."""
+    return [plain[name] for name in names if name in plain and _fits(field, record[plain[name]])]
+
+
+def _lost(kind: wire.DatasetFormat, mapping: _Mapping, plain: Mapping[str, str]) -> set[str]:
+    """What a mapping would leave out, and must not."""
+    kept = {*mapping.values(), *FORMATS[kind].__struct_encode_fields__}
+    return {name for name, column in plain.items() if column not in kept} & _NEVER_DROPPED
+
+
+def _changed(mapping: _Mapping) -> _Mapping:
+    return {field: column for field, column in mapping.items() if field != column}
 
 
 def _fits(field: str, value: object) -> bool:
@@ -221,10 +234,8 @@ def propose(found: list[str], *, alone: bool) -> dict[str, str] | None:
                 column = next((plain[name] for name in (field, *aliases) if name in plain), None)
                 if column is not None and column not in mapping.values():
                     mapping[field] = column
-            known = FORMATS[dataset_format].__struct_encode_fields__
-            dropped = {name for name, column in plain.items() if column not in {*mapping.values(), *known}}
-            changed = {field: column for field, column in mapping.items() if field != column}
-            if changed and not dropped & _NEVER_DROPPED:
+            changed = _changed(mapping)
+            if changed and not _lost(dataset_format, mapping, plain):
                 return changed
     return None
 

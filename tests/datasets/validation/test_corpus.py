@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from support.checked import checked
+from support.checked import checked, dataset_of
 from support.corpus_files import BAD, GOOD, BadFile, GoodFile, Told
 
 from modelforge.errors import LineError
@@ -41,18 +41,7 @@ def test_a_good_file_is_taken(file: GoodFile) -> None:
 @pytest.mark.parametrize("file", GOOD, ids=lambda file: file.name)
 def test_the_trainer_reads_as_many_records_as_were_checked(file: GoodFile, tmp_path: Path) -> None:
     found, records = checked(file.content, file.filename, file.columns)
-    assert found.format is not None
-    path = tmp_path / "records.jsonl"
-    path.write_bytes(records)
-    dataset = wire.DatasetFile(
-        filename=file.filename,
-        path=str(path),
-        sha256=found.sha256,
-        records_sha256=found.records_sha256,
-        format=found.format,
-        num_examples=found.num_examples,
-    )
-    assert len([*Records(dataset)]) == found.num_examples
+    assert len([*Records(dataset_of(found, records, tmp_path))]) == found.num_examples
 
 
 def test_a_turn_in_both_spellings_is_read_as_it_was_checked(tmp_path: Path) -> None:

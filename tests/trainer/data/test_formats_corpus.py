@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.checked import checked
+from support.checked import checked, dataset_of
 from support.tiny_model import CHATML
 from transformers import AutoTokenizer
 
 from modelforge.domain.compatibility import trainable
-from trainer_entry import wire
 from trainer_entry.data.records import Records
 from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label
 from trainer_entry.wire.formats import FORMATS
@@ -61,17 +59,7 @@ def records_of(record: object, folder: Path) -> tuple[str | None, Records]:
     """What the check makes of a line, as the trainer reads it."""
     found, content = checked(json.dumps(record).encode() + b"\n")
     assert found.report.valid, found.report.errors
-    assert found.format is not None
-    path = folder / "records.jsonl"
-    path.write_bytes(content)
-    dataset = wire.DatasetFile(
-        filename=path.name,
-        path=str(path),
-        sha256=hashlib.sha256(content).hexdigest(),
-        format=found.format,
-        num_examples=1,
-    )
-    return found.format, Records(dataset)
+    return found.format, Records(dataset_of(found, content, folder))
 
 
 @pytest.mark.parametrize("row", CORPUS, ids=lambda row: row["shows"])
