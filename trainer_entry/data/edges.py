@@ -16,21 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from trainer_entry.wire.end_tokens import KNOWN_ENDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
 
     from trainer_entry.wire import Truncation
-
-_KNOWN_ENDS = frozenset(
-    {
-        *("</s>", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "<eos>", "<|eos|>", "[EOS]"),
-        *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<end_of_turn>", "<turn|>", "<|end_of_turn|>"),
-        *("<|return|>", "<|END_OF_TURN_TOKEN|>", "<|end_of_role|>", "<｜end▁of▁sentence｜>"),  # noqa: RUF001 - its name
-    }
-)
-"""Names of end tokens: by hand they end a text where the tokenizer knows them as tokens, be they its own or not."""
 
 
 class Edges(Struct, frozen=True, gc=False):
@@ -133,7 +126,7 @@ def _edges_of(tokenizer: PreTrainedTokenizerBase, template: str) -> Edges:
     written = _written_after_an_answer(tokenizer)
     stops = {token for token in special if token in written and token != tokenizer.unk_token} - {begin}
     stops |= {eos} if eos is not None else set()
-    ends = stops | (_KNOWN_ENDS & special)
+    ends = stops | (KNOWN_ENDS & special)
     return Edges(
         begin=begin,
         stops=_longest_first(stops),

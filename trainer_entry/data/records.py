@@ -12,6 +12,16 @@ from msgspec import Struct
 from trainer_entry.runtime.failures import DatasetChanged
 from trainer_entry.wire import DatasetFile, formats
 from trainer_entry.wire.formats import Message, Text
+from trainer_entry.wire.turns import (
+    arguments_of,
+    function_of,
+    is_learned,
+    listed_calls,
+    preference_turns,
+    schemas_of,
+    shared_message,
+    text_of,
+)
 
 TurnRole = Literal["system", "user", "assistant", "tool"]
 
@@ -161,7 +171,8 @@ def _record_of(line: formats.Record) -> Record:
         case formats.Conversation(messages=messages, tools=tools, system=system):
             return Conversation(_answered([*_system(system), *map(_turn_of, messages)]), _schemas(tools))
         case formats.SharedConversation(conversations=turns, system=system, tools=tools):
-            return Conversation(_answered([*_system(system), *map(_shared_turn, turns)]), _schemas(tools))
+            said = map(_turn_of, map(shared_message, turns))
+            return Conversation(_answered([*_system(system), *said]), _schemas(tools))
         case (
             formats.DocumentSummary(document=text, summary=summary)
             | formats.ArticleHighlights(article=text, highlights=summary)
@@ -171,11 +182,10 @@ def _record_of(line: formats.Record) -> Record:
             start = context.find(answer) if given is None else given
             spans = [Span(answer, start)] if answer and start >= 0 else []
             return Question(context, question, spans)
-        case formats.Squad(context=context, question=question, answers=answers):
-            spans = [Span(text, start) for text, start in zip(answers.text, answers.answer_start, strict=False)]
-            return Question(context, question, spans)
+        case formats.Squad(context=context, question=question):
+            return Question(context, question, [Span(answer.text, answer.answer_start) for answer in line.listed])
         case formats.Preference():
-            prompt, chosen, rejected = formats.preference_turns(line)
+            prompt, chosen, rejected = preference_turns(line)
             return Preference(*([_turn_of(message) for message in part] for part in (prompt, chosen, rejected)))
         case _:
             assert_never(line)
@@ -207,38 +217,21 @@ def _turns(content: str | list[Message], role: TurnRole) -> list[Turn]:
 
 
 def _turn_of(message: Message) -> Turn:
+    called = [(function_of(call), call.id) for call in listed_calls(message)]
     return Turn(
         role="system" if message.role == "developer" else message.role,
-        content=formats.text_of(message.content),
-        learned=message.weight != 0 and message.train is not False,
-        tool_calls=tuple(
-            ToolCall(call.function.name, formats.arguments_of(call.function), call.id)
-            for call in message.tool_calls or ()
-        ),
+        content=text_of(message.content),
+        learned=is_learned(message),
+        tool_calls=tuple(ToolCall(call.name, arguments_of(call), number) for call, number in called),
         tool_call_id=message.tool_call_id,
         name=message.name,
         reasoning_content=message.reasoning_content,
     )
 
 
-def _shared_turn(turn: formats.SharedTurn) -> Turn:
-    is_shared = turn.sender is not None
-    speaker, content = (turn.sender, turn.value) if is_shared else (turn.role, turn.content)
-    if speaker is None or content is None:
-        raise msgspec.ValidationError('A turn of a conversation has no "from" and "value".')
-    if speaker not in formats.ROLES:
-        raise msgspec.ValidationError(f"{speaker!r} is not a role.")
-    learned = turn.weight != 0 and turn.train is not False
-    role = formats.ROLES[speaker]
-    if role != "function_call":
-        return Turn(role, content, learned)
-    calls = tuple(ToolCall(call.name, formats.arguments_of(call)) for call in formats.calls_of(content))
-    return Turn("assistant", "", learned, calls)
-
-
 def _schemas(tools: list[dict[str, Any]] | str | None) -> list[dict[str, Any]] | None:
     """The tools' schemas; None where there is no tool."""
-    return formats.schemas_of(tools) or None
+    return schemas_of(tools) or None
 
 
 def split_eval(count: int, fraction: float, seed: int) -> frozenset[int]:

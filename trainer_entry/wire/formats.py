@@ -3,10 +3,9 @@
 The server recognises and checks the records, and the trainer reads them; both by these types.
 """
 
-import re
 from typing import Any, Literal
 
-from msgspec import Struct, field, json
+from msgspec import Struct, field
 
 DatasetFormat = Literal[
     "input_output",
@@ -42,30 +41,34 @@ class ContentPart(Struct, frozen=True, gc=False):
 
 
 class FunctionCall(Struct, frozen=True, gc=False):
-    """What is called. `arguments`: an object, or its JSON as OpenAI writes it."""
+    """What is called. `arguments`: an object, or its JSON as OpenAI writes it; some call them `parameters`."""
 
     name: str
-    arguments: str | dict[str, Any] = field(default_factory=dict)
+    arguments: str | dict[str, Any] | None = None
+    parameters: str | dict[str, Any] | None = None
 
 
 class ToolCall(Struct, frozen=True, gc=False):
-    """A call of a tool in an assistant's turn."""
+    """A call of a tool in an assistant's turn. `function`: what is called; it may stand in the call itself."""
 
-    function: FunctionCall
+    function: FunctionCall | None = None
     id: str | None = None
     type: str | None = None
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+    parameters: str | dict[str, Any] | None = None
 
 
 class Message(Struct, frozen=True, gc=False):
     """One turn of a conversation.
 
-    `content`: a text, or its parts; it may be missing beside `tool_calls`. `weight` (OpenAI) and `train` (axolotl) say
-    whether an assistant's turn is to be learned; both are so by default.
+    `content`: a text, or its parts; it may be missing beside `tool_calls`, which may be JSON in a text. `weight`
+    (OpenAI) and `train` (axolotl) say whether an assistant's turn is to be learned; both are so by default.
     """
 
     role: Role
     content: str | list[ContentPart] | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[ToolCall] | str | None = None
     tool_call_id: str | None = None
     name: str | None = None
     reasoning_content: str | None = None
@@ -105,12 +108,16 @@ class Conversation(Struct, frozen=True, gc=False):
 
 
 class SharedTurn(Struct, frozen=True, gc=False):
-    """One turn as ShareGPT spells it, or as OpenAI does."""
+    """One turn as ShareGPT spells it, or as OpenAI does, whoever it says that speaks."""
 
     sender: str | None = field(name="from", default=None)
     value: str | None = None
     role: str | None = None
-    content: str | None = None
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[ToolCall] | str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
     weight: float | None = None
     train: bool | None = None
 
@@ -147,12 +154,14 @@ class QuestionAnswer(Struct, frozen=True, gc=False):
     """A question, and its answer as it stands in the context; an empty one says that there is none.
 
     `answer_start`: the character at which the answer begins, from 0; without it the first place counts.
+    `is_impossible`: there is none, which an empty answer says too.
     """
 
     context: str
     question: str
     answer: str
     answer_start: int | None = None
+    is_impossible: bool | None = None
 
 
 class SquadAnswers(Struct, frozen=True, gc=False):
@@ -162,12 +171,30 @@ class SquadAnswers(Struct, frozen=True, gc=False):
     answer_start: list[int]
 
 
+class SquadAnswer(Struct, frozen=True, gc=False):
+    """One answer, and the character of the context at which it begins."""
+
+    text: str
+    answer_start: int
+
+
 class Squad(Struct, frozen=True, gc=False):
-    """A question, and where its answers stand in the context; no answers say that there is none."""
+    """A question, and where its answers stand in the context; no answers say that there is none.
+
+    `is_impossible`: that there is none, which no answers say too.
+    """
 
     context: str
     question: str
-    answers: SquadAnswers
+    answers: SquadAnswers | list[SquadAnswer]
+    is_impossible: bool | None = None
+
+    @property
+    def listed(self) -> list[SquadAnswer]:
+        """The answers one by one."""
+        if isinstance(self.answers, list):
+            return self.answers
+        return [*map(SquadAnswer, self.answers.text, self.answers.answer_start)]
 
 
 class Preference(Struct, frozen=True, gc=False):
@@ -210,115 +237,3 @@ FORMATS: dict[DatasetFormat, type[Record]] = {
     "squad": Squad,
     "preferences": Preference,
 }
-SharedRole = Literal["system", "user", "assistant", "function_call", "tool"]
-
-ROLES: dict[str, SharedRole] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bard": "assistant",
-    "bing": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
-    "model": "assistant",
-    "function_call": "function_call",
-    "tool_call": "function_call",
-    "observation": "tool",
-    "tool": "tool",
-    "tool_response": "tool",
-}
-"""The roles of the speakers in a ShareGPT conversation; a `function_call` is an assistant's turn that calls a tool."""
-
-_Schemas = list[dict[str, Any]]
-_SPOKEN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-_SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
-
-
-def preference_turns(record: Preference) -> tuple[list[Message], list[Message], list[Message]]:
-    """The prompt, the chosen and the rejected answer, each as turns; no turns of a prompt where there is none."""
-    chosen, rejected = _answer_turns(record.chosen), _answer_turns(record.rejected)
-    within = 0
-    for place, (one, other) in enumerate(zip(chosen, rejected, strict=False), start=1):
-        if one != other:
-            break
-        if one.role in {"user", "tool"}:
-            within = place
-    prompt = chosen[:within]
-    if not prompt:
-        given = record.prompt or []
-        prompt = [Message("user", given)] if isinstance(given, str) else given
-    if record.system is not None and record.system.strip() and prompt and prompt[0].role != "system":
-        prompt = [Message("system", record.system), *prompt]
-    return prompt, chosen[within:], rejected[within:]
-
-
-def _answer_turns(answer: str | list[Message]) -> list[Message]:
-    """An answer's turns; a transcript (Human: …, Assistant: …) has the prompt's too."""
-    if not isinstance(answer, str):
-        return answer
-    parts = _SPOKEN.split(answer.strip())
-    if len(parts) < 5 or parts[0]:  # noqa: PLR2004 - nothing, and at least two speakers with what they say
-        return [Message("assistant", answer)]
-    return [Message(_SPEAKERS[speaker], said.strip()) for speaker, said in zip(parts[1::2], parts[2::2], strict=True)]
-
-
-def text_of(content: str | list[ContentPart] | None) -> str:
-    """What is said in a turn; its parts follow each other."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text or "" for part in content)
-
-
-def arguments_of(call: FunctionCall) -> dict[str, Any]:
-    """The arguments of a call by their names.
-
-    Raises:
-        msgspec.DecodeError: they are no JSON object.
-    """
-    if not isinstance(call.arguments, str):
-        return call.arguments
-    return json.decode(call.arguments, type=dict[str, Any]) if call.arguments.strip() else {}
-
-
-def has_tools(record: Record) -> bool:
-    """Whether a record has tools, or calls one: then the model's chat template has to know tools."""
-    match record:
-        case Conversation(tools=tools, messages=turns):
-            return bool(tools) or _calls(turns)
-        case PromptCompletion(tools=tools, prompt=prompt, completion=completion):
-            return bool(tools) or any(_calls(turns) for turns in (prompt, completion) if not isinstance(turns, str))
-        case SharedConversation(tools=tools, conversations=shared):
-            roles = (ROLES.get(turn.sender or turn.role or "") for turn in shared)
-            return bool(tools) or any(role in {"function_call", "tool"} for role in roles)
-        case _:
-            return False
-
-
-def _calls(turns: list[Message]) -> bool:
-    return any(turn.tool_calls or turn.role == "tool" for turn in turns)
-
-
-def calls_of(value: str) -> list[FunctionCall]:
-    """The calls in a ShareGPT turn of the role `function_call`: one, or a list.
-
-    Raises:
-        msgspec.DecodeError: it is no JSON of calls.
-    """
-    found = json.decode(value, type=FunctionCall | list[FunctionCall])
-    return found if isinstance(found, list) else [found]
-
-
-def schemas_of(tools: _Schemas | str | None) -> _Schemas:
-    """The schemas of tools, each as `{"type": "function", "function": …}`.
-
-    Raises:
-        msgspec.DecodeError: they are no JSON list of objects.
-    """
-    if tools is None:
-        return []
-    if isinstance(tools, str):
-        tools = json.decode(tools, type=_Schemas) if tools.strip() else []
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 import msgspec
 
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
-from trainer_entry.wire.formats import FORMATS, ROLES
+from trainer_entry.wire.formats import FORMATS
+from trainer_entry.wire.turns import ROLES
 
 FIELDS = frozenset(name for kind in FORMATS.values() for name in kind.__struct_encode_fields__)
 """Every field of every format."""
 COMPOSED = FIELDS - {"messages", "conversations", "answers", "history", "tools", "answer_start", "label"}
 """The fields that are, or may be, one text."""
+PUT_ASIDE = " (column)"
+"""After the name of a column that another one takes the place of."""
 LONGEST_COLUMN = 200
 """Characters of the name of a column that can be given."""
 LONGEST_TEMPLATE = 10_000
@@ -22,6 +25,7 @@ Source = str | list[str]
 
 _PLACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _TURNS = ("prompt", "chosen", "rejected")
+_NUMBERS = frozenset(bytes([letter]) for letter in b"-0123456789tf")
 
 
 def columns_of(source: Source) -> list[str]:
@@ -57,6 +61,7 @@ class Columns:
         self.bare, self.spelled, self.every, self.inferred = bare, spelled, every, inferred
         self.sources = frozenset(name for source in self.given.values() for name in columns_of(source))
         """The columns that are named."""
+        self._paths = sorted(name for name in self.sources if "." in name)
         self._composed = {field: source for field, source in self.given.items() if is_composed(source)}
         self._fields = {
             source: field
@@ -71,7 +76,7 @@ class Columns:
         """What a column is called in its format. A column that makes room for another is put aside."""
         if column in self._fields:
             return self._fields[column]
-        return f"{column} (column)" if column in self.given else column
+        return f"{column}{PUT_ASIDE}" if column in self.given else column
 
     def is_source(self, column: str) -> bool:
         """Whether a column is one of those that are named, or has what is named."""
@@ -83,10 +88,10 @@ class Columns:
         Raises:
             NotComposable: a column that is to be a part of a text is none.
         """
-        for column, field in self._fields.items():
-            root, _, rest = column.partition(".")
-            if rest and field not in row and (at := self.field(root)) in row:
-                self._take_out(row, at, root, rest, field)
+        for column in self._paths:
+            field = self._fields.get(column, column)
+            if field not in row:
+                self._take_out(row, column, field)
         made = {field: self._text(source, row) for field, source in self._composed.items()}
         for source in self._composed.values():
             for column in columns_of(source):
@@ -97,25 +102,24 @@ class Columns:
             row |= {field: _spelled(_value(row[field])) for field in _TURNS if field in row}
         return row
 
-    def _take_out(self, row: dict[str, object], at: str, root: str, rest: str, field: str) -> None:
+    def _take_out(self, row: dict[str, object], column: str, field: str) -> None:
         """Make a field of what stands in an object; what else is in there stays, under its own name."""
-        inside = _value(row[at])
-        if not isinstance(inside, dict):
+        root, *names = column.split(".")
+        path, key = root, self.field(root)
+        while key not in row and names:  # another field was taken out of the same object
+            path = key = f"{path}.{names.pop(0)}"
+        if key not in row:
             return
-        name, _, deeper = rest.partition(".")
-        if name not in inside:
-            return
-        value = inside.pop(name)
-        while deeper and isinstance(value, dict):
-            name, _, deeper = deeper.partition(".")
-            value = value.get(name)
-        row[field] = value
-        row.pop(at)
-        others = {name: item for name, item in inside.items() if f"{root}.{name}" not in self.sources}
-        row |= {f"{root}.{name}": item for name, item in others.items()}
-        waiting = {name: item for name, item in inside.items() if name not in others}
-        if waiting:
-            row[at] = waiting
+        others: dict[str, object] = {}
+        value = row[key]
+        for name in names:
+            inside = _object(value)
+            if inside is None or name not in inside:
+                return
+            others |= {f"{path}.{other}": item for other, item in inside.items() if other != name}
+            path, value = f"{path}.{name}", inside[name]
+        del row[key]
+        row |= others | {field: value}
 
     def _text(self, source: Source, row: Mapping[str, object]) -> str:
         texts = {column: _as_text(column, row.get(self.field(column))) for column in columns_of(source)}
@@ -136,13 +140,31 @@ def _value(value: object) -> object:
     return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
 
 
+def _object(value: object) -> dict[str, object] | None:
+    """The fields of an object, with what stands in them as it is written; None for anything else."""
+    if isinstance(value, msgspec.Raw) and bytes(value).lstrip().startswith(b"{"):
+        return dict(msgspec.json.decode(value, type=dict[str, msgspec.Raw]))
+    return value if isinstance(value, dict) else None
+
+
+def is_text_or_texts(value: object) -> bool:
+    """Whether a value can be a part of a text."""
+    values = value if isinstance(value, list) else [value]
+    return all(item is None or isinstance(item, str | int | float) for item in values)
+
+
 def _as_text(column: str, raw: object) -> str:
+    """A column as a text: numbers as they are written, and several texts on a line each."""
+    if isinstance(raw, msgspec.Raw) and bytes(raw)[:1] in _NUMBERS:
+        return bytes(raw).decode()
     value = _value(raw)
     if value is None or isinstance(value, str):
         return value or ""
-    if isinstance(value, int | float):
-        return msgspec.json.encode(value).decode()
-    raise NotComposable(RecordError(column, "It is no text, and a field is put together of texts only."))
+    if not is_text_or_texts(value):
+        raise NotComposable(RecordError(column, "It is no text, and a field is put together of texts only."))
+    if isinstance(value, list):
+        return "\n".join(_as_text(column, item) for item in value)
+    return msgspec.json.encode(value).decode()
 
 
 def _spelled(value: object) -> object:
@@ -151,7 +173,7 @@ def _spelled(value: object) -> object:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return value
     return [
-        {"role": ROLES.get(turn["from"], turn["from"]), "content": turn.get("value")}
+        {"role": ROLES.get(turn["from"].lower(), turn["from"]), "content": turn.get("value")}
         | {name: item for name, item in turn.items() if name not in {"from", "value"}}
         if isinstance(turn.get("from"), str)
         else turn

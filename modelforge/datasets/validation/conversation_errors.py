@@ -1,4 +1,4 @@
-"""The errors of conversations: of turns, calls of tools, prompts and answers."""
+"""The errors of conversations: of turns, and of calls of tools."""
 
 import re
 from collections.abc import Generator, Iterator
@@ -7,20 +7,23 @@ from typing import Any
 import msgspec
 
 from modelforge.datasets.validation.error_types import RecordError, blank, short
-from trainer_entry.wire.formats import (
+from modelforge.datasets.validation.field_names import says_nothing, unknown_fields
+from trainer_entry.wire.formats import Message, SharedConversation, SharedTurn, ToolCall
+from trainer_entry.wire.turns import (
     ROLES,
-    Message,
-    Preference,
-    PromptCompletion,
-    SharedConversation,
-    SharedTurn,
-    ToolCall,
     arguments_of,
-    calls_of,
-    preference_turns,
+    calls_in_words,
+    function_of,
+    is_learned,
+    listed_calls,
     schemas_of,
+    shared_message,
+    speaker_of,
     text_of,
 )
+
+NOTHING_LEARNED = "Every assistant's turn has weight 0 or train false: there is nothing to learn."
+_CALL = '{"name": "…", "arguments": {…}}'
 
 
 def errors_of_conversation(
@@ -30,21 +33,21 @@ def errors_of_conversation(
     if not turns:
         yield RecordError(field, "It is empty. A conversation has a user's turn and an assistant's.")
         return
-    yield from _errors_of_tools(tools)
-    if not (yield from _turns(field, turns)):
+    yield from errors_of_tools(tools)
+    if not (yield from errors_of_turns(field, turns)):
         return
     answers = [turn for place, turn in enumerate(turns) if turn.role == "assistant" and _asks(turns[:place])]
     if not answers:
         yield RecordError(field, "No assistant's turn answers a user's: there is nothing to learn.")
-    elif not any(turn.weight != 0 and turn.train is not False for turn in answers):
-        yield RecordError(field, "Every assistant's turn has weight 0 or train false: there is nothing to learn.")
+    elif not any(map(is_learned, answers)):
+        yield RecordError(field, NOTHING_LEARNED)
 
 
 def _asks(turns: list[Message]) -> bool:
     return any(turn.role in {"user", "tool"} for turn in turns)
 
 
-def _turns(field: str, turns: list[Message]) -> Generator[RecordError, None, bool]:
+def errors_of_turns(field: str, turns: list[Message]) -> Generator[RecordError, None, bool]:
     """The errors of turns one by one; whether each stands where it can."""
     before: Message | None = None
     for index, turn in enumerate(turns):
@@ -52,12 +55,16 @@ def _turns(field: str, turns: list[Message]) -> Generator[RecordError, None, boo
         if turn.role in {"system", "developer"} and before is not None:
             yield RecordError(f"{where}.role", f"{turn.role!r} cannot stand here; expected user or assistant.")
             return False
-        if turn.role == "tool" and (before is None or (before.role != "tool" and not before.tool_calls)):
+        if turn.role == "tool" and not _calls_before(before):
             yield RecordError(f"{where}.role", "'tool' cannot stand here: no call of a tool comes before it.")
             return False
         yield from _errors_of_turn(where, turn)
         before = turn
     return True
+
+
+def _calls_before(turn: Message | None) -> bool:
+    return turn is not None and (turn.role == "tool" or bool(turn.tool_calls) or calls_in_words(turn))
 
 
 def _errors_of_turn(where: str, turn: Message) -> Iterator[RecordError]:
@@ -74,41 +81,51 @@ def _errors_of_turn(where: str, turn: Message) -> Iterator[RecordError]:
         yield from blank(f"{where}.content", text_of(turn.content), "there is nothing to learn")
     if turn.tool_calls and turn.role != "assistant":
         yield RecordError(f"{where}.tool_calls", "Only an assistant's turn calls tools.")
-    for place, call in enumerate(turn.tool_calls or ()):
-        try:
-            arguments_of(call.function)
-        except msgspec.DecodeError:
-            yield RecordError(
-                f"{where}.tool_calls[{place}].function.arguments",
-                f"{short(str(call.function.arguments))} is no JSON object: write the arguments by their names.",
-            )
+    yield from _errors_of_calls(where, turn)
     if turn.weight is not None and turn.weight not in {0, 1}:
         yield RecordError(f"{where}.weight", f"It is {turn.weight:g}; expected 0 or 1.")
 
 
-def _errors_of_tools(tools: list[dict[str, Any]] | str | None) -> Iterator[RecordError]:
+def _errors_of_calls(where: str, turn: Message) -> Iterator[RecordError]:
+    field = f"{where}.tool_calls"
+    try:
+        calls = listed_calls(turn)
+    except msgspec.DecodeError:
+        yield RecordError(field, f"{short(str(turn.tool_calls))} is no list of calls; write {_CALL} for each, as JSON.")
+        return
+    if isinstance(turn.tool_calls, str):
+        yield from _lost_of_calls(field, turn.tool_calls)
+    for place, call in enumerate(calls):
+        at = f"{field}[{place}]" if call.function is None else f"{field}[{place}].function"
+        try:
+            function = function_of(call)
+            arguments_of(function)
+        except msgspec.DecodeError:
+            if call.function is None and call.name is None:
+                yield RecordError(f"{at}.name", f"The call has no name; write {_CALL}.")
+            else:
+                given = short(str((call.function or call).arguments))
+                yield RecordError(f"{at}.arguments", f"{given} is no JSON object: write the arguments by their names.")
+            continue
+        if function.arguments is not None and function.parameters is not None:
+            yield RecordError(f"{at}.parameters", "The call has arguments too. Leave one of both out.")
+
+
+def _lost_of_calls(field: str, text: str) -> Iterator[RecordError]:
+    """What would be lost of calls that are JSON in a text."""
+    calls = msgspec.json.decode(text) if text.strip() else None
+    for call in calls if isinstance(calls, list) else [calls]:
+        for path, _, value in unknown_fields(ToolCall, call):
+            if not says_nothing(value):
+                yield RecordError(field, f"A call has the field {short(path)}, which would be lost; write {_CALL}.")
+
+
+def errors_of_tools(tools: list[dict[str, Any]] | str | None) -> Iterator[RecordError]:
+    """That tools are no list of objects."""
     try:
         schemas_of(tools)
     except msgspec.DecodeError:
         yield RecordError("tools", "It is no list of tools: write the schema of each as an object.")
-
-
-def errors_of_label(label: object) -> Iterator[RecordError]:
-    """That a record says whether it is good: nothing learns from that."""
-    if label is not None:
-        yield RecordError(
-            "label",
-            "It says which answers are good and which are bad, and no strategy here learns from that: sft would learn "
-            "all of them. Keep the good ones and take the field out; or pair both as preferences, for dpo.",
-        )
-
-
-def errors_of_completion(record: PromptCompletion) -> Iterator[RecordError]:
-    """What is wrong with a prompt and its completion."""
-    yield from _prompt(record.prompt, may_be_blank=True)
-    yield from _answer("completion", record.completion, "there is nothing to learn. Write the answer")
-    yield from _errors_of_tools(record.tools)
-    yield from errors_of_label(record.label)
 
 
 def errors_of_shared(record: SharedConversation) -> Iterator[RecordError]:
@@ -118,34 +135,46 @@ def errors_of_shared(record: SharedConversation) -> Iterator[RecordError]:
     if system:
         turns.append(Message("system", record.system))
     for index, turn in enumerate(record.conversations):
-        where = f"conversations[{index}]"
-        speaker, said = ("from", "value") if turn.sender is not None else ("role", "content")
-        name, text = (turn.sender, turn.value) if turn.sender is not None else (turn.role, turn.content)
-        if name is None:
-            yield RecordError(f"{where}.from", 'The field \'from\' is missing: it says who speaks, "human" or "gpt".')
+        wrong = _error_of_shared(f"conversations[{index}]", turn)
+        if wrong is not None:
+            yield wrong
             return
-        role = ROLES.get(name)
-        if role is None:
-            known = ", ".join(ROLES)
-            yield RecordError(f"{where}.{speaker}", f"{short(name)} is nobody who can speak; expected one of {known}.")
-            return
-        if text is None:
-            yield RecordError(f"{where}.{said}", f"The field {said!r} is missing: it has what is said.")
-            return
-        if role != "function_call":
-            turns.append(Message(role, text, weight=turn.weight, train=turn.train))
-            continue
-        try:
-            calls = [ToolCall(call) for call in calls_of(text)]
-        except msgspec.DecodeError:
-            wanted = '{"name": "…", "arguments": {…}}'
-            yield RecordError(f"{where}.{said}", f"{short(text)} is no call of a tool; write {wanted}, as JSON.")
-            return
-        turns.append(Message("assistant", tool_calls=calls, weight=turn.weight, train=turn.train))
+        turns.append(shared_message(turn))
     if system and not record.conversations:
         turns = []
     for problem in errors_of_conversation("conversations", turns, record.tools):
         yield RecordError(_shared_field(problem.field or "", record.conversations, system), problem.message)
+
+
+def _error_of_shared(where: str, turn: SharedTurn) -> RecordError | None:
+    """Why a turn cannot be understood, where it cannot."""
+    speaker, said = ("from" if turn.sender is not None else "role"), ("content" if turn.value is None else "value")
+    if turn.sender is None and turn.role is None:
+        return RecordError(f"{where}.from", 'The field \'from\' is missing: it says who speaks, "human" or "gpt".')
+    if turn.value and turn.content and turn.value != turn.content:
+        return RecordError(f"{where}.content", "The turn has another 'value'. Leave one of both out.")
+    if turn.sender and turn.role and ROLES.get(turn.sender.lower()) != ROLES.get(turn.role.lower()):
+        return RecordError(f"{where}.role", "The turn has another 'from'. Leave one of both out.")
+    role = speaker_of(turn)
+    if role is None:
+        name = turn.sender if turn.sender is not None else turn.role
+        known = ", ".join(ROLES)
+        return RecordError(
+            f"{where}.{speaker}", f"{short(name or '')} is nobody who can speak; expected one of {known}."
+        )
+    if turn.value is None and turn.content is None and (role == "function_call" or not turn.tool_calls):
+        said = "value" if turn.sender is not None else "content"
+        return RecordError(f"{where}.{said}", f"The field {said!r} is missing: it has what is said.")
+    if role != "function_call":
+        return None
+    if turn.tool_calls:
+        return RecordError(f"{where}.tool_calls", "What the turn says is a call too. Leave one of both out.")
+    text = text_of(turn.content) if turn.value is None else turn.value
+    try:
+        shared_message(turn)
+    except msgspec.DecodeError:
+        return RecordError(f"{where}.{said}", f"{short(text)} is no call of a tool; write {_CALL}, as JSON.")
+    return next(_lost_of_calls(f"{where}.{said}", text), None)
 
 
 def _shared_field(field: str, shared: list[SharedTurn], system: bool) -> str:  # noqa: FBT001 - it stands before them
@@ -157,64 +186,3 @@ def _shared_field(field: str, shared: list[SharedTurn], system: bool) -> str:  #
     if shared[index].sender is not None:
         rest = rest.replace(".role", ".from").replace(".content", ".value")
     return f"conversations[{index}]{rest}"
-
-
-def _prompt(prompt: str | list[Message], *, may_be_blank: bool) -> Iterator[RecordError]:
-    if isinstance(prompt, str):
-        if not may_be_blank:
-            yield from blank("prompt", prompt, "there is nothing to answer. Write the prompt")
-    elif not prompt:
-        yield RecordError("prompt", "It is empty. A prompt has a user's turn at its end.")
-    elif (yield from _turns("prompt", prompt)) and prompt[-1].role not in {"user", "tool"}:
-        yield RecordError("prompt", "No user's turn at the end: the answer to it follows in a field of its own.")
-
-
-def _answer(
-    field: str, answer: str | list[Message], why_not_blank: str, *, begins: int = 0, calls: bool = True
-) -> Iterator[RecordError]:
-    """The errors of an answer; `begins`: how many turns of the prompt stand before it, `calls`: it may call tools."""
-    if isinstance(answer, str):
-        yield from blank(field, answer, why_not_blank)
-        return
-    turns = answer[begins:]
-    if not turns:
-        yield RecordError(field, "It is empty. An answer is an assistant's turn, or turns that end with one.")
-    elif turns[0].role != "assistant":
-        yield RecordError(f"{field}[{begins}].role", f"{turns[0].role!r} cannot stand here; expected assistant.")
-    elif (yield from _turns(field, answer)) and turns[-1].role != "assistant":
-        yield RecordError(field, "No assistant's turn at the end: an answer ends with one.")
-    elif not calls and any(turn.tool_calls for turn in turns):
-        yield RecordError(field, "It calls a tool, which no strategy learns from preferences. Take the record out.")
-
-
-def errors_of_preference(record: Preference) -> Iterator[RecordError]:
-    """What is wrong with a preference, wherever its prompt stands."""
-    prompt, chosen, rejected = preference_turns(record)
-    if record.prompt is None and not prompt:
-        yield RecordError(
-            "prompt", "The field 'prompt' is missing. Write it, or begin both answers with the same turn of the user."
-        )
-    elif record.prompt is not None:
-        yield from _prompt(record.prompt, may_be_blank=False)
-        if not _is_in(record.prompt, prompt):
-            yield RecordError("prompt", "It is not the prompt with which chosen and rejected begin. Leave one out.")
-    for field, answer, turns in (("chosen", record.chosen, chosen), ("rejected", record.rejected, rejected)):
-        begins = len(answer) - len(turns) if isinstance(answer, list) else 0
-        why = "there is nothing to compare. Write the answer"
-        yield from _answer(field, answer, why, begins=begins, calls=False)
-    if _said(chosen) == _said(rejected):
-        yield RecordError("rejected", "It is the same as chosen: nothing is preferred. Write the worse answer.")
-    if record.tools:
-        yield RecordError("tools", "No strategy learns calls of tools from preferences. Take the field out.")
-
-
-def _said(turns: list[Message]) -> list[tuple[str, str]]:
-    return [(turn.role, text_of(turn.content)) for turn in turns]
-
-
-def _is_in(given: str | list[Message], prompt: list[Message]) -> bool:
-    """Whether what is given as a prompt is the one that is learned from; some have only its first or last turn."""
-    asked = [turn for turn in prompt if turn.role != "system"]
-    if isinstance(given, str):
-        return any(text_of(turn.content).strip() == given.strip() for turn in asked)
-    return _said([turn for turn in given if turn.role != "system"]) == _said(asked)

@@ -1,9 +1,14 @@
 """The error of one record, and that of a whole file."""
 
+import re
 from collections.abc import Iterator
 
 from msgspec import Struct
 
+from trainer_entry.wire.end_tokens import KNOWN_ENDS
+
+_UNSEEN = "\u200b-\u200f\u202a-\u202e\u2060\ufeff"
+_SILENT = re.compile(rf"(?:[\s{_UNSEEN}]|{'|'.join(map(re.escape, sorted(KNOWN_ENDS)))})*")
 _SHOWN = 60  # characters of a text in a message
 
 
@@ -24,8 +29,8 @@ class UnreadableFile(Exception):
 
 
 def blank(field: str, text: str, why: str) -> Iterator[RecordError]:
-    """The error of a text that says nothing."""
-    if not text.strip():
+    """The error of a text that says nothing: only spaces, signs that nobody sees, or the end of a text."""
+    if _SILENT.fullmatch(text):
         yield RecordError(field, f"It is blank: {why}.")
 
 

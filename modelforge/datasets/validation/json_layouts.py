@@ -10,7 +10,7 @@ import msgspec
 
 from modelforge.datasets.validation.columns import FIELDS
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
-from modelforge.datasets.validation.fields import REFUSED
+from modelforge.datasets.validation.field_names import REFUSED
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.json_pieces import Piece, pieces
 from modelforge.datasets.validation.recognition import fields_of

@@ -6,7 +6,8 @@ findings are the same, and a file without errors is read at the speed of its dec
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,10 +15,10 @@ from msgspec import Struct
 
 from modelforge.datasets.validation.duplicates import Numbers, Stretch, sieve_numbers
 from modelforge.datasets.validation.error_types import RecordError
-from modelforge.datasets.validation.fields import Fields, errors_of_fields
+from modelforge.datasets.validation.fields import Fields
 from modelforge.datasets.validation.lines import LONGEST_LINE, Chunk, split
-from modelforge.datasets.validation.readings import propose
-from modelforge.datasets.validation.recognition import EXPECTED, fields_of, format_of
+from modelforge.datasets.validation.proposals import hint_of
+from modelforge.datasets.validation.recognition import EXPECTED, format_of
 from modelforge.datasets.validation.record_errors import EXAMPLES, decoders, errors_in_line, errors_of
 from modelforge.datasets.validation.record_texts import PLAIN_TEXTS, TEXTS, texts_of
 from modelforge.datasets.validation.record_warnings import (
@@ -31,7 +32,6 @@ from modelforge.datasets.validation.values_as_texts import has_values_for_texts
 from modelforge.errors import LineError
 from trainer_entry import wire
 from trainer_entry.wire.formats import (
-    ROLES,
     Alpaca,
     ArticleHighlights,
     Conversation,
@@ -42,9 +42,15 @@ from trainer_entry.wire.formats import (
     Record,
     SharedConversation,
     Text,
-    has_tools,
 )
+from trainer_entry.wire.turns import ROLES, has_tools
 
+_LOOKED_THROUGH, _LOOKED_INTO = 1 << 16, 1 << 11
+"""So many bytes, of the first part of a file and of each other, are looked through for fields that stand twice.
+
+What writes one twice does so always.
+"""
+_NO_NUMBER = re.compile(rb"[:\[,]\s*(NaN|-?Infinity)\s*[,}\]]")
 LISTED = 100
 """So many errors, and so many warnings, are listed one by one."""
 
@@ -54,7 +60,8 @@ class Findings(Struct, kw_only=True, gc=False):
 
     `lines`: how many there are. `carriage_return`: the first that ends with CR LF. `not_utf8`: how many are no UTF-8.
     `not_texts`: how many have a number or a boolean for a text. `has_tools`: some record has tools, or calls one.
-    `used` and `ignored`: the fields that are read, and those that are not.
+    `used` and `ignored`: the fields that are read, and those that are not. `glimpses`: of the latter, what the first
+    values are like that stand in the records themselves.
     """
 
     format: wire.DatasetFormat | None = None
@@ -70,6 +77,7 @@ class Findings(Struct, kw_only=True, gc=False):
     has_tools: bool = False
     used: list[str] = []
     ignored: list[str] = []
+    glimpses: dict[str, Any] = {}
     stretches: list[Stretch] = []
 
 
@@ -92,7 +100,7 @@ class LineValidator:
             return
         first, before = found.lines + 1, found.records
         marks = Landmarks(data)
-        records = self._decoded(marks)
+        records = self._decoded(marks, first)
         if found.carriage_return is None and b"\r" in data and b"\r\n" in data:
             found.carriage_return = first + data.count(b"\n", 0, data.index(b"\r\n"))
         if records is None:
@@ -109,9 +117,10 @@ class LineValidator:
         self.found.format = self.format
         if self._fields is not None:
             self.found.used, self.found.ignored = sorted(self._fields.used), sorted(self._fields.ignored)
+            self.found.glimpses = self._fields.glimpses
         return self.found
 
-    def _decoded(self, marks: Landmarks) -> tuple[list[Record], Fields] | None:
+    def _decoded(self, marks: Landmarks, first: int) -> tuple[list[Record], Fields] | None:
         """The records of some lines, if each is one; None where they have to be checked one by one."""
         data = marks.data
         if self._fields is None:
@@ -119,6 +128,8 @@ class LineValidator:
         try:
             if not data.isascii():
                 data.decode()  # the decoder passes over what it does not need, text or not
+            if self._fields.may_stand_twice(data[: _LOOKED_THROUGH if first == 1 else _LOOKED_INTO]):
+                return None
             records = self._fields.decode_lines(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
@@ -155,13 +166,13 @@ class LineValidator:
             if self.format is None:
                 shown = format_of(line)
                 if isinstance(shown, RecordError):
-                    self._error(number, shown.field, shown.message + self._expected(_proposal(line, alone=True)))
+                    self._error(number, shown.field, shown.message + self._expected(hint_of(line, alone=True)))
                     return
                 self.format = shown
             if self._fields is None:
                 self._fields = Fields(self.format)
             self.found.records += 1
-            wrong = [*errors_in_line(line, self.format), *errors_of_fields(self.format, line)]
+            wrong = [*errors_in_line(line, self.format)]
             self._fields.note(line)
             with contextlib.suppress(msgspec.ValidationError):
                 self._fields.note_used([decoders[self.format].decode(line)], plain=False)
@@ -174,9 +185,13 @@ class LineValidator:
                 self.found.not_texts += 1
             for error in wrong:
                 missing = error.message.startswith("The field") and "is missing" in error.message
-                self._error(number, error.field, error.message + (_proposal(line, alone=False) if missing else ""))
-        except msgspec.ValidationError:
-            self._error(number, None, f"The line is no JSON object.{self._expected()}")
+                has_hint = missing or (self.format == "text" and error.field not in {None, "text"})
+                self._error(number, error.field, error.message + (hint_of(line, alone=False) if has_hint else ""))
+        except msgspec.ValidationError as error:
+            if "out of range" in str(error):
+                self._error(number, None, f"The line has a number that is too large: {error}.")
+            else:
+                self._error(number, None, f"The line is no JSON object.{self._expected()}")
         except RecursionError:
             self._error(number, None, "The line is nested too deeply.")
         except UnicodeDecodeError as error:
@@ -213,15 +228,12 @@ class LineValidator:
             self.found.warnings.append(LineError(number, field, message))
 
 
-def _proposal(line: bytes, *, alone: bool) -> str:
-    """What could be said of the columns, so that the record can be used. `alone`: one column may be enough."""
-    mapping = propose(list(fields_of.decode(line)), alone=alone)
-    return "" if mapping is None else f" Or send columns={msgspec.json.encode(mapping).decode()} with the file."
-
-
 def _what_is_no_json(line: bytes, error: Exception) -> str:
     if b"\\ud" in line.lower() and ("surrogate" in str(error) or "truncated" in str(error)):
         return f"The line has half of a character (a lone surrogate, \\ud8…): {error}. Write the whole character."
+    named = _NO_NUMBER.search(line)
+    if named is not None:
+        return f"The line is not valid JSON: {named[1].decode()} is no number there. Write null, or take the field out."
     return f"The line is not valid JSON: {error}."
 
 
@@ -230,7 +242,7 @@ def _has_no_error(record: Record) -> bool:
 
 
 def _is_fine_conversation(record: Conversation) -> bool:
-    """As `_alternates`, at the speed that the most usual records deserve."""
+    """Whether users and the assistant take turns, who says something last, after a system turn or none."""
     expected = "system user"
     for turn in record.messages:
         content = turn.content
@@ -240,11 +252,15 @@ def _is_fine_conversation(record: Conversation) -> bool:
     return expected == "user" and len(record.messages) > 1
 
 
-def _alternates(turns: Iterable[tuple[str | None, str | None]]) -> bool:
-    """Whether users and the assistant take turns, who says something last, after a system turn or none."""
+def _is_fine_shared(record: SharedConversation) -> bool:
+    """The same of turns as ShareGPT spells them, in one spelling each."""
     expected, count = "system user", 0
-    for role, content in turns:
-        if role is None or role not in expected or not content or content.isspace():
+    for turn in record.conversations:
+        is_named = turn.sender is None
+        speaker, said = (turn.role, turn.content) if is_named else (turn.sender, turn.value)
+        other = turn.value if is_named else turn.role or turn.content
+        role = ROLES.get(speaker or "")
+        if other or role is None or role not in expected or not isinstance(said, str) or not said or said.isspace():
             return False
         expected = "assistant" if role == "user" else "user"
         count += 1
@@ -270,12 +286,7 @@ _FINE: dict[type[Record], Callable[[Any], bool]] = {
         isinstance(text, str) and text and not text.isspace() for text in (record.prompt, record.completion)
     ),
     Conversation: _is_fine_conversation,
-    SharedConversation: lambda record: _alternates(
-        [
-            (ROLES.get(turn.role or ""), turn.content) if turn.sender is None else (ROLES.get(turn.sender), turn.value)
-            for turn in record.conversations
-        ]
-    ),
+    SharedConversation: _is_fine_shared,
     Preference: _is_fine_preference,
 }
 """Whether a plain record has certainly no error, and no warning but perhaps of a control character."""

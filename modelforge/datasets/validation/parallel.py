@@ -161,6 +161,7 @@ def _joined(findings: list[Findings]) -> Findings:
         whole.has_tools = whole.has_tools or found.has_tools
         whole.used = sorted({*whole.used, *found.used})
         whole.ignored = sorted({*whole.ignored, *found.ignored})
+        whole.glimpses = found.glimpses | whole.glimpses
         whole.warning_count += found.warning_count
     return whole
 

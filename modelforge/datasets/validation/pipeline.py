@@ -7,10 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from modelforge.datasets.validation.columns import FIELDS, Columns, columns_of
+from modelforge.datasets.validation.columns import PUT_ASIDE, Columns, columns_of
 from modelforge.datasets.validation.conversion import Converted, Origins, convert
 from modelforge.datasets.validation.duplicates import Duplicate
 from modelforge.datasets.validation.error_types import UnreadableFile
+from modelforge.datasets.validation.field_names import plain_name, says_nothing
 from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, sample_record
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
@@ -21,12 +22,10 @@ from modelforge.datasets.validation.readings import read_columns
 from modelforge.datasets.validation.recognition import EXPECTED
 from modelforge.datasets.validation.tables import columns_not_read
 from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
+from modelforge.datasets.validation.usual_names import USUALLY_READ
 from modelforge.datasets.validation.values_as_texts import ValuesAsTexts
 from modelforge.errors import DatasetReport, LineError
 from trainer_entry import wire
-
-_USUALLY_READ = FIELDS | {"persona", "reasoning", "response", "thinking"}
-"""A field of these names is rarely there for nothing."""
 
 
 def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -> DatasetCheck:
@@ -56,18 +55,22 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
         refused = Converted()
         refused.add_error(unusable.line, None, unusable.message)
         return _result(request, size, digest, FileFormat("jsonl", None), None, refused, columns)
-    as_texts: ValuesAsTexts | None = None
+    sample: object = None
     if not columns:
-        columns = read_columns(sample_record(path, kind, request.limit))
+        sample = sample_record(path, kind, request.limit)
+        columns = read_columns(sample)
         if columns and kind.is_plain:
             kind = _with_guess(path, kind, request)
+    as_texts: ValuesAsTexts | None = None
     if kind.is_plain and not columns:
         validated = _validate(path, request, digest, on_progress)
         if validated.found.not_utf8:
             kind = _with_guess(path, kind, request)
-            columns = read_columns(sample_record(path, kind, request.limit))
+            sample = sample_record(path, kind, request.limit)
+            columns = read_columns(sample)
         as_texts = _texts_to_make(validated)
-        if kind.is_plain and as_texts is None:
+        columns = _columns_of_all(columns, sample, validated)
+        if kind.is_plain and as_texts is None and not columns:
             return _result(request, size, digest, kind, validated, None, columns)
 
     def report_written(done: int) -> None:
@@ -78,12 +81,32 @@ def _check(path: Path, size: int, request: CheckRequest, on_progress: Callable[[
         digest.wait()  # no thread of it is left when processes are forked again
         converted = convert(path, request, kind, columns, origins, report_written, as_texts)
         validated = _validate(records, request, digest, on_progress)
-        if as_texts is not None or (as_texts := _texts_to_make(validated)) is None:
+        of_all = _columns_of_all(columns, sample, validated)
+        if of_all is not columns:
+            columns, sample, as_texts = of_all, None, None  # once: it is known now what columns there are
+        elif as_texts is not None or (as_texts := _texts_to_make(validated)) is None:
             break
     validated = _traced(validated, Origins(origins))
     if kind.container == "parquet" and not converted.error_count:
         converted.notes.ignored.update(columns_not_read(path, columns))
     return _result(request, size, digest, kind, validated, converted, columns)
+
+
+def _columns_of_all(columns: Columns, sample: object, validated: ValidatedLines) -> Columns:
+    """How the records are read in view of the columns that only later ones have; nothing else where these are given.
+
+    `sample`: what the first records have; None where it is known how they are read.
+    """
+    seen = {name.removesuffix(PUT_ASIDE): value for name, value in validated.found.glimpses.items()}
+    later = {
+        name: value
+        for name, value in seen.items()
+        if isinstance(sample, dict) and says_nothing(sample.get(name)) and not says_nothing(value)
+    }
+    if not later or not isinstance(sample, dict):
+        return columns
+    found = read_columns({**sample, **later})
+    return columns if found.given == columns.given else found
 
 
 def _texts_to_make(validated: ValidatedLines) -> ValuesAsTexts | None:
@@ -218,7 +241,7 @@ def _columns(validated: ValidatedLines | None, columns: Columns, notes: FileNote
     if validated is None:
         return wire.FieldNames()
     used = {column for name in validated.found.used for column in columns_of(columns.given.get(name, name))}
-    ignored = {name.removesuffix(" (column)") for name in validated.found.ignored}
+    ignored = {name.removesuffix(PUT_ASIDE) for name in validated.found.ignored}
     return wire.FieldNames(
         used=tuple(sorted(used)),
         ignored=tuple(sorted({*ignored, *notes.ignored} - used)),
@@ -245,8 +268,8 @@ def _warnings(
     of_file += notes.warnings
     of_file += [
         LineError(1, name, "Records have this field, and it is not read: it is none of their format.")
-        for name in found.ignored
-        if name in _USUALLY_READ
+        for name in sorted({*found.ignored, *notes.ignored} - {warning.field for warning in notes.warnings})
+        if plain_name(name) in USUALLY_READ and (name in notes.ignored or not says_nothing(found.glimpses.get(name)))
     ]
     if found.carriage_return is not None:
         of_file.append(LineError(found.carriage_return, None, "Lines end with CR LF, as on Windows; that is no harm."))

@@ -31,8 +31,11 @@ def format_of(line: bytes) -> wire.DatasetFormat | RecordError:
         msgspec.ValidationError: it is no object.
         msgspec.DecodeError: it is no JSON.
     """
-    fields = fields_of.decode(line).keys()
-    shown = format_shown_by(fields)
+    fields = fields_of.decode(line)
+    told = [name for name, value in fields.items() if bytes(value) != b"null"]
+    shown = format_shown_by(told)
+    if shown is None or not {*required_fields(shown)} <= {*told}:
+        shown = format_shown_by(fields) or shown
     if shown is not None:
         return shown
     found = ", ".join(repr(name[:40]) for name in list(fields)[:10]) or "none"

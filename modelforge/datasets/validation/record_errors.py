@@ -1,20 +1,17 @@
 """The errors of a record: what is wrong, and what would be right."""
 
+import json
 import re
 from collections.abc import Iterator
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
-from modelforge.datasets.validation.conversation_errors import (
-    errors_of_completion,
-    errors_of_conversation,
-    errors_of_label,
-    errors_of_preference,
-    errors_of_shared,
-)
+from modelforge.datasets.validation.answer_errors import errors_of_completion, errors_of_label, errors_of_preference
+from modelforge.datasets.validation.conversation_errors import errors_of_conversation, errors_of_shared
 from modelforge.datasets.validation.error_types import RecordError, blank, short
-from modelforge.datasets.validation.recognition import fields_of, format_shown_by, required_fields
+from modelforge.datasets.validation.field_names import may_be_ignored, unknown_fields
+from modelforge.datasets.validation.fields import another_format
 from modelforge.fields import field_error
 from trainer_entry import wire
 from trainer_entry.wire.formats import (
@@ -46,6 +43,7 @@ EXAMPLES: dict[wire.DatasetFormat, str] = {
     "squad": '{"context": "…", "question": "…", "answers": {"text": ["…"], "answer_start": [0]}}',
     "preferences": '{"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages',
 }
+_INDEX = re.compile(r"\[\d+\]")
 _TYPES = re.compile(r"Expected (.+), got (.+)")
 _ENUM = re.compile(r"Invalid enum value '(.*)'", re.DOTALL)
 _KINDS_OF_VALUES = {
@@ -69,12 +67,42 @@ def errors_in_line(line: bytes, dataset_format: wire.DatasetFormat) -> Iterator[
     Raises:
         msgspec.DecodeError: it is no JSON; msgspec.ValidationError: it is no object.
     """
-    try:
-        record = decoders[dataset_format].decode(line)
-    except msgspec.ValidationError as error:
-        yield _explained(line, dataset_format, error)
+    whole = msgspec.json.decode(line, type=dict[str, Any])
+    twice = _stands_twice(line)
+    if twice is not None:
+        yield RecordError(twice, "The field stands twice in the record. Leave one of both out.")
+    other = another_format(dataset_format, whole)
+    if other is not None:
+        yield RecordError(
+            None, f"This record is of another format ({other}) than the first, which is {dataset_format}."
+        )
         return
-    yield from errors_of(record)
+    try:
+        wrong = [*errors_of(decoders[dataset_format].decode(line))]
+    except msgspec.ValidationError as error:
+        wrong = [_explained(dataset_format, error)]
+    yield from wrong
+    places = {_INDEX.sub("[]", error.field) for error in wrong if error.field is not None}
+    for path, place, value in unknown_fields(FORMATS[dataset_format], whole):
+        if not may_be_ignored(place, value) and not any(path.startswith(f"{told}.") for told in places):
+            yield RecordError(
+                path,
+                f"A record of this format ({dataset_format}) has no {place[1]!r}. It would change what is learned, and "
+                "is not passed over: take it out, or send the records in a format that has it.",
+            )
+
+
+def _stands_twice(line: bytes) -> str | None:
+    """A field that one object of the line has twice; a decoder would take the last."""
+    found: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        if len({*names}) < len(names):
+            found.append(next(name for name in names if names.count(name) > 1))
+
+    json.loads(line, object_pairs_hook=note)
+    return found[0] if found else None
 
 
 def errors_of(record: Record) -> Iterator[RecordError]:
@@ -112,13 +140,7 @@ def errors_of(record: Record) -> Iterator[RecordError]:
             assert_never(record)
 
 
-def _explained(line: bytes, dataset_format: wire.DatasetFormat, error: msgspec.ValidationError) -> RecordError:
-    fields = fields_of.decode(line).keys()
-    shown = format_shown_by(fields)
-    if shown is not None and shown != dataset_format and set(required_fields(shown)) <= fields:
-        return RecordError(
-            None, f"This record is of another format ({shown}) than the first, which is {dataset_format}."
-        )
+def _explained(dataset_format: wire.DatasetFormat, error: msgspec.ValidationError) -> RecordError:
     problem = field_error(error, FORMATS[dataset_format])
     return RecordError(
         problem.field, f"{_in_words(problem.message)}. A record of this format is {EXAMPLES[dataset_format]}."
@@ -142,13 +164,16 @@ def _asked(record: QuestionAnswer | Squad) -> Iterator[RecordError]:
 
 def _errors_of_answer(record: QuestionAnswer) -> Iterator[RecordError]:
     yield from _asked(record)
-    if record.answer and not record.answer.strip():
+    if record.is_impossible and record.answer:
+        yield _not_impossible("answer")
+    elif record.answer and not record.answer.strip():
         yield RecordError("answer", 'It is blank. Write an answer from the context, or "" where the context has none.')
     elif record.answer not in record.context:
         yield RecordError(
             "answer",
             f"{short(record.answer)} does not stand in the context. Copy the answer from it, letter by letter, "
-            'or write "" where the context has none.',
+            'or write "" where the context has none. Where the answers are to be written freely, send '
+            'columns={"input": ["context", "question"], "output": "answer"} with the file.',
         )
     elif (start := record.answer_start) is not None:
         if not record.answer:
@@ -160,29 +185,34 @@ def _errors_of_answer(record: QuestionAnswer) -> Iterator[RecordError]:
 
 def _errors_of_answers(record: Squad) -> Iterator[RecordError]:
     yield from _asked(record)
-    texts, starts = record.answers.text, record.answers.answer_start
-    if len(texts) != len(starts):
+    answers = record.answers
+    is_list = isinstance(answers, list)
+    if not isinstance(answers, list) and len(answers.text) != len(answers.answer_start):
         yield RecordError(
             "answers",
-            f"text has {len(texts)} and answer_start {len(starts)}: each text has its start, and a question without "
-            "an answer has two empty lists.",
+            f"text has {len(answers.text)} and answer_start {len(answers.answer_start)}: each text has its start, and "
+            "a question without an answer has two empty lists.",
         )
         return
-    for index, (text, start) in enumerate(zip(texts, starts, strict=True)):
+    if record.is_impossible and record.listed:
+        yield _not_impossible("answers")
+    for index, answer in enumerate(record.listed):
+        text, start = answer.text, answer.answer_start
+        at_text = f"answers[{index}].text" if is_list else f"answers.text[{index}]"
+        at_start = f"answers[{index}].answer_start" if is_list else f"answers.answer_start[{index}]"
         if not text.strip():
+            lists = "an empty list" if is_list else "two empty lists"
+            yield RecordError(at_text, f"It is blank. A question without an answer has {lists}.")
+        elif text not in record.context:
             yield RecordError(
-                f"answers.text[{index}]", "It is blank. A question without an answer has two empty lists."
+                at_text, f"{short(text)} does not stand in the context. Copy the answer from it, letter by letter."
             )
         elif start < 0 or not record.context.startswith(text, start):
-            yield _misplaced(record.context, text, start, index)
+            yield RecordError(at_start, _otherwise(record.context, text, start))
 
 
-def _misplaced(context: str, text: str, start: int, index: int) -> RecordError:
-    found = context.find(text)
-    if found < 0:
-        where = f"{short(text)} does not stand in the context. Copy the answer from it, letter by letter."
-        return RecordError(f"answers.text[{index}]", where)
-    return RecordError(f"answers.answer_start[{index}]", _otherwise(context, text, start))
+def _not_impossible(field: str) -> RecordError:
+    return RecordError(field, "The record says is_impossible, and has an answer. Take out what is not so.")
 
 
 def _otherwise(context: str, text: str, start: int) -> str:

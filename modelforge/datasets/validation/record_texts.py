@@ -21,8 +21,8 @@ from trainer_entry.wire.formats import (
     SharedTurn,
     Squad,
     Text,
-    text_of,
 )
+from trainer_entry.wire.turns import is_learned, text_of
 
 
 def texts_of(record: Record) -> tuple[str, ...]:
@@ -36,9 +36,12 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
 def _shared(record: SharedConversation) -> tuple[str, ...]:
     turned = (
-        (turn.role or "", turn.content or "", _flag(turn))
-        if turn.sender is None
-        else (turn.sender, turn.value or "", _flag(turn))
+        (
+            turn.sender or turn.role or "",
+            text_of(turn.content) if turn.value is None else turn.value,
+            *_beside(turn.tool_calls),
+            _flag(turn),
+        )
         for turn in record.conversations
     )
     parts = tuple(part for turn in turned for part in turn if part is not None)
@@ -46,7 +49,7 @@ def _shared(record: SharedConversation) -> tuple[str, ...]:
 
 
 def _flag(turn: Message | SharedTurn) -> str | None:
-    return "not learned" if turn.weight == 0 or turn.train is False else None
+    return None if is_learned(turn) else "not learned"
 
 
 def _beside(value: object) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ def _parts_of(turn: Message) -> tuple[str, ...]:
     return (turn.role, text_of(turn.content), *_beside(turn.tool_calls), *(() if flag is None else (flag,)))
 
 
-def _plainly_shared(record: SharedConversation) -> tuple[str, ...]:
+def _plainly_shared(record: Any) -> tuple[str, ...]:
     turned = [
         (turn.role or "", turn.content or "") if turn.sender is None else (turn.sender, turn.value or "")
         for turn in record.conversations
@@ -91,7 +94,7 @@ PLAIN_TEXTS: dict[type[Record], Callable[[Any], tuple[str, ...]]] = {
     DocumentSummary: attrgetter("document", "summary"),
     ArticleHighlights: attrgetter("article", "highlights"),
     QuestionAnswer: attrgetter("context", "question", "answer"),
-    Squad: lambda record: (record.context, record.question, *record.answers.text),
+    Squad: lambda record: (record.context, record.question, *(answer.text for answer in record.listed)),
     Preference: lambda record: (
         *_plainly_spoken(record.prompt or ""),
         *_plainly_spoken(record.chosen),

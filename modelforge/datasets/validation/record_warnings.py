@@ -9,7 +9,6 @@ import numpy as np
 from modelforge.datasets.validation.error_types import RecordError
 from modelforge.datasets.validation.record_texts import texts_of
 from trainer_entry.wire.formats import (
-    ROLES,
     Alpaca,
     Conversation,
     InputOutput,
@@ -18,12 +17,15 @@ from trainer_entry.wire.formats import (
     QuestionAnswer,
     Record,
     SharedConversation,
-    text_of,
 )
+from trainer_entry.wire.turns import speaker_of, text_of
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_ESCAPED = re.compile(rb"\\(?:[bf]|u(?:00[01789]|[fF]{3}[dD]))")
-_RAW = re.compile(rb"\xc2[\x80-\x9f]|\xef\xbf\xbd")
+_ESCAPED = re.compile(rb"\\(?:[bf]|u(?:00[01789]|[fF]{3}[dD]|[fF][eE][fF]{2}|200[b-fB-F]|2060))")
+_UNSEEN = rb"\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81\xa0|\xef\xbb\xbf"
+_RAW = re.compile(rb"\xc2[\x80-\x9f]|\xef\xbf\xbd|\"(?:\s|" + _UNSEEN + rb")+\"")
+_ANGLE, *_TEXT_ENDS = b">", b'>"', b'>\\n"'
+_ONLY_AN_END = re.compile(rb'"(?:\s|\\[nrt])*[<\[][^ "]{1,60}>(?:\s|\\[nrt])*"')
 _BETWEEN_RECORDS = re.compile(rb"\}[ \t\r]*\n[ \t\r]*(?=\{)")
 _LINE_BREAK, _BACKSLASH, _DELETE, _OPEN, _CLOSE = b"\n\\\x7f{}"
 _MEANT = np.zeros(256, np.bool_)
@@ -50,6 +52,8 @@ def suspicious_lines(marks: Landmarks) -> set[int]:
     offsets = [offset for offset in escapes.tolist() if _ESCAPED.match(data, offset) and _is_escape(data, offset)]
     if _DELETE in data:
         offsets += np.flatnonzero(letters == _DELETE).tolist()
+    if _ANGLE in data and any(end in data for end in _TEXT_ENDS):
+        offsets += [found.start() for found in _ONLY_AN_END.finditer(data)]
     if not data.isascii():
         offsets += [found.start() for found in _RAW.finditer(data)]
     if not offsets:
@@ -92,7 +96,7 @@ def warnings_of(record: Record) -> Iterator[RecordError]:
             if isinstance(record, Conversation):
                 yield from _of_order("messages", [turn.role for turn in record.messages])
         case SharedConversation(conversations=shared):
-            yield from _of_order("conversations", [ROLES.get(turn.sender or turn.role or "") for turn in shared])
+            yield from _of_order("conversations", [*map(speaker_of, shared)])
         case Alpaca(input=given):
             if given is not None and given != "" and not given.strip():
                 yield from _blank("input", given)

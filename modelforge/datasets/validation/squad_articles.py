@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.datasets.validation.error_types import RecordError, short
-from modelforge.datasets.validation.fields import may_be_ignored
+from modelforge.datasets.validation.field_names import may_be_ignored
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.recognition import format_of
 from modelforge.datasets.validation.tables import Row
@@ -97,7 +97,7 @@ def _passed_over(article: Mapping[str, Any], notes: FileNotes) -> RecordError | 
                 place = f"{path}{name}"
                 if name in known and place not in _BESIDE:
                     continue
-                if not may_be_ignored((kind, name), value):
+                if name not in known and not may_be_ignored((kind, name), value):
                     return RecordError(
                         place, "It would change what is learned, and no format has it there: take it out."
                     )

@@ -12,10 +12,11 @@ import msgspec
 
 from modelforge.datasets.validation.columns import FIELDS, LONGEST_COLUMN, Columns, NotComposable, check_columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
-from modelforge.datasets.validation.fields import REFUSED
+from modelforge.datasets.validation.field_names import REFUSED
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.lines import LONGEST_LINE
-from modelforge.datasets.validation.readings import propose, read_columns
+from modelforge.datasets.validation.proposals import propose
+from modelforge.datasets.validation.readings import read_columns
 from modelforge.datasets.validation.recognition import format_shown_by, required_fields
 from modelforge.datasets.validation.text_encoding import not_utf8
 
@@ -52,7 +53,7 @@ def is_evident_table(head: bytes, columns: Columns) -> bool:
     if columns.given:
         return has_all_fields(names) or columns.sources <= {*names}
     is_read = bool(read_columns(dict.fromkeys(names, "")).given)
-    return has_all_fields(names) or is_read or propose(names, alone=False) is not None
+    return has_all_fields(names) or is_read or propose(dict.fromkeys(names), alone=False) is not None
 
 
 def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv: bool) -> Iterator[Row]:

@@ -5,7 +5,9 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
+from modelforge.datasets.validation.field_names import plain_name
 from modelforge.datasets.validation.recognition import fields_of
+from modelforge.datasets.validation.usual_names import ANSWERS
 from modelforge.errors import LineError
 from trainer_entry import wire
 from trainer_entry.wire.formats import FORMATS
@@ -32,7 +34,15 @@ def has_values_for_texts(line: bytes, dataset_format: wire.DatasetFormat) -> boo
 
 
 def _values(fields: dict[str, msgspec.Raw], dataset_format: wire.DatasetFormat) -> list[str]:
-    return [name for name in fields.keys() & _texts_of(dataset_format) if bytes(fields[name])[0] in _BEGINNINGS]
+    found = [name for name in fields.keys() & _texts_of(dataset_format) if bytes(fields[name])[0] in _BEGINNINGS]
+    return [name for name in found if not _is_flag(name, fields, dataset_format)]
+
+
+def _is_flag(name: str, fields: dict[str, msgspec.Raw], dataset_format: wire.DatasetFormat) -> bool:
+    """Whether a value says which answer is preferred, and is none."""
+    if dataset_format != "preferences" or name not in {"chosen", "rejected"}:
+        return False
+    return bytes(fields[name])[0] in b"tf" or any(plain_name(other) in ANSWERS for other in fields)
 
 
 class ValuesAsTexts:

@@ -45,7 +45,7 @@ def test_the_trainer_reads_as_many_records_as_were_checked(file: GoodFile, tmp_p
 
 
 def test_a_turn_in_both_spellings_is_read_as_it_was_checked(tmp_path: Path) -> None:
-    turns = '{"from": "human", "value": "a", "role": "bot", "content": ""}, {"from": "gpt", "value": "b"}'
+    turns = '{"from": "human", "value": "a", "role": "user", "content": ""}, {"from": "gpt", "value": "b"}'
     path = tmp_path / "records.jsonl"
     path.write_text(f'{{"conversations": [{turns}]}}\n')
     found, _ = checked(path.read_bytes())

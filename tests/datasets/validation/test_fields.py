@@ -9,8 +9,8 @@ import pytest
 from support.checked import checked
 
 from modelforge.datasets.validation.columns import FIELDS
-from modelforge.datasets.validation.fields import REFUSED
-from modelforge.datasets.validation.readings import propose
+from modelforge.datasets.validation.field_names import REFUSED
+from modelforge.datasets.validation.proposals import propose
 
 if TYPE_CHECKING:
     from trainer_entry import wire
@@ -96,4 +96,4 @@ def test_a_field_that_usually_matters_is_a_warning() -> None:
     ],
 )
 def test_a_mapping_that_is_proposed_loses_nothing(columns: list[str], mapping: dict[str, str] | None) -> None:
-    assert propose(columns, alone=False) == mapping
+    assert propose(dict.fromkeys(columns), alone=False) == mapping

@@ -147,7 +147,7 @@ def test_columns_are_put_together_as_they_are_given(source: str | list[str], tex
 
 
 def test_what_is_no_text_is_put_into_none() -> None:
-    found, _ = checked(lines({"a": ["x"], "b": "y"}), columns={"input": ["a"], "output": "b"})
+    found, _ = checked(lines({"a": {"x": 1}, "b": "y"}), columns={"input": ["a"], "output": "b"})
     assert [(error.line, error.field) for error in found.report.errors] == [(1, "a")]
     found, _ = checked(lines({"a": "x", "b": "y"}), columns={"input": "{a} {gone}", "output": "b"})
     assert "There is no column 'gone'" in found.report.errors[0].message
@@ -158,7 +158,9 @@ def test_a_column_that_only_later_records_have_is_read_too() -> None:
     found, records = checked(lines(first, {**first, "context": None}, later))
     assert [json.loads(line).get("input") for line in records.splitlines()] == [None, None, "c"]
     assert found.report.valid
-    found, _ = checked(lines({"question": "a", "answer": "b", "choices": None}, {"question": "a", "answer": "b"}))
+    closed = {"question": "a", "answer": "b", "choices": None}
+    assert checked(lines(closed, {"question": "a", "answer": "b"}))[0].report.valid
+    found, _ = checked(lines(closed, {**closed, "choices": ["b", "c"]}))
     assert not found.report.valid
 
 

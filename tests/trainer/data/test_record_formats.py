@@ -204,7 +204,7 @@ def test_a_record_means_the_same_in_every_spelling(line: dict[str, Any], means: 
 
 def test_a_turn_without_a_word_is_named_by_its_line(tmp_path: Path) -> None:
     lines = [{"conversations": [ASKED, TOLD]}, {"conversations": [{"from": "human"}]}]
-    with pytest.raises(ValueError, match="Line 2 of the dataset: A turn of a conversation has no"):
+    with pytest.raises(ValueError, match="Line 2 of the dataset: A turn of a conversation says nothing"):
         list(Records(write_dataset(tmp_path / "records.jsonl", lines)))
 
 
