@@ -73,8 +73,9 @@ def _read(record: dict[str, object]) -> tuple[dict[str, Source], bool] | None:
     if found is None:
         return None
     kind, mapping = found
-    if any(name not in REFUSED or not says_nothing(record[plain[name]]) for name in _lost(kind, mapping, plain)):
-        mapping = {}  # what stays is refused by its name, or said to be passed over
+    is_named_so = all(field == column or field in BESIDE for field, column in mapping.items())
+    if not is_named_so and _lost(kind, mapping, plain, record):
+        return None
     spelled = kind == "preferences" and _is_spelled(record, mapping)
     return {field: column for field, column in mapping.items() if field != column}, spelled
 
@@ -144,10 +145,11 @@ def _fitting(field: str, names: tuple[str, ...], record: dict[str, object], plai
     ]
 
 
-def _lost(kind: wire.DatasetFormat, mapping: _Mapping, plain: Mapping[str, str]) -> set[str]:
-    """What a mapping would leave out, and must not."""
+def _lost(kind: wire.DatasetFormat, mapping: _Mapping, plain: Mapping[str, str], record: Mapping[str, object]) -> bool:
+    """Whether a mapping would leave out what it must not; what is refused by its name is not lost."""
     kept = {*mapping.values(), *FORMATS[kind].__struct_encode_fields__}
-    return {name for name, column in plain.items() if column not in kept} & NEVER_DROPPED
+    left = {name for name, column in plain.items() if column not in kept} & NEVER_DROPPED
+    return any(name not in REFUSED or says_nothing(record[plain[name]]) for name in left)
 
 
 def _fits(field: str, value: object) -> bool:

@@ -61,6 +61,20 @@ READ: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"prompt": "Hi?", "chosen": TURNS[1:], "rejected": [{"role": "assistant", "content": "No."}]},
     ),
     (
+        {"instruction": "a", "input": "i", "chosen": "b", "rejected": "c", "system": "s"},
+        "preferences",
+        {"prompt": "a\n\ni", "chosen": "b", "rejected": "c", "system": "s"},
+    ),
+    ({"Prompt": "a", "Completion": "b"}, "prompt_completion", {"prompt": "a", "completion": "b"}),
+    (
+        {"Context": "a b", "Question": "q", "Answer": "b"},
+        "question_answer",
+        {"context": "a b", "question": "q", "answer": "b"},
+    ),
+    ({"question": "a", "answer": "b", "source": "wiki"}, "input_output", {"input": "a", "output": "b"}),
+    ({"source": "a", "target": "b"}, "input_output", {"input": "a", "output": "b"}),
+    ({"user": "a", "assistant": "b"}, "input_output", {"input": "a", "output": "b"}),
+    (
         {
             "input": {"messages": ASKED, "tools": [], "parallel_tool_calls": True},
             "preferred_output": TURNS[1:],
@@ -80,6 +94,7 @@ REFUSED: list[dict[str, Any]] = [
     {"message_id": "1", "parent_id": None, "role": "prompter", "content": "hi"},
     {"query": "a", "images": ["x.png"], "response": "b"},
     {"title": "a", "body": "b", "label": 1},
+    {"context": "c", "question": "a", "chosen": "b", "rejected": "d"},
     {"question": "a", "context": "c", "response": "b"},
 ]
 
@@ -162,6 +177,68 @@ def test_a_column_that_only_later_records_have_is_read_too() -> None:
     assert checked(lines(closed, {"question": "a", "answer": "b"}))[0].report.valid
     found, _ = checked(lines(closed, {**closed, "choices": ["b", "c"]}))
     assert not found.report.valid
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "learned"),
+    [
+        ({"question": "a", "answer": "b"}, {"system_prompt": "s"}, {"input": "a", "output": "b", "system": "s"}),
+        ({"instruction": "a", "response": "b"}, {"context": "c"}, {"instruction": "a", "input": "c", "output": "b"}),
+        ({"question": "a", "answer": "b", "system_prompt": None}, {"system_prompt": "s"}, {"system": "s"}),
+        ({"input": "", "question": "a", "output": "b"}, {"input": "c"}, None),
+        ({"question": "a", "answer": "b"}, {"context": "c"}, None),
+        ({"question": "a", "answer": "b"}, {"choices": ["c"]}, None),
+        ({"question": "a", "answer": "b", "choices": None}, {"choices": ["c"]}, None),
+    ],
+)
+def test_a_column_that_comes_after_very_many_records_is_read_or_said(
+    first: dict[str, Any], later: dict[str, Any], learned: dict[str, Any] | None
+) -> None:
+    found, records = checked(lines(*[first] * 300, first | later))
+    if learned is not None:
+        assert found.report.valid
+        last = json.loads(records.splitlines()[-1])
+        assert {name: last[name] for name in learned} == learned
+    else:
+        (name,) = later
+        assert not found.report.valid or any(warning.field == "question" for warning in found.report.warnings)
+        assert name in {*found.columns.used, *found.columns.ignored}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"question": "Which?", "choices": ["x", "y"], "answer": "x"},
+        {"question": "Is it?", "passage": "It is.", "answer": True},
+        {"question": "Who?", "story": "Ada wrote.", "answer": "Ada"},
+        {"question": "How many?", "context": "CREATE TABLE a", "response": "SELECT 1"},
+        {"problem": "1+1?", "solution": "It is 2.", "answer": "2"},
+        {"Question": "a", "Complex_CoT": "c", "Response": "b"},
+        {"text": "a", "response": "b"},
+        {"query": "a", "schema": "c", "reply": "b"},
+    ],
+)
+def test_what_a_refusal_proposes_is_taken_and_loses_nothing(record: dict[str, Any]) -> None:
+    refused, _ = checked(lines(record))
+    said = refused.report.errors[0].message
+    assert not refused.report.valid
+    given = json.loads(said.partition("send columns=")[2].removesuffix(" with the file."))
+    found, records = checked(lines(record), columns=given)
+    assert found.report.valid, found.report.errors
+    assert {*found.columns.used} == {*record}
+    made = " ".join(str(value) for value in json.loads(records).values())
+    assert all(
+        str(part).lower() in made.lower()
+        for value in record.values()
+        for part in (value if isinstance(value, list) else [value])
+    )
+
+
+def test_a_number_is_put_into_a_text_as_it_is_written() -> None:
+    line = b'{"q": {"n": 1.10, "deep": {"m": 12345678901234567890123, "o": 2}}, "a": "b"}\n'
+    found, records = checked(line, columns={"input": "{q.n} {q.deep.m}", "output": "a"})
+    assert json.loads(records)["input"] == "1.10 12345678901234567890123"
+    assert found.columns.ignored == ("q.deep.o",)
 
 
 def test_an_empty_part_leaves_no_gap() -> None:
