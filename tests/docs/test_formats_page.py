@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from pages import read
 from support.checked import checked, dataset_of
@@ -35,7 +36,7 @@ def taught(record: records.Record) -> Iterator[str]:
             yield f"question: {question}"
             yield from (f"answer*: {span.text} ({span.start})" for span in answers)
         case records.Preference(prompt=prompt_turns, chosen=chosen, rejected=rejected):
-            yield from map(said_in, prompt_turns)
+            yield from (said_in(msgspec.structs.replace(turn, learned=False)) for turn in prompt_turns)
             yield from (f"chosen*: {turn.content}" for turn in chosen)
             yield from (f"rejected: {turn.content}" for turn in rejected)
         case records.Conversation(messages=turns, tools=tools):
