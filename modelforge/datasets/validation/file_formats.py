@@ -3,7 +3,6 @@
 Everything here reads a part at a time: a file of any size takes the same memory.
 """
 
-import codecs
 import contextlib
 import itertools
 import re
@@ -22,7 +21,7 @@ from modelforge.datasets.validation.lines import LONGEST_LINE, chunks, split
 from modelforge.datasets.validation.packed_files import compression_of, name_in_archive, reading, unpacked
 from modelforge.datasets.validation.recognition import fields_of
 from modelforge.datasets.validation.tables import Row, composed, is_evident_table, rows_of_parquet, rows_of_table
-from modelforge.datasets.validation.text_encoding import encoding_by_marks, in_utf8
+from modelforge.datasets.validation.text_encoding import encoding_by_marks, head_in_utf8, in_utf8
 from trainer_entry import wire
 
 BOM = b"\xef\xbb\xbf"
@@ -83,7 +82,7 @@ def detect_file_format(
         return FileFormat("parquet", None)
     encoding = _encoding(head, encoding)
     if encoding is not None:
-        head = codecs.getincrementaldecoder(encoding)("ignore").decode(head).encode(errors="ignore")
+        head = head_in_utf8(head, encoding)
     bom = head.startswith(BOM)
     text = head.removeprefix(BOM)
     if text.lstrip()[:1] not in {b"{", b"["} and (name.endswith(_TABLES) or is_evident_table(text, columns)):

@@ -120,6 +120,23 @@ class _Bytes:
         return self._bad > self._other and self._overlong < self._bad
 
 
+def head_in_utf8(head: bytes, encoding: str) -> bytes:
+    """The first bytes of a text in UTF-8, without what is wrong in them.
+
+    Raises:
+        UnreadableFile: no text of the encoding begins so.
+    """
+    try:
+        return codecs.getincrementaldecoder(encoding)("ignore").decode(head).encode(errors="ignore")
+    except UnicodeError as error:  # of UTF-16 and UTF-32, whose order is not known without a mark
+        name = ENCODINGS.get(encoding, encoding)
+        raise UnreadableFile(
+            1,
+            f"The text is not {name}, or has no byte order mark. Send the encoding that it is in; without a mark, "
+            f"{name} is {encoding}-le or {encoding}-be.",
+        ) from error
+
+
 class _InUtf8(io.RawIOBase):
     """The bytes of a text in UTF-8, whatever it is in."""
 

@@ -1,14 +1,25 @@
 """An encoding that is said is the one in which a file is read."""
 
+import contextlib
+import encodings.aliases
 import gzip
 import io
+import pkgutil
+import random
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from pyarrow import parquet
 from support.checked import checked
 
+from modelforge.datasets.validation.columns import Columns
+from modelforge.datasets.validation.error_types import UnreadableFile
+from modelforge.datasets.validation.file_formats import detect_file_format, rows_of
+from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.process import check_encoding_given
+from modelforge.datasets.validation.text_encoding import encoding_named
 from modelforge.errors import BadInput
 
 LINES = '{"input": "Café", "output": "é"}\n{"input": "ïß", "output": "ü"}\n'
@@ -75,6 +86,10 @@ def test_a_mark_is_no_letter(encoding: str) -> None:
         (LINES.encode("utf-16"), "utf-8", 1),
         (LINES.encode("cp1252"), "shift_jis", 1),
         (b'{"input": "a", "output": "b"}\n{"input": "+2AA-", "output": "b"}\n', "utf-7", 2),
+        (LINES.encode(), "utf-16", 1),
+        (LINES.encode("cp1252"), "utf-32", 1),
+        (LINES.encode("utf-16"), "utf-32", 1),
+        ("input,output\n漢,字\n".encode(), "utf-16", 1),
     ],
 )
 def test_what_is_not_in_it_is_an_error_of_its_line(content: bytes, encoding: str, line: int) -> None:
@@ -82,6 +97,25 @@ def test_what_is_not_in_it_is_an_error_of_its_line(content: bytes, encoding: str
     assert not found.report.valid
     assert found.report.errors[0].line == line
     assert "not" in found.report.errors[0].message
+
+
+def test_no_encoding_is_read_of_texts_in_others_but_with_an_error_of_the_file() -> None:
+    names = {*encodings.aliases.aliases, *(module.name for module in pkgutil.iter_modules(encodings.__path__))}
+    known: set[str] = set()
+    for name in names:
+        with contextlib.suppress(LookupError):
+            known.add(encoding_named(name))
+    assert known >= {"ascii", "cp1252", "utf-16", "utf-32", "utf-7", "hz", "iso2022_kr"}
+    noise = random.Random(1)  # noqa: S311 - no secret
+    texts = [b"", b"a", b"input,output\na,b\n", *map(noise.randbytes, (1, 2, 3, 300))]
+    for text in [*texts, *(b"\xff\xfe" + text for text in texts)]:
+        for encoding in sorted(known):
+            with tempfile.NamedTemporaryFile() as file, contextlib.suppress(UnreadableFile):
+                path = Path(file.name)
+                path.write_bytes(text)
+                kind = detect_file_format(path, "a.csv", 1 << 20, Columns(), encoding)
+                for _ in rows_of(path, kind, 1 << 20, Columns(every=True), FileNotes()):
+                    pass
 
 
 def test_a_parquet_file_has_no_encoding() -> None:
