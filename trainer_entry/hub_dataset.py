@@ -224,7 +224,11 @@ def _rows(table: "pa.Table", kept: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any, kind: "pa.DataType") -> Any:
-    """A value as JSON has it: what is kept as written JSON is read, bytes are text if they can be."""
+    """A value as JSON has it: what is kept as written JSON is read, bytes are text if they can be.
+
+    A short float keeps its own digits.
+    """
+    import numpy as np
     import pyarrow as pa
 
     if isinstance(value, list):
@@ -239,6 +243,8 @@ def _plain(value: Any, kind: "pa.DataType") -> Any:
             return value.decode()
         except UnicodeDecodeError:
             return None
+    if isinstance(value, float) and (pa.types.is_float32(kind) or pa.types.is_float16(kind)):
+        return float(str(np.float32(value) if pa.types.is_float32(kind) else np.float16(value)))
     if isinstance(value, str) and isinstance(kind, pa.JsonType):
         return _read(msgspec.json.decode(value))
     return value

@@ -33,7 +33,7 @@ def asked_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list
         NoChatTemplate: there is none, and several turns.
     """
     if tokenizer.chat_template is not None:
-        return content_ids(tokenizer, render(tokenizer, turns, answer_follows=True))
+        return content_ids(tokenizer, render(tokenizer, trimmed_turns(tokenizer, turns), answer_follows=True))
     opening, text = opened(tokenizer, _only(turns))
     return opening + content_ids(tokenizer, text)
 
@@ -46,7 +46,8 @@ def answered_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], answ
         NoChatTemplate: there is none, and several turns.
     """
     if tokenizer.chat_template is not None:
-        return rendered_ids(tokenizer, render(tokenizer, [*turns, *answer], answer_follows=False))
+        written = render(tokenizer, trimmed_turns(tokenizer, [*turns, *answer]), answer_follows=False)
+        return rendered_ids(tokenizer, written)
     opening, text = opened(tokenizer, _only(turns))
     ids = opening + content_ids(tokenizer, text + bare(tokenizer, _only(answer)))
     return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
@@ -96,6 +97,8 @@ def render(
 ) -> str:
     """The conversation as the model's chat template writes it, with or without the head of an answer.
 
+    `turns`: trimmed, which is done once however many beginnings of a conversation are written.
+
     Raises:
         ChatTemplateFails: it cannot; many refuse roles, or turns in another order than theirs, or know no tools.
     """
@@ -106,7 +109,7 @@ def render(
     try:
         return str(
             tokenizer.apply_chat_template(
-                [message_of(trimmed_turn(tokenizer, turn)) for turn in turns],
+                [message_of(turn) for turn in turns],
                 tools=list[Any](tools) if tools else None,
                 tokenize=False,
                 add_generation_prompt=answer_follows,
@@ -128,10 +131,13 @@ def knows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
     return any("tool" in text for text in texts)
 
 
-def trimmed_turn(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> Turn:
-    """The turn without beginning and end tokens that were written by hand: the template writes its own."""
-    content = bare(tokenizer, turn.content)
-    return turn if content == turn.content else msgspec.structs.replace(turn, content=content)
+def trimmed_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[Turn]:
+    """The turns without beginning and end tokens that were written by hand: the template writes its own."""
+    contents = [bare(tokenizer, turn.content) for turn in turns]
+    return [
+        turn if content == turn.content else msgspec.structs.replace(turn, content=content)
+        for turn, content in zip(turns, contents, strict=True)
+    ]
 
 
 def message_of(turn: Turn) -> dict[str, Any]:

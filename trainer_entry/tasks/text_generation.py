@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.data.edges import bare, edges_of, kept_places, text_ids
 from trainer_entry.data.examples import IGNORED, Examples, Measure, Rows, examples_of
-from trainer_entry.data.prompts import opened, render, trimmed_turn
+from trainer_entry.data.prompts import opened, render, trimmed_turns
 from trainer_entry.data.records import Conversation, InputOutput, Preference, Question, Record, Records, Turn
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, WrongRecords, naming_line
 from trainer_entry.wire import Truncation
@@ -124,7 +124,7 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
             try:
                 examples = list(_label_turns(record, tokenizer))
             except ChatTemplateFails:
-                joined = join_turns([trimmed_turn(tokenizer, turn) for turn in record.messages])
+                joined = join_turns(trimmed_turns(tokenizer, record.messages))
                 if len(joined) == len(record.messages):
                     raise
                 examples = list(_label_turns(Conversation(joined, record.tools), tokenizer))
@@ -146,7 +146,7 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
 
 
 def _label_turns(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Iterator[LabelledTokens]:
-    messages, tools = conversation.messages, conversation.tools
+    messages, tools = trimmed_turns(tokenizer, conversation.messages), conversation.tools
     whole = render(tokenizer, messages, tools, answer_follows=False)
     answers = [place for place, turn in enumerate(messages) if turn.role == "assistant" and turn.learned]
     texts = {place: render(tokenizer, messages[: place + 1], tools, answer_follows=False) for place in answers}

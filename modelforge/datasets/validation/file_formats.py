@@ -19,8 +19,9 @@ from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.json_layouts import JsonLayout, json_layout, rows_of_json
 from modelforge.datasets.validation.lines import LONGEST_LINE, chunks, split
 from modelforge.datasets.validation.packed_files import compression_of, name_in_archive, reading, unpacked
+from modelforge.datasets.validation.parquet_rows import rows_of_parquet
 from modelforge.datasets.validation.recognition import fields_of
-from modelforge.datasets.validation.tables import Row, composed, is_evident_table, rows_of_parquet, rows_of_table
+from modelforge.datasets.validation.tables import Row, composed, is_evident_table, rows_of_table
 from modelforge.datasets.validation.text_encoding import encoding_by_marks, head_in_utf8, in_utf8
 from trainer_entry import wire
 

@@ -17,10 +17,10 @@ from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.packed_files import unpacked
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
+from modelforge.datasets.validation.parquet_rows import columns_not_read
 from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck
 from modelforge.datasets.validation.readings import read_columns
 from modelforge.datasets.validation.recognition import EXPECTED
-from modelforge.datasets.validation.tables import columns_not_read
 from modelforge.datasets.validation.text_encoding import ENCODINGS, guess_encoding
 from modelforge.datasets.validation.usual_names import USUALLY_READ
 from modelforge.datasets.validation.values_as_texts import ValuesAsTexts

@@ -1,33 +1,31 @@
-"""The rows of tables, which are CSV or Parquet, as records in JSON; a part at a time."""
+"""The rows of tables in text, as records in JSON; a part at a time."""
 
 import csv
+import io
 import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
-from modelforge.datasets.validation.columns import FIELDS, LONGEST_COLUMN, Columns, NotComposable, check_columns
+from modelforge.datasets.validation.columns import LONGEST_COLUMN, Columns, NotComposable, check_columns
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, short
-from modelforge.datasets.validation.field_names import REFUSED
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.lines import LONGEST_LINE
 from modelforge.datasets.validation.proposals import propose
 from modelforge.datasets.validation.readings import read_columns
 from modelforge.datasets.validation.recognition import format_shown_by, required_fields
 from modelforge.datasets.validation.text_encoding import not_utf8
+from modelforge.errors import LineError
 
 Row = tuple[int, bytes | RecordError]
 """The line of the file at which a record begins, and the record as one line of JSON, or what is wrong there."""
 
 _SEPARATOR = re.compile(r'"?sep=([,;\t|:~^!])"?[;,\s]*', re.IGNORECASE)
-_MOST_ROWS = 256  # of Parquet at a time
-_ROWS_BYTES = 2 << 20
-_BUFFER = 1 << 20
-_QUOTED = 200  # characters of a library's message
+_HEAD = 1 << 16
+_RULE = re.compile(r":?-{3,}:?")
 _STRUCTURED = frozenset({"messages", "conversations", "answers", "history", "tools"})
 _MAY_BE_EMPTY = frozenset({"history", "tools"})
 _TEXT_OR_TURNS = frozenset({"prompt", "completion", "chosen", "rejected"})
@@ -63,7 +61,7 @@ def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv:
         UnreadableFile: the table cannot be read to its end.
     """
     csv.field_size_limit(LONGEST_LINE)
-    text = _TextLines(file)
+    text = _TextLines(_in_lines(file))
     first = next((line for line in text if line.strip()), "")
     said = _SEPARATOR.fullmatch(first)
     if said is not None:
@@ -71,9 +69,11 @@ def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv:
     skipped = before = text.number - bool(first)
     header: list[str] = []
     nameless: list[int] = []
+    merged = False
     try:
         delimiter = said[1] if said is not None else "\t" if is_tsv else _delimiter(first)
-        rows = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
+        spaced = all(cell.startswith(" ") for cell in _cells(first, delimiter)[1:])
+        rows = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True, skipinitialspace=spaced)
         for cells in rows:
             text.row_length = 0
             number, before = before + 1, skipped + rows.line_num
@@ -90,7 +90,13 @@ def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv:
                         f"The row has {len(cells)} cells, the header {len(header)}. Quote cells with {delimiter!r} in.",
                     ),
                 )
+            elif delimiter == "|" and _is_rule(cells):
+                raise UnreadableFile(number, "The table is one of Markdown; save it as CSV.")
             else:
+                if before > number and not merged:
+                    merged = _with_rows_within(cells, delimiter, len(header))
+                    if merged:
+                        notes.warnings.append(_merged(number, before))
                 notes.ignored.update(f"column {at + 1}" for at in nameless if cells[at].strip())
                 named = zip(header, cells, strict=False)
                 yield number, composed({name: _cell(name, cell) for name, cell in named if name}, columns)
@@ -99,6 +105,55 @@ def rows_of_table(file: BinaryIO, columns: Columns, notes: FileNotes, *, is_tsv:
         if value.startswith("new-line character"):
             value = "a carriage return (CR) stands alone; end lines with LF, and quote cells with line breaks"
         raise UnreadableFile(before + 1, f"The table cannot be read: {value}.") from error
+
+
+def _in_lines(file: BinaryIO) -> BinaryIO:
+    """The file with its lines ended by LF, where a carriage return alone ends them."""
+    buffered = io.BufferedReader(_Unread(file), _HEAD)
+    head = buffered.peek(_HEAD)
+    return io.BufferedReader(_LineFeeds(buffered), _HEAD) if b"\r" in head and b"\n" not in head else buffered
+
+
+class _Unread(io.RawIOBase):
+    """A file as `io` has raw ones."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _LineFeeds(_Unread):
+    """A file with line feeds in the place of carriage returns."""
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _is_rule(cells: list[str]) -> bool:
+    """Whether it is the line below the names of a table in Markdown."""
+    told = [cell.strip() for cell in cells if cell.strip()]
+    return bool(told) and all(map(_RULE.fullmatch, told))
+
+
+def _with_rows_within(cells: list[str], delimiter: str, width: int) -> bool:
+    """Whether a line inside of a cell looks like a row of its own."""
+    lines = (line for cell in cells for line in cell.splitlines()[1:])
+    return width > 1 and any(len(_cells(line, delimiter)) == width for line in lines)
+
+
+def _merged(first: int, last: int) -> LineError:
+    return LineError(
+        first, None, f"The lines {first} to {last} are one row, and look like several: is a quote missing, or too many?"
+    )
 
 
 class _TextLines:
@@ -182,73 +237,3 @@ def composed(row: dict[str, object], columns: Columns) -> bytes | RecordError:
         except (msgspec.DecodeError, RecursionError) as error:
             return RecordError(None, f"The record is not valid JSON: {error}.")
     return msgspec.json.encode(row, enc_hook=str)
-
-
-def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
-    """The rows of a Parquet file, of the columns that are fields.
-
-    Raises:
-        UnreadableFile: the file cannot be read to its end, or says that it is larger than `limit` bytes.
-    """
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
-            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-            if sum(group.total_byte_size for group in groups) > limit:
-                raise UnreadableFile(1, f"Unpacked, the file is larger than {limit} bytes, which are accepted.")
-            schema = file.schema_arrow
-            check_columns(columns, schema.names)
-            read = [name for name in schema.names if _is_read(name, columns)] or schema.names[:10]
-            packed = {columns.field(column.name) for column in schema if "binary" in str(column.type)}
-            longest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-            at_once = max(1, min(_MOST_ROWS, _ROWS_BYTES // max(1, longest)))
-            for batch in file.iter_batches(batch_size=at_once, columns=read, use_threads=False):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, _row({columns.field(name): value for name, value in row.items()}, packed, columns)
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UnreadableFile(number + 1, f"The Parquet file cannot be read: {_first_line(error)}.") from error
-
-
-def _is_read(name: str, columns: Columns) -> bool:
-    return columns.every or columns.field(name) in FIELDS | REFUSED or columns.is_source(name)
-
-
-def columns_not_read(path: Path, columns: Columns) -> list[str]:
-    """The columns of a Parquet file that could be read that are none of a format."""
-    from pyarrow import parquet
-
-    return [name for name in parquet.read_schema(path).names if not _is_read(name, columns)]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:_QUOTED]
-
-
-def _row(values: dict[str, object], packed: set[str], columns: Columns) -> bytes | RecordError:
-    """A row in JSON. `packed`: the fields in which bytes stand for text."""
-    for field in packed & values.keys():
-        try:
-            values[field] = _as_text(values[field])
-        except UnicodeDecodeError:
-            return RecordError(field, "It is no text, and not in UTF-8.")
-    try:
-        return composed(values, columns)
-    except (ValueError, UnicodeError) as error:
-        return RecordError(None, f"The row cannot be written as JSON: {error}.")
-
-
-def _as_text(value: object) -> object:
-    """A value with its bytes as text, wherever they are in it."""
-    match value:
-        case bytes():
-            return value.decode()
-        case list():
-            return [_as_text(item) for item in value]
-        case dict():
-            return {name: _as_text(item) for name, item in value.items()}
-        case _:
-            return value

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
@@ -98,3 +99,70 @@ def test_a_date_that_no_calendar_has_is_a_fault_of_the_file() -> None:
     parquet.write_table(pa.table({"input": ["a"], "output": ["b"], "text": when}), out)
     found, _ = checked(out.getvalue(), "a.parquet")
     assert "The Parquet file cannot be read" in found.report.errors[0].message
+
+
+def test_rows_that_unpaired_quotes_make_one_are_said() -> None:
+    found, _ = checked(b'input,output\na,"5 inch\nb,c\nd,5"\ne,"x\ny,z"\n', "a.csv")
+    assert found.report.valid
+    said = [(warning.line, warning.message) for warning in found.report.warnings if "quote" in warning.message]
+    assert said == [(2, "The lines 2 to 4 are one row, and look like several: is a quote missing, or too many?")]
+    found, _ = checked(b'input,output\na,"first\nsecond, with, commas\nthird"\n', "a.csv")
+    assert not found.report.warnings
+
+
+def test_a_table_of_markdown_is_refused_by_its_name() -> None:
+    found, _ = checked(b"| input | output |\n|:---|---|\n| a | b |\n", "a.csv")
+    assert [(error.line, error.message) for error in found.report.errors] == [
+        (2, "The table is one of Markdown; save it as CSV.")
+    ]
+    assert checked(b"input|output\na|b\n", "a.csv")[0].report.valid
+
+
+def test_lines_that_a_carriage_return_ends_are_read() -> None:
+    found, records = checked(b'input,output\ra,"b\rc"\rd,e\r', "a.csv")
+    assert found.report.valid
+    assert [json.loads(line) for line in records.splitlines()] == [
+        {"input": "a", "output": "b\nc"},
+        {"input": "d", "output": "e"},
+    ]
+
+
+def test_a_space_after_each_separator_is_no_part_of_a_cell() -> None:
+    found, records = checked(b'input, output\nx, "y, z"\n', "a.csv")
+    assert found.report.valid
+    assert json.loads(records) == {"input": "x", "output": "y, z"}
+    _, records = checked(b"input,output\nx, y\n", "a.csv")
+    assert json.loads(records)["output"] == " y"
+
+
+def parquet_of(**columns: Any) -> bytes:
+    file = io.BytesIO()
+    parquet.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+def test_what_other_rows_have_in_an_object_is_no_argument_of_a_call() -> None:
+    def turns(**arguments: str) -> list[dict[str, Any]]:
+        call = {"function": {"name": "weather", "arguments": arguments}}
+        return [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+
+    found, records = checked(parquet_of(messages=[turns(city="Oslo"), turns(unit="C")]), "a.parquet")
+    assert found.report.valid, found.report.errors
+    called = [json.loads(line)["messages"][1]["tool_calls"][0] for line in records.splitlines()]
+    assert [call["function"]["arguments"] for call in called] == [{"city": "Oslo"}, {"unit": "C"}]
+
+
+def test_a_short_float_keeps_its_own_digits() -> None:
+    for kind in (pa.float16(), pa.float32(), pa.float64()):
+        _, records = checked(parquet_of(input=["a"], output=pa.array([0.1]).cast(kind)), "a.parquet")
+        assert json.loads(records)["output"] == "0.1"
+
+
+def test_columns_in_capitals_are_read_of_parquet_too() -> None:
+    found, records = checked(parquet_of(input=["a"], output=["b"], System=["s"]), "a.parquet")
+    assert json.loads(records) == {"input": "a", "output": "b", "system": "s"}
+    assert found.columns.used == ("System", "input", "output")
+    found, _ = checked(parquet_of(text=["a"], Label=[0]), "a.parquet")
+    assert [error.field for error in found.report.errors] == ["label"]
+    found, _ = checked(parquet_of(input=["a"], output=["b"], passage=["c"]), "a.parquet")
+    assert [warning.field for warning in found.report.warnings] == ["passage"]
