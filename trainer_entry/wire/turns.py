@@ -26,12 +26,14 @@ ROLES: dict[str, SharedRole] = {
     "developer": "system",
     "human": "user",
     "user": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "assistant": "assistant",
     "chatgpt": "assistant",
     "bard": "assistant",
     "bing": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
     "ai": "assistant",
     "model": "assistant",
     "function_call": "function_call",
@@ -39,11 +41,13 @@ ROLES: dict[str, SharedRole] = {
     "observation": "tool",
     "tool": "tool",
     "tool_response": "tool",
+    "function_response": "tool",
 }
 """The roles of the speakers in a ShareGPT conversation; a `function_call` is an assistant's turn that calls a tool."""
 
 _Schemas = list[dict[str, Any]]
 _SPOKEN = re.compile(r"(?:\A|\r?\n\r?\n)(Human|Assistant):")
+_THOUGHT = re.compile(r"\s*(<think>.*?</think>)", re.DOTALL)
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 _CALL_IN_TEXT = ("<tool_call>", "<functioncall>")
 """How an assistant's words call a tool, where its turn has no field for that."""
@@ -51,7 +55,12 @@ _CALL_IN_TEXT = ("<tool_call>", "<functioncall>")
 
 def speaker_of(turn: SharedTurn) -> SharedRole | None:
     """The role of who speaks; None for nobody that is known."""
-    return ROLES.get((turn.sender or turn.role or "").lower())
+    return role_named(turn.sender or turn.role or "")
+
+
+def role_named(name: str) -> SharedRole | None:
+    """The role of a speaker's name, in capitals or not, with `-` or `_`; None for nobody that is known."""
+    return ROLES.get(name.lower().replace("-", "_"))
 
 
 def shared_message(turn: SharedTurn) -> Message:
@@ -67,7 +76,8 @@ def shared_message(turn: SharedTurn) -> Message:
         raise ValidationError("A turn of a conversation says nothing.")
     calls = turn.tool_calls
     if role == "function_call":
-        role, said, calls = "assistant", None, [ToolCall(call) for call in calls_of(text_of(said))]
+        thought, call = split_thought(text_of(said))
+        role, said, calls = "assistant", thought or None, [ToolCall(one) for one in calls_of(call)]
     return Message(
         role=role,
         content=said,
@@ -219,6 +229,12 @@ def calls_in_words(turn: Message) -> bool:
     """Whether an assistant's words have the call of a tool in them, as some models write it."""
     said = text_of(turn.content)
     return turn.role == "assistant" and any(mark in said for mark in _CALL_IN_TEXT)
+
+
+def split_thought(value: str) -> tuple[str, str]:
+    """What is thought before a call, with its marks, and the call."""
+    found = _THOUGHT.match(value)
+    return (found[1], value[found.end() :]) if found is not None else ("", value)
 
 
 def calls_of(value: str) -> list[FunctionCall]:

@@ -7,7 +7,7 @@ import msgspec
 
 from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
 from trainer_entry.wire.formats import FORMATS
-from trainer_entry.wire.turns import ROLES
+from trainer_entry.wire.turns import role_named
 
 FIELDS = frozenset(name for kind in FORMATS.values() for name in kind.__struct_encode_fields__)
 """Every field of every format."""
@@ -173,7 +173,7 @@ def _spelled(value: object) -> object:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return value
     return [
-        {"role": ROLES.get(turn["from"].lower(), turn["from"]), "content": turn.get("value")}
+        {"role": role_named(turn["from"]) or turn["from"], "content": turn.get("value")}
         | {name: item for name, item in turn.items() if name not in {"from", "value"}}
         if isinstance(turn.get("from"), str)
         else turn

@@ -16,9 +16,11 @@ from trainer_entry.wire.turns import (
     function_of,
     is_learned,
     listed_calls,
+    role_named,
     schemas_of,
     shared_message,
     speaker_of,
+    split_thought,
     text_of,
 )
 
@@ -153,7 +155,7 @@ def _error_of_shared(where: str, turn: SharedTurn) -> RecordError | None:
         return RecordError(f"{where}.from", 'The field \'from\' is missing: it says who speaks, "human" or "gpt".')
     if turn.value and turn.content and turn.value != turn.content:
         return RecordError(f"{where}.content", "The turn has another 'value'. Leave one of both out.")
-    if turn.sender and turn.role and ROLES.get(turn.sender.lower()) != ROLES.get(turn.role.lower()):
+    if turn.sender and turn.role and role_named(turn.sender) != role_named(turn.role):
         return RecordError(f"{where}.role", "The turn has another 'from'. Leave one of both out.")
     role = speaker_of(turn)
     if role is None:
@@ -174,7 +176,7 @@ def _error_of_shared(where: str, turn: SharedTurn) -> RecordError | None:
         shared_message(turn)
     except msgspec.DecodeError:
         return RecordError(f"{where}.{said}", f"{short(text)} is no call of a tool; write {_CALL}, as JSON.")
-    return next(_lost_of_calls(f"{where}.{said}", text), None)
+    return next(_lost_of_calls(f"{where}.{said}", split_thought(text)[1]), None)
 
 
 def _shared_field(field: str, shared: list[SharedTurn], system: bool) -> str:  # noqa: FBT001 - it stands before them

@@ -12,7 +12,7 @@ from trainer_entry.wire.formats import FORMATS, FunctionCall, Text, ToolCall
 
 REFUSED = frozenset(
     {
-        *("audio", "audios", "function_call", "functions", "history", "label", "labels", "kto_tag"),
+        *("audio", "audios", "function_call", "functions", "history", "label", "labels", "kto_tag", "mask"),
         *("image", "image_path", "image_paths", "image_url", "image_urls", "images", "video", "videos"),
         *("reasoning_content", "rejected_messages", "rejected_response", "rejected_responses"),
         *("system", "tool_calls", "tools", "train", "weight"),
@@ -21,7 +21,7 @@ REFUSED = frozenset(
 """What would change what is learned: a format that does not know such a field refuses it."""
 _REFUSED_IN_TURNS = frozenset(
     {
-        *("loss", "loss_mask", "loss_scale", "mask", "masked", "reasoning", "refusal", "thinking"),
+        *("loss", "loss_mask", "loss_scale", "masked", "reasoning", "refusal", "thinking"),
         *("train_detail", "trainable", "training", "training_detail"),
     }
 )

@@ -8,7 +8,7 @@ from modelforge.datasets.validation.recognition import format_shown_by, required
 from modelforge.datasets.validation.usual_names import BESIDE, NEVER_DROPPED, NO_TEXT, READINGS, Reading
 from trainer_entry import wire
 from trainer_entry.wire.formats import FORMATS
-from trainer_entry.wire.turns import ROLES
+from trainer_entry.wire.turns import role_named
 
 _Mapping = dict[str, str]
 _OPENAI_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -171,5 +171,5 @@ def spelling_of(value: object) -> str | None:
         roles = [turn["role"] for turn in value]
         named = [role for role in roles if isinstance(role, str)]
         others = len(named) == len(roles) and not {*named} <= _OPENAI_ROLES
-        return "conversations" if others and all(role.lower() in ROLES for role in named) else "messages"
+        return "conversations" if others and all(map(role_named, named)) else "messages"
     return "conversations" if all("from" in turn and "value" in turn for turn in value) else None
