@@ -36,7 +36,7 @@ class InputOutput(Struct, frozen=True, gc=False):
 class ContentPart(Struct, frozen=True, gc=False):
     """A part of what is said in a turn; those of another `type` than text are no text."""
 
-    type: str
+    type: str = "text"
     text: str | None = None
 
 

@@ -40,6 +40,7 @@ ROLES: dict[str, SharedRole] = {
     "tool_call": "function_call",
     "observation": "tool",
     "tool": "tool",
+    "ipython": "tool",
     "tool_response": "tool",
     "function_response": "tool",
 }

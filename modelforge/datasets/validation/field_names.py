@@ -13,19 +13,20 @@ from trainer_entry.wire.formats import FORMATS, FunctionCall, Text, ToolCall
 REFUSED = frozenset(
     {
         *("audio", "audios", "function_call", "functions", "history", "label", "labels", "kto_tag", "mask"),
-        *("image", "image_path", "image_paths", "image_url", "image_urls", "images", "video", "videos"),
+        *("image", "image_file", "image_files", "image_path", "image_paths", "image_url", "image_urls", "images"),
+        *("img", "imgs", "video", "videos"),
         *("reasoning_content", "rejected_messages", "rejected_response", "rejected_responses"),
-        *("system", "tool_calls", "tools", "train", "weight"),
+        *("available_tools", "system", "tool_calls", "tool_definitions", "tools", "tools_json", "train", "weight"),
     }
 )
 """What would change what is learned: a format that does not know such a field refuses it."""
 _REFUSED_IN_TURNS = frozenset(
     {
-        *("loss", "loss_mask", "loss_scale", "masked", "reasoning", "refusal", "thinking"),
-        *("train_detail", "trainable", "training", "training_detail"),
+        *("cot", "ignore", "learn", "loss", "mask", "masked", "reasoning", "refusal", "think", "thinking", "thought"),
+        *("train", "trainable", "training", "weight", "weights"),
     }
 )
-"""The same of the turns of a conversation."""
+"""The same of the turns of a conversation: a word of a name is enough, as in `train_on_turn`."""
 _OF_TURNS = frozenset({"message_tree_id", "parent_id", "parent_message_id", "role", "speaker"})
 """A text with one of these is a turn of a conversation that stands on several lines, and no text by itself."""
 _ANSWERS = frozenset({"answer", "answers", "completion", "output", "reply", "response", "summary", "target"})
@@ -51,7 +52,7 @@ def may_be_ignored(place: Place, value: object) -> bool:
         return plain in _OF_NO_CALL
     if kind in FORMATS.values():
         return True
-    return plain not in _REFUSED_IN_TURNS and plain not in _nested_fields(kind)
+    return _REFUSED_IN_TURNS.isdisjoint(plain.split("_")) and plain not in _nested_fields(kind)
 
 
 def says_nothing(value: object) -> bool:

@@ -81,7 +81,7 @@ def _holds(reading: Reading, mapping: Mapping[str, str], record: Mapping[str, ob
     values = {field: record[column] for field, column in mapping.items()}
     if reading.format == "messages":
         return all(value is None or isinstance(value, list) for value in values.values())
-    if not all(is_text_or_texts(value) for value in values.values()):
+    if not all(isinstance(value, str | int | float | None) for value in values.values()):
         return False
     if reading.format != "question_answer":
         return True
@@ -96,7 +96,8 @@ def _with_others(
     whole: dict[str, Source] = dict(mapping)
     known = FORMATS[reading.format].__struct_encode_fields__
     for field, names in BESIDE.items():
-        column = next((plain[name] for name in (field, *names) if name in plain), None)
+        found = (plain[name] for name in (field, *names) if name in plain)
+        column = next((name for name in found if isinstance(record[name], str | None)), None)
         if field in known and field not in whole and column is not None and column not in mapping.values():
             whole[field] = column
     kept = {*whole.values(), *known}

@@ -66,9 +66,13 @@ def _read(record: dict[str, object]) -> tuple[dict[str, Source], bool] | None:
             "rejected": "non_preferred_output",
         }
         return given | ({"tools": "input.tools"} if "tools" in asked else {}), True
-    if {"instruction", "chosen", "rejected"} <= {*record} and "prompt" not in record:
-        both = ["instruction", "input"] if "input" in record else "instruction"
-        return {"prompt": both}, _is_spelled(record, {})
+    if spelling_of(asked) == "messages" and isinstance(record.get("output"), str | list):
+        given = {"prompt": "input", "completion": "output"}
+        return given | _beside("prompt_completion", record, plain, {}), False
+    if {"chosen", "rejected"} <= {*record} and "prompt" not in record:
+        ranked = _ranked(record, plain)
+        if ranked is not None:
+            return {"prompt": ranked}, _is_spelled(record, {})
     found = _only_reading(record, plain)
     if found is None:
         return None
@@ -78,6 +82,18 @@ def _read(record: dict[str, object]) -> tuple[dict[str, Source], bool] | None:
         return None
     spelled = kind == "preferences" and _is_spelled(record, mapping)
     return {field: column for field, column in mapping.items() if field != column}, spelled
+
+
+def _ranked(record: Mapping[str, object], plain: Mapping[str, str]) -> Source | None:
+    """What two answers are to where it is no one text: an instruction with its input, or turns."""
+    if "instruction" in record:
+        kept = {"prompt": "instruction", "input": "input"}
+        if _lost("preferences", kept, plain, record):
+            return None
+        return ["instruction", "input"] if "input" in record else "instruction"
+    answers = record["chosen"], record["rejected"]
+    apart = all(isinstance(answer, str | dict) for answer in answers)
+    return "messages" if apart and spelling_of(record.get("messages")) is not None else None
 
 
 def _is_spelled(record: Mapping[str, object], mapping: Mapping[str, str]) -> bool:

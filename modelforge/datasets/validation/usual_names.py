@@ -75,15 +75,26 @@ PROPOSED: tuple[Reading, ...] = (
 
 BEFORE_PROMPT = frozenset(
     {
-        *("article", "background", "body", "context", "contexts", "document", "documents", "evidence", "facts"),
+        *(
+            "article",
+            "background",
+            "body",
+            "context",
+            "contexts",
+            "definition",
+            "document",
+            "documents",
+            "evidence",
+            "facts",
+        ),
         *("input", "instruction", "knowledge", "paragraph", "passage", "passages", "schema", "story", "table", "text"),
     }
 )
-AFTER_PROMPT = frozenset({"choices", "options"})
+AFTER_PROMPT = frozenset({"choices", "inputs", "options"})
 BEFORE_ANSWER = frozenset(
     {
         *("chain_of_thought", "complex_cot", "cot", "explanation", "rationale", "reasoning", "reasoning_content"),
-        *("solution", "thinking"),
+        *("reasoning_trace", "reasoning_traces", "solution", "think", "thinking", "thinking_trajectories", "thought"),
     }
 )
 """What a prompt, and an answer, are put together of, where such a column stands beside them."""
@@ -93,7 +104,10 @@ NEVER_DROPPED = (
     | BEFORE_PROMPT
     | AFTER_PROMPT
     | BEFORE_ANSWER
-    | {*("prompt", "question", "system_prompt"), *("chosen", "rejected", "messages", "conversations")}
+    | {
+        *("problem", "prompt", "query", "question", "system_prompt"),
+        *("chosen", "rejected", "messages", "conversations"),
+    }
 )
 """A mapping that leaves out one of these would lose what the answers are to."""
 

@@ -79,6 +79,13 @@ def test_what_would_change_what_is_learned_is_refused_by_name(name: str) -> None
     assert empty.report.valid
 
 
+@pytest.mark.parametrize("name", ["train_on_turn", "loss_weight", "is_trainable", "ignore", "Reasoning", "Mask"])
+def test_what_says_of_a_turn_whether_it_is_learned_is_refused(name: str) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", name: 0}]
+    found, _ = checked(line_of({"messages": turns}))
+    assert [(error.line, error.field) for error in found.report.errors] == [(1, f"messages[].{name}")]
+
+
 def test_a_field_that_usually_matters_is_a_warning() -> None:
     found, _ = checked(line_of({"input": "a", "output": "b", "context": "c"}))
     assert [(warning.line, warning.field) for warning in found.report.warnings] == [(1, "context")]

@@ -65,6 +65,16 @@ READ: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "preferences",
         {"prompt": "a\n\ni", "chosen": "b", "rejected": "c", "system": "s"},
     ),
+    (
+        {"messages": ASKED, "chosen": "b", "rejected": "c"},
+        "preferences",
+        {"prompt": ASKED, "chosen": "b", "rejected": "c"},
+    ),
+    (
+        {"input": ASKED, "output": "b", "system_prompt": "s"},
+        "prompt_completion",
+        {"prompt": ASKED, "completion": "b", "system": "s"},
+    ),
     ({"Prompt": "a", "Completion": "b"}, "prompt_completion", {"prompt": "a", "completion": "b"}),
     (
         {"Context": "a b", "Question": "q", "Answer": "b"},
@@ -95,6 +105,9 @@ REFUSED: list[dict[str, Any]] = [
     {"query": "a", "images": ["x.png"], "response": "b"},
     {"title": "a", "body": "b", "label": 1},
     {"context": "c", "question": "a", "chosen": "b", "rejected": "d"},
+    {"instruction": "a", "context": "c", "chosen": "b", "rejected": "d"},
+    {"instruction": "a", "question": "c", "chosen": "b", "rejected": "d"},
+    {"inputs": [1, 2], "targets": [3]},
     {"question": "a", "context": "c", "response": "b"},
 ]
 
@@ -215,6 +228,10 @@ def test_a_column_that_comes_after_very_many_records_is_read_or_said(
         {"problem": "1+1?", "solution": "It is 2.", "answer": "2"},
         {"Question": "a", "Complex_CoT": "c", "Response": "b"},
         {"text": "a", "response": "b"},
+        {"definition": "c", "inputs": "a", "targets": "b"},
+        {"instruction": "c", "inputs": "a", "targets": "b"},
+        {"instruction": "a", "context": ["c", "d"], "response": "b"},
+        {"question": "a", "thinking_trajectories": ["c"], "solution": "b"},
         {"query": "a", "schema": "c", "reply": "b"},
     ],
 )
