@@ -56,8 +56,6 @@ def _cased(record: Mapping[str, object]) -> dict[str, str]:
 def _read(record: dict[str, object]) -> tuple[dict[str, Source], bool] | None:
     """The mapping of columns that are read, and whether turns of preferences are spelled otherwise; None for none."""
     plain = {plain_name(name): name for name in record}
-    if spelling_of(record.get("messages")) == "conversations" and "conversations" not in record:
-        return {"conversations": "messages"}, False
     asked = record.get("input")
     if isinstance(asked, dict) and "messages" in asked and {"preferred_output", "non_preferred_output"} <= {*record}:
         given: dict[str, Source] = {
@@ -72,7 +70,9 @@ def _read(record: dict[str, object]) -> tuple[dict[str, Source], bool] | None:
     if {"chosen", "rejected"} <= {*record} and "prompt" not in record:
         ranked = _ranked(record, plain)
         if ranked is not None:
-            return {"prompt": ranked}, _is_spelled(record, {})
+            return ranked, _is_spelled(record, ranked)
+    elif spelling_of(record.get("messages")) == "conversations" and "conversations" not in record:
+        return {"conversations": "messages", **_beside("conversations", record, plain, {})}, False
     found = _only_reading(record, plain)
     if found is None:
         return None
@@ -84,23 +84,22 @@ def _read(record: dict[str, object]) -> tuple[dict[str, Source], bool] | None:
     return {field: column for field, column in mapping.items() if field != column}, spelled
 
 
-def _ranked(record: Mapping[str, object], plain: Mapping[str, str]) -> Source | None:
+def _ranked(record: dict[str, object], plain: Mapping[str, str]) -> dict[str, Source] | None:
     """What two answers are to where it is no one text: an instruction with its input, or turns."""
+    beside = _beside("preferences", record, plain, {})
     if "instruction" in record:
-        kept = {"prompt": "instruction", "input": "input"}
-        if _lost("preferences", kept, plain, record):
+        if _lost("preferences", {"prompt": "instruction", "input": "input", **beside}, plain, record):
             return None
-        return ["instruction", "input"] if "input" in record else "instruction"
+        return {"prompt": ["instruction", "input"] if "input" in record else "instruction", **beside}
     answers = record["chosen"], record["rejected"]
     apart = all(isinstance(answer, str | dict) for answer in answers)
-    return "messages" if apart and spelling_of(record.get("messages")) is not None else None
+    return {"prompt": "messages", **beside} if apart and spelling_of(record.get("messages")) is not None else None
 
 
-def _is_spelled(record: Mapping[str, object], mapping: Mapping[str, str]) -> bool:
-    return any(
-        isinstance(value, dict) or spelling_of(value) == "conversations"
-        for value in (record.get(mapping.get(field, field)) for field in ("prompt", "chosen", "rejected"))
-    )
+def _is_spelled(record: Mapping[str, object], mapping: Mapping[str, Source]) -> bool:
+    sources = (mapping.get(field, field) for field in ("prompt", "chosen", "rejected"))
+    values = (record.get(source) for source in sources if isinstance(source, str))
+    return any(isinstance(value, dict) or spelling_of(value) == "conversations" for value in values)
 
 
 def _only_reading(record: dict[str, object], plain: Mapping[str, str]) -> tuple[wire.DatasetFormat, _Mapping] | None:
@@ -132,7 +131,8 @@ def _mapping(reading: Reading, record: dict[str, object], plain: Mapping[str, st
             return None
         mapping[field] = columns[0]
     if reading.format == "messages":
-        return {spelling_of(record[column]) or field: column for field, column in mapping.items()}
+        spelled = {spelling_of(record[column]) or field: column for field, column in mapping.items()}
+        return spelled | _beside("messages", record, plain, spelled)
     if len({*mapping.values()}) < len(mapping):
         return None
     return mapping | _beside(reading.format, record, plain, mapping)

@@ -75,6 +75,18 @@ READ: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "prompt_completion",
         {"prompt": ASKED, "completion": "b", "system": "s"},
     ),
+    (
+        {"instruction": "a", "input": "i", "system_prompt": "s", "chosen": "b", "rejected": "c"},
+        "preferences",
+        {"prompt": "a\n\ni", "chosen": "b", "rejected": "c", "system": "s"},
+    ),
+    (
+        {"messages": SHARED[:1], "chosen": SHARED[1], "rejected": {"from": "gpt", "value": "No."}},
+        "preferences",
+        {"prompt": ASKED, "chosen": TURNS[1:]},
+    ),
+    ({"messages": SHARED, "system_prompt": "s"}, "conversations", {"conversations": SHARED, "system": "s"}),
+    ({"dialog": TURNS, "system_prompt": "s"}, "messages", {"messages": TURNS, "system": "s"}),
     ({"Prompt": "a", "Completion": "b"}, "prompt_completion", {"prompt": "a", "completion": "b"}),
     (
         {"Context": "a b", "Question": "q", "Answer": "b"},
