@@ -208,11 +208,11 @@ def _report_started(
 ) -> None:
     from trainer_entry.runtime.environment import describe
     from trainer_entry.training.arguments import as_json
-    from trainer_entry.training.trainer import count_parameters, count_rows
+    from trainer_entry.training.trainer import count_parameters, count_rows, rows_left_out
 
     trainable, total = count_parameters(trainer)
-    # trl's trainer of reward models leaves out answers that are too long; packing makes fewer rows of all of them.
-    unrewarded = 0 if parameters.packing else max(0, len(examples.train) - count_rows(trainer.train_dataset))
+    # Packing makes fewer rows of all of them.
+    unrewarded = 0 if parameters.packing else rows_left_out(trainer, examples)
     wire.send(
         lambda seq: TrainerStarted(
             attempt=spec.attempt,
@@ -230,7 +230,7 @@ def _report_started(
             base_revision=loaded.revision,
             chat_template=loaded.tokenizer.chat_template is not None,
             resumed_step=trainer.steps_before + state.global_step,
-            left_out_examples=examples.dropped + unrewarded,
+            left_out_examples=examples.dropped + unrewarded + trainer.left_out_elsewhere,
             cut_examples=examples.cut,
         )
     )

@@ -23,7 +23,7 @@ from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
 from trainer_entry.runtime.stdout import note
 from trainer_entry.strategies.adapters import reward_lora_config
 from trainer_entry.training.arguments import policy_steps, reward_arguments
-from trainer_entry.training.trainer import AttemptTrainer, count_rows, set_up, trained_model
+from trainer_entry.training.trainer import AttemptTrainer, count_rows, rows_left_out, set_up, trained_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,10 +49,14 @@ _REPORTED = (
 
 
 class RewardReport(Struct, frozen=True, gc=False):
-    """What the training of a reward model came to; it stands beside the model, and means that the model is whole."""
+    """What the training of a reward model came to; it stands beside the model, and means that the model is whole.
+
+    `left_out`: examples that it does not learn from.
+    """
 
     steps: int
     metrics: dict[str, float | None]
+    left_out: int = 0
 
 
 class RewardModel(Struct, frozen=True, gc=False):
@@ -101,6 +105,7 @@ def train_reward_model(
     _check_rows(trainer, examples, parameters)
     set_up(trainer, job, parameters)
     trainer.steps_after = policy_steps(parameters, len(examples.train))
+    trainer.left_out_elsewhere = examples.dropped  # for the policy has no room for their prompts
     trained = phases.train(
         trainer,
         lambda state: report_started(trainer, parameters, state),
@@ -109,7 +114,7 @@ def train_reward_model(
     )
     phases.enter("merging_reward_model")
     figures = {f"reward_model_{name}": trained.metrics[name] for name in _REPORTED if name in trained.metrics}
-    report = RewardReport(trained.step, figures)
+    report = RewardReport(trained.step, figures, examples.dropped + rows_left_out(trainer, examples))
     if trainer.is_world_process_zero():
         _save(trainer, loaded.tokenizer, report, folder)
     trainer.accelerator.wait_for_everyone()
@@ -150,7 +155,7 @@ def _check_rows(trainer: AttemptTrainer, examples: Examples, parameters: Trainin
             f"No prompt {'held out for evaluation ' if of_evaluation else ''}with its answers fits into "
             f"{parameters.max_seq_length} tokens. Raise max_seq_length, or shorten the records."
         )
-    left_out = len(examples.train) - count_rows(trainer.train_dataset)
+    left_out = rows_left_out(trainer, examples)
     if left_out:
         note(f"The reward model does not learn from {left_out} records, which have an answer that ends after "
              f"{parameters.max_seq_length} tokens.")  # fmt: skip

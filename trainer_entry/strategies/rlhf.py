@@ -105,6 +105,7 @@ def build_policy(
     }
     trainer = RlooTrainer(**arguments) if parameters.rl_algorithm == "rloo" else GrpoTrainer(**arguments)
     set_up(trainer, job, parameters, steps_before=reward_model.report.steps)
+    trainer.left_out_elsewhere = reward_model.report.left_out
     return trainer
 
 

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
-from trainer_entry.data.examples import LINE, in_words
+from trainer_entry.data.examples import LINE, Examples, in_words
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry
 from trainer_entry.runtime.failures import LossNotFinite
@@ -24,7 +24,7 @@ class AttemptTrainer(Trainer):
     """Stands before transformers' or trl's own trainer among the parents of a class.
 
     `steps_before`, `steps_after`: optimizer steps of the job's phases before and after this one; its checkpoints are
-    numbered after the former.
+    numbered after the former. `left_out_elsewhere`: examples that those phases leave out.
     """
 
     token_count: torch.Tensor | int = 0
@@ -32,6 +32,7 @@ class AttemptTrainer(Trainer):
     checkpoint_limit: int | None = None
     steps_before = 0
     steps_after = 0
+    left_out_elsewhere = 0
     _loss_was_finite = False
 
     def keep_checkpoints(self, folder: str, limit: int | None, steps_before: int = 0) -> None:
@@ -175,6 +176,12 @@ def check_shares_gradients(trainer: Trainer) -> None:
 def count_rows(dataset: Any) -> int:
     """How many rows the trainer made of a dataset; packing makes fewer of them."""
     return len(dataset) if hasattr(dataset, "__len__") else 0
+
+
+def rows_left_out(trainer: Trainer, examples: Examples) -> int:
+    """How many examples the trainer makes no row of: that of reward models leaves out answers that are too long."""
+    pairs = ((examples.train, trainer.train_dataset), (examples.evaluation, trainer.eval_dataset))
+    return sum(max(0, count_rows(given) - count_rows(made)) for given, made in pairs)
 
 
 def count_parameters(trainer: Trainer) -> tuple[int, int]:

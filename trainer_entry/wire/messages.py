@@ -56,8 +56,8 @@ class TrainerStarted(TrainerMessage, frozen=True, tag="started", gc=False):
 
     `total_steps` are optimizer steps, of every phase together. `trainer_arguments` are the trainer's own, by its
     own names, as JSON.
-    `left_out_examples`: those that teach nothing in the tokens that there is room for. `cut_examples`: those of which
-    a part is missing; null of a release that did not count them.
+    `left_out_examples`: those that teach nothing in the tokens that there is room for, of every phase together.
+    `cut_examples`: those of which a part is missing; null of a release that did not count them.
     `base_revision`: commit of a hub model, or the SHA-256 of a local folder's weight files' names and sizes.
     """
 

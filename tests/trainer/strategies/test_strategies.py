@@ -102,6 +102,21 @@ def test_the_three_phases_of_rlhf_are_counted_through(rewarded: Attempt) -> None
     assert [started.total_steps for started in rewarded.of_type(wire.TrainerStarted)] == [32, 32]
 
 
+def test_what_either_phase_of_rlhf_leaves_out_is_counted_in_both(tiny_model: Path, tmp_path: Path) -> None:
+    records = [
+        *({"prompt": f"Is it {i}?", "chosen": "no", "rejected": "yes"} for i in range(16)),
+        {"prompt": "Is it?", "chosen": "no", "rejected": "yes, " * 90},
+        {"prompt": "far " * 90, "chosen": "no", "rejected": "yes"},
+    ]
+    dataset = write_dataset(tmp_path / "preferences.jsonl", records)
+    attempt = Attempt(
+        tmp_path / "attempt", tiny_model, dataset, **POLICY | {"max_steps": 1, "eval_split": 0.0}, max_seq_length=60
+    )
+    assert attempt.wait() == 0, attempt.stderr()
+    reports = attempt.of_type(wire.TrainerStarted)
+    assert [(started.train_examples, started.left_out_examples) for started in reports] == [(16, 3), (17, 3)]
+
+
 def test_the_reward_model_is_kept_beside_the_policy_and_can_be_given_to_another(
     rewarded: Attempt, undecided: Path, no_is_better: DatasetFile, tmp_path: Path
 ) -> None:
