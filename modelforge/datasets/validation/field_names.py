@@ -29,8 +29,13 @@ _REFUSED_IN_TURNS = frozenset(
 """The same of the turns of a conversation: a word of a name is enough, as in `train_on_turn`."""
 _OF_TURNS = frozenset({"message_tree_id", "parent_id", "parent_message_id", "role", "speaker"})
 """A text with one of these is a turn of a conversation that stands on several lines, and no text by itself."""
-_ANSWERS = frozenset({"answer", "answers", "completion", "output", "reply", "response", "summary", "target"})
-"""A text with one of these is what something was made of, and would be learned without that."""
+_ANSWERS = frozenset(
+    {
+        *("abstract", "answer", "answers", "completion", "headline", "highlights", "output", "query", "question"),
+        *("reply", "response", "summary", "target", "tldr", "translation"),
+    }
+)
+"""A text with one of these is half of a pair, and would be learned without the other half."""
 _CALLS = (ToolCall, FunctionCall)
 _OF_NO_CALL = frozenset({"index"})
 """What a call may have, and says nothing."""

@@ -33,6 +33,8 @@ def propose(record: Mapping[str, object], *, alone: bool) -> dict[str, Source] |
 
     `record`: with None for a value that is not known. `alone`: it may be a format of one field.
     """
+    if _refused_among(record) is not None:
+        return None
     plain = {plain_name(name): name for name in record if len(name) <= LONGEST_COLUMN}
     for reading in PROPOSED:
         fields = [*reading.fields] if reading.format == "preferences" else [*required_fields(reading.format)]
@@ -49,9 +51,9 @@ def propose(record: Mapping[str, object], *, alone: bool) -> dict[str, Source] |
 
 def _refused_among(record: Mapping[str, object]) -> str | None:
     """A column that no format has and that would change what is learned; None where there is none."""
+    refused = REFUSED - {*BESIDE, *BEFORE_ANSWER}
     return next(
-        (name for name, value in record.items() if plain_name(name) in REFUSED - {*BESIDE} and not says_nothing(value)),
-        None,
+        (name for name, value in record.items() if plain_name(name) in refused and not says_nothing(value)), None
     )
 
 

@@ -27,7 +27,9 @@ _SEPARATOR = re.compile(r'"?sep=([,;\t|:~^!])"?[;,\s]*', re.IGNORECASE)
 _HEAD = 1 << 16
 _RULE = re.compile(r":?-{3,}:?")
 _STRUCTURED = frozenset({"messages", "conversations", "answers", "history", "tools"})
-_MAY_BE_EMPTY = frozenset({"history", "tools"})
+_VALUES = frozenset({"answer_start", "is_impossible"})
+_VALUE = re.compile(r"-?\d{1,12}|true|false", re.IGNORECASE)
+_MAY_BE_EMPTY = frozenset({"history", "tools"}) | _VALUES
 _TEXT_OR_TURNS = frozenset({"prompt", "completion", "chosen", "rejected"})
 
 
@@ -212,6 +214,9 @@ def _cell(field: str, cell: str) -> object:
     """A text, or what it says in JSON where a field takes more than a text."""
     if not cell.strip() and field in _MAY_BE_EMPTY:
         return None
+    if field in _VALUES and _VALUE.fullmatch(cell.strip()):
+        told = cell.strip().lower()
+        return told == "true" if told in {"true", "false"} else int(told)
     if cell[:1] in {"[", "{"} and field in _STRUCTURED | _TEXT_OR_TURNS:
         try:
             value: object = msgspec.json.decode(cell)

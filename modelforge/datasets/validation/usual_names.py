@@ -90,7 +90,13 @@ BEFORE_PROMPT = frozenset(
         *("input", "instruction", "knowledge", "paragraph", "passage", "passages", "schema", "story", "table", "text"),
     }
 )
-AFTER_PROMPT = frozenset({"choices", "inputs", "options"})
+AFTER_PROMPT = frozenset(
+    {
+        *("choices", "inputs", "options"),
+        *(f"{name}{letter}" for name in ("", "choice_", "op", "opt_", "option_", "option") for letter in "abcde"),
+        *(f"{name}{number}" for name in ("choice", "choice_", "option", "option_") for number in range(6)),
+    }
+)
 BEFORE_ANSWER = frozenset(
     {
         *("chain_of_thought", "complex_cot", "cot", "explanation", "rationale", "reasoning", "reasoning_content"),
@@ -119,6 +125,6 @@ NO_TEXT = frozenset(name for reading in READINGS[:-1] for name in reading.fields
 
 USUALLY_READ = NEVER_DROPPED | {
     *("answer", "answers", "article", "completion", "document", "highlights", "input", "margin"),
-    *("output", "persona", "response", "summary", "system_message"),
+    *("class", "intent", "output", "persona", "response", "sentiment", "summary", "system_message"),
 }
 """A field of these names is rarely there for nothing."""

@@ -120,6 +120,10 @@ REFUSED: list[dict[str, Any]] = [
     {"instruction": "a", "context": "c", "chosen": "b", "rejected": "d"},
     {"instruction": "a", "question": "c", "chosen": "b", "rejected": "d"},
     {"inputs": [1, 2], "targets": [3]},
+    {"text": "a", "tldr": "b"},
+    {"text": "a", "question": "b"},
+    {"question": "a", "A": "x", "B": "y", "answer": "x"},
+    {"question": "a", "option_1": "x", "option_2": "y", "answer": "x"},
     {"question": "a", "context": "c", "response": "b"},
 ]
 
@@ -240,6 +244,8 @@ def test_a_column_that_comes_after_very_many_records_is_read_or_said(
         {"problem": "1+1?", "solution": "It is 2.", "answer": "2"},
         {"Question": "a", "Complex_CoT": "c", "Response": "b"},
         {"text": "a", "response": "b"},
+        {"text": "a", "headline": "b"},
+        {"question": "Which?", "A": "x", "B": "y", "answer": "x"},
         {"definition": "c", "inputs": "a", "targets": "b"},
         {"instruction": "c", "inputs": "a", "targets": "b"},
         {"instruction": "a", "context": ["c", "d"], "response": "b"},

@@ -166,3 +166,13 @@ def test_columns_in_capitals_are_read_of_parquet_too() -> None:
     assert [error.field for error in found.report.errors] == ["label"]
     found, _ = checked(parquet_of(input=["a"], output=["b"], passage=["c"]), "a.parquet")
     assert [warning.field for warning in found.report.warnings] == ["passage"]
+
+
+def test_a_place_and_what_is_impossible_are_read_of_a_table() -> None:
+    table = b"context,question,answer,answer_start,is_impossible\na a,q,a,002,False\nb,q,,,TRUE\n"
+    found, records = checked(table, "a.csv")
+    assert found.report.valid, found.report.errors
+    assert [json.loads(line)["answer_start"] for line in records.splitlines()] == [2, None]
+    assert [json.loads(line)["is_impossible"] for line in records.splitlines()] == [False, True]
+    found, _ = checked(b"context,question,answer,answer_start\na a,q,a,second\n", "a.csv")
+    assert [(error.line, error.field) for error in found.report.errors] == [(2, "answer_start")]
