@@ -2,33 +2,32 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
-import msgspec
 from aiohttp import web
-from msgspec import Struct
 
 from modelforge.admission.context import FETCHES_AT_ONCE, Admission
 from modelforge.command_handler import CommandHandler
+from modelforge.data_directory import Holder, claimed, kept_secret, tell_holder
 from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
-from modelforge.errors import DirectoryInUse, LogUnusable, SettingsInvalid
+from modelforge.errors import LogUnusable, SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.openapi import document
 from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
-from modelforge.http.plumbing import problems
-from modelforge.http.plumbing.guard import Guard
+from modelforge.http.plumbing.gate import Gate
+from modelforge.http.plumbing.identities import Identities
 from modelforge.http.plumbing.keys import (
     ADMISSION,
     DATASET_STORE,
     EVENT_LOG,
     HANDLER,
+    IDENTITIES,
     LAYOUT,
     OPENAPI,
     PLAYGROUND,
@@ -37,9 +36,12 @@ from modelforge.http.plumbing.keys import (
     SETTINGS,
     SUBSCRIBERS,
 )
+from modelforge.http.plumbing.listening import listen
 from modelforge.http.plumbing.protocol import JsonRunner
+from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.plumbing.subscribers import Subscribers
-from modelforge.http.routes import add_routes
+from modelforge.http.routes import ROUTES, add_routes
+from modelforge.http.sessions import login_path
 from modelforge.http.upload_progress import WATCHERS, Watchers
 from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
@@ -59,26 +61,21 @@ FAILED = web.AppKey("failed", asyncio.Future[None])
 """Done with an exception when the server cannot go on."""
 
 
-class Holder(Struct, frozen=True, kw_only=True):
-    """Who has a data directory: what `lock` says."""
-
-    pid: int
-    url: str
-
-
 def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Application:
     """The application; `launcher` runs the attempts, by default as processes of this machine."""
     layout = Layout(settings.data_dir)
-    guard = Guard(settings.host, settings.allowed_hosts)
-    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[_answering(guard)])
-    app[SETTINGS], app[LAYOUT] = settings, layout
+    identities = Identities(required=settings.require_token or not settings.is_local)
+    gate = Gate(settings, ROUTES, identities)
+    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[gate.middleware()])
+    app.on_response_prepare.append(secure_answer)
+    app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities
     app[OPENAPI] = document()
     app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers()
     add_routes(app)
     chosen = launcher or LocalLauncher(layout)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
-        with _claimed(layout):
+        with claimed(layout), kept_secret(layout.owner_key, identities.owner_key):
             await asyncio.to_thread(_sweep, layout)
             yield
 
@@ -88,7 +85,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
         await app[EVENT_LOG].close()
 
     async def writer(app: web.Application) -> AsyncIterator[None]:
-        async with _writing(app, chosen):
+        async with _writing(app, chosen, gate):
             yield
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
@@ -103,62 +100,6 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app.cleanup_ctx.extend((directory, log, writer, listeners))
     app.on_shutdown.append(say_goodbye)
     return app
-
-
-def _answering(guard: Guard) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """The one middleware: who may ask, and errors as answers."""
-
-    @web.middleware
-    async def middleware(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        try:
-            guard.check(request)
-            return await handler(request)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - everything becomes an answer, and what nobody foresaw is logged
-            gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
-            problem = problems.CUT_OFF if gone else problems.problem_of(error)
-            response = problems.response(problem)
-            if isinstance(error, web.HTTPMethodNotAllowed):
-                response.headers["Allow"] = error.headers["Allow"]
-            return response
-
-    return middleware
-
-
-@contextlib.contextmanager
-def _claimed(layout: Layout) -> Iterator[None]:
-    """Hold the directory's lock for as long as this process lives; no child inherits it.
-
-    Raises:
-        DirectoryInUse: another server has it; the message says which.
-        SettingsInvalid: it cannot be made, or not be written.
-    """
-    try:
-        layout.make_folders()
-        file = layout.lock.open("a+")
-    except OSError as error:
-        raise SettingsInvalid("The data directory cannot be used", f"{layout.root}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DirectoryInUse(
-                "Another server has this data directory",
-                f"{layout.root} is served by {_holder(layout)}; stop it, or use another --data-dir.",
-            ) from error
-        yield
-        file.truncate(0)
-
-
-def _holder(layout: Layout) -> str:
-    try:
-        holder = msgspec.json.decode(layout.lock.read_bytes(), type=Holder)
-    except msgspec.DecodeError:
-        return "a server that has not said its name yet"
-    return f"process {holder.pid} at {holder.url}"
 
 
 def _sweep(layout: Layout) -> None:
@@ -176,7 +117,7 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[None]:
+async def _writing(app: web.Application, launcher: Launcher, gate: Gate) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
     rebuilt = await log.read(rebuild)
@@ -185,6 +126,7 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
     def on_append(records: Sequence[Record]) -> None:
         projector.take(records)
         reactor.take(records)
+        gate.take(records)
         snapshots.follow(records[-1].position, reactor.report_failure)
 
     machine = machine_of(settings)
@@ -194,6 +136,7 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
     store = DatasetStore(layout, handler)
     reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds)
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
+    app[IDENTITIES].tokens = rebuilt.read_models.tokens
     app[ADMISSION] = Admission(
         settings=settings,
         layout=layout,
@@ -203,16 +146,19 @@ async def _writing(app: web.Application, launcher: Launcher) -> AsyncIterator[No
     )
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.report_failure)
+    expiries = asyncio.get_running_loop().create_task(gate.watch())
+    expiries.add_done_callback(reactor.report_failure)
     reactor.start()
     try:
         yield
     finally:
+        expiries.cancel()
         await reactor.close()
         if not writer.done():
             with contextlib.suppress(LogUnusable):  # this server ends in any case
                 await snapshots.write()
         writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
+        await asyncio.gather(writer, expiries, return_exceptions=True)
         await snapshots.close()
 
 
@@ -224,23 +170,26 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
     """
     os.umask(0o077)  # what lies in the data directory is for its owner only
     app = make_app(settings, launcher)
-    runner = JsonRunner(app, access_log=None, shutdown_timeout=_GOODBYE_SECONDS)
+    runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, settings.host, settings.port, reuse_address=True)
-        try:
-            await site.start()
-        except OSError as error:
+        if not settings.is_local and not app[IDENTITIES].has_usable_token():
             raise SettingsInvalid(
-                "The address cannot be used", f"{settings.host}:{settings.port}: {error.strerror}; try another --port."
-            ) from error
-        url = _url(settings.host, runner.addresses[0][1])
-        app[LAYOUT].lock.write_bytes(msgspec.json.encode(Holder(pid=os.getpid(), url=url)))
-        sys.stdout.write(f"ModelForge {VERSION} listens on {url}  (data: {settings.data_dir})\n")
+                "No token exists, and others can reach this address",
+                f"--host {settings.host}: make one first, with `modelforge token create --name NAME --scope admin "
+                f"--data-dir {settings.data_dir}`.",
+            )
+        listener = await listen(runner, settings)
+        holder = Holder(pid=os.getpid(), url=listener.url, certificate_sha256=listener.certificate_sha256)
+        tell_holder(app[LAYOUT], holder)
+        sys.stdout.write(f"ModelForge {VERSION} listens on {listener.url}  (data: {settings.data_dir})\n")
+        if app[IDENTITIES].are_required:
+            link = f"{listener.url}{login_path(app[IDENTITIES].make_code())}"
+            sys.stdout.write(f"To sign a browser in, once: {link}\n")
         sys.stdout.flush()
         app[FAILED].add_done_callback(lambda _: ended.set())
         await ended.wait()
@@ -248,7 +197,3 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
             app[FAILED].result()
     finally:
         await runner.cleanup()
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

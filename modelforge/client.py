@@ -16,6 +16,7 @@ _T = TypeVar("_T", bound=Struct)
 _NOT_A_SUCCESS = 400
 _AGAIN_SECONDS = 1.0
 _TRIES = 60
+_SOCKET = "unix:"
 
 
 class RequestRefused(ForgeError):
@@ -32,11 +33,22 @@ class _Problem(Struct):
 
 
 class Client:
-    """Speaks with the server at `url`."""
+    """Speaks with the server at `url`, or at a socket: `unix:PATH`.
 
-    def __init__(self, url: str) -> None:
+    `certificate_sha256`: the one certificate that it may show, whatever name that has.
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, certificate_sha256: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
+        is_socket = self.url.startswith(_SOCKET)
+        connector = aiohttp.UnixConnector(self.url.removeprefix(_SOCKET)) if is_socket else None
+        self._address = "http://localhost" if is_socket else self.url
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            connector=connector,
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
+        )
+        self._ssl = True if certificate_sha256 is None else aiohttp.Fingerprint(bytes.fromhex(certificate_sha256))
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,6 +74,14 @@ class Client:
         """
         return await self._ask("POST", path, kind, msgspec.json.encode(body))
 
+    async def delete(self, path: str, kind: type[_T]) -> _T:
+        """Take one thing away.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        return await self._ask("DELETE", path, kind, None)
+
     async def upload(self, file: Path, kind: type[_T]) -> _T:
         """Send a dataset.
 
@@ -76,7 +96,9 @@ class Client:
     async def _ask(self, method: str, path: str, kind: type[_T], body: bytes | aiohttp.FormData | None) -> _T:
         headers = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
         try:
-            async with self._session.request(method, self.url + path, data=body, headers=headers) as answer:
+            async with self._session.request(
+                method, self._address + path, data=body, headers=headers, ssl=self._ssl, allow_redirects=False
+            ) as answer:
                 data = await answer.read()
         except aiohttp.ClientConnectionError as error:
             raise RequestRefused(
@@ -92,7 +114,9 @@ class Client:
         failures = 0
         while True:
             try:
-                async with self._session.ws_connect(f"{self.url}/ws/training?after={after}") as socket:
+                async with self._session.ws_connect(
+                    f"{self._address}/ws/training?after={after}", ssl=self._ssl
+                ) as socket:
                     failures = 0
                     async for message in socket:
                         data = message.data.encode()

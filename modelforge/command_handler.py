@@ -8,6 +8,7 @@ from msgspec import Raw, Struct
 
 from modelforge.domain.decisions import decide, stamp
 from modelforge.domain.messages import (
+    API,
     Actor,
     Command,
     Event,
@@ -76,7 +77,7 @@ class CommandHandler:
         """The digest of the last record."""
         return self._digest
 
-    async def submit(self, message: Command | Report, *, actor: Actor = "api", cause: int | None = None) -> Outcome:
+    async def submit(self, message: Command | Report, *, actor: Actor = API, cause: int | None = None) -> Outcome:
         """Decide a command or take in a report; returns when all of it is on the disk.
 
         Raises:
@@ -167,7 +168,7 @@ class _Draft:
             return Outcome(use.position, use.stream, repeated=True)
         command = stamp(self.state, message)
         events = decide(self.state, command, self._machine)
-        if not events and actor != "api":
+        if not events and not actor.startswith(API):
             return Outcome(self.state.position, "")
         recorded = self._record("command", command, cause, actor)
         self._record_all(events, recorded.position, actor)

@@ -7,7 +7,9 @@
     ├── Conflict             right in itself, but not now
     ├── TooLarge             more bytes than are accepted
     ├── WrongContentType     a body of another kind than the path takes
-    ├── Forbidden            a cross-origin request
+    ├── Unauthorized         nobody that this server knows
+    ├── Forbidden            a cross-origin request, or one that a token is not good for
+    ├── TooManyRequests      more at once, or in a minute, than one client may ask
     ├── UnknownHost          the Host header is not one of ours
     ├── StorageFull          no space left; nothing was changed
     ├── LogUnusable          the event log cannot be opened as it is
@@ -105,8 +107,20 @@ class WrongContentType(ForgeError):
     """A body of another kind than the path takes."""
 
 
+class Unauthorized(ForgeError):
+    """Nobody that this server knows: no token, or one that is good for nothing."""
+
+
+class TooManyRequests(ForgeError):
+    """More at once, or in a minute, than one client may ask. `retry_after`: seconds until it is worth trying again."""
+
+    def __init__(self, message: str, detail: str, *, retry_after: int) -> None:
+        super().__init__(message, detail)
+        self.retry_after = retry_after
+
+
 class Forbidden(ForgeError):
-    """A request of another origin."""
+    """A request of another origin, or one that its token is not good for."""
 
 
 class UnknownHost(ForgeError):

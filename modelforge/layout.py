@@ -1,6 +1,7 @@
 """Where things lie in a data directory.
 
 DATA/lock                      who serves it now
+DATA/owner.key                 what the owner's command line shows the server; another one each start
 DATA/events.sqlite             the event log
 DATA/datasets/<sha256>.jsonl   the records that trainers read, by their content; most uploads are such a file
 DATA/datasets/<sha256>.upload  uploads that records were made from, as they came
@@ -25,6 +26,11 @@ class Layout(Struct, frozen=True):
     def lock(self) -> Path:
         """Held by the server that has the directory."""
         return self.root / "lock"
+
+    @property
+    def owner_key(self) -> Path:
+        """The key of whoever may read this directory, for as long as a server runs."""
+        return self.root / "owner.key"
 
     @property
     def log(self) -> Path:

@@ -1,5 +1,6 @@
 """The server's settings: one frozen Struct. Defaults < `modelforge.toml` < `MODELFORGE_*` < flags."""
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,9 +14,8 @@ from modelforge.errors import SettingsInvalid
 
 FILENAME = "modelforge.toml"
 _PREFIX = "MODELFORGE_"
-_NO_SETTINGS = frozenset({"MODELFORGE_URL", "MODELFORGE_TOKEN"})
+_NO_SETTINGS = frozenset({"MODELFORGE_URL", "MODELFORGE_TOKEN", "MODELFORGE_API_TOKEN"})
 """Variables of ours that say nothing to the server: they are the client's, and the trainers'."""
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def data_home() -> Path:
@@ -35,9 +35,9 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set. Paths are absolute and resolved; sizes in bytes, times in seconds.
 
-    `allowed_hosts`: names, beside loopback's, that a Host header may have. `insecure_bind` lets the server
-    listen on an address that others can reach, though nobody is asked for a token. `max_concurrent_jobs` share
-    the processors; each has GPUs of its own, where there are any.
+    `allowed_hosts`: names, beside loopback's, that a Host header may have. `behind_proxy`: a proxy on the way has TLS,
+    and says who the client is (X-Forwarded-For). `max_concurrent_jobs` share the processors; each has GPUs of its own,
+    where there are any. A client is a token, or where none is asked for, an address.
     """
 
     host: str = "127.0.0.1"
@@ -45,7 +45,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data_dir: Path = msgspec.field(default_factory=data_home)
     dataset_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
     model_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
-    insecure_bind: bool = False
+    unix_socket: Path | None = None
+    require_token: bool = False
+    behind_proxy: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     max_concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 20_000_000_000
@@ -54,6 +58,25 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stalled_seconds: Seconds = 60.0
     playground_idle_seconds: Seconds = 300.0
     playground_deadline_seconds: Seconds = 120.0
+    head_seconds: Seconds = 20.0
+    keepalive_seconds: Seconds = 60.0
+    still_seconds: Seconds = 60.0
+    request_seconds: Seconds = 21_600.0
+    max_connections: Annotated[int, Meta(ge=16, le=65_536)] = 4096
+    max_connections_per_client: Annotated[int, Meta(ge=8, le=65_536)] = 1024
+    max_sockets_per_client: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    max_uploads: Annotated[int, Meta(ge=1, le=1024)] = 8
+    max_requests_per_minute: Annotated[int, Meta(ge=1)] = 6000
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine's own users can reach the server."""
+        return self.unix_socket is not None or is_loopback(self.host)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server itself encrypts."""
+        return self.tls_cert is not None
 
 
 def load_settings(
@@ -80,13 +103,23 @@ def load_settings(
         settings = _resolved(_convert("the settings", merged))
     except (OSError, ValueError, RuntimeError) as error:  # what pathlib says of a path that is none
         raise SettingsInvalid("A path in the settings cannot be used", str(error)) from error
-    if settings.host not in _LOOPBACK and not settings.insecure_bind:
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SettingsInvalid("TLS needs both its files", "Give --tls-cert and --tls-key together.")
+    if not settings.is_local and not settings.has_tls and not settings.behind_proxy:
         raise SettingsInvalid(
-            "This address would open the server to others",
-            f"--host {settings.host}: who reaches it could start trainings and read files under the roots. "
-            "Use 127.0.0.1 behind a reverse proxy that asks for a password, or say --insecure-bind.",
+            "This address would open the server to others, and everything said could be read on the way",
+            f"--host {settings.host}: give --tls-cert and --tls-key, or --behind-proxy where a proxy has TLS. "
+            "A token is needed too (modelforge token create).",
         )
     return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is one that only this machine reaches."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
@@ -125,4 +158,7 @@ def _resolved(settings: Settings) -> Settings:
         data_dir=settings.data_dir.resolve(),
         dataset_roots=tuple(root.resolve() for root in settings.dataset_roots),
         model_roots=tuple(root.resolve() for root in settings.model_roots),
+        unix_socket=None if settings.unix_socket is None else settings.unix_socket.absolute(),
+        tls_cert=None if settings.tls_cert is None else settings.tls_cert.resolve(),
+        tls_key=None if settings.tls_key is None else settings.tls_key.resolve(),
     )

@@ -20,7 +20,7 @@ def write(folder: Path, text: str) -> None:
 def test_the_defaults_need_nothing(folder: Path) -> None:
     settings = load_settings({}, {}, folder)
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
-    assert not settings.insecure_bind
+    assert settings.is_local
     assert settings.data_dir.is_absolute()
 
 
@@ -39,14 +39,14 @@ def test_variables_are_read_as_what_they_set(folder: Path) -> None:
         {},
         {
             "MODELFORGE_PORT": "0",
-            "MODELFORGE_INSECURE_BIND": "true",
+            "MODELFORGE_REQUIRE_TOKEN": "true",
             "MODELFORGE_DATASET_ROOTS": f"{folder}/a:{folder}/b",
             "MODELFORGE_ALLOWED_HOSTS": "forge.local,forge.lan",
         },
         folder,
     )
     assert settings.port == 0
-    assert settings.insecure_bind
+    assert settings.require_token
     assert settings.dataset_roots == (folder / "a", folder / "b")
     assert settings.allowed_hosts == ("forge.local", "forge.lan")
 
@@ -93,10 +93,18 @@ def test_an_unknown_flag_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.7", "forge.lan"])  # noqa: S104 - to be refused
-def test_an_address_that_others_reach_is_refused_unless_it_was_meant(folder: Path, host: str) -> None:
-    with pytest.raises(SettingsInvalid, match="insecure-bind"):
-        load_settings({"host": host}, {}, folder)
-    assert load_settings({"host": host, "insecure_bind": True}, {}, folder).host == host
+def test_an_address_that_others_reach_needs_tls_here_or_on_the_way(folder: Path, host: str) -> None:
+    for flags in ({}, {"require_token": True}):
+        with pytest.raises(SettingsInvalid, match="--tls-cert"):
+            load_settings({"host": host, **flags}, {}, folder)
+    for flags in ({"behind_proxy": True}, {"tls_cert": folder / "c", "tls_key": folder / "k"}):
+        assert not load_settings({"host": host, **flags}, {}, folder).is_local
+
+
+@pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
+def test_half_of_what_tls_needs_is_refused(folder: Path, half: str) -> None:
+    with pytest.raises(SettingsInvalid, match="together"):
+        load_settings({half: folder / "pem"}, {}, folder)
 
 
 @pytest.mark.parametrize("layer", ["file", "variable", "flag"])
@@ -105,11 +113,11 @@ def test_the_address_is_looked_at_wherever_it_comes_from(folder: Path, layer: st
         write(folder, 'host = "0.0.0.0"')
     environ = {"MODELFORGE_HOST": "0.0.0.0"} if layer == "variable" else {}  # noqa: S104 - to be refused
     flags = {"host": "0.0.0.0"} if layer == "flag" else {}  # noqa: S104 - to be refused
-    with pytest.raises(SettingsInvalid, match="insecure-bind"):
+    with pytest.raises(SettingsInvalid, match="--tls-cert"):
         load_settings(flags, environ, folder)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_no_permission(folder: Path, host: str) -> None:
     assert load_settings({"host": host}, {}, folder).host == host
 

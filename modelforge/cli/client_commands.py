@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 
 from rich.console import Console
 
@@ -24,7 +26,7 @@ _SHOWN_WARNINGS = 5
 async def run(options: argparse.Namespace) -> int:
     """Run a client command; the exit code is 1 where a watched training did not complete."""
     console = Console()
-    async with Client(options.url) as client:
+    async with Client(options.url, token=_token(options.token_file)) as client:
         match options.command:
             case "train":
                 return await _train(client, options, console)
@@ -47,6 +49,16 @@ async def run(options: argparse.Namespace) -> int:
                 return await _stop_all(client, console)
             case _:
                 return await _stop(client, options.job_id, console)
+
+
+def _token(file: Path | None) -> str | None:
+    """The token to show, if there is one."""
+    if file is None:
+        return os.environ.get("MODELFORGE_API_TOKEN", "").strip() or None
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestRefused("The file of the token cannot be read", f"{file}: {error}") from error
 
 
 def _show_warnings(report: DatasetReport, console: Console) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from modelforge.app import Holder
+from modelforge.data_directory import Holder
 from modelforge.doctor.finding import Finding, ok, problem, size, warning
 from modelforge.layout import Layout
 

@@ -4,7 +4,7 @@ from typing import assert_never
 
 import msgspec
 
-from modelforge.domain import dataset, job, model, references
+from modelforge.domain import access_token, dataset, job, model, references
 from modelforge.domain.messages import Command, Event, Report
 from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
@@ -73,6 +73,8 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
             return [*model.decide(trained, message, used_by=_job_on_model(state, trained))]
         case model.ReportFilesRemoved() | model.ReportFilesKept():
             return [*model.decide_report(state.models.get(message.model_id), message)]
+        case access_token.CreateToken() | access_token.RevokeToken():
+            return [*access_token.decide(state.tokens.get(message.name), message)]
         case _:
             assert_never(message)
 

@@ -11,15 +11,17 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from modelforge.domain import dataset, job, model
+from modelforge.domain import access_token, dataset, job, model
 
-Command = job.Command | dataset.Command | model.Command
-Event = job.Event | dataset.Event | model.Event
+Command = job.Command | dataset.Command | model.Command | access_token.Command
+Event = job.Event | dataset.Event | model.Event | access_token.Event
 Report = job.Report | dataset.Report | model.Report
 Message = Command | Event
 
 Kind = Literal["command", "event"]
-Actor = Literal["api", "supervisor", "trainer"]
+Actor = str
+"""Who had a record written: `supervisor`, `trainer`, `api` (nobody was asked for a token), `api:NAME` by a token."""
+API = "api"
 
 GENESIS = "0" * 64
 """The digest before the first record."""
@@ -112,5 +114,12 @@ def stream_of(message: Message) -> str:
             | model.ModelFilesKept(model_id=model_id)
         ):
             return model.stream_of(model_id)
+        case (
+            access_token.CreateToken(name=name)
+            | access_token.RevokeToken(name=name)
+            | access_token.TokenCreated(name=name)
+            | access_token.TokenRevoked(name=name)
+        ):
+            return access_token.stream_of(name)
         case _:
             return job.stream_of(message.job_id)

@@ -7,7 +7,7 @@ from typing import assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.domain import dataset, job, model, references
+from modelforge.domain import access_token, dataset, job, model, references
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.messages import Command, Event, Record
 from modelforge.domain.scheduling import queue_after
@@ -38,6 +38,7 @@ class State(Struct, kw_only=True):
     jobs: MutableMapping[str, job.Job] = {}
     datasets: MutableMapping[str, dataset.Dataset] = {}
     models: MutableMapping[int, model.Model] = {}
+    tokens: MutableMapping[str, access_token.AccessToken] = {}
 
     def apply(self, event: Event) -> None:
         """Change what the event is about, in place. A new aggregate has its mapping above, and its branch here."""
@@ -62,6 +63,8 @@ class State(Struct, kw_only=True):
                     references.remove(self.references, before)
             case model.ModelRegistered() | model.ModelDeleted() | model.ModelFilesRemoved() | model.ModelFilesKept():
                 self.models[event.model_id] = model.evolve(self.models.get(event.model_id), event)
+            case access_token.TokenCreated() | access_token.TokenRevoked():
+                self.tokens[event.name] = access_token.evolve(self.tokens.get(event.name), event)
             case _:
                 assert_never(event)
 

@@ -10,6 +10,7 @@ from modelforge.domain import dataset
 from modelforge.errors import FilesKept, NotFound
 from modelforge.http.plumbing.body import idempotency_key, int_query, json_response
 from modelforge.http.plumbing.files import Download, send
+from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
 from modelforge.http.plumbing.route import REVISION, Route
 from modelforge.projections.datasets import DatasetDetails, DatasetSummary, Upload, details_of, uploads_of
@@ -99,7 +100,7 @@ async def delete_dataset(request: web.Request) -> web.Response:
     """Delete a dataset; its files are gone when this answers, but for those that another dataset has too."""
     filename = find_dataset(request).filename
     handler, key = request.app[HANDLER], await idempotency_key(request)
-    outcome = await handler.submit(dataset.DeleteDataset(filename=filename, key=key))
+    outcome = await handler.submit(dataset.DeleteDataset(filename=filename, key=key), actor=actor_of(request))
     files = tuple(file for event in outcome.events if isinstance(event, dataset.DatasetDeleted) for file in event.files)
     await request.app[PROJECTOR].until(lambda: handler.state.datasets[filename].is_settled(files))
     kept = handler.state.datasets[filename].files_kept

@@ -12,6 +12,7 @@ from modelforge.domain import job
 from modelforge.domain.messages import Command
 from modelforge.errors import BadInput
 from modelforge.http.plumbing.body import idempotency_key, int_query, json_response
+from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, LAYOUT, PROJECTOR
 from modelforge.http.plumbing.route import LIMIT, Query, Route
 from modelforge.layout import Layout
@@ -65,7 +66,7 @@ def _job_id(request: web.Request) -> str:
 
 async def _carry_out(request: web.Request, command: Command) -> web.Response:
     """Submit a command about the job in the path; the job as it is then is the answer."""
-    await request.app[HANDLER].submit(command)
+    await request.app[HANDLER].submit(command, actor=actor_of(request))
     return json_response(find_job(request), status=202)
 
 

@@ -15,6 +15,7 @@ from modelforge.event_log.sqlite import LogReader
 from modelforge.http.jobs import job_detail
 from modelforge.http.models import find_model
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
+from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import ADMISSION, EVENT_LOG, HANDLER
 from modelforge.http.plumbing.route import Route
 from modelforge.projections.jobs import JobDetails
@@ -148,7 +149,9 @@ async def _start(
 ) -> web.Response:
     """Submit the job."""
     spec = work_spec(request.app[ADMISSION], source, work, output_name)
-    outcome = await request.app[HANDLER].submit(job.StartTraining(spec=spec, queue=queue, key=key))
+    outcome = await request.app[HANDLER].submit(
+        job.StartTraining(spec=spec, queue=queue, key=key), actor=actor_of(request)
+    )
     return json_response(job_detail(request, outcome.stream), status=202)
 
 

@@ -9,6 +9,7 @@ from modelforge.domain import model
 from modelforge.errors import Conflict, FilesKept, NotFound
 from modelforge.fields import project_struct
 from modelforge.http.plumbing.body import idempotency_key, json_response, whole_number
+from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, PLAYGROUND, PROJECTOR
 from modelforge.http.plumbing.route import Route
 from modelforge.projections.models import ModelDetails
@@ -70,7 +71,7 @@ async def delete_model(request: web.Request) -> web.Response:
     if request.app[PLAYGROUND].uses(details.path):
         raise Conflict("The model is in use", f"The playground answers with model {details.id}; wait for its end.")
     handler, key = request.app[HANDLER], await idempotency_key(request)
-    await handler.submit(model.DeleteModel(model_id=details.id, key=key))
+    await handler.submit(model.DeleteModel(model_id=details.id, key=key), actor=actor_of(request))
     await request.app[PROJECTOR].until(lambda: handler.state.models[details.id].is_settled)
     kept = handler.state.models[details.id].files_kept
     if kept is not None:

@@ -8,6 +8,7 @@ from modelforge.domain import job
 from modelforge.domain.state import check_key
 from modelforge.http.jobs import find_job, job_detail
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
+from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import ADMISSION, HANDLER
 from modelforge.http.plumbing.route import Route
 from modelforge.projections.jobs import JobDetails
@@ -30,7 +31,7 @@ async def rerun_job(request: web.Request) -> web.Response:
         return json_response(job_detail(request, use.stream), status=202)
     spec = job.again(handler.state.jobs[request.match_info["job_id"]].spec, repeated.config)
     spec = await readmit(request.app[ADMISSION], spec, repeated.dataset, queue=body.queue)
-    outcome = await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key))
+    outcome = await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key), actor=actor_of(request))
     return json_response(job_detail(request, outcome.stream), status=202)
 
 

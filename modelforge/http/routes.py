@@ -14,8 +14,10 @@ from modelforge.http import (
     models,
     playground,
     reruns,
+    sessions,
     state,
     system,
+    tokens,
     training,
     upload_progress,
     uploads,
@@ -37,6 +39,8 @@ ROUTES: tuple[Route, ...] = (
     *dataset_previews.ROUTES,
     *playground.ROUTES,
     *events.ROUTES,
+    *tokens.ROUTES,
+    *sessions.ROUTES,
 )
 
 

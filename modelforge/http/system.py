@@ -55,6 +55,6 @@ async def get_openapi(request: web.Request) -> web.Response:
 
 ROUTES = (
     Route(method="GET", path="/api/info", handler=get_info, answer=Info),
-    Route(method="GET", path="/api/health", handler=get_health, answer=Health),
+    Route(method="GET", path="/api/health", handler=get_health, answer=Health, scope="open"),
     Route(method="GET", path="/api/openapi.json", handler=get_openapi, answer=None),
 )

@@ -19,6 +19,7 @@ from modelforge.domain.messages import Message
 from modelforge.domain.state import check_key
 from modelforge.http.plumbing.body import idempotency_key, int_query, json_response, read_body
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
+from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import ADMISSION, DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SUBSCRIBERS
 from modelforge.http.plumbing.route import AFTER, Route
 from modelforge.layout import Layout
@@ -60,7 +61,9 @@ async def start_training(request: web.Request) -> web.Response:
     try:
         spec, places = _with_place(admitted, request.app[LAYOUT])
         async with request.app[DATASET_STORE].stored(places):
-            outcome = await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key))
+            outcome = await handler.submit(
+                job.StartTraining(spec=spec, queue=body.queue, key=key), actor=actor_of(request)
+            )
     finally:
         await admitted.discard_staged()
     if outcome.repeated:
@@ -109,7 +112,7 @@ async def get_training_status(request: web.Request) -> web.Response:
 async def stop_training(request: web.Request) -> web.Response:
     """Stop the current job; answers once all its processes are gone."""
     key = await idempotency_key(request)
-    outcome = await request.app[HANDLER].submit(job.StopTraining(key=key))
+    outcome = await request.app[HANDLER].submit(job.StopTraining(key=key), actor=actor_of(request))
     job_id, jobs = outcome.stream, request.app[PROJECTOR].read_models.jobs
     await request.app[PROJECTOR].until(lambda: jobs[job_id].status in job.FINAL)
     status = jobs[job_id].status

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from modelforge.http.plumbing.route import Route
 from modelforge.http.plumbing.subscribers import ENDED, HEARTBEAT_SECONDS, is_behind, text_frame
+from modelforge.http.plumbing.visits import SOCKET
 
 _GOODBYE_SECONDS = 1.0
 _encoder = msgspec.json.Encoder()
@@ -50,6 +51,7 @@ class Watchers:
         """Take a watcher in until it leaves."""
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, compress=False, max_msg_size=4096)
         await socket.prepare(request)
+        request[SOCKET] = socket
         if request.transport is None:
             return socket
         self._transports[socket] = request.transport

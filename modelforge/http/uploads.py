@@ -23,6 +23,7 @@ from modelforge.errors import BadInput, DatasetReport, TooLarge
 from modelforge.event_log.sqlite import LogReader
 from modelforge.http.plumbing.body import idempotency_key, json_response
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
+from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT, SETTINGS
 from modelforge.http.plumbing.route import Route
 from modelforge.http.upload_progress import WATCHERS, Stage, UploadProgress, Watchers
@@ -104,7 +105,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
         )
         store = request.app[DATASET_STORE]
         async with store.stored(store.places_of(found, scratch, records)):
-            outcome = await request.app[HANDLER].submit(register)
+            outcome = await request.app[HANDLER].submit(register, actor=actor_of(request))
         reporter.end("taken")
     except BaseException:
         reporter.end("refused")
@@ -304,6 +305,7 @@ ROUTES = (
         path="/api/upload_dataset",
         handler=upload_dataset,
         answer=Uploaded,
+        takes_form=True,
         errors=(400, 409, 413, 507),
     ),
 )

@@ -3,14 +3,15 @@
 import msgspec
 from msgspec import Struct
 
-from modelforge.domain import dataset, job, model
+from modelforge.domain import access_token, dataset, job, model
 from modelforge.domain.messages import Record
 from modelforge.domain.references import references_of
-from modelforge.projections import datasets, jobs, models
+from modelforge.projections import datasets, jobs, models, tokens
 from modelforge.projections.datasets import DatasetSummary
 from modelforge.projections.jobs import DatasetReference, JobDetails, TrainingStatus, status_of
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.queue import QueueState
+from modelforge.projections.tokens import KnownToken
 
 
 class ReadModels(Struct, kw_only=True):
@@ -26,6 +27,7 @@ class ReadModels(Struct, kw_only=True):
     datasets: dict[str, DatasetSummary] = {}
     queue: QueueState = QueueState()
     deleted: dict[str, str] = {}
+    tokens: dict[str, KnownToken] = {}
 
     def status(self) -> TrainingStatus:
         """The current training status."""
@@ -73,6 +75,10 @@ class ReadModels(Struct, kw_only=True):
                 self.jobs[event.spec.job_id] = msgspec.structs.replace(trained, model_id=event.model_id)
             case model.ModelDeleted(model_id=model_id):
                 del self.models[model_id]
+            case access_token.TokenCreated() as event:
+                self.tokens[event.name] = tokens.known_token(event, record.at)
+            case access_token.TokenRevoked(name=name):
+                del self.tokens[name]
             case job.JobEvent() as event:
                 self._apply_to_job(event, record)
             case _:

@@ -32,7 +32,7 @@ def test_it_stays_small_while_a_job_trains(server: RunningServer, start: Start) 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--host", "0.0.0.0"], "--insecure-bind"),  # noqa: S104 - that is what is refused
+        (["--host", "0.0.0.0"], "--tls-cert"),  # noqa: S104 - that is what is refused
         (["--port", "99999"], "port"),
         (["--data-dir", "/proc/nowhere"], "/proc/nowhere"),
     ],

@@ -1,4 +1,4 @@
-"""The one check of Host, Origin and content type before every handler.
+"""The one check of Host, Origin and body before every handler.
 
 A page from elsewhere in a person's browser must not reach this server: not by a name that it makes
 point here (Host), not by a request across sites (Origin, Sec-Fetch-Site), not by a form (content type).
@@ -10,38 +10,44 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from modelforge.errors import Forbidden, UnknownHost, WrongContentType
+from modelforge.errors import Forbidden, TooLarge, UnknownHost, WrongContentType
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAME_SITE = frozenset({"none", "same-origin"})
 
 
 class Guard:
-    """Knows the names that this server answers to."""
+    """Knows the names that this server answers to, and the largest body that is not a file."""
 
-    def __init__(self, host: str, allowed_hosts: Iterable[str]) -> None:
+    def __init__(self, host: str, allowed_hosts: Iterable[str], max_body_bytes: int) -> None:
         self._hosts = _LOOPBACK | {host.lower()} | {name.lower() for name in allowed_hosts}
-        self._any_address = host in {"0.0.0.0", "::"}  # noqa: S104 - who binds to all said --insecure-bind
+        self._any_address = host in {"0.0.0.0", "::"}  # noqa: S104 - then every address of the machine is one of ours
+        self._max_body_bytes = max_body_bytes
 
-    def check(self, request: web.Request) -> None:
-        """Refuse a request that a page of another origin could have made.
+    def check(self, request: web.Request, *, takes_form: bool) -> None:
+        """Refuse a request that a page of another origin could have made, or with a body that is not taken.
 
         Raises:
-            UnknownHost, Forbidden, WrongContentType: which it was.
+            UnknownHost, Forbidden, WrongContentType, TooLarge: which it was.
         """
-        host = request.headers.get("Host", "").lower()
+        headers = request.headers
+        host = headers.get("Host", "").lower()
         name = _name(host)
-        if name is None or not self._is_ours(name):
+        if name is None or not self._is_ours(name) or len(headers.getall("Host")) > 1:
             remedy = f"start it with --allowed-host {name}." if name else "send a Host header that is one."
             raise UnknownHost("Unknown Host", f"This server does not answer to {host!r}; {remedy}")
-        origin = request.headers.get("Origin")
-        if origin is not None and origin.lower() not in {f"http://{host}", f"https://{host}"}:
-            raise Forbidden("Cross-origin request refused", f"The Origin {origin!r} is not this server's.")
-        if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        ours = {f"http://{host}", f"https://{host}"}
+        for origin in headers.getall("Origin", ()):
+            if origin.lower() not in ours:
+                raise Forbidden("Cross-origin request refused", f"The Origin {origin!r} is not this server's.")
+        if not _SAME_SITE.issuperset(headers.getall("Sec-Fetch-Site", ())):
             raise Forbidden("Cross-origin request refused", "The browser says that another site made this request.")
         if request.method not in _READS:
-            _check_content_type(request)
+            _check_content_type(request, takes_form=takes_form)
+        if not takes_form and (request.content_length or 0) > self._max_body_bytes:
+            raise TooLarge("The body is too large", f"At most {self._max_body_bytes} bytes are accepted here.")
 
     def _is_ours(self, name: str) -> bool:
         # No page can make a name of its own point at a bare address: that name would stand here.
@@ -62,10 +68,12 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _check_content_type(request: web.Request) -> None:
+def _check_content_type(request: web.Request, *, takes_form: bool) -> None:
+    if "Content-Encoding" in request.headers:
+        raise WrongContentType("Encoded bodies are not taken", "Send the body without a Content-Encoding.")
     if "Content-Type" not in request.headers and not request.body_exists:
         return
-    wanted = "multipart/form-data" if request.path == "/api/upload_dataset" else "application/json"
+    wanted = "multipart/form-data" if takes_form else "application/json"
     if request.content_type != wanted or "Content-Type" not in request.headers:
         raise WrongContentType(
             "Wrong content type",

@@ -8,6 +8,7 @@ from modelforge.command_handler import CommandHandler
 from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.datasets.store import DatasetStore
 from modelforge.event_log.sqlite import EventLog
+from modelforge.http.plumbing.identities import Identities
 from modelforge.http.plumbing.subscribers import Subscribers
 from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
@@ -23,5 +24,6 @@ ADMISSION = web.AppKey("admission", Admission)
 DATASET_STORE = web.AppKey("dataset_store", DatasetStore)
 PREVIEW_WORKERS = web.AppKey("preview_workers", PreviewWorkers)
 PLAYGROUND = web.AppKey("playground", InferenceWorker)
+IDENTITIES = web.AppKey("identities", Identities)
 SUBSCRIBERS = web.AppKey("subscribers", Subscribers)
 OPENAPI = web.AppKey("openapi", msgspec.Raw)

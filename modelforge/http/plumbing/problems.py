@@ -23,7 +23,9 @@ from modelforge.errors import (
     SettingsInvalid,
     StorageFull,
     TooLarge,
+    TooManyRequests,
     TooMuchWork,
+    Unauthorized,
     UnknownHost,
     WrongContentType,
 )
@@ -50,6 +52,8 @@ def status_of(error: ForgeError) -> int:
     match error:
         case BadInput() | SettingsInvalid():
             return 400
+        case Unauthorized():
+            return 401
         case Forbidden():
             return 403
         case NotFound():
@@ -62,6 +66,8 @@ def status_of(error: ForgeError) -> int:
             return 415
         case UnknownHost():
             return 421
+        case TooManyRequests():
+            return 429
         case TooMuchWork():
             return 503
         case StorageFull():
@@ -114,7 +120,8 @@ def _detail(error: web.HTTPException) -> str:
             return error.reason or HTTPStatus(error.status).phrase
 
 
-def _encode(problem: Problem) -> bytes:
+def body_of(problem: Problem) -> bytes:
+    """The problem as JSON."""
     try:
         return msgspec.json.encode(problem)
     except UnicodeEncodeError:  # bytes that are no text came in with a header, and stand in the message
@@ -131,4 +138,4 @@ def _text(value: str | UnsetType) -> str | UnsetType:
 
 def response(problem: Problem) -> web.Response:
     """The problem as an answer."""
-    return web.Response(body=_encode(problem), status=problem.status_code, content_type="application/json")
+    return web.Response(body=body_of(problem), status=problem.status_code, content_type="application/json")

@@ -1,34 +1,34 @@
-"""What is no valid HTTP never reaches a handler; here it gets an answer of the one shape too."""
+"""The HTTP server: aiohttp's, with connections of ours, and every answer that is no success in the one shape."""
+
+import asyncio
+import contextlib
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from modelforge.http.plumbing.problems import of_status, problem_of, response
+from modelforge.http.plumbing.connections import Connection, Connections
+from modelforge.http.plumbing.problems import problem_of, response
+from modelforge.http.plumbing.security_headers import add_security_headers
+from modelforge.settings import Settings
+
+_FOR_EVER = 1e9
 
 
-class _JsonRequestHandler(RequestHandler):
-    __slots__ = ()
+class _Server(web.Server):
+    connections_of: Connections
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        plain = super().handle_error(request, status, exc, message)
-        problem = response(of_status(plain.status, "The request is not valid HTTP."))
-        problem.force_close()
-        return problem
-
-
-class _JsonServer(web.Server):
     def __call__(self) -> RequestHandler:
-        return _JsonRequestHandler(self, loop=self._loop, **self._kwargs)
+        return Connection(self.connections_of, self, self._loop, **self._kwargs)
 
 
 class JsonRunner(web.AppRunner):
-    """Runs an application; every answer of its server that is no success is a `Problem`."""
+    """Runs an application, and watches over its connections."""
+
+    def __init__(self, app: web.Application, settings: Settings, **options: object) -> None:
+        # aiohttp's own timer sees only idle connections; ours sees them all.
+        super().__init__(app, keepalive_timeout=_FOR_EVER, access_log=None, **options)  # type: ignore[arg-type]
+        self._connections = Connections(settings)
+        self._watching: asyncio.Task[None] | None = None
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
@@ -38,11 +38,24 @@ class JsonRunner(web.AppRunner):
             try:
                 return await handle(request)
             except web.HTTPException as error:  # from before the handlers: an Expect that cannot be met
-                return response(problem_of(error))
+                answer = response(problem_of(error))
+                add_security_headers(answer.headers)
+                return answer
 
-        return _JsonServer(
+        ours = _Server(
             handle_in_shape,
             request_factory=server.request_factory,
             loop=server._loop,  # noqa: SLF001 - aiohttp has no public way to choose the handler's class
             **server._kwargs,  # noqa: SLF001
         )
+        ours.connections_of = self._connections
+        self._watching = asyncio.get_running_loop().create_task(self._connections.watch())
+        return ours
+
+    async def cleanup(self) -> None:
+        """End all of it."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await super().cleanup()

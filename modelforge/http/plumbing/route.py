@@ -1,10 +1,12 @@
-"""One route: what the server answers, and what `openapi.json` says of it."""
+"""One route: what the server answers, who may ask, and what `openapi.json` says of it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from aiohttp import web
 from msgspec import Struct
+
+from modelforge.domain.access_token import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -20,7 +22,9 @@ class Query(Struct, frozen=True):
 class Route(Struct, frozen=True, kw_only=True):
     """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes.
 
-    `may_be_empty`: a request without a body is one with all its defaults.
+    `may_be_empty`: a request without a body is one with all its defaults. `takes_form`: a file comes, as multipart form
+    data. `scope`: what a token must be good for, where it is not `read` for GET and `write` for all else; `open` asks
+    nobody who they are.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -29,12 +33,24 @@ class Route(Struct, frozen=True, kw_only=True):
     answer: type[Struct] | None
     body: type[Struct] | None = None
     may_be_empty: bool = False
+    takes_form: bool = False
+    scope: Scope | Literal["open"] | None = None
     query: tuple[Query, ...] = ()
     status: int = 200
     errors: tuple[int, ...] = ()
     media: str = "application/json"
     headers: tuple[str, ...] = ()
     streams: bool = False
+
+    @property
+    def needs(self) -> Scope | Literal["open"]:
+        """What a token must be good for."""
+        return self.scope or ("read" if self.method == "GET" else "write")
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is a WebSocket."""
+        return self.status == 101  # noqa: PLR2004 - Switching Protocols
 
 
 AFTER = Query("after", "integer", "Only what comes after this position of the log.")

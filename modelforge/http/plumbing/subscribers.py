@@ -15,6 +15,7 @@ from aiohttp import WSCloseCode, web
 
 from modelforge.event_log.sqlite import EventLog
 from modelforge.fields import project_struct
+from modelforge.http.plumbing.visits import SOCKET
 from modelforge.projections.projector import Projector
 from modelforge.projections.status_messages import History, StatusMessage
 
@@ -81,6 +82,7 @@ class Subscribers:
         """Take a subscriber in until it leaves. `after` None: one snapshot of the status, and then what comes."""
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, compress=False, max_msg_size=4096)
         await socket.prepare(request)
+        request[SOCKET] = socket
         transport = request.transport
         if transport is None:
             return socket

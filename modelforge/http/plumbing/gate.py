@@ -1,0 +1,127 @@
+"""The one middleware: who may ask what, and errors as answers. What is not allowed here is refused.
+
+It stands before every route there is, before the upgrade of a WebSocket, and before the answer that a path is none.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from modelforge.domain.access_token import Scope, TokenCreated, TokenRevoked
+from modelforge.domain.messages import Record
+from modelforge.errors import Forbidden, TooManyRequests, TooMuchWork, Unauthorized
+from modelforge.http.plumbing import problems
+from modelforge.http.plumbing.guard import Guard
+from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
+from modelforge.http.plumbing.route import Handler, Route
+from modelforge.http.plumbing.visits import CLIENT, Visits, client_of
+from modelforge.settings import Settings
+
+_RANK: Mapping[Scope, int] = {"read": 0, "write": 1, "admin": 2}
+_EXPIRY_SECONDS = 1.0
+_NOBODY = Identity(name=None, scope="read")
+
+
+class Gate:
+    """Lets requests in, one by one."""
+
+    def __init__(self, settings: Settings, routes: Sequence[Route], identities: Identities) -> None:
+        self._settings = settings
+        self._guard = Guard(settings.host, settings.allowed_hosts, settings.max_body_bytes)
+        self._routes = {route.handler: route for route in routes}
+        self._identities = identities
+        self._visits = Visits(settings)
+
+    def middleware(self) -> Middleware:
+        """The middleware, for the application."""
+
+        @web.middleware
+        async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                return await self._answer(request, handler)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - everything becomes an answer, and what nobody foresaw is logged
+                return _refusal(request, error)
+
+        return gate
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        route = self._routes.get(request.match_info.handler)
+        self._guard.check(request, takes_form=route is not None and route.takes_form)
+        identity = self._admitted(request, route)
+        request[IDENTITY] = identity
+        request[CLIENT] = client_of(request, identity, behind_proxy=self._settings.behind_proxy)
+        with self._visits.visiting(request, route):
+            if route is not None and route.is_socket:
+                return await handler(request)
+            deadline = asyncio.timeout(self._settings.request_seconds)
+            try:
+                async with deadline:
+                    return await handler(request)
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise
+                limit = f"{self._settings.request_seconds:g} s"
+                raise TooMuchWork("The request took too long", f"It may take {limit} (request_seconds).") from error
+
+    def _admitted(self, request: web.Request, route: Route | None) -> Identity:
+        """Who asks, if they may ask this.
+
+        Raises:
+            Unauthorized, Forbidden: they may not.
+        """
+        needs = "read" if route is None else route.needs
+        if needs == "open":
+            return _NOBODY
+        identity = self._identities.identify(request)
+        if identity is None:
+            raise Unauthorized(
+                "A token is needed", "Send it as 'Authorization: Bearer TOKEN'; `modelforge token create` makes one."
+            )
+        if _RANK[identity.scope] < _RANK[needs]:
+            shown = "no token was shown" if identity.name is None else f"{identity.name} is of scope {identity.scope}"
+            raise Forbidden(
+                "The token is not good for this", f"{request.method} {request.path} takes scope {needs}; {shown}."
+            )
+        return identity
+
+    def take(self, records: Sequence[Record]) -> None:
+        """End what a revoked token asked; and what was asked without one, once there is one."""
+        for record in records:
+            match record.message:
+                case TokenCreated():
+                    self._visits.end("A token is needed from now on.", lambda identity: identity.name is None)
+                case TokenRevoked(name=name):
+                    self._visits.end("The token was revoked.", partial(_is_called, name))
+                case _:
+                    pass
+
+    async def watch(self) -> None:
+        """End what tokens asked that expire, until cancelled."""
+        while True:
+            await asyncio.sleep(_EXPIRY_SECONDS)
+            self._visits.end_expired(time.time())
+
+
+def _is_called(name: str, identity: Identity) -> bool:
+    return identity.name == name
+
+
+def _refusal(request: web.Request, error: Exception) -> web.Response:
+    gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
+    response = problems.response(problems.CUT_OFF if gone else problems.problem_of(error))
+    match error:
+        case web.HTTPMethodNotAllowed():
+            response.headers["Allow"] = error.headers["Allow"]
+        case TooManyRequests():
+            response.headers["Retry-After"] = str(error.retry_after)
+        case Unauthorized():
+            response.headers["WWW-Authenticate"] = 'Bearer realm="ModelForge"'
+        case _:
+            pass
+    return response

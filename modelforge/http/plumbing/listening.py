@@ -1,0 +1,108 @@
+"""Where the server listens: an address with TLS or without it, or a socket in the file system for its owner alone."""
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import ssl
+from pathlib import Path
+
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.errors import SettingsInvalid
+from modelforge.settings import Settings
+
+_BACKLOG = 1024
+_OWNER_ONLY = 0o600
+
+
+class Listener(Struct, frozen=True):
+    """Where it listens. `certificate_sha256`: of the certificate that it shows, where it has TLS."""
+
+    url: str
+    certificate_sha256: str | None = None
+
+
+async def listen(runner: web.AppRunner, settings: Settings) -> Listener:
+    """Begin to listen.
+
+    Raises:
+        SettingsInvalid: the address, the socket or the certificate cannot be used.
+    """
+    if settings.unix_socket is not None:
+        await _listen_on_socket(runner, settings.unix_socket)
+        return Listener(f"unix:{settings.unix_socket}")
+    context = _tls_context(settings)
+    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, reuse_address=True, backlog=_BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        raise SettingsInvalid(
+            "The address cannot be used", f"{settings.host}:{settings.port}: {error.strerror}; try another --port."
+        ) from error
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "http" if context is None else "https"
+    certificate = None if settings.tls_cert is None else _fingerprint(settings.tls_cert)
+    return Listener(f"{scheme}://{host}:{runner.addresses[0][1]}", certificate)
+
+
+async def _listen_on_socket(runner: web.AppRunner, path: Path) -> None:
+    try:
+        listening = await asyncio.to_thread(_bound_socket, path)
+    except OSError as error:
+        raise SettingsInvalid("The socket cannot be used", f"{path}: {error.strerror or error}") from error
+    await web.SockSite(runner, listening, backlog=_BACKLOG).start()
+
+
+def _bound_socket(path: Path) -> socket.socket:
+    """A socket that only its owner may connect to; one that a server left, and that nobody has, is replaced.
+
+    Its folder may be anybody's: the mode is set before it listens, when nobody can connect yet.
+    """
+    if path.is_socket():
+        if _is_answered(path):
+            raise SettingsInvalid("Another server listens there", f"{path}: stop it, or use another --unix-socket.")
+        path.unlink()
+    with contextlib.ExitStack() as stack:
+        bound = stack.enter_context(socket.socket(socket.AF_UNIX))
+        bound.bind(str(path))
+        path.chmod(_OWNER_ONLY)
+        stack.pop_all()
+    return bound
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as attempt:
+        attempt.settimeout(1)
+        try:
+            attempt.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise SettingsInvalid(
+            "The certificate or its key cannot be used", f"{settings.tls_cert}, {settings.tls_key}: {error}"
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; use one that is not")
+
+
+def _fingerprint(certificate: Path) -> str:
+    """The SHA-256 of the first certificate in a file, which is the server's own."""
+    text = certificate.read_text()
+    end = "-----END CERTIFICATE-----"
+    first = text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)]
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).hexdigest()

@@ -1,0 +1,123 @@
+"""Browsers are signed in by a link that is good once, and get a cookie that no script and no other site can use."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.errors import BadInput
+from modelforge.http.plumbing.body import json_response, read_body
+from modelforge.http.plumbing.identities import COOKIE, SESSION_SECONDS
+from modelforge.http.plumbing.keys import IDENTITIES, SETTINGS
+from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.security_headers import PAGE_POLICY
+
+_LONGEST_CODE = 200
+
+
+class Code(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands behind the # of the link."""
+
+    code: str
+
+
+class SignedIn(Struct, frozen=True, kw_only=True):
+    """The browser has its cookie."""
+
+    status: Literal["signed_in"] = "signed_in"
+
+
+class SignedOut(Struct, frozen=True, kw_only=True):
+    """The cookie is good for nothing any more."""
+
+    status: Literal["signed_out"] = "signed_out"
+
+
+class LoginLink(Struct, frozen=True, kw_only=True):
+    """A path that signs one browser in, once, within the hour."""
+
+    path: str
+
+
+@cache
+def _page(name: str) -> str:
+    return (files("modelforge") / "web" / name).read_text()
+
+
+async def get_login_page(_request: web.Request) -> web.Response:
+    """The page that a link opens: it sends the code behind the # of its address."""
+    return web.Response(
+        text=_page("login.html"), content_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY}
+    )
+
+
+async def get_login_script(_request: web.Request) -> web.Response:
+    """The script of that page."""
+    return web.Response(text=_page("login.js"), content_type="text/javascript")
+
+
+async def get_login_style(_request: web.Request) -> web.Response:
+    """The style of that page."""
+    return web.Response(text=_page("login.css"), content_type="text/css")
+
+
+async def open_session(request: web.Request) -> web.Response:
+    """Sign a browser in by a code, which is good once; the answer has the cookie."""
+    body = await read_body(request, Code)
+    if not 0 < len(body.code) <= _LONGEST_CODE:
+        raise BadInput("This is no code", "Open the link that the server printed.", field="code")
+    session = request.app[IDENTITIES].open_session(body.code)
+    response = json_response(SignedIn())
+    response.set_cookie(
+        COOKIE,
+        session,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="Strict",
+        secure=_is_encrypted(request),
+    )
+    return response
+
+
+def _is_encrypted(request: web.Request) -> bool:
+    """Whether the browser speaks TLS, with us or with the proxy on the way."""
+    behind_proxy = request.app[SETTINGS].behind_proxy
+    return request.secure or (behind_proxy and request.headers.get("X-Forwarded-Proto", "").lower() == "https")
+
+
+async def close_session(request: web.Request) -> web.Response:
+    """Sign a browser out."""
+    request.app[IDENTITIES].close_session(request.cookies.get(COOKIE))
+    response = json_response(SignedOut())
+    response.del_cookie(COOKIE, httponly=True, samesite="Strict", secure=_is_encrypted(request))
+    return response
+
+
+async def make_login_link(request: web.Request) -> web.Response:
+    """Make a link that signs one browser in."""
+    return json_response(LoginLink(path=login_path(request.app[IDENTITIES].make_code())))
+
+
+def login_path(code: str) -> str:
+    """The path of a link. What stands behind the # is sent to no server, and so into no log."""
+    return f"/login#{code}"
+
+
+ROUTES = (
+    Route(method="GET", path="/login", handler=get_login_page, answer=None, media="text/html", scope="open"),
+    Route(method="GET", path="/login.js", handler=get_login_script, answer=None, media="text/javascript", scope="open"),
+    Route(method="GET", path="/login.css", handler=get_login_style, answer=None, media="text/css", scope="open"),
+    Route(
+        method="POST",
+        path="/api/session",
+        handler=open_session,
+        body=Code,
+        answer=SignedIn,
+        errors=(401,),
+        scope="open",
+    ),
+    Route(method="DELETE", path="/api/session", handler=close_session, answer=SignedOut, scope="open"),
+    Route(method="POST", path="/api/login_links", handler=make_login_link, answer=LoginLink, scope="admin"),
+)

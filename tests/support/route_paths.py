@@ -1,0 +1,10 @@
+"""Paths of routes, for tests that walk the table of them."""
+
+from modelforge.http.plumbing.route import Route
+
+_NAMES = {"job_id": "train_999999", "model_id": "999999", "filename": "none.jsonl", "name": "none"}
+
+
+def path_of(route: Route) -> str:
+    """A path of the route, with names in it that nothing has; a KeyError for a name that has no such word yet."""
+    return route.path.format(**_NAMES)
