@@ -36,7 +36,7 @@ from modelforge.http.plumbing.keys import (
     SETTINGS,
     SUBSCRIBERS,
 )
-from modelforge.http.plumbing.listening import listen
+from modelforge.http.plumbing.listening import allow_open_files, listen
 from modelforge.http.plumbing.protocol import JsonRunner
 from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.plumbing.subscribers import Subscribers
@@ -169,6 +169,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
         ForgeError: the server could not start, or not go on.
     """
     os.umask(0o077)  # what lies in the data directory is for its owner only
+    allow_open_files(settings.max_connections)
     app = make_app(settings, launcher)
     runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
     ended = asyncio.Event()

@@ -90,9 +90,9 @@ def _add_token_commands(commands: "_Commands", data: argparse.ArgumentParser) ->
     create.add_argument("--expires", metavar="WHEN", help="30d, 12h, or a moment as in 2027-01-31T12:00:00Z (never)")
     kinds.add_parser("list", parents=[data], help="list the tokens, less the tokens themselves")
     revoke = kinds.add_parser("revoke", parents=[data], help="let nobody in by it any more, at once")
-    revoke.add_argument("revoked", nargs="?", metavar="NAME", default=argparse.SUPPRESS, help="the token's name")
-    revoke.add_argument("--name", dest="revoked", default=argparse.SUPPRESS, help="the same")
-    revoke.set_defaults(revoked=None)
+    named = revoke.add_mutually_exclusive_group(required=True)
+    named.add_argument("revoked", nargs="?", metavar="NAME", help="the token's name")
+    named.add_argument("--name", help="the same")
     kinds.add_parser("link", parents=[data], help="print a link that signs one browser in, once")
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 from modelforge.client import Client, RequestRefused
 from modelforge.command_handler import CommandHandler
@@ -30,8 +31,6 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 async def run(options: argparse.Namespace, layout: Layout) -> int:
     """Run one of the commands."""
-    if options.kind == "revoke" and not options.revoked:
-        raise BadInput("Which token?", "Name it: `modelforge token revoke NAME`; `modelforge token list` lists them.")
     try:
         await _run_offline(options, layout)
     except DirectoryInUse:  # then its server does it
@@ -51,9 +50,9 @@ async def _run_offline(options: argparse.Namespace, layout: Layout) -> None:
                 await handler.submit(create_command(asked, token), actor=_OWNER)
                 _show(asked.name, asked.scope, token)
             case "revoke":
-                await handler.submit(access_token.RevokeToken(name=options.revoked), actor=_OWNER)
-                left = [name for name in rebuilt.read_models.tokens if name != options.revoked]
-                _say_revoked(options.revoked, len(left))
+                await handler.submit(access_token.RevokeToken(name=_revoked(options)), actor=_OWNER)
+                left = [name for name in rebuilt.read_models.tokens if name != _revoked(options)]
+                _say_revoked(_revoked(options), len(left))
             case _:
                 _list([token.details for token in rebuilt.read_models.tokens.values()])
 
@@ -70,13 +69,17 @@ async def _run_online(options: argparse.Namespace, layout: Layout) -> None:
                 made = await client.post("/api/tokens", asked, MadeToken)
                 _show(made.name, made.scope, made.token)
             case "revoke":
-                await client.delete(f"/api/tokens/{options.revoked}", TokenRevoked)
-                _say_revoked(options.revoked, len((await client.get("/api/tokens", TokenList)).tokens))
+                await client.delete(f"/api/tokens/{quote(_revoked(options), safe='')}", TokenRevoked)
+                _say_revoked(_revoked(options), len((await client.get("/api/tokens", TokenList)).tokens))
             case "link":
                 link = await client.post("/api/login_links", {}, LoginLink)
                 sys.stdout.write(f"{holder.url}{link.path}\n")
             case _:
                 _list((await client.get("/api/tokens", TokenList)).tokens)
+
+
+def _revoked(options: argparse.Namespace) -> str:
+    return str(options.revoked or options.name)
 
 
 @contextlib.asynccontextmanager

@@ -2,17 +2,19 @@
 
 from aiohttp import web
 
-from modelforge.http.plumbing.body import int_query
+from modelforge.http.plumbing.body import int_query, json_response
 from modelforge.http.plumbing.keys import LAYOUT, PROJECTOR
 from modelforge.http.plumbing.route import Query, Route
 from modelforge.machine.child_process import run_module
-from modelforge.projections.read_models import StateAt
+from modelforge.projections.read_models import StateAt, state_of
 
 
 async def get_state(request: web.Request) -> web.Response:
     """The read models as they stood at a position of the log; by default, as they stand."""
     head = request.app[PROJECTOR].read_models.position
     position = int_query(request, "at", head, maximum=head)
+    if position == head:
+        return json_response(state_of(request.app[PROJECTOR].read_models))
     data_dir = str(request.app[LAYOUT].root)
     replay = await run_module("modelforge", "replay", "--data-dir", data_dir, "--at", str(position))
     if replay.code != 0:
@@ -26,6 +28,7 @@ ROUTES = (
         path="/api/state",
         handler=get_state,
         answer=StateAt,
+        at_once=4,
         query=(Query("at", "integer", "The position; the last one by default."),),
         errors=(400,),
     ),

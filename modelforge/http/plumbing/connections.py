@@ -22,6 +22,7 @@ _log = structlog.get_logger()
 _BODY_SECONDS = 30.0
 _BODY_BYTES_A_SECOND = 500
 _SWEEP_SECONDS = 1.0
+_LAST_WORD_SECONDS = 2.0
 _TOO_SLOW = of_status(HTTPStatus.REQUEST_TIMEOUT, "The request did not come in time; send it again, in one go.")
 _TOO_MANY = of_status(
     HTTPStatus.TOO_MANY_REQUESTS, "This client has too many connections open; close some, and try again."
@@ -137,6 +138,7 @@ class Connection(RequestHandler):
 
     def end(self, problem: Problem | None) -> None:
         """Close now, with a word where one can still be said."""
+        self._connections.remove(self)
         transport = self.transport
         if transport is None:
             return
@@ -144,6 +146,7 @@ class Connection(RequestHandler):
         if problem is not None and unsaid and not transport.get_write_buffer_size():
             transport.write(_raw_answer(problem))
             self.force_close()
+            self._loop.call_later(_LAST_WORD_SECONDS, transport.abort)  # to whoever does not take that either
         else:
             transport.abort()
 

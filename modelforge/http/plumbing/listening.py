@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import resource
 import socket
 import ssl
 from pathlib import Path
@@ -14,6 +15,7 @@ from modelforge.errors import SettingsInvalid
 from modelforge.settings import Settings
 
 _BACKLOG = 1024
+_OWN_FILES = 512
 _OWNER_ONLY = 0o600
 
 
@@ -22,6 +24,18 @@ class Listener(Struct, frozen=True):
 
     url: str
     certificate_sha256: str | None = None
+
+
+def allow_open_files(connections: int) -> None:
+    """Let this process have as many files open as so many connections take, and its own; or as many as it may.
+
+    A process that has none left accepts nobody, and many systems give 1024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OWN_FILES
+    if soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 async def listen(runner: web.AppRunner, settings: Settings) -> Listener:

@@ -23,8 +23,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes.
 
     `may_be_empty`: a request without a body is one with all its defaults. `takes_form`: a file comes, as multipart form
-    data. `scope`: what a token must be good for, where it is not `read` for GET and `write` for all else; `open` asks
-    nobody who they are.
+    data. `at_once`: how many are answered at a time, where each takes a process of its own. `scope`: what a token must
+    be good for, where it is not `read` for GET and `write` for all else; `open` asks nobody who they are.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -34,6 +34,7 @@ class Route(Struct, frozen=True, kw_only=True):
     body: type[Struct] | None = None
     may_be_empty: bool = False
     takes_form: bool = False
+    at_once: int | None = None
     scope: Scope | Literal["open"] | None = None
     query: tuple[Query, ...] = ()
     status: int = 200

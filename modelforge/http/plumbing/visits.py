@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from modelforge.errors import TooManyRequests
 from modelforge.http.plumbing.identities import IDENTITY, Identity
-from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.route import Handler, Route
 from modelforge.settings import Settings
 
 SOCKET = web.RequestKey("socket", web.WebSocketResponse)
@@ -43,7 +43,7 @@ class Visits:
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
         self._sockets: Counter[str] = Counter()
-        self._uploads = 0
+        self._answered: Counter[Handler] = Counter()
         self._present: dict[int, web.Request] = {}
         self._goodbyes: set[asyncio.Task[None]] = set()
 
@@ -57,7 +57,7 @@ class Visits:
         identity, client = request[IDENTITY], request[CLIENT]
         if identity.name is not None:
             self._take(client)
-        is_socket, is_upload = route is not None and route.is_socket, route is not None and route.takes_form
+        is_socket = route is not None and route.is_socket
         if is_socket and self._sockets[client] >= self._settings.max_sockets_per_client:
             raise TooManyRequests(
                 "Too many WebSockets are open",
@@ -65,23 +65,34 @@ class Visits:
                 "max_sockets_per_client.",
                 retry_after=_FULL_AGAIN_SECONDS,
             )
-        if is_upload and self._uploads >= self._settings.max_uploads:
-            raise TooManyRequests(
-                "Too many uploads are under way",
-                f"The server takes {self._settings.max_uploads} at once; set max_uploads, or wait for the end of one.",
-                retry_after=_FULL_AGAIN_SECONDS,
-            )
+        self._check_places(route)
         self._sockets[client] += is_socket
-        self._uploads += is_upload
+        if route is not None:
+            self._answered[route.handler] += 1
         self._present[id(request)] = request
         try:
             yield
         finally:
             del self._present[id(request)]
-            self._uploads -= is_upload
+            if route is not None:
+                self._answered[route.handler] -= 1
             self._sockets[client] -= is_socket
             if not self._sockets[client]:
                 del self._sockets[client]
+
+    def _check_places(self, route: Route | None) -> None:
+        """Refuse what has as many of its kind before it as are answered at once."""
+        if route is None:
+            return
+        most = self._settings.max_uploads if route.takes_form else route.at_once
+        if most is not None and self._answered[route.handler] >= most:
+            what = "uploads are under way" if route.takes_form else f"requests for {route.path} are answered"
+            remedy = "set max_uploads, or wait" if route.takes_form else "wait"
+            raise TooManyRequests(
+                f"Too many {what}",
+                f"The server takes {most} at once; {remedy} for the end of one.",
+                retry_after=_FULL_AGAIN_SECONDS,
+            )
 
     def _take(self, client: str) -> None:
         """Take one request out of a client's bucket, which fills again over a minute."""
