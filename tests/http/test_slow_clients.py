@@ -183,7 +183,7 @@ def test_there_is_an_end_to_sockets_and_uploads_of_one_client(serve: Callable[..
 
 
 def test_a_request_has_an_end(serve: Callable[..., RunningServer], start: Callable[..., str]) -> None:
-    server = serve(MODELFORGE_REQUEST_SECONDS="1")
+    server = serve(MODELFORGE_REQUEST_SECONDS="4")
     job_id = start(server, "ignores-sigterm", max_steps=100_000)
     answer: list[requests.Response] = []
     server.wait_for(job_id, "training")
