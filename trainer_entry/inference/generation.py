@@ -18,6 +18,7 @@ from trainer_entry.data.prompts import prompt_ids, summarization_prompt, summari
 from trainer_entry.inference.answer_spans import extract
 from trainer_entry.providers import huggingface
 from trainer_entry.providers.huggingface import LoadedModel
+from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime.failures import ModelUnavailable, PromptTooLong
 from trainer_entry.runtime.stdout import LineWriter
 from trainer_entry.wire import Generate, Generated, Task, Token
@@ -64,6 +65,7 @@ class Models:
         if self._adapted is None or self._adapter_path != adapter_path:
             if not (Path(adapter_path) / _ADAPTER_WEIGHTS).is_file():
                 raise ModelUnavailable(f"There is no {_ADAPTER_WEIGHTS} in the adapter's folder.")
+            check_folder(adapter_path)
             if self._adapted is not None:
                 self._adapted.unload()  # the base model's layers are its own again
                 self._adapted = None
