@@ -8,18 +8,16 @@ The model's chat template is a stranger's program: its process is this one, whic
 holds to so much memory beyond what the libraries take.
 """
 
-import contextlib
 import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import assert_never
 
 import msgspec
 
 from trainer_entry.data.records import read_lines
-from trainer_entry.runtime.bounds import limit_memory
+from trainer_entry.runtime.bounds import go_first, limit_memory
 from trainer_entry.runtime.failures import kind_of, message_of
 from trainer_entry.runtime.stdout import claim_stdout
 from trainer_entry.wire import (
@@ -42,8 +40,7 @@ def main() -> int:
     stdout = claim_stdout()  # before any import that could print
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyDatasetViewRequest)
     signal.setitimer(signal.ITIMER_REAL, request.deadline_seconds)  # nobody else may be there to end it
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this process goes before any other
+    go_first()
     _prepare_process(request.job)
     reply: DatasetPreview | DatasetStatistics | PreviewFailed
     code = 0

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.tiny_model import CHATML, build_tiny_model
-from support.trainer_attempts import child_environment
+from support.trainer_attempts import Attempt, child_environment, questions, write_dataset
 from transformers import AutoTokenizer
 
+from trainer_entry import wire
 from trainer_entry.data.prompts import render
 from trainer_entry.data.records import Turn
 from trainer_entry.runtime.bounds import OutOfBounds, bounded, time_for
@@ -21,6 +22,7 @@ from trainer_entry.runtime.failures import ChatTemplateFails, naming_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
@@ -126,3 +128,19 @@ with bounds.time_for(0.2), bounds.bounded():
         [sys.executable, "-c", program], env=child_environment(), check=False, timeout=60, capture_output=True
     )
     assert done.returncode == -signal.SIGVTALRM, done.stderr
+
+
+@pytest.mark.training
+def test_a_training_fails_by_the_line_whose_record_never_ends(tmp_path: Path) -> None:
+    # given a template that ends for every record but one
+    hostile = "{% if messages[0].content == 'What is 2?' %}" + LOOPS + ENDS + "{% endif %}" + CHATML
+    model = build_tiny_model(tmp_path / "model", chat_template=hostile)
+    dataset = write_dataset(tmp_path / "data.jsonl", questions(4))
+    # when
+    attempt = Attempt(tmp_path / "attempt", model, dataset, max_steps=1)
+    # then
+    assert attempt.wait() == 1
+    failed = attempt.one(wire.TrainerFailed)
+    assert failed.kind == "ChatTemplateFails"
+    assert failed.message.startswith("Line 3 of the dataset: ")
+    assert "more than 10 s" in failed.message
