@@ -10,6 +10,9 @@ from huggingface_hub import constants
 from msgspec import Struct
 from yarl import URL
 
+from modelforge import model_files
+
+_INDEX = "model.safetensors.index.json"
 _LONGEST_ANSWER = 16 << 20
 
 
@@ -76,14 +79,14 @@ def cached_snapshot(name: str) -> Path | None:
         snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
     except OSError:
         return None
-    return snapshot if (snapshot / "config.json").exists() and _has_weights(snapshot) else None
+    return snapshot if model_files.has_file(snapshot, "config.json") and _has_weights(snapshot) else None
 
 
 def _has_weights(snapshot: Path) -> bool:
-    if (snapshot / "model.safetensors").exists():
+    if model_files.has_file(snapshot, "model.safetensors"):
         return True
     try:
-        index = msgspec.json.decode((snapshot / "model.safetensors.index.json").read_bytes(), type=_Index)
+        index = msgspec.json.decode(model_files.read_index(snapshot, _INDEX), type=_Index)
     except (OSError, ValueError, RecursionError):
         return False
-    return all((snapshot / file).exists() for file in set(index.weight_map.values()))
+    return all(model_files.has_file(snapshot, file) for file in set(index.weight_map.values()))

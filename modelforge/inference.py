@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
@@ -12,14 +13,17 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from modelforge.errors import Conflict, PlaygroundFailed
+from modelforge.errors import BadInput, Conflict, ForgeError, PlaygroundFailed, TooMuchWork
 from modelforge.machine.child_environment import child_environment
+from modelforge.machine.child_limits import ChildLimits, limit_process
 from trainer_entry import wire
 
 _log = structlog.get_logger()
 _LOADING_SECONDS = 600.0
 """How long a model may take to load, the built-in one's download included."""
 _MOST_WAITING = 16
+_OUT_OF_TIME = frozenset({-signal.SIGALRM, -signal.SIGVTALRM})
+"""How the system ends a worker that goes on after its deadline; it must not be asked the same again."""
 _decoder: msgspec.json.Decoder[wire.AnyWorkerMessage] = msgspec.json.Decoder(wire.AnyWorkerMessage)
 
 
@@ -46,6 +50,8 @@ class InferenceWorker:
 
         Raises:
             Conflict: too many prompts wait already.
+            BadInput: the model cannot answer this prompt, and why.
+            TooMuchWork: the answer took more time or memory than it may.
             PlaygroundFailed: the worker could not answer, and why.
         """
         if self._waiting >= _MOST_WAITING:
@@ -64,16 +70,10 @@ class InferenceWorker:
                         async for message in messages:
                             at_rest = not isinstance(message, wire.Token)
                             if isinstance(message, wire.GenerationFailed):
-                                raise PlaygroundFailed(
-                                    "The model could not answer", f"{message.kind}: {message.message}"
-                                )
+                                raise _refusal(message)
                             yield message
                 except _WorkerEnded as error:
-                    raise PlaygroundFailed(
-                        "The playground's worker ended while it answered",
-                        "Probably out of memory, or out of time; the next prompt starts another. "
-                        "Its last words stand in playground.log in the data directory.",
-                    ) from error
+                    raise _cause_of(error) from error
                 finally:
                     if at_rest:
                         self._retire_when_idle()
@@ -101,9 +101,10 @@ class InferenceWorker:
                 async for message in _conversation(worker, prompt):
                     received = True
                     yield message
-            except _WorkerEnded:
+            except _WorkerEnded as error:
                 await self.close()
-                if received or not may_be_dead:
+                error.code = worker.returncode
+                if received or not may_be_dead or error.code in _OUT_OF_TIME:
                     raise
             else:
                 return
@@ -121,6 +122,7 @@ class InferenceWorker:
             )
         finally:
             os.close(descriptor)
+        limit_process(worker.pid, ChildLimits())  # its memory it limits itself, by the model
         _log.info("playground_started", pid=worker.pid)
         return worker
 
@@ -143,7 +145,38 @@ class InferenceWorker:
 
 
 class _WorkerEnded(Exception):
-    """The worker is gone, or says what cannot be understood."""
+    """The worker is gone, or says what cannot be understood. `code`: what it ended with."""
+
+    code: int | None = None
+
+
+def _refusal(failed: wire.GenerationFailed) -> ForgeError:
+    said = f"{failed.kind}: {failed.message}"
+    match failed.kind:
+        case "ChatTemplateFails" | "ModelUnavailable":
+            return BadInput("The model cannot answer", f"{said} Ask another model.")
+        case "PromptTooLong":
+            return BadInput("The prompt is too long", said, field="prompt")
+        case "OutOfMemory":
+            return TooMuchWork(
+                "The answer took too much memory", f"{said} Send a shorter prompt, or ask another model."
+            )
+        case _:
+            return PlaygroundFailed("The model could not answer", said)
+
+
+def _cause_of(ended: _WorkerEnded) -> ForgeError:
+    if ended.code in _OUT_OF_TIME:
+        return TooMuchWork(
+            "The answer took too long",
+            "It went on after its deadline (playground_deadline_seconds): the model's chat template may never end, or "
+            "the prompt takes too long to read. Ask another model, or send a shorter prompt.",
+        )
+    return PlaygroundFailed(
+        "The playground's worker ended while it answered",
+        "Probably out of memory, or out of time; the next prompt starts another. "
+        "Its last words stand in playground.log in the data directory.",
+    )
 
 
 async def _conversation(

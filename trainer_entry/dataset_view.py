@@ -4,20 +4,20 @@
 
 One request (trainer_entry.wire.AnyDatasetViewRequest) comes in on stdin as JSON, and the answer goes out on stdout. The
 exit code is 0, or 3 with a `PreviewFailed`, which says why there is none. No weights are loaded, and no GPU is touched.
-The model's chat template is a stranger's program: its process is this one, which the system ends at the deadline.
+The model's chat template is a stranger's program: its process is this one, which the system ends at the deadline, and
+holds to so much memory beyond what the libraries take.
 """
 
-import contextlib
 import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import assert_never
 
 import msgspec
 
 from trainer_entry.data.records import read_lines
+from trainer_entry.runtime.bounds import go_first, limit_memory
 from trainer_entry.runtime.failures import kind_of, message_of
 from trainer_entry.runtime.stdout import claim_stdout
 from trainer_entry.wire import (
@@ -25,10 +25,14 @@ from trainer_entry.wire import (
     AnyDatasetViewRequest,
     DatasetPreview,
     DatasetStatistics,
+    JobSpec,
     PreviewFailed,
     PreviewRequest,
     StatisticsRequest,
 )
+
+_MEMORY = 2 << 30
+"""The largest vocabularies take a quarter of it, and a chat template may take half."""
 
 
 def main() -> int:
@@ -36,9 +40,8 @@ def main() -> int:
     stdout = claim_stdout()  # before any import that could print
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyDatasetViewRequest)
     signal.setitimer(signal.ITIMER_REAL, request.deadline_seconds)  # nobody else may be there to end it
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this process goes before any other
-    _prepare_process()
+    go_first()
+    _prepare_process(request.job)
     reply: DatasetPreview | DatasetStatistics | PreviewFailed
     code = 0
     try:
@@ -77,8 +80,8 @@ def answer(request: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics
             assert_never(request)
 
 
-def _prepare_process() -> None:
-    """What the libraries read from the environment before they are imported, and what they would say."""
+def _prepare_process(job: JobSpec) -> None:
+    """What the libraries read from the environment, what they would say, and, once they are there, the limit."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
@@ -88,6 +91,11 @@ def _prepare_process() -> None:
 
     torch.set_num_threads(1)
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    from trainer_entry.preview import examples, sequences  # noqa: F401 - what they import is no part of what is limited
+
+    if job.strategy in {"dpo", "rlhf"}:
+        from trainer_entry.preview import preferences  # noqa: F401 - the same
+    limit_memory(_MEMORY)
 
 
 if __name__ == "__main__":

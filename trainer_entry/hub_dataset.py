@@ -8,7 +8,6 @@ read but the files of its repository at that commit. The token for the hub comes
 `hf auth login`. What the libraries keep meanwhile lies in the scratch folder, and nothing in the user's caches.
 """
 
-import contextlib
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
+from trainer_entry.runtime.bounds import go_first
 from trainer_entry.runtime.disk import NO_ROOM
 from trainer_entry.runtime.failures import message_of
 from trainer_entry.runtime.stdout import claim_stdout
@@ -103,8 +103,7 @@ class _Alarm:
 def _prepare_process(scratch: Path) -> None:
     """What the libraries read from the environment before they are imported."""
     os.nice(_NICE)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this process goes before any other
+    go_first()
     for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE"):
         os.environ[name] = str(scratch / name.lower())
     for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):

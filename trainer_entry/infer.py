@@ -4,7 +4,7 @@
 
 One `Generate` a line comes in; `Token` lines and then one `Generated` or `GenerationFailed` go out for each, in
 order. The last model and the last adapter stay loaded. A request that fails is an answer; the worker ends when
-its stdin does, in the middle of an answer too.
+its stdin does, in the middle of an answer too, and by SIGALRM where an answer goes on after its deadline.
 """
 # mypy: allow-untyped-calls
 
@@ -16,6 +16,7 @@ import traceback
 
 import msgspec
 
+from trainer_entry.runtime.bounds import go_first
 from trainer_entry.runtime.failures import kind_of, message_of
 from trainer_entry.runtime.stdout import LineWriter, claim_stdout
 from trainer_entry.wire import Generate, GenerationFailed
@@ -30,6 +31,7 @@ class _RequestId(msgspec.Struct, frozen=True, gc=False):
 def main() -> int:
     """Answer until stdin ends."""
     lines = LineWriter(claim_stdout())  # before any import that could print
+    go_first()
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     ended = threading.Event()

@@ -1,6 +1,5 @@
 """The model that a request names, checked before anything is started: it is there, and safe to load."""
 
-import asyncio
 import re
 from pathlib import Path
 
@@ -8,9 +7,11 @@ import msgspec
 from huggingface_hub import constants
 from msgspec import Struct
 
-from modelforge import hub
+from modelforge import hub, model_files
+from modelforge.admission.foreign_code import code_in
 from modelforge.domain.compatibility import Build, Purpose, check_build
 from modelforge.errors import BadInput, NotFound
+from modelforge.machine.reading_threads import read_apart
 from trainer_entry.wire import BUILT_IN_MODEL
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -44,7 +45,6 @@ _LOADED = frozenset({"config.json", "adapter_config.json", "generation_config.js
 class _Config(Struct):
     """The parts of `config.json` that are read."""
 
-    auto_map: dict[str, msgspec.Raw] | None = None
     is_encoder_decoder: bool = False
     is_decoder: bool = False
     model_type: str | None = None
@@ -58,7 +58,7 @@ class _Sibling(Struct):
 class _HubModel(Struct):
     """The parts of the hub's answer about a model that are read."""
 
-    config: _Config | None = None
+    config: msgspec.Raw = msgspec.Raw(b"null")
     siblings: list[_Sibling] = []
 
 
@@ -74,20 +74,27 @@ async def check_model(
     if name == BUILT_IN_MODEL:
         return name
     if Path(name).is_absolute() or name.startswith(("~", ".")):
-        return str(await asyncio.to_thread(_check_folder, name, roots, field, purpose))
+        return str(await read_apart(_check_folder, name, roots, field, purpose))
     if not _HUB_ID.fullmatch(name):
         raise BadInput(
             f"{name!r} is no model name",
             f'Send a folder as an absolute path, a hub id as "owner/name", or "{BUILT_IN_MODEL}".',
             field=field,
         )
-    snapshot = await asyncio.to_thread(hub.cached_snapshot, name)
-    if snapshot is not None:
-        _check_files(name, {path.name for path in snapshot.iterdir()}, field)
-        _check_configs(name, snapshot, field, purpose)
-    else:
+    if not await read_apart(_check_cached, name, field, purpose):
         await _check_hub(name, field, purpose)
     return name
+
+
+def _check_cached(name: str, field: str, purpose: Purpose | None) -> bool:
+    """Check a model of the hub that is whole on this machine; False where none is."""
+    snapshot = hub.cached_snapshot(name)
+    if snapshot is None:
+        return False
+    names = _names_in(name, snapshot, field)
+    _check_files(name, names, field)
+    _check_configs(name, snapshot, names, field, purpose)
+    return True
 
 
 def _check_folder(name: str, roots: tuple[Path, ...], field: str, purpose: Purpose | None) -> Path:
@@ -104,10 +111,7 @@ def _check_folder(name: str, roots: tuple[Path, ...], field: str, purpose: Purpo
         )
     if not is_folder:
         raise NotFound("No such model", f"{field}: there is no folder {name}.")
-    try:
-        names = {entry.name for entry in path.iterdir()}
-    except OSError as error:
-        raise BadInput("The model folder cannot be read", f"{name}: {error.strerror}", field=field) from error
+    names = _names_in(name, path, field)
     pickles = sorted(entry for entry in names if Path(entry).suffix.lower() in _PICKLES and not _is_harmless(entry))
     if pickles:
         raise BadInput(
@@ -116,15 +120,28 @@ def _check_folder(name: str, roots: tuple[Path, ...], field: str, purpose: Purpo
             field=field,
         )
     _check_files(name, names, field)
-    _check_configs(name, path, field, purpose)
+    _check_configs(name, path, names, field, purpose)
     return path
+
+
+def _names_in(name: str, folder: Path, field: str) -> frozenset[str]:
+    """The names of a model's files, each of which can be read safely."""
+    try:
+        return model_files.check_files(folder)
+    except model_files.UnsafeFile as unsafe:
+        raise BadInput(
+            "A model's file is not read", f"{name}: {unsafe.filename}: {unsafe.strerror}.", field=field
+        ) from unsafe
+    except OSError as error:
+        where = f"{name}: {error.filename}" if isinstance(error.filename, str) else name
+        raise BadInput("The model folder cannot be read", f"{where}: {error.strerror}", field=field) from error
 
 
 def _is_harmless(name: str) -> bool:
     return name in _HARMLESS or name.startswith("rng_state")
 
 
-def _check_files(name: str, names: set[str], field: str) -> None:
+def _check_files(name: str, names: frozenset[str], field: str) -> None:
     if "adapter_config.json" in names and "config.json" not in names:
         raise BadInput(
             "This is an adapter, not a whole model", f"{name}: name the model that it was trained from.", field=field
@@ -139,25 +156,25 @@ def _check_files(name: str, names: set[str], field: str) -> None:
         )
 
 
-def _check_configs(name: str, folder: Path, field: str, purpose: Purpose | None) -> None:
-    for path in sorted(folder.glob("*config.json")):
+def _check_configs(name: str, folder: Path, names: frozenset[str], field: str, purpose: Purpose | None) -> None:
+    for file in sorted(one for one in names if one.endswith("config.json")):
         try:
-            config = msgspec.json.decode(path.read_bytes(), type=_Config)
-        except (OSError, RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            if path.name not in _LOADED:
+            content = model_files.read_file(folder, file)
+            code, config = code_in(content), msgspec.json.decode(content, type=_Config)
+        except (OSError, RecursionError, ValueError) as error:
+            if file not in _LOADED:
                 continue  # whoever made the model keeps notes of their own beside it
-            raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
-        _check_config(name, path.name, config, field)
-        if path.name == "config.json":
+            raise BadInput("A model's file cannot be read", f"{name}: {file}: {error}", field=field) from error
+        _check_code(name, file, code, field)
+        if file == "config.json":
             _check_purpose(name, config, field, purpose)
 
 
-def _check_config(name: str, file: str, config: _Config, field: str) -> None:
-    if config.auto_map:
+def _check_code(name: str, file: str, code: str | None, field: str) -> None:
+    if code is not None:
         raise BadInput(
             "The model brings code of its own, which is never run",
-            f"{name}: {file} has auto_map ({', '.join(config.auto_map)}). "
-            "Use a model of an architecture that transformers has itself.",
+            f"{name}: {file} has {code}. Use a model of an architecture that transformers has itself.",
             field=field,
         )
 
@@ -199,9 +216,10 @@ async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
         )
     try:
         found = msgspec.json.decode(answer.body, type=_HubModel)
-    except msgspec.DecodeError as error:
+        code, config = code_in(bytes(found.config)), msgspec.json.decode(found.config, type=_Config | None)
+    except (ValueError, RecursionError) as error:
         raise NotFound("The hub's answer cannot be read", f"{field}: {name}: {error}") from error
-    _check_files(name, {sibling.rfilename for sibling in found.siblings}, field)
-    if found.config is not None:
-        _check_config(name, "config.json", found.config, field)
-        _check_purpose(name, found.config, field, purpose)
+    _check_files(name, frozenset(sibling.rfilename for sibling in found.siblings), field)
+    _check_code(name, "config.json", code, field)
+    if config is not None:
+        _check_purpose(name, config, field, purpose)

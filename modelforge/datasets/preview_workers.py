@@ -5,11 +5,13 @@ A worker loads the model's tokenizer, and runs the model's chat template, which 
 
 import asyncio
 import signal
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
 from modelforge.errors import BadInput, Conflict, TooMuchWork
+from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import Ended, run_module
 from trainer_entry import wire
 
@@ -20,8 +22,14 @@ _SECONDS = 120.0
 _GRACE_SECONDS = 5.0
 """So much later the system ends a worker that nobody ended."""
 DEADLINE_SECONDS = _SECONDS + _GRACE_SECONDS
-_AT_ONCE = 2
+_AT_ONCE = 4
+_AT_ONCE_OF_A_MODEL = 2
+"""So that one whose template never ends does not hold up those of others."""
 _MOST_WAITING = 16
+_LIMITS = ChildLimits(file_bytes=1 << 30)
+"""Its memory it limits itself, once it has loaded its libraries: it knows what they take."""
+_WITHOUT_MEMORY = frozenset({-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
+"""How a worker ends that gets no memory: by the kernel, by its libraries, or by its stack."""
 
 
 class PreviewWorkers:
@@ -29,6 +37,7 @@ class PreviewWorkers:
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._of_models: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._waiting = 0
 
     async def ask(self, request: wire.AnyDatasetViewRequest) -> bytes:
@@ -40,8 +49,12 @@ class PreviewWorkers:
             TooMuchWork: it took too much time or memory.
         """
         ended = await self._run(request)
+        model = request.job.model_name
         if ended.code == wire.PREVIEW_FAILED:
-            raise _refusal(msgspec.json.decode(ended.output, type=wire.PreviewFailed), ended.words)
+            raise _refusal(model, msgspec.json.decode(ended.output, type=wire.PreviewFailed), ended.words)
+        if ended.code == -signal.SIGVTALRM:
+            words = "its chat template never ends, and could not be interrupted"
+            raise _refusal(model, wire.PreviewFailed(kind="ChatTemplateFails", message=words), ended.words)
         if ended.code != 0:
             raise RuntimeError(f"The preview worker ended with {ended.code}: {ended.words[-2000:]}")
         return ended.output
@@ -52,9 +65,13 @@ class PreviewWorkers:
                 "Too many previews are asked for", f"{self._waiting} requests wait already; try again later."
             )
         self._waiting += 1
+        path = request.job.model_path
+        of_this = self._of_models.get(path) or asyncio.Semaphore(_AT_ONCE_OF_A_MODEL)
+        self._of_models[path] = of_this
         try:
-            async with self._places:
-                ended = await run_module(_WORKER, stdin=msgspec.json.encode(request), seconds=_SECONDS)
+            async with of_this, self._places:
+                asked = msgspec.json.encode(request)
+                ended = await run_module(_WORKER, stdin=asked, seconds=_SECONDS, limits=_LIMITS)
         except TimeoutError as error:
             raise TooMuchWork(
                 "The preview took too long",
@@ -63,17 +80,22 @@ class PreviewWorkers:
             ) from error
         finally:
             self._waiting -= 1
-        if ended.code == -signal.SIGKILL:
-            raise TooMuchWork(
-                "The preview worker was killed",
-                "Probably there was no memory left for it: ask for fewer records (limit, sample), or check the "
-                "model's chat template.",
-            )
+        if ended.code in _WITHOUT_MEMORY:
+            raise _out_of_memory(request.job.model_name)
         return ended
 
 
-def _refusal(failed: wire.PreviewFailed, words: str) -> BadInput:
+def _out_of_memory(model: str) -> TooMuchWork:
+    return TooMuchWork(
+        "The preview took too much memory",
+        f"With {model} the worker got no more: ask for fewer records (limit, sample), or check the model's tokenizer.",
+    )
+
+
+def _refusal(model: str, failed: wire.PreviewFailed, words: str) -> BadInput | TooMuchWork:
     match failed.kind:
+        case "OutOfMemory":
+            return _out_of_memory(model)
         case "ConflictingParameters":
             field = "max_completion_length"
         case "PromptTooLong":
@@ -83,4 +105,4 @@ def _refusal(failed: wire.PreviewFailed, words: str) -> BadInput:
         case _:
             _log.warning("preview_failed", kind=failed.kind, words=words[-4000:])
             field = "model_name"
-    return BadInput("The preview cannot be made", f"{failed.kind}: {failed.message}", field=field)
+    return BadInput("The preview cannot be made", f"{model}: {failed.kind}: {failed.message}", field=field)

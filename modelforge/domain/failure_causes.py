@@ -1,5 +1,6 @@
 """Why an attempt ended without a result, as far as it is known."""
 
+import signal
 from typing import assert_never
 
 from msgspec import Struct
@@ -72,6 +73,8 @@ def _without_a_word(report: wire.ExitReport | None, *, rebooted: bool) -> tuple[
             return "OutOfMemory", f"The kernel killed the trainer, as the machine had no memory left; {reached}. {LESS}"
         case wire.ExitReport(signal=9):
             return "Killed", "The trainer was killed by signal 9 that nobody here sent: probably out of memory."
+        case wire.ExitReport(signal=signal.SIGVTALRM):
+            return "ChatTemplateFails", "The model's chat template never ended, and could not be interrupted."
         case wire.ExitReport(signal=None, code=code):
             return "Crashed", f"The trainer ended with exit code {code} without a last word."
         case wire.ExitReport(signal=number):

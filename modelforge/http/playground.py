@@ -1,7 +1,7 @@
 """Trying a model: one prompt, one answer, whole or as it comes."""
 
 import collections
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from modelforge.errors import BadInput, Conflict, ForgeError
 from modelforge.http.models import find_model
 from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
+from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import ADMISSION, PLAYGROUND, PROJECTOR, SETTINGS
 from modelforge.http.plumbing.route import Route
 from trainer_entry import wire
@@ -106,10 +107,15 @@ async def generate(request: web.Request) -> web.StreamResponse:
     ask = await _prompt(request, body)
     if body.stream:
         return await _stream(request, ask)
-    async with aclosing(request.app[PLAYGROUND].generate(ask)) as pieces:
-        (whole,) = [message async for message in pieces if isinstance(message, wire.Generated)]
+    whole = await cancel_on_disconnect(request, _whole(request.app[PLAYGROUND].generate(ask)))
     given.keep(key, _answer(whole))
     return json_response(_answer(whole))
+
+
+async def _whole(answer: AsyncGenerator[wire.Token | wire.Generated, None]) -> wire.Generated:
+    async with aclosing(answer) as pieces:
+        (whole,) = [message async for message in pieces if isinstance(message, wire.Generated)]
+    return whole
 
 
 class _Chosen(Struct, frozen=True):
@@ -222,7 +228,7 @@ async def _stream(request: web.Request, ask: Callable[[int], wire.Generate]) -> 
     """Server-sent events: `token` with each piece, then `done` with the whole, or `error`."""
     pieces = request.app[PLAYGROUND].generate(ask)
     # The first piece comes before the status line: a model that cannot be loaded is an error, not a stream.
-    first = await anext(pieces)
+    first = await cancel_on_disconnect(request, _first(pieces))
     response = web.StreamResponse(headers=_STREAM)
     await response.prepare(request)
     try:
@@ -235,6 +241,10 @@ async def _stream(request: web.Request, ask: Callable[[int], wire.Generate]) -> 
         await pieces.aclose()
     await response.write_eof()
     return response
+
+
+async def _first(pieces: AsyncGenerator[wire.Token | wire.Generated, None]) -> wire.Token | wire.Generated:
+    return await anext(pieces)
 
 
 def _event(message: wire.Token | wire.Generated) -> bytes:
@@ -255,6 +265,6 @@ ROUTES = (
         body=GenerateBody,
         answer=Answer,
         streams=True,
-        errors=(400, 404, 409),
+        errors=(400, 404, 409, 503),
     ),
 )

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import sys
+from typing import BinaryIO
 
 from msgspec import Struct
 
 from modelforge.machine.child_environment import child_environment
+from modelforge.machine.child_limits import UNLIMITED, ChildLimits, limit_process
 
 
 class Ended(Struct, frozen=True, gc=False):
@@ -17,22 +19,30 @@ class Ended(Struct, frozen=True, gc=False):
     words: str
 
 
-async def run_module(module: str, *arguments: str, stdin: bytes = b"", seconds: float | None = None) -> Ended:
-    """Run `python -m MODULE ARGUMENTS…` on an input; it is killed if nobody waits for it any more.
+async def run_module(
+    module: str,
+    *arguments: str,
+    stdin: bytes | BinaryIO = b"",
+    seconds: float | None = None,
+    limits: ChildLimits = UNLIMITED,
+) -> Ended:
+    """Run `python -m MODULE ARGUMENTS…` on an input, or an open file; it is killed if nobody waits for it any more.
 
     Raises:
         TimeoutError: it did not end within `seconds`, and was killed.
     """
+    given = stdin if isinstance(stdin, bytes) else b""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
-        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+        stdin=(asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL) if isinstance(stdin, bytes) else stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=child_environment(),
     )
+    limit_process(process.pid, limits)
     try:
         async with asyncio.timeout(seconds):
-            output, words = await process.communicate(stdin or None)
+            output, words = await process.communicate(given or None)
     except (asyncio.CancelledError, TimeoutError):
         with contextlib.suppress(ProcessLookupError):  # it had just ended
             process.kill()

@@ -6,11 +6,13 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import requests
 from support import task_records
 from support.attempt_files import write_model
 from support.running_server import RunningServer, scripted_server
@@ -20,6 +22,11 @@ pytestmark = pytest.mark.slow
 
 # Never comes to its end, and takes no memory.
 ENDLESS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
+# Compared by C, which no signal interrupts: 2 to the power of 60 comparisons.
+UNSTOPPABLE = (
+    "{% set n = namespace(x=[0], y=[0]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}"
+    "{% endfor %}{{ n.x == n.y }}"
+)
 STRICT = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('No system!') }}{% endif %}{% endfor %}"
 TURNS = [{"role": "user", "content": "Why — 🍞?"}, {"role": "assistant", "content": "Yeast 🍞."}]
 TALKS = [{"messages": TURNS}, {"messages": [{"role": "system", "content": "Be brief"}, *TURNS]}]
@@ -36,6 +43,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "llama": str(build_tiny_model(folder / "llama")),
         "plain": str(build_tiny_model(folder / "plain", chat_template=None)),
         "strict": str(build_tiny_model(folder / "strict", chat_template=STRICT + CHATML)),
+        "greedy": str(build_tiny_model(folder / "greedy", chat_template="{{ 'a' * 10 ** 10 }}")),
+        "unstoppable": str(build_tiny_model(folder / "unstoppable", chat_template=UNSTOPPABLE)),
         "endless": str(build_tiny_model(folder / "endless", chat_template=ENDLESS)),
         "bert": str(build_tiny(folder / "bert", "bert")),
         "t5": str(build_tiny(folder / "t5", "t5")),
@@ -276,6 +285,26 @@ def test_a_template_that_never_ends_is_ended(impatient: RunningServer, models: d
     assert answer.status_code == 503
     assert "chat template may never end" in answer.json()["detail"]
     assert lookers(impatient) == set()
+
+
+def test_a_template_that_takes_too_much_is_refused_and_holds_up_no_other_model(
+    stocked: RunningServer, models: dict[str, str]
+) -> None:
+    def look(model: str) -> requests.Response:
+        return stocked.get(f"/api/datasets/talks.jsonl/preview?model_name={models[model]}")
+
+    with ThreadPoolExecutor() as clients:
+        hostile = {name: clients.submit(look, name) for name in ("endless", "unstoppable", "greedy")}
+        shown = look("llama")
+    assert shown.status_code == 200, shown.text
+    for name, says in (
+        ("endless", "Line 1 of the dataset: .* it takes more than 4 s, and may never end"),
+        ("greedy", "Line 1 of the dataset: .* it takes more than 1024 MiB of memory"),
+        ("unstoppable", "its chat template never ends, and could not be interrupted"),
+    ):
+        refused = hostile[name].result()
+        assert refused.status_code == 400
+        assert re.search(f"^{models[name]}: ChatTemplateFails: {says}", refused.json()["detail"]), refused.text
 
 
 def test_nobody_looks_for_a_client_that_is_gone_and_only_two_look_at_once(

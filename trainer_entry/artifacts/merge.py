@@ -22,6 +22,7 @@ from trainer_entry.artifacts.model_card import write_card
 from trainer_entry.providers import hub
 from trainer_entry.providers.builtin_model import resolve
 from trainer_entry.providers.huggingface import model_class, revision_of
+from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.environment import describe
 from trainer_entry.runtime.failures import BaseChanged, ModelUnavailable, NotMergeable
@@ -68,6 +69,8 @@ def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
     is_local = Path(where).is_dir()
     if Path(where).is_absolute() and not is_local:
         raise ModelUnavailable(f"The base model is not in its folder any more: {where}. Put it back there.")
+    check_folder(where)
+    check_folder(work.path)
     options = {
         "trust_remote_code": False,
         "local_files_only": not is_local and not hub.is_reachable(),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from trainer_entry.data.templates import write_by_template
 from trainer_entry.wire.end_tokens import KNOWN_ENDS
 
 if TYPE_CHECKING:
@@ -153,9 +154,7 @@ def _written_after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
     turns: list[dict[str, Any]] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except MemoryError:
-        raise
+        text = write_by_template(tokenizer, turns)
     except Exception:  # noqa: BLE001 - it says so again where a record is written
         return ""
     before, _, after = text.rpartition("!")

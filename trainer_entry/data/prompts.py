@@ -8,6 +8,8 @@ import msgspec
 
 from trainer_entry.data.edges import bare, content_ids, edges_of, opening_ids, trim
 from trainer_entry.data.records import Turn
+from trainer_entry.data.templates import write_by_template
+from trainer_entry.runtime.bounds import OutOfBounds
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate
 
 if TYPE_CHECKING:
@@ -107,21 +109,13 @@ def render(
             "The model's chat template knows no tools, and the conversation has some. Use a model whose template does."
         )
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                [message_of(turn) for turn in turns],
-                tools=list[Any](tools) if tools else None,
-                tokenize=False,
-                add_generation_prompt=answer_follows,
-            )
+        return write_by_template(
+            tokenizer, [message_of(turn) for turn in turns], tools, add_generation_prompt=answer_follows
         )
-    except MemoryError:
-        raise
     except Exception as error:
         roles = ", ".join(turn.role for turn in turns[:_NAMED_ROLES]) or "none"
-        raise ChatTemplateFails(
-            f"The model's chat template cannot write the turns {roles}: {type(error).__name__}: {error}"
-        ) from error
+        why = str(error) if isinstance(error, OutOfBounds) else f"{type(error).__name__}: {error}"
+        raise ChatTemplateFails(f"The model's chat template cannot write the turns {roles}: {why}") from error
 
 
 def knows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:

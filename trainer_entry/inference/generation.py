@@ -17,12 +17,20 @@ from trainer_entry.data.edges import end_token_ids
 from trainer_entry.data.prompts import prompt_ids, summarization_prompt, summarization_source
 from trainer_entry.inference.answer_spans import extract
 from trainer_entry.providers import huggingface
+from trainer_entry.providers.builtin_model import resolve
 from trainer_entry.providers.huggingface import LoadedModel
+from trainer_entry.providers.model_folder import check_folder
+from trainer_entry.runtime.bounds import RECORD_SECONDS, ended_by_system, limit_memory, time_for
 from trainer_entry.runtime.failures import ModelUnavailable, PromptTooLong
 from trainer_entry.runtime.stdout import LineWriter
 from trainer_entry.wire import Generate, Generated, Task, Token
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_GRACE_SECONDS = 30.0  # a token of a large model may take that long
+_SHORTEST_SECONDS = 1.0  # of the processor, for the prompt to be written
+_TIMES_THE_WEIGHTS = 10
+_MEMORY_BESIDE = 4 << 30
+_UNKNOWN_WEIGHTS = 32 << 30  # of a model that the hub gives; its files are its own to check
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -50,6 +58,8 @@ class Models:
     def _load(self, path: str, task: Task) -> LoadedModel:
         if self._loaded is None or self._kept != (path, task):
             self._adapted = self._adapter_path = self._loaded = None  # make room first
+            if not torch.cuda.is_available():  # CUDA keeps memory of the host that nobody can foresee
+                limit_memory(_memory_for(path))
             torch.manual_seed(0)  # a head that is made new is the same one each time
             loaded = huggingface.load(path, _dtype(), None, task)
             if torch.cuda.is_available():
@@ -64,6 +74,7 @@ class Models:
         if self._adapted is None or self._adapter_path != adapter_path:
             if not (Path(adapter_path) / _ADAPTER_WEIGHTS).is_file():
                 raise ModelUnavailable(f"There is no {_ADAPTER_WEIGHTS} in the adapter's folder.")
+            check_folder(adapter_path)
             if self._adapted is not None:
                 self._adapted.unload()  # the base model's layers are its own again
                 self._adapted = None
@@ -79,7 +90,11 @@ def answer(request: Generate, models: Models, lines: LineWriter, ended: threadin
     Raises:
         PromptTooLong: the model's context has no room for the prompt, or for an answer.
     """
-    with models.use(request) as (loaded, model):
+    with (
+        models.use(request) as (loaded, model),
+        ended_by_system(request.deadline_seconds + _GRACE_SECONDS),
+        time_for(max(_SHORTEST_SECONDS, min(RECORD_SECONDS, request.deadline_seconds))),
+    ):
         deadline = _Deadline(time.monotonic() + request.deadline_seconds, ended)  # loading is not the answer's fault
         match request.task:
             case "text-generation" | "summarization":
@@ -226,6 +241,13 @@ def _configure(
         eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def _memory_for(path: str) -> int:
+    """What a model may take at most beyond the libraries: weights may stand in 4 bits, and are computed in 32."""
+    folder = Path(resolve(path))
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else _UNKNOWN_WEIGHTS
+    return _TIMES_THE_WEIGHTS * weights + _MEMORY_BESIDE
 
 
 def _dtype() -> torch.dtype:

@@ -10,6 +10,7 @@ from typing import assert_never
 from trainer_entry.data.examples import IGNORED
 from trainer_entry.data.records import Line
 from trainer_entry.preview.sequences import TokenizationContext, TokenizedExample, TokenizedSequence
+from trainer_entry.runtime.bounds import PREVIEW_SECONDS
 from trainer_entry.runtime.failures import naming_line
 from trainer_entry.tasks import question_answering, summarization, text_generation
 
@@ -27,7 +28,7 @@ def examples_of(lines: Iterator[Line], context: TokenizationContext) -> Iterator
         yield from preferences_of(lines, context)
         return
     for line in lines:
-        with naming_line(line.number):
+        with naming_line(line.number, PREVIEW_SECONDS):
             yield from _of_line(line, context)
 
 

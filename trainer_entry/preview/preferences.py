@@ -12,6 +12,7 @@ from trl.trainer.reward_config import RewardConfig
 from trainer_entry.data.examples import LINE
 from trainer_entry.data.records import Line
 from trainer_entry.preview.sequences import TokenizationContext, TokenizedExample, TokenizedSequence
+from trainer_entry.runtime.bounds import PREVIEW_SECONDS
 from trainer_entry.runtime.failures import naming_line
 from trainer_entry.strategies import dpo, reward_model, rlhf
 from trainer_entry.tasks import preferences
@@ -36,7 +37,7 @@ def preferences_of(lines: Iterator[Line], context: TokenizationContext) -> Itera
 
 
 def _row_of(line: Line, context: TokenizationContext) -> Row:
-    with naming_line(line.number):
+    with naming_line(line.number, PREVIEW_SECONDS):
         return preferences.row_of(line.number, line.record, context.source.tokenizer, context.job.task)
 
 

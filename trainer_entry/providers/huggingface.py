@@ -21,6 +21,7 @@ from transformers import (
 
 from trainer_entry.providers import hub
 from trainer_entry.providers.builtin_model import resolve
+from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime.failures import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -109,12 +110,13 @@ def find(path: str) -> Source:
     """Find a model: in a local folder, by a hub id, or by the built-in name.
 
     Raises:
-        ModelUnavailable: it is not to be had.
+        ModelUnavailable: it is not to be had, or a file of it must not be read.
     """
     where = resolve(path)
     local = Path(where)
     if local.is_dir() and not (local / "config.json").is_file():
         raise ModelUnavailable(f"{path} is not a model's folder: it has no config.json.")
+    check_folder(where)
     cache_only = not local.is_dir() and not hub.is_reachable()
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=cache_only)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from trainer_entry.runtime.bounds import RECORD_SECONDS, time_for
 from trainer_entry.runtime.disk import says_no_room
 
 _MESSAGE_CHARACTERS = 2_000
@@ -69,10 +70,14 @@ class PromptTooLong(Exception):
 
 
 @contextlib.contextmanager
-def naming_line(line: int) -> Iterator[None]:
-    """Write out a record in the block; where the chat template cannot, the error names the record's line."""
+def naming_line(line: int, seconds: float = RECORD_SECONDS) -> Iterator[None]:
+    """Write out a record in the block; where the chat template cannot, the error names the record's line.
+
+    `seconds`: what the template may take of the processor for the whole record.
+    """
     try:
-        yield
+        with time_for(seconds):
+            yield
     except ChatTemplateFails as error:
         raise ChatTemplateFails(f"Line {line} of the dataset: {error}") from error
 

@@ -18,6 +18,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from trainer_entry.data.edges import end_token_ids, text_ids
 from trainer_entry.data.prompts import asked_ids, rendered_ids
 from trainer_entry.data.records import Turn
+from trainer_entry.data.templates import write_by_template
 from trainer_entry.runtime.failures import NoTrainableTokens
 from trainer_entry.strategies.adapters import new_adapter
 from trainer_entry.training.arguments import policy_arguments, policy_steps
@@ -67,6 +68,10 @@ class RewardReading:
     def __getattr__(self, name: str) -> Any:
         """Everything else is the tokenizer's."""
         return getattr(self._tokenizer, name)
+
+    def apply_chat_template(self, messages: list[Any], tools: list[Any] | None = None, **options: Any) -> str:
+        """A conversation as its template writes it."""
+        return write_by_template(self._tokenizer, messages, tools, **options)
 
     def __call__(self, text: list[str], **_: object) -> Any:
         """The texts as a batch."""

@@ -21,6 +21,8 @@ from modelforge.admission.estimate.tokenizer import check_chat_template, check_t
 from modelforge.admission.estimate.weights import Weight, weights_in
 from modelforge.errors import BadInput
 from modelforge.hub import cached_snapshot
+from modelforge.machine.reading_threads import read_apart
+from modelforge.model_files import read_file
 from trainer_entry import wire
 
 _UNKNOWN_LENGTH = 2048
@@ -45,7 +47,7 @@ class _Model(Struct, kw_only=True, gc=False):
 async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) -> Fit:
     """Read the model, and estimate memory and disk. `waits`: the job may wait until others have given theirs back."""
     problems: list[BadInput] = []
-    folder = await asyncio.to_thread(_folder_of, spec.model_path)
+    folder = await read_apart(_folder_of, spec.model_path)
     if folder is not None:
         model = await _read(spec, folder, problems)
     elif spec.model_path == wire.BUILT_IN_MODEL:
@@ -81,14 +83,14 @@ async def _read(spec: wire.JobSpec, folder: Path, problems: list[BadInput]) -> _
         with _gathered(problems):
             model.weights = weights_in(name, folder, _FIELD)
         with contextlib.suppress(OSError):  # the check of the model has said so
-            model.architecture = architecture_of((folder / "config.json").read_bytes())
+            model.architecture = architecture_of(read_file(folder, "config.json"))
         if spec.dataset.format in {"messages", "conversations"} or spec.dataset.has_tools:
             with _gathered(problems):
                 check_chat_template(name, folder, _FIELD, tools=spec.dataset.has_tools)
 
     with _gathered(problems):
         await check_tokenizer(name, folder, _FIELD)
-    await asyncio.to_thread(read_files)
+    await read_apart(read_files)
     return model
 
 

@@ -1,10 +1,10 @@
 """Whether a model's tokenizer can be read, and whether it says how to write a conversation.
 
-`python -m modelforge.admission.estimate.tokenizer FILE` reads a `tokenizer.json` with the library of the trainers: in a
-process of its own, since a large vocabulary takes hundreds of megabytes, and the file is a stranger's.
+`python -m modelforge.admission.estimate.tokenizer` reads a `tokenizer.json` on its stdin with the library of the
+trainers: in a process of its own, since a large vocabulary takes hundreds of megabytes, and the file is a stranger's.
 """
 
-import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -12,9 +12,14 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.errors import BadInput
+from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import run_module
+from modelforge.machine.reading_threads import read_apart
+from modelforge.model_files import has_file, names_in, open_file, read_file
+from trainer_entry.wire.model_files import TEMPLATES
 
 _FAST = "tokenizer.json"
+_CONFIG = "tokenizer_config.json"
 # What transformers makes a tokenizer of where there is none: word pieces, byte pairs, and others.
 _VOCABULARIES = ("vocab.json", "vocab.txt", "bpe.codes", "tekken.json", "byte_maps.json", "prophetnet.tokenizer")
 _SENTENCE_PIECES = (
@@ -23,8 +28,11 @@ _SENTENCE_PIECES = (
 )
 _WITHOUT_FILES = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})  # of bytes or characters
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
-_MORE_TEMPLATES = "additional_chat_templates"
 _NO_TEMPLATES = frozenset({b"null", b'""', b"[]"})
+_THIS = "modelforge.admission.estimate.tokenizer"
+_SECONDS = 60.0
+_LIMITS = ChildLimits(memory_bytes=3 << 30)
+"""A vocabulary of a million tokens takes one."""
 _UNREADABLE = 3  # the exit code; an interpreter that fails has others
 
 
@@ -54,22 +62,26 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
     Raises:
         BadInput: it says which file.
     """
-    path = folder / _FAST
     try:
-        status = path.stat()
-    except OSError:
-        await asyncio.to_thread(_check_vocabulary, name, folder, field)
+        opened = await read_apart(open_file, folder, _FAST)
+    except FileNotFoundError:
+        await read_apart(_check_vocabulary, name, folder, field)
         return
-    file = _File(path, status.st_size, status.st_mtime_ns)
-    if file in _readable:
-        return
-    ended = await run_module("modelforge.admission.estimate.tokenizer", str(path))
+    except OSError as error:
+        raise _unreadable(name, str(error.strerror), field) from error
+    with opened:
+        status = os.fstat(opened.fileno())
+        file = _File(folder / _FAST, status.st_size, status.st_mtime_ns)
+        if file in _readable:
+            return
+        try:
+            ended = await run_module(_THIS, stdin=opened, seconds=_SECONDS, limits=_LIMITS)
+        except TimeoutError as error:
+            raise _unreadable(name, f"it took more than {_SECONDS:.0f} s to read", field) from error
     if ended.code == _UNREADABLE:
-        raise BadInput(
-            "The model's tokenizer cannot be read",
-            f"{name}: {_FAST}: {ended.words}. Copy or download the file again.",
-            field=field,
-        )
+        raise _unreadable(name, ended.words, field)
+    if ended.code < 0:
+        raise _unreadable(name, f"it took more than {_LIMITS.memory_bytes} bytes of memory to read", field)
     if ended.code != 0:
         raise RuntimeError(f"The tokenizer check ended with {ended.code}: {ended.words}")
     if len(_readable) >= _MOST_REMEMBERED:
@@ -77,12 +89,20 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
     _readable.add(file)
 
 
+def _unreadable(name: str, why: str, field: str) -> BadInput:
+    return BadInput(
+        "The model's tokenizer cannot be read",
+        f"{name}: {_FAST}: {why}. Copy or download the file again.",
+        field=field,
+    )
+
+
 def _check_vocabulary(name: str, folder: Path, field: str) -> None:
     """Refuse a model that has not even what a tokenizer could be made of."""
-    if any((folder / file).is_file() for file in (*_VOCABULARIES, *_SENTENCE_PIECES)):
+    if any(has_file(folder, file) for file in (*_VOCABULARIES, *_SENTENCE_PIECES)):
         return
     try:
-        settings = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes(), type=_Settings)
+        settings = msgspec.json.decode(read_file(folder, _CONFIG), type=_Settings)
     except (OSError, ValueError, RecursionError):  # the refusal that follows says what to do in any case
         settings = _Settings()
     if settings.tokenizer_class not in _WITHOUT_FILES:
@@ -116,26 +136,35 @@ def check_chat_template(name: str, folder: Path, field: str, *, tools: bool = Fa
 
 def _templates_in(name: str, folder: Path, field: str) -> list[bytes]:
     """The chat templates of a model, as they stand in its files; transformers takes those in files of their own."""
-    path = folder / "tokenizer_config.json"
+    file = _CONFIG
     try:
-        own = [file for at in _TEMPLATES if (file := folder / at).is_file()]
-        own += sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))
+        own = [at for at in _TEMPLATES if has_file(folder, at)]
+        own += _further_templates(folder)
         if own:
-            return [(path := file).read_bytes() for file in own]
-        template = bytes(msgspec.json.decode(path.read_bytes(), type=_Settings).chat_template)
+            return [read_file(folder, file := at) for at in own]
+        template = bytes(msgspec.json.decode(read_file(folder, file), type=_Settings).chat_template)
     except FileNotFoundError:
         return []
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput("A model's file cannot be read", f"{name}: {path.name}: {error}", field=field) from error
+        raise BadInput("A model's file cannot be read", f"{name}: {file}: {error}", field=field) from error
     return [] if template in _NO_TEMPLATES else [template]
 
 
+def _further_templates(folder: Path) -> list[str]:
+    """The templates that stand in a folder of their own."""
+    try:
+        names = names_in(folder, TEMPLATES)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [f"{TEMPLATES}/{name}" for name in sorted(names) if name.endswith(".jinja")]
+
+
 def main() -> int:
-    """Read the file that is named, and say what is wrong with it on stderr."""
+    """Read the file, and say what is wrong with it on stderr."""
     from tokenizers import Tokenizer
 
     try:
-        Tokenizer.from_file(sys.argv[1])
+        Tokenizer.from_str(sys.stdin.buffer.read().decode())
     except Exception as error:  # noqa: BLE001 - the library raises nothing more precise
         sys.stderr.write(f"{error}\n")
         return _UNREADABLE

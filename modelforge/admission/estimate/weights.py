@@ -5,6 +5,7 @@ and place in the rest), and ends where the last tensor does: https://huggingface
 """
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from modelforge.errors import BadInput
+from modelforge.model_files import MOST_TENSORS, UnsafeFile, check_pairs, has_file, open_file, read_index
+from trainer_entry.wire.model_files import LONGEST_HEADER
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _LENGTH_BYTES = 8
-_LONGEST_HEADER = 100_000_000  # the library's own limit
+_PAIRS = 4  # of a tensor in a header: its name, dtype, shape and place
 _Whole = Annotated[int, Meta(ge=0)]
 
 
@@ -50,9 +53,8 @@ def weights_in(name: str, folder: Path, field: str) -> tuple[Weight, ...]:
     """
     weights: list[Weight] = []
     for file in _files(name, folder, field):
-        path = folder / file
         try:
-            weights += _read(path)
+            weights += _read(folder, file, MOST_TENSORS - len(weights))
         except (OSError, ValueError, RecursionError) as error:
             raise BadInput(
                 "The model's weights cannot be read",
@@ -63,17 +65,16 @@ def weights_in(name: str, folder: Path, field: str) -> tuple[Weight, ...]:
 
 
 def _files(name: str, folder: Path, field: str) -> list[str]:
-    index = folder / _INDEX
-    if (folder / _SINGLE).exists():  # as transformers does: an index beside it is of something else
+    if has_file(folder, _SINGLE):  # as transformers does: an index beside it is of something else
         return [_SINGLE]
-    if not index.exists():
+    if not has_file(folder, _INDEX):
         raise BadInput(
             f"The model has no {_SINGLE}",
             f"{name}: its weights stand in {_SINGLE}, or in files that {_INDEX} lists.",
             field=field,
         )
     try:
-        files = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
+        files = sorted(set(msgspec.json.decode(read_index(folder, _INDEX), type=_Index).weight_map.values()))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput("A model's file cannot be read", f"{name}: {_INDEX}: {error}", field=field) from error
     for file in files:
@@ -82,14 +83,18 @@ def _files(name: str, folder: Path, field: str) -> list[str]:
     return files
 
 
-def _read(path: Path) -> list[Weight]:
-    """The tensors that a file's header lists; a ValueError says what is wrong with it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+def _read(folder: Path, name: str, most: int) -> list[Weight]:
+    """The tensors that a file's header lists, at most so many; a ValueError says what is wrong with it."""
+    with open_file(folder, name) as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _LONGEST_HEADER):
+        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
             raise ValueError(f"it is torn, or no safetensors file: {size} bytes do not hold its header")
-        header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+        if length > LONGEST_HEADER:
+            raise UnsafeFile(name, f"its header has {length} bytes, and may have {LONGEST_HEADER}")
+        content = file.read(length)
+    check_pairs(name, content, _PAIRS * most)
+    header = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     header.pop("__metadata__", None)
     tensors = {name: msgspec.json.decode(raw, type=_Tensor) for name, raw in header.items()}
     wanted = _LENGTH_BYTES + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
