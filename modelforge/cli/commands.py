@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from modelforge.cli.screen import complain, say, say_json
 from modelforge.errors import ForgeError
 from modelforge.layout import Layout
 from modelforge.server_log import configure_log
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return asyncio.run(client_commands.run(options))
     except ForgeError as error:
-        sys.stderr.write(f"modelforge: {error}\n")
+        complain(error)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -78,16 +79,16 @@ def _verify(options: argparse.Namespace) -> int:
 
     found = audit.verify(_layout(options))
     for line in audit.broken_records(found):
-        sys.stdout.write(f"{line}\n")
+        say(line)
     compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
-    sys.stdout.write(f"{found.records} records, {compared}, {len(found.faults)} faults. Last digest: {found.digest}\n")
+    say(f"{found.records} records, {compared}, {len(found.faults)} faults. Last digest: {found.digest}")
     return 1 if found.faults else 0
 
 
 def _replay(options: argparse.Namespace) -> int:
     from modelforge import audit
 
-    sys.stdout.buffer.write(msgspec.json.encode(audit.state_at(_layout(options), options.at)) + b"\n")
+    say_json(msgspec.json.encode(audit.state_at(_layout(options), options.at)))
     return 0
 
 
@@ -96,7 +97,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = examination.examine(_layout(options))
     for line in finding.lines(findings):
-        sys.stdout.write(f"{line}\n")
+        say(line)
     return 1 if any(found.level == "problem" for found in findings) else 0
 
 
