@@ -32,8 +32,8 @@ class FieldError(Struct, frozen=True, gc=False):
     remedy: str = ""
 
 
-def check_label(text: str, field: str) -> None:
-    """Refuse a name that would not show as what it is, wherever it is listed.
+def check_label(text: str, field: str, what: str | None = None) -> None:
+    """Refuse a name that would not show as what it is, wherever it is listed. `what`: the name, if not the field.
 
     Raises:
         BadInput: it has such a character, whose code point the message names.
@@ -41,7 +41,7 @@ def check_label(text: str, field: str) -> None:
     hidden = hidden_in(text)
     if hidden is not None:
         raise BadInput(
-            f"The {field} cannot be used",
+            f"The {what or field} cannot be used",
             f"Character {text.index(hidden) + 1} of it is U+{ord(hidden):04X}, which does not show: names have no "
             "control characters, no ends of lines, and nothing that turns the direction of writing. Take it out.",
             field=field,
@@ -93,7 +93,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
     }
     words = kinds.get(schema.get("type", ""), "")
     if schema.get("type") == "array" and schema.get("items"):  # a pair has none
-        words = f"a list of {_describe(schema['items']).removeprefix('a ')}s"
+        items = {key: value for key, value in schema["items"].items() if key != "maxLength"}
+        words = f"a list of {_describe(items).removeprefix('a ')}s"
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in (
