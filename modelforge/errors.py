@@ -146,4 +146,8 @@ class LaunchFailed(ForgeError):
 
 
 class PlaygroundFailed(ForgeError):
-    """The inference worker could not answer."""
+    """The inference worker could not answer. `kind`: the name of the failure, if it said one."""
+
+    def __init__(self, message: str, detail: str = "", *, kind: str | None = None) -> None:
+        super().__init__(message, detail)
+        self.kind = kind

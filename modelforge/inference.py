@@ -65,7 +65,9 @@ class InferenceWorker:
                             at_rest = not isinstance(message, wire.Token)
                             if isinstance(message, wire.GenerationFailed):
                                 raise PlaygroundFailed(
-                                    "The model could not answer", f"{message.kind}: {message.message}"
+                                    "The model could not answer",
+                                    f"{message.kind}: {message.message}",
+                                    kind=message.kind,
                                 )
                             yield message
                 except _WorkerEnded as error:
