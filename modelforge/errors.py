@@ -13,6 +13,7 @@
     ├── LogUnusable          the event log cannot be opened as it is
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
+    ├── BackupUnusable       a backup cannot be made there, or cannot be put back
     ├── FilesKept            the files of a deleted model or dataset could not be removed
     ├── TooMuchWork          a process of ours would have taken more time or memory than it may have
     ├── LaunchFailed         an attempt's processes could not be started
@@ -127,6 +128,10 @@ class DirectoryInUse(ForgeError):
 
 class SettingsInvalid(ForgeError):
     """A setting cannot be used."""
+
+
+class BackupUnusable(ForgeError):
+    """A backup cannot be made, or is not whole, or must not be put there."""
 
 
 class FilesKept(ForgeError):

@@ -1,4 +1,4 @@
-"""The command line: `serve`; `verify`, `replay`, `doctor` for its data; a client: `train`, `watch`, `stop` and more."""
+"""The command line: `serve`; `verify`, `doctor`, `backup` and more for its data; a client: `train`, `watch`, `stop`."""
 
 import argparse
 import asyncio
@@ -32,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return _replay(options)
             case "doctor":
                 return _doctor(options)
+            case "backup" | "restore":
+                from modelforge.cli import backup_commands
+
+                return backup_commands.run(options, _layout(options))
             case _:
                 pass
         from modelforge.cli import client_commands
@@ -147,6 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "doctor", parents=[data], help="say what is wrong with the data and this machine; changes nothing"
     )
+
+    backup = commands.add_parser("backup", parents=[data], help="copy the data directory; a server may run meanwhile")
+    backup.add_argument("folder", metavar="DIR", type=Path, help="a folder that is not there yet")
+    restore = commands.add_parser("restore", parents=[data], help="check a backup, and make it a data directory again")
+    restore.add_argument("folder", metavar="DIR", type=Path, help="a folder that `modelforge backup` wrote")
 
     client = argparse.ArgumentParser(add_help=False)
     client.add_argument(

@@ -37,7 +37,7 @@ def say(line: str) -> None:
 
 def say_json(document: bytes) -> None:
     """Write a JSON document on stdout: the same to a program, and harmless to a terminal."""
-    sys.stdout.write(f"{visible_json(document.decode())}\n")
+    sys.stdout.buffer.write(f"{visible_json(document.decode())}\n".encode())  # JSON is UTF-8, whatever a terminal takes
 
 
 def complain(problem: object) -> None:
