@@ -104,10 +104,15 @@ class Client:
             raise RequestRefused(
                 "The server cannot be reached", f"{self.url}: start it with `modelforge serve`, or name it with --url."
             ) from error
-        if answer.status >= _NOT_A_SUCCESS:
-            problem = msgspec.json.decode(data, type=_Problem)
-            raise RequestRefused(problem.error, problem.detail, status=answer.status)
-        return msgspec.json.decode(data, type=kind)
+        try:
+            if answer.status >= _NOT_A_SUCCESS:
+                problem = msgspec.json.decode(data, type=_Problem)
+                raise RequestRefused(problem.error, problem.detail, status=answer.status)
+            return msgspec.json.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestRefused(
+                "The answer cannot be read", f"{self.url} answered {answer.status}: is it a ModelForge? {error}"
+            ) from error
 
     async def follow(self, after: int, kind: type[_T]) -> AsyncIterator[_T]:
         """Every status message after a position; a server that went away is waited for, and nothing is missed."""

@@ -15,6 +15,7 @@
     ├── LogUnusable          the event log cannot be opened as it is
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
+    ├── BackupUnusable       a backup cannot be made there, or cannot be put back
     ├── FilesKept            the files of a deleted model or dataset could not be removed
     ├── TooMuchWork          a process of ours would have taken more time or memory than it may have
     ├── LaunchFailed         an attempt's processes could not be started
@@ -143,6 +144,10 @@ class SettingsInvalid(ForgeError):
     """A setting cannot be used."""
 
 
+class BackupUnusable(ForgeError):
+    """A backup cannot be made, or is not whole, or must not be put there."""
+
+
 class FilesKept(ForgeError):
     """The files of a deleted model or dataset could not be removed."""
 
@@ -160,4 +165,8 @@ class LaunchFailed(ForgeError):
 
 
 class PlaygroundFailed(ForgeError):
-    """The inference worker could not answer."""
+    """The inference worker could not answer. `kind`: the name of the failure, if it said one."""
+
+    def __init__(self, message: str, detail: str = "", *, kind: str | None = None) -> None:
+        super().__init__(message, detail)
+        self.kind = kind

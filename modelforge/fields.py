@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from modelforge.errors import BadInput
+from modelforge.visible_text import hidden_in
+
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _NAMED = re.compile(r"`([^`]+)`$")
 
@@ -27,6 +30,22 @@ class FieldError(Struct, frozen=True, gc=False):
     field: str | None
     message: str
     remedy: str = ""
+
+
+def check_label(text: str, field: str, what: str | None = None) -> None:
+    """Refuse a name that would not show as what it is, wherever it is listed. `what`: the name, if not the field.
+
+    Raises:
+        BadInput: it has such a character, whose code point the message names.
+    """
+    hidden = hidden_in(text)
+    if hidden is not None:
+        raise BadInput(
+            f"The {what or field} cannot be used",
+            f"Character {text.index(hidden) + 1} of it is U+{ord(hidden):04X}, which does not show: names have no "
+            "control characters, no ends of lines, and nothing that turns the direction of writing. Take it out.",
+            field=field,
+        )
 
 
 def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldError:
@@ -74,7 +93,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
     }
     words = kinds.get(schema.get("type", ""), "")
     if schema.get("type") == "array" and schema.get("items"):  # a pair has none
-        words = f"a list of {_describe(schema['items']).removeprefix('a ')}s"
+        items = {key: value for key, value in schema["items"].items() if key != "maxLength"}
+        words = f"a list of {_describe(items).removeprefix('a ')}s"
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in (
@@ -85,4 +105,6 @@ def _describe(schema: Mapping[str, Any]) -> str:
         )
         if key in schema
     ]
+    if "maxLength" in schema:
+        bounds.append(f"of {schema.get('minLength', 0)} to {schema['maxLength']} characters")
     return " ".join([words, *bounds])

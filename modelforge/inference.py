@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from modelforge.errors import BadInput, Conflict, ForgeError, PlaygroundFailed, TooMuchWork
+from modelforge.errors import Conflict, ForgeError, PlaygroundFailed, TooMuchWork
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import ChildLimits, limit_process
 from trainer_entry import wire
@@ -153,16 +153,12 @@ class _WorkerEnded(Exception):
 def _refusal(failed: wire.GenerationFailed) -> ForgeError:
     said = f"{failed.kind}: {failed.message}"
     match failed.kind:
-        case "ChatTemplateFails" | "ModelUnavailable":
-            return BadInput("The model cannot answer", f"{said} Ask another model.")
-        case "PromptTooLong":
-            return BadInput("The prompt is too long", said, field="prompt")
         case "OutOfMemory":
             return TooMuchWork(
                 "The answer took too much memory", f"{said} Send a shorter prompt, or ask another model."
             )
         case _:
-            return PlaygroundFailed("The model could not answer", said)
+            return PlaygroundFailed("The model could not answer", said, kind=failed.kind)
 
 
 def _cause_of(ended: _WorkerEnded) -> ForgeError:

@@ -1,22 +1,29 @@
 """The server's own log: one JSON object a line on stderr. What it says is never worth more than the server."""
 
 import contextlib
+import json
+import logging
 import sys
 from typing import TextIO
 
 import msgspec
 import structlog
 
+from modelforge.visible_text import visible_json, visible_lines
+
 
 class _Lines:
-    """A stream on which a line that cannot be written is left out: its disk is full, or its reader has gone."""
+    """A stream on which a line that cannot be written is left out: its disk is full, or its reader has gone.
+
+    Nothing on it commands a terminal, whoever said it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            self._stream.write(text)
+            self._stream.write(visible_lines(text))
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
@@ -24,15 +31,24 @@ class _Lines:
 
 
 def configure_log() -> None:
-    """Write the log to stderr from now on."""
+    """Write the log to stderr from now on, and what libraries warn of beside it."""
+    lines = _Lines(sys.stderr)
+    logging.basicConfig(handlers=[logging.StreamHandler(lines)], format="%(message)s", level=logging.WARNING)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=lambda event, **_: msgspec.json.encode(event).decode()),
+            structlog.processors.JSONRenderer(serializer=_line),
         ],
-        logger_factory=structlog.WriteLoggerFactory(_Lines(sys.stderr)),  # type: ignore[arg-type]  # it writes and flushes, no more
+        logger_factory=structlog.WriteLoggerFactory(lines),  # type: ignore[arg-type]  # it writes and flushes, no more
         cache_logger_on_first_use=True,
     )
+
+
+def _line(event: dict[str, object], **_: object) -> str:
+    try:
+        return visible_json(msgspec.json.encode(event).decode())
+    except UnicodeEncodeError:  # a file's name that is no text
+        return json.dumps(event, default=str)

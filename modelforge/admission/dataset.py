@@ -11,6 +11,7 @@ from modelforge.datasets.hub import SCHEME, SPELLING, HubDataset, commit_of, fet
 from modelforge.datasets.validation.columns import Source
 from modelforge.datasets.validation.process import check_columns_given, check_dataset, check_encoding_given
 from modelforge.errors import BadInput, NotFound
+from modelforge.fields import check_label
 from trainer_entry import wire
 
 
@@ -30,6 +31,7 @@ async def resolve_dataset(
     """
     if not name.startswith(SCHEME) and not Path(name).is_absolute():
         return _uploaded(admission, name, columns, encoding), None
+    check_label(name, "dataset")
     asked = parse_name(name) if name.startswith(SCHEME) else None
     check_columns_given(columns or {})
     if encoding is not None and asked is not None:

@@ -16,11 +16,12 @@ from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
 from modelforge.domain.compatibility import Purpose, check_combination, check_format
 from modelforge.errors import BadInput, Refusal
-from modelforge.fields import project_struct
+from modelforge.fields import check_label, project_struct
 from modelforge.machine.devices import visible_gpus
 from trainer_entry import wire
 
-OutputName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)", max_length=100)]
+LONGEST_NAME = 100
+OutputName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)", max_length=LONGEST_NAME)]
 """What a trained model may be called."""
 
 
@@ -107,9 +108,11 @@ async def _resolve(
     with problems.collecting("provider"):
         check_installed(body.provider, parameters)
     with problems.collecting("model_name"):
+        check_label(body.model_name, "model_name")
         model_path = await check_model(body.model_name, admission.model_roots, purpose=purpose)
     with problems.collecting("reward_model"):
         if parameters.reward_model is not None:
+            check_label(parameters.reward_model, "reward_model")
             reward_model_path = await check_model(parameters.reward_model, admission.model_roots, "reward_model")
     with problems.collecting("dataset"):
         dataset, staged = await resolve_dataset(admission, body.dataset, body.columns, body.encoding)
@@ -185,5 +188,5 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
 
 def output_name(model_name: str) -> str:
     """A name for what comes of a model."""
-    last = model_name.rpartition("/")[2].lower()
-    return f"my-{re.sub(r'[^a-z0-9]+', '-', last)}-finetuned"
+    last = re.sub(r"[^a-z0-9]+", "-", model_name.rpartition("/")[2].lower())
+    return f"my-{last[: LONGEST_NAME - len('my--finetuned')]}-finetuned"

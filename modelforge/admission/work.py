@@ -7,14 +7,27 @@ from typing import assert_never
 
 import msgspec
 from huggingface_hub import constants
+from msgspec import Struct
 
 from modelforge.admission.context import Admission
 from modelforge.domain import model
 from modelforge.errors import BadInput, Conflict
+from modelforge.fields import check_label
 from modelforge.hub import hub_token
 from modelforge.layout import Layout
 from modelforge.settings import Settings
 from trainer_entry import wire
+
+_LONGEST_JOB_ID = f"train_{2**63 - 1}"
+_INSIDE = len("/copy//")
+"""What is added to a path for a file of the model in it, beside the file's own name."""
+
+
+class ExportPlace(Struct, frozen=True):
+    """Where an export goes, and the folder that it stays in. `to`: None for the data directory's own folder."""
+
+    to: str | None
+    root: str
 
 
 def work_spec(
@@ -53,8 +66,8 @@ async def readmit_work(admission: Admission, spec: wire.JobSpec) -> wire.JobSpec
     match spec.work:
         case wire.Export(to=to):
             root = layout.exports
-            if to is not None:
-                await resolve_export_path(admission, to)
+            place = await resolve_export_place(admission, to)
+            spec = msgspec.structs.replace(spec, work=msgspec.structs.replace(spec.work, root=place.root))
         case wire.Push():
             await check_hub_access()
         case wire.Merge() | None:
@@ -69,16 +82,19 @@ async def readmit_work(admission: Admission, spec: wire.JobSpec) -> wire.JobSpec
     )
 
 
-async def resolve_export_path(admission: Admission, name: str) -> str:
+async def resolve_export_place(admission: Admission, name: str | None) -> ExportPlace:
     """The place for an export, resolved: free, in a folder that is there, under a root, and not among our own files.
 
     Raises:
         BadInput, Conflict: it cannot go there; the message says why.
     """
-    return await asyncio.to_thread(_export_path, name, admission.settings, admission.layout)
+    if name is None:
+        return ExportPlace(None, str(admission.layout.root))
+    return await asyncio.to_thread(_export_place, name, admission.settings, admission.layout)
 
 
-def _export_path(name: str, settings: Settings, layout: Layout) -> str:
+def _export_place(name: str, settings: Settings, layout: Layout) -> ExportPlace:
+    check_label(name, "path")
     try:
         path = Path(name)
         is_absolute, path = path.is_absolute(), path.resolve()
@@ -89,7 +105,8 @@ def _export_path(name: str, settings: Settings, layout: Layout) -> str:
         raise BadInput("The path is not absolute", f"{name}: begin it with a slash.", field="path")
     roots = (*settings.model_roots, layout.exports)
     is_ours = path.is_relative_to(layout.root) and not path.is_relative_to(layout.exports)
-    if is_ours or path in roots or not any(path.is_relative_to(root) for root in roots):
+    around = [root for root in roots if path.is_relative_to(root)]
+    if is_ours or path in roots or not around:
         raise BadInput(
             "The path lies outside the model roots",
             f"{name} is in none of {', '.join(map(str, roots))}, or among the server's own files; "
@@ -100,7 +117,26 @@ def _export_path(name: str, settings: Settings, layout: Layout) -> str:
         raise Conflict("There is something at the path already", f"{name}: take it away, or send another path.")
     if not has_folder:
         raise BadInput("The path's folder is not there", f"Make {path.parent} first.", field="path")
-    return str(path)
+    _check_length(path)
+    return ExportPlace(str(path), str(max(around, key=lambda root: len(root.parts))))
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a place whose name, or path, leaves no room for what an export has beside its place until it is whole.
+
+    Raises:
+        BadInput: it says how long it may be.
+    """
+    longest_name, longest_path = (os.pathconf(path.parent, name) for name in ("PC_NAME_MAX", "PC_PATH_MAX"))
+    added = len(wire.partial_export("", _LONGEST_JOB_ID))
+    name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
+    if name + added > longest_name or whole + added + longest_name + _INSIDE > longest_path:
+        raise BadInput(
+            "The path is too long",
+            f"Its last part has {name} bytes, and {longest_name - added} is the most here; all of it has {whole}, and "
+            f"{longest_path - longest_name - added - _INSIDE} is the most.",
+            field="path",
+        )
 
 
 async def check_hub_access() -> None:

@@ -80,6 +80,11 @@ def _add_data_commands(commands: "_Commands", data: argparse.ArgumentParser) -> 
         "doctor", parents=[data], help="say what is wrong with the data and this machine; changes nothing"
     )
 
+    backup = commands.add_parser("backup", parents=[data], help="copy the data directory; a server may run meanwhile")
+    backup.add_argument("folder", metavar="DIR", type=Path, help="a folder that is not there yet")
+    restore = commands.add_parser("restore", parents=[data], help="check a backup, and make it a data directory again")
+    restore.add_argument("folder", metavar="DIR", type=Path, help="a folder that `modelforge backup` wrote")
+
 
 def _add_token_commands(commands: "_Commands", data: argparse.ArgumentParser) -> None:
     token = commands.add_parser("token", help="make, list and revoke the tokens that clients get in by")

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
-from rich.console import Console
-
+from modelforge.cli.screen import Screen
 from modelforge.cli.terminal import jobs_table, show_training
 from modelforge.client import Client, RequestRefused
 from modelforge.errors import DatasetReport
@@ -25,7 +24,7 @@ _SHOWN_WARNINGS = 5
 
 async def run(options: argparse.Namespace) -> int:
     """Run a client command; the exit code is 1 where a watched training did not complete."""
-    console = Console()
+    console = Screen()
     async with Client(options.url, token=_token(options.token_file)) as client:
         match options.command:
             case "train":
@@ -39,7 +38,7 @@ async def run(options: argparse.Namespace) -> int:
             case "checkpoint":
                 job_id = options.job_id or await _current(client)
                 await client.post(f"/api/jobs/{job_id}/checkpoint", {}, JobDetails)
-                console.print(f"{job_id} saves a checkpoint at its next step", highlight=False)
+                console.show(f"{job_id} saves a checkpoint at its next step")
                 return 0
             case "resume":
                 return await _resume(client, options, console)
@@ -61,21 +60,21 @@ def _token(file: Path | None) -> str | None:
         raise RequestRefused("The file of the token cannot be read", f"{file}: {error}") from error
 
 
-def _show_warnings(report: DatasetReport, console: Console) -> None:
+def _show_warnings(report: DatasetReport, console: Screen) -> None:
     """The first warnings of a dataset, for a person to check while the training starts."""
     for warning in report.warnings[:_SHOWN_WARNINGS]:
         field = f", {warning.field}" if warning.field else ""
-        console.print(f"  line {warning.line}{field}: {warning.message}", highlight=False, markup=False)
+        console.show(f"  line {warning.line}{field}: {warning.message}")
     more = report.warning_count - _SHOWN_WARNINGS
     if more > 0:
-        console.print(f"  and {more} more: GET /api/datasets/{{filename}} lists them", highlight=False, markup=False)
+        console.show(f"  and {more} more: GET /api/datasets/{{filename}} lists them")
 
 
-async def _train(client: Client, options: argparse.Namespace, console: Console) -> int:
+async def _train(client: Client, options: argparse.Namespace, console: Screen) -> int:
     if not options.dataset.is_file():
         raise RequestRefused("No such dataset", f"There is no file {options.dataset}.")
     uploaded = await client.upload(options.dataset, Uploaded)
-    console.print(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}", highlight=False)
+    console.show(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}")
     _show_warnings(uploaded.validation, console)
     body: dict[str, object] = {
         "task": options.task,
@@ -89,7 +88,7 @@ async def _train(client: Client, options: argparse.Namespace, console: Console) 
     if options.output_name is not None:
         body["output_name"] = options.output_name
     started = await client.post("/api/start_training", body, Started)
-    console.print(f"{started.message}: {started.job_id}", highlight=False)
+    console.show(f"{started.message}: {started.job_id}")
     if not options.watch:
         return 0
     return await _watch(client, started.job_id, _position_of(started.job_id), console)
@@ -107,50 +106,50 @@ async def _current(client: Client) -> str:
     return status.job_id
 
 
-async def _watch(client: Client, job_id: str, after: int, console: Console) -> int:
+async def _watch(client: Client, job_id: str, after: int, console: Screen) -> int:
     after = after or _position_of((await client.get(f"/api/jobs/{job_id}", JobDetails)).job_id or "train_0")
     last = await show_training(client.follow(after, StatusMessage), job_id, console)
     if last.status == "completed":
         details = await client.get(f"/api/jobs/{job_id}", JobDetails)
         match details.delivery:
             case wire.Exported(path=path, sha256=sha256):
-                console.print(f"Exported: {path}, SHA-256 {sha256}", markup=False, highlight=False, soft_wrap=True)
+                console.show(f"Exported: {path}, SHA-256 {sha256}", soft_wrap=True)
                 return 0
             case wire.Pushed(url=url):
-                console.print(f"Pushed: {url}", markup=False, highlight=False, soft_wrap=True)
+                console.show(f"Pushed: {url}", soft_wrap=True)
                 return 0
             case None:
                 pass
         model = await client.get(f"/api/models/{details.model_id}", ModelDetails)
-        console.print(f"Model {model.id}, {model.name}: {model.path}", highlight=False, soft_wrap=True)
+        console.show(f"Model {model.id}, {model.name}: {model.path}", soft_wrap=True)
         return 0
     if last.error is not None:
-        console.print(f"{last.error.kind}: {last.error.message}", markup=False, highlight=False)
-    console.print(f"The training is {last.status}. Its log: {client.url}/api/jobs/{job_id}/logs", highlight=False)
+        console.print(f"{last.error.kind}: {last.error.message}")
+    console.show(f"The training is {last.status}. Its log: {client.url}/api/jobs/{job_id}/logs")
     return 1
 
 
-async def _resume(client: Client, options: argparse.Namespace, console: Console) -> int:
+async def _resume(client: Client, options: argparse.Namespace, console: Screen) -> int:
     job = await client.post(f"/api/jobs/{options.job_id}/resume", {}, JobDetails)
-    console.print(f"{job.job_id} goes on: attempt {job.attempt}", highlight=False)
+    console.show(f"{job.job_id} goes on: attempt {job.attempt}")
     return await _watch(client, options.job_id, job.position, console) if options.watch else 0
 
 
-async def _rerun(client: Client, options: argparse.Namespace, console: Console) -> int:
+async def _rerun(client: Client, options: argparse.Namespace, console: Screen) -> int:
     job = await client.post(f"/api/jobs/{options.job_id}/rerun", {"queue": options.queue}, JobDetails)
     job_id = job.job_id or ""
-    console.print(f"{job_id} does what {options.job_id} did: it is {job.status}", highlight=False)
+    console.show(f"{job_id} does what {options.job_id} did: it is {job.status}")
     return await _watch(client, job_id, _position_of(job_id), console) if options.watch else 0
 
 
-async def _stop_all(client: Client, console: Console) -> int:
+async def _stop_all(client: Client, console: Screen) -> int:
     """Again and again, first those that wait, until none is left: a job may start, or end, in between."""
     while True:
         waiting = (await client.get("/api/jobs?status=queued&limit=1000", JobList)).jobs
         for job in waiting:
             with _unless_it_is_too_late():
                 await client.post(f"/api/jobs/{job.job_id}/cancel", {}, JobDetails)
-                console.print(f"{job.job_id} waits no longer", highlight=False)
+                console.show(f"{job.job_id} waits no longer")
         status = await client.get("/api/training_status", TrainingStatus)
         if status.status in {"starting", "training", "stopping"}:
             with _unless_it_is_too_late():
@@ -169,11 +168,11 @@ def _unless_it_is_too_late() -> Iterator[None]:
             raise
 
 
-async def _stop(client: Client, job_id: str | None, console: Console) -> int:
+async def _stop(client: Client, job_id: str | None, console: Screen) -> int:
     if job_id is None:
         stopped = await client.post("/api/stop_training", {}, Stopped)
-        console.print(f"{stopped.message}: {stopped.job_id}", highlight=False)
+        console.show(f"{stopped.message}: {stopped.job_id}")
     else:
         job = await client.post(f"/api/jobs/{job_id}/stop", {}, JobDetails)
-        console.print(f"{job.job_id} is {job.status}", highlight=False)
+        console.show(f"{job.job_id} is {job.status}")
     return 0

@@ -1,4 +1,4 @@
-"""The command line: `serve`; `verify`, `replay`, `doctor` for its data; a client: `train`, `watch`, `stop` and more."""
+"""The command line: `serve`; `verify`, `doctor`, `backup` and more for its data; a client: `train`, `watch`, `stop`."""
 
 import argparse
 import asyncio
@@ -8,6 +8,7 @@ import sys
 import msgspec
 
 from modelforge.cli.arguments import arguments_parser
+from modelforge.cli.screen import complain, say, say_json
 from modelforge.errors import ForgeError
 from modelforge.layout import Layout
 from modelforge.server_log import configure_log
@@ -31,13 +32,17 @@ def main(arguments: list[str] | None = None) -> int:
                 return _doctor(options)
             case "token":
                 return _token(options)
+            case "backup" | "restore":
+                from modelforge.cli import backup_commands
+
+                return backup_commands.run(options, _layout(options))
             case _:
                 pass
         from modelforge.cli import client_commands
 
         return asyncio.run(client_commands.run(options))
     except ForgeError as error:
-        sys.stderr.write(f"modelforge: {error}\n")
+        complain(error)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -82,16 +87,16 @@ def _verify(options: argparse.Namespace) -> int:
 
     found = audit.verify(_layout(options))
     for line in audit.broken_records(found):
-        sys.stdout.write(f"{line}\n")
+        say(line)
     compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
-    sys.stdout.write(f"{found.records} records, {compared}, {len(found.faults)} faults. Last digest: {found.digest}\n")
+    say(f"{found.records} records, {compared}, {len(found.faults)} faults. Last digest: {found.digest}")
     return 1 if found.faults else 0
 
 
 def _replay(options: argparse.Namespace) -> int:
     from modelforge import audit
 
-    sys.stdout.buffer.write(msgspec.json.encode(audit.state_at(_layout(options), options.at)) + b"\n")
+    say_json(msgspec.json.encode(audit.state_at(_layout(options), options.at)))
     return 0
 
 
@@ -100,7 +105,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = examination.examine(_layout(options))
     for line in finding.lines(findings):
-        sys.stdout.write(f"{line}\n")
+        say(line)
     return 1 if any(found.level == "problem" for found in findings) else 0
 
 

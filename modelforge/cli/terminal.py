@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from modelforge.cli.screen import Screen
 from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails
 from modelforge.projections.status_messages import StatusMessage
+from modelforge.visible_text import visible
 
 _PHASES = {
     "loading_model": "loading the model",
@@ -24,13 +24,13 @@ _PHASES = {
 _PLAIN_STEP = 10
 
 
-async def show_training(messages: AsyncIterator[StatusMessage], job_id: str, console: Console) -> StatusMessage:
+async def show_training(messages: AsyncIterator[StatusMessage], job_id: str, console: Screen) -> StatusMessage:
     """Show a job until its end; its last message is returned."""
     columns = (
-        TextColumn("{task.description:<20}"),
+        TextColumn("{task.description:<20}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[steps]:>11}"),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[steps]:>11}", markup=False),
+        TextColumn("{task.fields[figures]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
         bar = progress.add_task("starting", total=100, steps="", figures="")
@@ -41,7 +41,7 @@ async def show_training(messages: AsyncIterator[StatusMessage], job_id: str, con
             _move(progress, bar, message)
             line = plain_line(message)
             if not console.is_terminal and line != shown and is_worth_a_line(message):
-                console.print(line, highlight=False)
+                console.show(line)
                 shown = line
             if message.status in FINAL:
                 return message
@@ -100,7 +100,7 @@ def is_worth_a_line(message: StatusMessage) -> bool:
 def _status(job: JobDetails) -> str:
     """The status, and what there is to say about it."""
     if job.error is not None:
-        return f"{job.status}: {escape(job.error.kind)}"
+        return f"{job.status}: {visible(job.error.kind)}"
     if job.queue_position is not None:
         return f"{job.status}, {job.queue_position} in line"
     return "stalled" if job.stalled else job.status
@@ -124,8 +124,8 @@ def jobs_table(jobs: list[JobDetails]) -> Table:
             _status(job),
             f"{job.progress:.1f} %",
             "" if job.loss is None else f"{job.loss:.4f}",
-            escape(job.model_name),
-            escape(job.dataset.filename),
+            visible(job.model_name),
+            visible(job.dataset.filename),
             job.started_at or "",
         )
     return table

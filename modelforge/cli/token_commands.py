@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+from modelforge.cli.screen import say
 from modelforge.client import Client, RequestRefused
 from modelforge.command_handler import CommandHandler
 from modelforge.data_directory import claimed, holder_of
@@ -73,7 +74,7 @@ async def _run_online(options: argparse.Namespace, layout: Layout) -> None:
                 _say_revoked(_revoked(options), len((await client.get("/api/tokens", TokenList)).tokens))
             case "link":
                 link = await client.post("/api/login_links", {}, LoginLink)
-                sys.stdout.write(f"{holder.url}{link.path}\n")
+                say(f"{holder.url}{link.path}")
             case _:
                 _list((await client.get("/api/tokens", TokenList)).tokens)
 
@@ -135,18 +136,18 @@ def _show(name: str, scope: str, token: str) -> None:
     """The token alone on stdout, for programs; what it is, for people, on stderr."""
     sys.stderr.write(f"The token {name}, of scope {scope}; it is not shown again. From now on everybody needs one:\n")
     sys.stderr.flush()
-    sys.stdout.write(f"{token}\n")
+    say(f"{token}")
 
 
 def _say_revoked(name: str, left: int) -> None:
-    sys.stdout.write(f"{name} is revoked; what it had open is ended.\n")
+    say(f"{name} is revoked; what it had open is ended.")
     if not left:
-        sys.stdout.write("No token is left: on this machine nobody is asked for one, unless `serve --require-token`.\n")
+        say("No token is left: on this machine nobody is asked for one, unless `serve --require-token`.")
 
 
 def _list(tokens: list[TokenDetails]) -> None:
     for token in tokens:
         until = "never expires" if token.expires_at is None else f"expires {token.expires_at}"
-        sys.stdout.write(f"{token.name}  {token.scope}  made {token.created_at}  {until}\n")
+        say(f"{token.name}  {token.scope}  made {token.created_at}  {until}")
     if not tokens:
-        sys.stdout.write("There is no token.\n")
+        say("There is no token.")

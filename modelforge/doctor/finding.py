@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from modelforge.visible_text import visible
+
 Level = Literal["ok", "warning", "problem"]
 _LEVEL_WIDTH = len("problem")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -46,9 +48,9 @@ def lines(findings: Iterable[Finding]) -> Iterator[str]:
     findings = [*findings]
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        yield f"{finding.level:<{_LEVEL_WIDTH}}  {finding.subject:<{width}}  {printable(finding.found)}"
+        yield f"{finding.level:<{_LEVEL_WIDTH}}  {finding.subject:<{width}}  {visible(finding.found)}"
         if finding.remedy:
-            yield f"{'':{_LEVEL_WIDTH + width + 4}}{printable(finding.remedy)}"
+            yield f"{'':{_LEVEL_WIDTH + width + 4}}{visible(finding.remedy)}"
     yield summary(findings)
 
 
@@ -60,11 +62,6 @@ def summary(findings: Iterable[Finding]) -> str:
 
 def _counted(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def printable(text: str) -> str:
-    """Names of files may hold anything: what would not show stands there as Python writes it."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def size(count: float) -> str:

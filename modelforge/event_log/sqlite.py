@@ -71,6 +71,18 @@ class LogReader:
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         yield from self._connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
 
+    def copy_to(self, path: Path) -> None:
+        """Write what this view sees into a new file, by SQLite's online backup: the log's own files stay as they are.
+
+        Raises:
+            StorageFull, LogUnusable: it cannot be written, or not be read.
+        """
+        try:
+            with closing(sqlite3.connect(path)) as copy:
+                self._connection.backup(copy)
+        except sqlite3.DatabaseError as error:
+            raise _translated(path, error) from error
+
     def position_at(self, at: int) -> int:
         """The last position that was written by a time (unix microseconds); 0 if none was."""
         row = self._connection.execute("SELECT max(position) FROM records WHERE at <= ?", (at,)).fetchone()

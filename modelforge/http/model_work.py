@@ -5,8 +5,8 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from modelforge.admission.training import OutputName
-from modelforge.admission.work import check_hub_access, resolve_export_path, work_spec
+from modelforge.admission.training import LONGEST_NAME, OutputName
+from modelforge.admission.work import check_hub_access, resolve_export_place, work_spec
 from modelforge.domain import job, model
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.state import check_key
@@ -21,6 +21,7 @@ from modelforge.http.plumbing.route import Route
 from modelforge.projections.jobs import JobDetails
 from trainer_entry import wire
 
+_MERGED = "-merged"
 _REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$(?!\n)"
 
 
@@ -76,7 +77,7 @@ async def merge_model(request: web.Request) -> web.Response:
         base_revision=source.base_revision,
         metrics=registered.model.metrics,
     )
-    name = body.output_name or f"{registered.name}-merged"
+    name = body.output_name or f"{registered.name[: LONGEST_NAME - len(_MERGED)]}{_MERGED}"
     return await _start(request, registered, work, name, key, queue=body.queue)
 
 
@@ -87,13 +88,14 @@ async def export_model(request: web.Request) -> web.Response:
     if (again := _answered_before(request, key)) is not None:
         return again
     registered = (await _source(request)).registered
-    to = None if body.path is None else await resolve_export_path(request.app[ADMISSION], body.path)
+    place = await resolve_export_place(request.app[ADMISSION], body.path)
     work = wire.Export(
         model_id=registered.model_id,
         name=registered.name,
         path=registered.model.path,
         format=body.format,
-        to=to,
+        to=place.to,
+        root=place.root,
     )
     return await _start(request, registered, work, registered.name, key, queue=body.queue)
 

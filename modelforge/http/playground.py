@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from modelforge.admission.model import check_model
 from modelforge.domain.compatibility import Purpose
 from modelforge.domain.idempotency import IdempotencyKey
-from modelforge.errors import BadInput, Conflict, ForgeError
+from modelforge.errors import BadInput, Conflict, ForgeError, PlaygroundFailed
 from modelforge.http.models import find_model
 from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
@@ -22,6 +22,9 @@ from modelforge.http.plumbing.route import Route
 from trainer_entry import wire
 
 _ANSWERS_KEPT = 100
+_TOO_LONG = "PromptTooLong"
+_OF_THE_MODEL = frozenset({"ModelUnavailable", "NoChatTemplate", "ChatTemplateFails"})
+"""Failures of the worker, by name: of these another model has none."""
 _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 
 
@@ -106,8 +109,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
         return web.Response(body=_sse("done", before), headers=_STREAM) if body.stream else json_response(before)
     ask = await _prompt(request, body)
     if body.stream:
-        return await _stream(request, ask)
-    whole = await cancel_on_disconnect(request, _whole(request.app[PLAYGROUND].generate(ask)))
+        return await _stream(request, _pieces(request, body, ask))
+    whole = await cancel_on_disconnect(request, _whole(_pieces(request, body, ask)))
     given.keep(key, _answer(whole))
     return json_response(_answer(whole))
 
@@ -116,6 +119,32 @@ async def _whole(answer: AsyncGenerator[wire.Token | wire.Generated, None]) -> w
     async with aclosing(answer) as pieces:
         (whole,) = [message async for message in pieces if isinstance(message, wire.Generated)]
     return whole
+
+
+async def _pieces(
+    request: web.Request, body: GenerateBody, ask: Callable[[int], wire.Generate]
+) -> AsyncGenerator[wire.Token | wire.Generated, None]:
+    """The answer as it comes; a failure that another request would not have is a refusal of this one."""
+    async with aclosing(request.app[PLAYGROUND].generate(ask)) as messages:
+        try:
+            async for message in messages:
+                yield message
+        except PlaygroundFailed as error:
+            if (refusal := _refusal(error, body)) is not None:
+                raise refusal from error
+            raise
+
+
+def _refusal(error: PlaygroundFailed, body: GenerateBody) -> BadInput | None:
+    """What to change in a request that the worker could not answer; None where it is not the request."""
+    said = error.detail.removeprefix(f"{error.kind}: ")
+    if error.kind == _TOO_LONG:
+        detail = f"{said} Send a shorter one, or name a model that takes more."
+        return BadInput("The prompt is too long for the model", detail, field="prompt")
+    if error.kind in _OF_THE_MODEL:
+        field = "base_model" if body.base_model or not body.model_id else "model_id"
+        return BadInput(error.message, f"{said} Or name another model.", field=field)
+    return None
 
 
 class _Chosen(Struct, frozen=True):
@@ -224,9 +253,10 @@ def _answer(message: wire.Generated) -> Answer:
     )
 
 
-async def _stream(request: web.Request, ask: Callable[[int], wire.Generate]) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, pieces: AsyncGenerator[wire.Token | wire.Generated, None]
+) -> web.StreamResponse:
     """Server-sent events: `token` with each piece, then `done` with the whole, or `error`."""
-    pieces = request.app[PLAYGROUND].generate(ask)
     # The first piece comes before the status line: a model that cannot be loaded is an error, not a stream.
     first = await cancel_on_disconnect(request, _first(pieces))
     response = web.StreamResponse(headers=_STREAM)

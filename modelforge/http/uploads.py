@@ -21,6 +21,7 @@ from modelforge.domain.compatibility import check_combination, check_format
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, DatasetReport, TooLarge
 from modelforge.event_log.sqlite import LogReader
+from modelforge.fields import check_label
 from modelforge.http.plumbing.body import idempotency_key, json_response
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.identities import actor_of
@@ -36,7 +37,7 @@ _REPORT_EVERY_SECONDS = 0.5
 _LONGEST_COLUMNS = 8000
 _MOST_PARTS = 10
 _Word = TypeVar("_Word")
-_FILENAME = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+_LONGEST_FILENAME = 200
 
 
 class Uploaded(Struct, frozen=True, kw_only=True):
@@ -220,8 +221,10 @@ async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _P
 
 def _filename(name: str | None) -> str:
     """The client's name for the file: a label, never a path."""
-    label = re.split(r"[/\\]", name or "")[-1].strip()
-    if not _FILENAME.fullmatch(label) or label in {".", ".."}:
+    label = re.split(r"[/\\]", name or "")[-1]
+    check_label(label, "file", "file's name")
+    label = label.strip()
+    if not 0 < len(label) <= _LONGEST_FILENAME or label in {".", ".."}:
         raise BadInput("The file has no usable name", "Give the part a filename, as in data.jsonl.", field="file")
     return label
 

@@ -1,5 +1,7 @@
 """Takes files and folders off the disk: a crash leaves them whole, or out of sight; the next start ends the work."""
 
+import contextlib
+import os
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -42,9 +44,18 @@ def remove_unfinished(spec: wire.JobSpec, layout: Layout) -> None:
     """
     for name in (f"{spec.job_id}.partial", spec.job_id):
         remove_model(name, layout)
-    partial = Path(spec.partial_output)
-    if isinstance(spec.work, wire.Export) and partial.is_dir():
-        remove(partial)  # where it stands: it may be on another disk than the trash
+    if isinstance(spec.work, wire.Export):
+        _remove_inside(Path(spec.work.root or "/"), Path(spec.partial_output))
+
+
+def _remove_inside(root: Path, folder: Path) -> None:
+    """Remove a folder where it stands: it may be on another disk than the trash. No link on the way is followed."""
+    with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        descriptor: int | None = None
+        for name in (str(root), *folder.parent.relative_to(root).parts):
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            opened.callback(os.close, descriptor)
+        shutil.rmtree(folder.name, dir_fd=descriptor)
 
 
 def empty(folder: Path) -> None:

@@ -14,7 +14,7 @@ PAGES = sorted(
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
     if path.exists()
 )
-COMMANDS = ("serve", "train", "watch", "stop", "resume", "rerun", "verify", "replay", "doctor")
+COMMANDS = ("serve", "train", "watch", "stop", "resume", "rerun", "verify", "replay", "doctor", "backup", "restore")
 OTHERS = {"--user", "--now"}
 """Options of other programs that the pages show."""
 

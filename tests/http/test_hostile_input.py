@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -145,6 +146,55 @@ def test_a_name_with_a_line_break_is_refused(module_server: RunningServer, model
     module_server.upload(RECORDS)
     body = {"task": "text-generation", "dataset": "data.jsonl", "model_name": str(model_folder)}
     assert module_server.post("/api/start_training", {**body, "output_name": "completes\n"}).status_code == 400
+
+
+HIDDEN = (
+    "\x00",
+    "\x1b",
+    "\x7f",
+    "\x85",
+    "\x9b",
+    "\u061c",
+    "\u200e",
+    "\u200f",
+    "\u202e",
+    "\u2028",
+    "\u2029",
+    "\u2066",
+    "\n",
+)
+
+
+@pytest.mark.parametrize("letter", HIDDEN, ids=lambda letter: f"U+{ord(letter):04X}")
+def test_a_name_that_does_not_show_as_what_it_is_is_refused_with_the_letter_named(
+    module_server: RunningServer, model_folder: Path, letter: str
+) -> None:
+    module_server.upload(RECORDS)
+    before = module_server.get("/api/events?limit=1000").json()["last_position"]
+    code = f"U+{ord(letter):04X}"
+    body = {"task": "text-generation", "dataset": "data.jsonl", "model_name": str(model_folder)}
+    for field, value in (
+        ("output_name", f"a{letter}b"),
+        ("model_name", f"/a{letter}b"),
+        ("dataset", f"/a{letter}b.jsonl"),
+        ("reward_model", f"/a{letter}b"),
+    ):
+        answer = module_server.post("/api/start_training", {**body, "strategy": "rlhf", field: value})
+        assert answer.status_code == 400, answer.text
+        named = {problem["field"]: problem for problem in answer.json().get("problems", [answer.json()])}[field]
+        assert code in str(named), (field, named)
+    if letter != "\x00":  # which no form can have
+        name = quote(f"a{letter}b.jsonl")
+        part = f"--b\r\nContent-Disposition: form-data; name=\"file\"; filename*=UTF-8''{name}\r\n\r\n".encode()
+        head = {b"Content-Type": b"multipart/form-data; boundary=b"}
+        status, problem = send(module_server, "POST", "/api/upload_dataset", head, part + RECORDS + b"\r\n--b--\r\n")
+        assert (status, code in str(problem["detail"])) == (400, True), problem
+    assert module_server.get("/api/events?limit=1000").json()["last_position"] == before
+
+
+def test_names_in_every_script_are_taken(module_server: RunningServer) -> None:
+    for name in ("Grüße.jsonl", "שלום.jsonl", "مرحبا.jsonl", "नमस्ते.jsonl", "👩‍🚀.jsonl", "می‌خواهم.jsonl"):
+        assert module_server.upload(RECORDS, name).json()["filename"] == name
 
 
 def test_python_files_beside_the_server_are_not_run(tmp_path: Path, data_dir: Path) -> None:

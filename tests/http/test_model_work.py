@@ -43,6 +43,8 @@ def last_position(server: RunningServer) -> int:
         ("export", {"path": "here"}, "path", "absolute"),
         ("export", {"path": "/etc/model"}, "path", "--model-root"),
         ("export", {"path": "\0"}, "path", "cannot be used"),
+        ("export", {"path": "/a\u202eb"}, "path", "U+202E"),
+        ("merge", {"output_name": "a\x9bb"}, "output_name", "U+009B"),
         ("push", {}, "repo_id", "missing"),
         ("push", {"repo_id": "a/b/c"}, "repo_id", "regex"),
         ("push", {"repo_id": "me/cook", "token": "hf_secret"}, "token", "Unknown field"),
@@ -78,6 +80,34 @@ def test_an_export_goes_to_a_free_place_under_a_root_and_not_among_the_servers_f
         assert answer.status_code == status, (path, answer.text)
     assert last_position(trained) == before
     assert list((root / "there").iterdir()) == []
+
+
+def test_a_name_as_long_as_the_disk_takes_is_exported_and_a_longer_one_is_refused_at_once(
+    trained: RunningServer, data_dir: Path
+) -> None:
+    root, room = data_dir.parent, 255 - len(".train_9223372036854775807.partial")
+    before = last_position(trained)
+    deep = root / "/".join(["d" * 200] * 19)
+    deep.mkdir(parents=True)
+    for path in (root / ("n" * (room + 1)), root / ("ü" * (room // 2 + 1)), root / ("n" * 300), deep / "out"):
+        answer = ask(trained, "export", {"path": str(path), "format": "tar"})
+        assert (answer.status_code, answer.json()["field"]) == (400, "path"), answer.text
+        assert "too long" in answer.text or "cannot be used" in answer.text or "characters" in answer.text
+    assert last_position(trained) == before
+    done = trained.wait_for(ask(trained, "export", {"path": str(root / ("n" * room))}).json()["job_id"])
+    assert done["status"] == "completed", done["error"]
+    assert (root / ("n" * room) / "adapter_model.safetensors").is_file()
+
+
+def test_the_names_of_what_comes_of_a_model_stay_as_short_as_those_that_are_sent(
+    server: RunningServer, start: Start
+) -> None:
+    server.wait_for(start(server, "n" * 100))
+    assert ask(server, "merge", {"output_name": "n" * 101}).status_code == 400
+    merge = ask(server, "merge", {"queue": True})
+    assert merge.status_code == 202, merge.text
+    (asked,) = server.get(f"/api/events?stream={merge.json()['job_id']}&type=TrainingRequested").json()["events"]
+    assert asked["data"]["spec"]["output_name"] == "n" * 93 + "-merged"
 
 
 @pytest.mark.parametrize("what", ["merge", "export", "push"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -122,6 +123,51 @@ def test_a_model_that_cannot_be_loaded_is_an_error_with_its_cause(served: tuple[
         assert answer.status_code == 500
         assert answer.json()["error"] == "The model could not answer"
     assert ask(server, model)["tokens_generated"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_prompt_that_the_model_has_no_room_for_is_a_400_that_names_it(
+    served: tuple[RunningServer, Path], stream: object
+) -> None:
+    server, model = served
+    body = {"prompt": "long " * 1500, "base_model": str(model), "stream": bool(stream)}
+    answer = server.post("/api/playground/generate", body)
+    assert (answer.status_code, answer.json()["field"]) == (400, "prompt"), answer.text
+    assert "tokens" in answer.json()["detail"]
+    assert "PromptTooLong" not in answer.text
+    assert ask(server, model)["tokens_generated"]
+
+
+def test_a_model_that_is_no_longer_what_it_was_is_a_400_that_names_it(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    strict = model.parent / "strict"
+    shutil.copytree(model, strict)
+    template = strict / "chat_template.jinja"
+    template.write_text("{{ raise_exception('no user may speak') }}")
+    for stream in (False, True):
+        body = {"prompt": "Hello", "base_model": str(strict), "stream": stream}
+        answer = server.post("/api/playground/generate", body)
+        assert (answer.status_code, answer.json()["field"]) == (400, "base_model"), answer.text
+        assert "no user may speak" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "most"),
+    [
+        ("prompt", "x" * 100_001, "100000"),
+        ("prompt", "", "100000"),
+        ("context", "x" * 500_001, "500000"),
+        ("max_new_tokens", 8193, "8192"),
+        ("max_new_tokens", 0, "8192"),
+    ],
+)
+def test_what_is_too_long_for_any_model_is_refused_before_one_is_asked(
+    served: tuple[RunningServer, Path], field: str, value: object, most: str
+) -> None:
+    server, model = served
+    answer = server.post("/api/playground/generate", {"prompt": "x", "base_model": str(model), field: value})
+    assert (answer.status_code, answer.json()["field"]) == (400, field), answer.text
+    assert f"to {most}" in answer.json()["detail"]
 
 
 def test_the_worker_does_not_outlive_a_killed_server(served: tuple[RunningServer, Path]) -> None:

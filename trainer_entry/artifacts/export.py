@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import CopyDiffers, ModelUnavailable, PlaceTaken
+from trainer_entry.runtime.folders import held
 from trainer_entry.runtime.progress import Progress, describe
 from trainer_entry.wire import Export, Exported, ExportFormat, JobSpec
 
@@ -53,28 +54,39 @@ def export(job: JobSpec, work: Export, progress: Progress) -> Exported:
     Raises:
         ModelUnavailable: the model is not there.
         PlaceTaken: something else is where it was to go.
+        PlaceMoved: a folder on the way to it is a link now.
         CopyDiffers: the copy does not read as what was written.
     """
+    output = Path(job.output_dir)
+    root = Path(work.root or "/")  # what an older server resolved had no link on the whole way
+    with held(root, output.parent) as folder:
+        return _export(job, work, progress, folder)
+
+
+def _export(job: JobSpec, work: Export, progress: Progress, folder: Path) -> Exported:
+    """Copy a model into a folder that is held open: no name on the way to it is looked up again."""
     files = files_of(Path(work.path))
-    output, partial = Path(job.output_dir), Path(job.partial_output)
+    known_as, partial = Path(job.partial_output), folder / Path(job.partial_output).name
+    output = folder / Path(job.output_dir).name
     shutil.rmtree(partial, ignore_errors=True)  # of an earlier attempt that was killed
     progress.enter("exporting")
     progress.begin(2 * sum(file.size for file in files), "bytes", describe())  # each is written, and read again
-    partial.mkdir(parents=True)
+    partial.mkdir()
     copy = partial / "copy"
-    with disk_full_errors(partial):
+    with disk_full_errors(partial, known_as):
         written = _write(files, copy, work, progress)
         sync_folder(partial)
     read = _read(copy, work, progress)
     if read != written:
         wrong = sorted(name for name in written.keys() | read.keys() if written.get(name) != read.get(name))
-        raise CopyDiffers(f"{copy} does not read as it was written: {', '.join(wrong)}. Does the disk fail?")
+        raise CopyDiffers(f"{known_as} does not read as it was written: {', '.join(wrong)}. Does the disk fail?")
     sha256, size = _digest(copy, read), _size(copy)
     progress.commit()
-    _give_place(copy, output, sha256, work.format)
+    if not _give_place(copy, output, sha256, work.format):
+        raise PlaceTaken(f"There is something else at {job.output_dir}: take it away, or export to another path.")
     shutil.rmtree(partial)
-    sync_entry(output.parent)
-    return Exported(path=str(output), format=work.format, files=len(files), size_bytes=size, sha256=sha256)
+    sync_entry(folder)
+    return Exported(path=job.output_dir, format=work.format, files=len(files), size_bytes=size, sha256=sha256)
 
 
 class _Reading:
@@ -187,12 +199,12 @@ def _size(copy: Path) -> int:
     return sum(file.size for file in files_of(copy)) if copy.is_dir() else copy.stat().st_size
 
 
-def _give_place(copy: Path, output: Path, sha256: str, kind: ExportFormat) -> None:
-    if not os.path.lexists(output):
-        copy.rename(output)
-    elif not _is_same(output, sha256, kind):
-        raise PlaceTaken(f"There is something else at {output}: take it away, or export to another path.")
-    # Otherwise an earlier attempt had given it its place, and was killed then.
+def _give_place(copy: Path, output: Path, sha256: str, kind: ExportFormat) -> bool:
+    """Whether the copy has its place now: it is free, or an earlier attempt gave it, and was killed then."""
+    if os.path.lexists(output):
+        return not output.is_symlink() and _is_same(output, sha256, kind)
+    copy.rename(output)
+    return True
 
 
 def _is_same(place: Path, sha256: str, kind: ExportFormat) -> bool:

@@ -35,10 +35,11 @@ def sync_entry(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_full_errors(folder: Path) -> Iterator[None]:
+def disk_full_errors(folder: Path, known_as: Path | None = None) -> Iterator[None]:
     """Save into a folder in the block; what there was no room for is removed again, and raised as `DiskFull`.
 
-    Half a checkpoint on a full disk is of no use, and without it the last word finds room.
+    Half a checkpoint on a full disk is of no use, and without it the last word finds room. `known_as`: its path for
+    people, where `folder` is none.
     """
     try:
         yield
@@ -47,9 +48,9 @@ def disk_full_errors(folder: Path) -> Iterator[None]:
         if not says_no_room(error) and not ("inline_container" in str(error) and not _has_room(folder)):
             raise
         shutil.rmtree(folder, ignore_errors=True)
-        free = shutil.disk_usage(folder.parent).free // 1_000_000
+        free, parent = shutil.disk_usage(folder.parent).free // 1_000_000, (known_as or folder).parent
         raise DiskFull(
-            f"There was no room to save {folder.name} in {folder.parent}, where {free} MB are free without it. "
+            f"There was no room to save {folder.name} in {parent}, where {free} MB are free without it. "
             "Free some space, or keep fewer checkpoints (save_total_limit), and resume the job."
         ) from error
 

@@ -57,6 +57,10 @@ class PlaceTaken(Exception):
     """Where the export was to go there is something else."""
 
 
+class PlaceMoved(Exception):
+    """A folder on the way to where the export was to go is none, or a link to elsewhere."""
+
+
 class CopyDiffers(Exception):
     """What was exported does not read as what was written."""
 

@@ -31,6 +31,7 @@ from trainer_entry.wire.job import (
     Task,
     Work,
     built_in_model_folder,
+    partial_export,
 )
 from trainer_entry.wire.messages import (
     MAX_LINE_BYTES,
@@ -161,4 +162,5 @@ __all__ = [
     "Work",
     "WorkPlanned",
     "built_in_model_folder",
+    "partial_export",
 ]

@@ -73,10 +73,14 @@ class Merge(Work, frozen=True, tag="merge", gc=False):
 
 
 class Export(Work, frozen=True, tag="export", gc=False):
-    """Copy a model out, as a folder or as one archive. `to`: the place for it; null for one in the data directory."""
+    """Copy a model out, as a folder or as one archive. `to`: the place for it; null for one in the data directory.
+
+    `root`: the folder that it stays in, whatever becomes of those on the way; null of a release that did not say so.
+    """
 
     format: ExportFormat
     to: str | None = None
+    root: str | None = None
 
 
 class Push(Work, frozen=True, tag="push", gc=False):
@@ -135,4 +139,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     @property
     def partial_output(self) -> str:
         """Where an export is written until it is whole: a folder beside its place, by a name that only it has."""
-        return f"{self.output_dir}.{self.job_id}.partial"
+        return partial_export(self.output_dir, self.job_id)
+
+
+def partial_export(place: str, job_id: str) -> str:
+    """What an export is called until it is whole."""
+    return f"{place}.{job_id}.partial"

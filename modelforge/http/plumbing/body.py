@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.errors import BadInput
-from modelforge.fields import field_error
+from modelforge.fields import check_label, field_error
 
 _LONGEST_KEY = 255
 _LONGEST_NUMBER = 20
@@ -35,11 +35,20 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         problem = field_error(error, kind)
+        if problem.field is not None and "regex" in problem.message:
+            _check_labelled(data, problem.field)
         raise BadInput(
             problem.message, " ".join(filter(None, (problem.field, problem.remedy))), field=problem.field
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput("The body is not valid JSON", str(error)) from error
+
+
+def _check_labelled(data: bytes, field: str) -> None:
+    """Name the character for which a text fits no pattern, where it is one that does not show."""
+    value = msgspec.json.decode(data, type=dict[str, object]).get(field)
+    if isinstance(value, str):
+        check_label(value, field)
 
 
 async def idempotency_key(request: web.Request, content: bytes | None = None) -> IdempotencyKey | None:

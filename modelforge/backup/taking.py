@@ -1,0 +1,262 @@
+"""Takes a backup, beside a server that works and jobs that train.
+
+The log first, and then what it names: what is named is there by then. What was removed since is in a later log, which
+is copied in its place until log and files go together. A model and a dataset are never changed where they lie, and a
+job that has ended changes no more; of one that works the files are copied anew after each copy of the log.
+"""
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec import Struct
+
+from modelforge import audit
+from modelforge.backup.files import (
+    Content,
+    NotRegular,
+    begun,
+    content_of,
+    copy,
+    make_folders,
+    opened,
+    sync_folder,
+    sync_folders,
+    told,
+)
+from modelforge.backup.manifest import (
+    FORMAT,
+    LOG,
+    OWN_NAMES,
+    BackedUpFile,
+    Manifest,
+    data_of,
+    is_name,
+    write_manifest,
+)
+from modelforge.checkpoints import list_checkpoints
+from modelforge.domain import job
+from modelforge.errors import BackupUnusable
+from modelforge.layout import Layout
+from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.supervisor.trash import remove
+from modelforge.version import VERSION
+from modelforge.visible_text import visible
+from trainer_entry import wire
+
+_TRIES = 20
+_AGAIN_SECONDS = 0.1
+_ANEW = -1
+"""The stamp of what is copied anew after each copy of the log: the folder of a job that works."""
+
+
+class Backup(Struct, frozen=True, kw_only=True):
+    """A backup that was taken. `missing`: what the log names and the data directory has not; `left_out`: its links."""
+
+    manifest: Manifest
+    missing: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+class _Part(Struct, frozen=True):
+    """A file or folder that the log names. `stamp`: what was copied with the same one is as it was.
+
+    `sha256`: of a file that is called by its content.
+    """
+
+    name: str
+    stamp: int = 0
+    may_be_missing: bool = False
+    sha256: str | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether files come and go in it while it is copied."""
+        return self.stamp == _ANEW
+
+
+class _Copied(Struct):
+    """The copy of a part."""
+
+    stamp: int
+    files: dict[str, Content]
+
+
+def take_backup(layout: Layout, backup: Path) -> Backup:
+    """Copy a data directory into a new folder, which is there whole or not at all.
+
+    Raises:
+        BackupUnusable, LogUnusable, StorageFull: why there is none.
+    """
+    backup = backup.absolute()
+    _refuse_place(layout, backup)
+    partial = backup.with_name(f".{backup.name}.backup-partial")
+    with told("The backup cannot be made"), begun(partial, OWN_NAMES):
+        taken = _Taking(layout, data_of(partial)).take()
+        sync_folders(partial)
+        write_manifest(partial, taken.manifest)
+        _refuse_place(layout, backup)
+        partial.rename(backup)
+        sync_folder(backup.parent)
+    return taken
+
+
+def _refuse_place(layout: Layout, backup: Path) -> None:
+    if os.path.lexists(backup):
+        raise BackupUnusable("There is something already", f"{backup}: name a folder that is not there yet.")
+    if not backup.parent.is_dir():
+        raise BackupUnusable("The backup has no place", f"Make {backup.parent} first.")
+    if backup.parent.resolve().is_relative_to(layout.root.resolve()):
+        detail = f"{backup} would be lost with {layout.root}: name a place elsewhere, at best on another disk."
+        raise BackupUnusable("The backup lies in what it is of", detail)
+
+
+class _Taking:
+    """A backup on its way: what was copied so far."""
+
+    def __init__(self, layout: Layout, data: Path) -> None:
+        self._layout = layout
+        self._data = data
+        self._copied: dict[str, _Copied] = {}
+        self._left_out: set[str] = set()
+
+    def take(self) -> Backup:
+        """Copy log and files until they go together, or what is missing stays away.
+
+        Raises:
+            BackupUnusable: the log is damaged.
+        """
+        missing: list[str] = []
+        for _ in range(_TRIES):
+            before = missing
+            log, rebuilt = self._copy_log()
+            missing = self._copy_parts(_parts_of(rebuilt)) + self._missing_checkpoints(rebuilt)
+            if not missing or missing == before:
+                break
+            time.sleep(_AGAIN_SECONDS)  # what was removed, or replaced, is about to be recorded
+        files = {name: content for part in self._copied.values() for name, content in part.files.items()}
+        manifest = Manifest(
+            format=FORMAT,
+            release=VERSION,
+            made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            data_dir=str(self._layout.root),
+            position=rebuilt.state.position,
+            digest=rebuilt.digest,
+            files=tuple(
+                BackedUpFile(name, content.size, content.sha256)
+                for name, content in sorted({LOG: log, **files}.items())
+            ),
+        )
+        return Backup(manifest=manifest, missing=tuple(missing), left_out=tuple(sorted(self._left_out)))
+
+    def _copy_log(self) -> tuple[Content, Rebuilt]:
+        """Copy the log as it stands now, in place of an earlier copy; what is in it, and what it says."""
+        copied, path = Layout(self._data), self._data / LOG
+        make_folders(self._data)
+        path.unlink(missing_ok=True)
+        with audit.opened(self._layout) as reader:
+            reader.copy_to(path)
+        path.chmod(0o600)
+        found = audit.verify(copied)
+        if found.faults:
+            detail = f"{next(audit.broken_records(found))}. `modelforge doctor` says what to do."
+            raise BackupUnusable("The log is damaged", detail)
+        with audit.opened(copied) as reader:
+            rebuilt = rebuild(reader)
+        with opened(path) as file:
+            os.fsync(file.fileno())
+            return content_of(file), rebuilt
+
+    def _copy_parts(self, parts: list[_Part]) -> list[str]:
+        """Copy what is not copied yet, and drop what the log does not name any more; the names of what is missing."""
+        stamps = {part.name: part.stamp for part in parts}
+        for name, copied in [*self._copied.items()]:
+            if copied.stamp == _ANEW or stamps.get(name) != copied.stamp:
+                self._drop(name)
+        missing = []
+        for part in parts:
+            if part.name not in self._copied and not self._copy_part(part):
+                self._drop(part.name)
+                if not part.may_be_missing:
+                    missing.append(part.name)
+        return missing
+
+    def _missing_checkpoints(self, rebuilt: Rebuilt) -> list[str]:
+        """The checkpoints from which a job would go on, where their copies are not there."""
+        newest = (
+            f"jobs/{job_id}/checkpoints/{Path(details.checkpoint).name}"
+            for job_id, details in rebuilt.read_models.jobs.items()
+            if details.checkpoint is not None and details.status != "completed"
+        )
+        return [name for name in newest if not (self._data / name).is_dir()]
+
+    def _drop(self, name: str) -> None:
+        self._copied.pop(name, None)
+        if os.path.lexists(self._data / name):
+            remove(self._data / name)
+
+    def _copy_part(self, part: _Part) -> bool:
+        """Whether a part is copied, and whole."""
+        source = self._layout.root / part.name
+        copied = self._copied[part.name] = _Copied(part.stamp, {})
+        try:
+            if source.is_dir():
+                self._copy_folder(source, part, copied)
+                self._drop_torn(part, copied)
+                return True
+            with opened(source.resolve()) as file:  # somebody may keep it on another disk
+                copied.files[part.name] = copy(file, self._data / part.name)
+        except (FileNotFoundError, NotRegular):
+            return False
+        return part.sha256 in {None, copied.files[part.name].sha256}
+
+    def _copy_folder(self, source: Path, part: _Part, copied: _Copied) -> None:
+        """Copy a folder. In that of a job files come and go; all else is whole, or an error is raised."""
+        make_folders(self._data / part.name)
+        for folder, folders, names in os.walk(source, onerror=None if part.is_alive else _reraise):
+            for path in (Path(folder, name) for name in sorted([*names, *folders])):
+                name = f"{part.name}/{path.relative_to(source).as_posix()}"
+                if path.is_symlink() or not is_name(name):
+                    self._left_out.add(visible(name))
+                elif path.name in names and not name.endswith(".partial"):
+                    self._copy_file(path, name, part, copied)
+
+    def _copy_file(self, path: Path, name: str, part: _Part, copied: _Copied) -> None:
+        try:
+            with opened(path) as file:
+                copied.files[name] = copy(file, self._data / name)
+        except NotRegular:
+            self._left_out.add(name)
+        except FileNotFoundError:
+            if not part.is_alive:
+                raise
+
+    def _drop_torn(self, part: _Part, copied: _Copied) -> None:
+        """Take away copies of checkpoints that were being written, or removed, while they were copied."""
+        for found in list_checkpoints(self._data / part.name / "checkpoints"):
+            if not found.valid:
+                torn = Path(found.path)
+                remove(torn)
+                within = f"{torn.relative_to(self._data).as_posix()}/"
+                copied.files = {name: content for name, content in copied.files.items() if not name.startswith(within)}
+
+
+def _parts_of(rebuilt: Rebuilt) -> list[_Part]:
+    """What the log names: datasets, models, jobs, and exports that went nowhere else, which are a person's to take."""
+    state, details = rebuilt.state, rebuilt.read_models.jobs
+    parts = [
+        _Part(f"datasets/{name}", sha256=Path(name).stem) for name, times in sorted(state.references.items()) if times
+    ]
+    parts += [_Part(f"models/{Path(known.path).name}") for known in state.models.values() if not known.deleted]
+    for job_id, known in state.jobs.items():
+        stamp = details[job_id].position if known.status in job.FINAL else _ANEW
+        parts.append(_Part(f"jobs/{job_id}", stamp, may_be_missing=True))
+        work = known.spec.work
+        if isinstance(work, wire.Export) and work.to is None and known.status == "completed":
+            parts.append(_Part(f"exports/{Path(known.spec.output_dir).name}", may_be_missing=True))
+    return parts
+
+
+def _reraise(error: OSError) -> None:
+    raise error
