@@ -224,7 +224,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
     """
     os.umask(0o077)  # what lies in the data directory is for its owner only
     app = make_app(settings, launcher)
-    runner = JsonRunner(app, access_log=None, shutdown_timeout=_GOODBYE_SECONDS)
+    runner = JsonRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_GOODBYE_SECONDS)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,9 +2,9 @@
 
 from aiohttp import web
 
-from modelforge.http.plumbing.body import int_query
 from modelforge.http.plumbing.keys import LAYOUT, PROJECTOR
-from modelforge.http.plumbing.route import Query, Route
+from modelforge.http.plumbing.query import int_query
+from modelforge.http.plumbing.route import Count, Query, Route
 from modelforge.machine.child_process import run_module
 from modelforge.projections.read_models import StateAt
 
@@ -26,7 +26,7 @@ ROUTES = (
         path="/api/state",
         handler=get_state,
         answer=StateAt,
-        query=(Query("at", "integer", "The position; the last one by default."),),
+        query=(Query("at", Count, "The position; the last one by default."),),
         errors=(400,),
     ),
 )
