@@ -16,7 +16,7 @@
     ├── FilesKept            the files of a deleted model or dataset could not be removed
     ├── TooMuchWork          a process of ours would have taken more time or memory than it may have
     ├── LaunchFailed         an attempt's processes could not be started
-    └── PlaygroundFailed     the inference worker could not answer
+    └── PlaygroundFailed     a model could not answer, for what it is or for what was asked
 
 Each has a `message` (what, in a few words) and a `detail` (where, and what would work). No HTTP here:
 `http/problems.py` is the only place that knows status codes.
@@ -146,4 +146,4 @@ class LaunchFailed(ForgeError):
 
 
 class PlaygroundFailed(ForgeError):
-    """The inference worker could not answer."""
+    """A model could not answer, for what it is or for what was asked."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from modelforge.errors import Conflict, PlaygroundFailed
+from modelforge.errors import Conflict, PlaygroundFailed, TooMuchWork
 from modelforge.machine.child_environment import child_environment
 from trainer_entry import wire
 
@@ -46,7 +46,8 @@ class InferenceWorker:
 
         Raises:
             Conflict: too many prompts wait already.
-            PlaygroundFailed: the worker could not answer, and why.
+            PlaygroundFailed: the model could not answer, and why.
+            TooMuchWork: the worker ended while it answered.
         """
         if self._waiting >= _MOST_WAITING:
             raise Conflict("The playground is busy", f"{self._waiting} prompts wait already; try again later.")
@@ -69,7 +70,7 @@ class InferenceWorker:
                                 )
                             yield message
                 except _WorkerEnded as error:
-                    raise PlaygroundFailed(
+                    raise TooMuchWork(
                         "The playground's worker ended while it answered",
                         "Probably out of memory, or out of time; the next prompt starts another. "
                         "Its last words stand in playground.log in the data directory.",

@@ -112,7 +112,7 @@ async def delete_dataset(request: web.Request) -> web.Response:
 
 
 _FOR_PARTS = (
-    RequestHeader("Range", "One range of bytes; any other is passed over.", r"^bytes=[0-9]*-[0-9]*$"),
+    RequestHeader("Range", "One range of bytes, as bytes=0-99; any other is passed over."),
     RequestHeader("If-Range", "The ETag that the range is of; the whole file is the answer if it has another."),
     RequestHeader("If-None-Match", "ETags; 304 is the answer if the file's is one of them."),
 )

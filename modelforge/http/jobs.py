@@ -1,6 +1,7 @@
 """Every job: its state, its figures, its log, its end."""
 
 import asyncio
+import os
 from itertools import dropwhile, islice
 
 from aiohttp import web
@@ -136,6 +137,8 @@ def read_log(layout: Layout, job_id: str, attempt: int, offset: int) -> bytes:
     """At most a mebibyte of an attempt's stderr; nothing while there is none."""
     try:
         with (layout.attempt(job_id, attempt) / "stderr.log").open("rb") as file:
+            if offset >= os.fstat(file.fileno()).st_size:  # there may be no such place in any file
+                return b""
             file.seek(offset)
             return file.read(_LOG_BYTES)
     except FileNotFoundError:

@@ -255,6 +255,6 @@ ROUTES = (
         body=GenerateBody,
         answer=Answer,
         streams=True,
-        errors=(400, 404, 409),
+        errors=(400, 404, 409, 503),
     ),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, TypeVar, get_args
 
 import msgspec
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 from msgspec import Meta, Struct
 
 from modelforge.command_handler import Outcome
@@ -194,6 +194,8 @@ class _ProgressReporter:
 async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _ProgressReporter) -> _Upload:
     upload = _Upload()
     received = False
+    if hdrs.CONTENT_TYPE not in request.headers:
+        raise _no_file()
     try:
         parts: MultipartReader = await request.multipart()
         count = 0
@@ -227,8 +229,12 @@ async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _P
     except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
         raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
     if not received:
-        raise BadInput("The file is missing", "Send it as a multipart part called 'file'.", field="file")
+        raise _no_file()
     return upload
+
+
+def _no_file() -> BadInput:
+    return BadInput("The file is missing", "Send it as a multipart part called 'file'.", field="file")
 
 
 def _filename(name: str | None) -> str:

@@ -1,6 +1,9 @@
 """What is no valid HTTP never reaches a handler; here it gets an answer of the one shape too."""
 
+from http import HTTPStatus
+
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from modelforge.http.plumbing.problems import of_status, problem_of, response
@@ -16,8 +19,14 @@ class _JsonRequestHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        plain = super().handle_error(request, status, exc, message)
-        problem = response(of_status(plain.status, "The request is not valid HTTP."))
+        if isinstance(exc, HttpProcessingError | ConnectionError):  # the client's, not ours: nothing for the log
+            status = HTTPStatus.BAD_REQUEST
+            if request.writer.output_size > 0:
+                raise ConnectionError("An answer was begun already.")
+        else:
+            status = super().handle_error(request, status, exc, message).status
+        remedy = " Its address or a header is too long; shorten it." if isinstance(exc, LineTooLong) else ""
+        problem = response(of_status(status, f"The request is not valid HTTP.{remedy}"))
         problem.force_close()
         return problem
 

@@ -75,7 +75,7 @@ def int_query(request: web.Request, name: str, default: int, *, maximum: int | N
     number: int = request[GIVEN].values.get(name, default)
     if maximum is not None and number > maximum:
         raise BadInput(
-            f"The query's {name} cannot be used", f"{name}={number}: there is none above {maximum}.", field=name
+            f"The query's {name} is beyond the last", f"{name}={number}: there is none above {maximum}.", field=name
         )
     return number
 

@@ -1,9 +1,10 @@
 """What is checked of every request, by the line of its route: nothing that a client sends is passed over in silence."""
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from msgspec import Struct
+from yarl import URL
 
-from modelforge.errors import BadInput, WrongContentType
+from modelforge.errors import BadInput, UnknownHost, WrongContentType
 from modelforge.http.plumbing.body import key_of, read_body
 from modelforge.http.plumbing.query import GIVEN, read_query
 from modelforge.http.plumbing.route import Handler, Route
@@ -17,6 +18,7 @@ def checked(route: Route) -> Handler:
     """The route's handler, which sees only requests that say nothing beyond what it takes."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        _check_target(request)
         _check_encoding(request)
         request[GIVEN] = read_query(request, route.query)
         if request.method != hdrs.METH_GET:
@@ -28,17 +30,30 @@ def checked(route: Route) -> Handler:
     return handle
 
 
+def _check_target(request: web.Request) -> None:
+    """Refuse what is no request for this server in HTTP/1.
+
+    Raises:
+        UnknownHost: its target is the whole address of another one, which counts more than its Host (RFC 9112, 3.2.2).
+        BadInput: it is of another version.
+    """
+    if request.version not in {HttpVersion10, HttpVersion11}:
+        raise BadInput("The request is not valid HTTP", "This server speaks HTTP/1.1.")
+    target = request.raw_path
+    if not target.startswith("/") and URL(target).raw_authority.lower() != request.headers[hdrs.HOST].lower():
+        raise UnknownHost("Unknown Host", f"This server does not answer to {target[:80]!r}; ask for the path alone.")
+
+
 def _check_encoding(request: web.Request) -> None:
     """Refuse a body that would have to be unpacked first: nobody knows to how much.
 
     Raises:
         WrongContentType: it says that it is packed.
     """
-    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
-    if encoding.strip().lower() != "identity":
-        raise WrongContentType(
-            "The body is packed", f"Content-Encoding: {encoding[:40]}: send it as it is, without this header."
-        )
+    for name, plain in ((hdrs.CONTENT_ENCODING, "identity"), (hdrs.TRANSFER_ENCODING, "chunked")):
+        encoding = request.headers.get(name, plain)
+        if encoding.strip().lower() != plain:
+            raise WrongContentType("The body is packed", f"{name}: {encoding[:40]}: send it as it is.")
 
 
 async def _refuse_body(request: web.Request) -> None:

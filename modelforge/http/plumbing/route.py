@@ -22,11 +22,10 @@ class Query(Struct, frozen=True):
 
 
 class RequestHeader(Struct, frozen=True):
-    """A header that changes the answer. `pattern`: what it looks like; all else is refused or passed over."""
+    """A header that changes the answer. What cannot be read in one is passed over, as RFC 9110 has it."""
 
     name: str
     description: str
-    pattern: str | None = None
 
 
 class Route(Struct, frozen=True, kw_only=True):
