@@ -15,7 +15,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission datasets domain event_log golden http projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth run demo test test-fast coverage matrix torture check clean
+.PHONY: setup setup-unsloth run demo test test-fast coverage matrix torture fuzz check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -60,6 +60,10 @@ matrix: setup
 ## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls, processes or stops
 torture: setup
 	PYTHONPATH=tests $(BIN)/python -m torture $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
+
+## fuzz: REQUESTS requests, by default 100000, that openapi.json allows or not, each answer checked against it
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
 
 ## check: format, lint, types, import rules
 check: setup

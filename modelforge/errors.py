@@ -19,7 +19,7 @@
     ├── FilesKept            the files of a deleted model or dataset could not be removed
     ├── TooMuchWork          a process of ours would have taken more time or memory than it may have
     ├── LaunchFailed         an attempt's processes could not be started
-    └── PlaygroundFailed     the inference worker could not answer
+    └── PlaygroundFailed     a model could not answer, for what it is or for what was asked
 
 Each has a `message` (what, in a few words) and a `detail` (where, and what would work). No HTTP here:
 `http/problems.py` is the only place that knows status codes.
@@ -165,7 +165,7 @@ class LaunchFailed(ForgeError):
 
 
 class PlaygroundFailed(ForgeError):
-    """The inference worker could not answer. `kind`: the name of the failure, if it said one."""
+    """A model could not answer, for what it is or for what was asked. `kind`: the failure's name, if it said one."""
 
     def __init__(self, message: str, detail: str = "", *, kind: str | None = None) -> None:
         super().__init__(message, detail)

@@ -56,7 +56,7 @@ def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldErro
     inside = path[1] if path else ""
     if message.startswith("Object contains unknown field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
-        return FieldError(name, f"Unknown field {named[1]!r}", _nearest(named[1], kind.__struct_fields__))
+        return FieldError(name, f"Unknown field {named[1]!r}", nearest(named[1], kind.__struct_fields__))
     if message.startswith("Object missing required field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
         return FieldError(name, f"The field {named[1]!r} is missing", _taken_by(kind, named[1]))
@@ -64,7 +64,8 @@ def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldErro
     return FieldError(inside or None, message.replace("`", ""), _taken_by(kind, first) if first else "")
 
 
-def _nearest(name: str, known: tuple[str, ...]) -> str:
+def nearest(name: str, known: tuple[str, ...]) -> str:
+    """The known name that is meant, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else f"Known fields: {', '.join(sorted(known))}."
 
@@ -73,13 +74,14 @@ def _taken_by(kind: type[Struct], name: str) -> str:
     """What a field takes, from its schema."""
     (_, components) = msgspec.json.schema_components([kind], ref_template="{name}")
     properties = components.get(kind.__name__, {}).get("properties", {})
-    taken = _describe(properties[name]) if name in properties else ""
+    taken = describe(properties[name]) if name in properties else ""
     return f"It takes {taken}." if taken else ""
 
 
-def _describe(schema: Mapping[str, Any]) -> str:
+def describe(schema: Mapping[str, Any]) -> str:
+    """What a JSON schema takes, in words."""
     if "anyOf" in schema:
-        return " or ".join(filter(None, (_describe(part) for part in schema["anyOf"])))
+        return " or ".join(filter(None, (describe(part) for part in schema["anyOf"])))
     if "enum" in schema:
         return "one of " + ", ".join(str(value) for value in schema["enum"])
     kinds = {
@@ -94,7 +96,7 @@ def _describe(schema: Mapping[str, Any]) -> str:
     words = kinds.get(schema.get("type", ""), "")
     if schema.get("type") == "array" and schema.get("items"):  # a pair has none
         items = {key: value for key, value in schema["items"].items() if key != "maxLength"}
-        words = f"a list of {_describe(items).removeprefix('a ')}s"
+        words = f"a list of {describe(items).removeprefix('a ')}s"
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in (

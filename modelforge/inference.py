@@ -50,9 +50,8 @@ class InferenceWorker:
 
         Raises:
             Conflict: too many prompts wait already.
-            BadInput: the model cannot answer this prompt, and why.
+            PlaygroundFailed: the model could not answer, and why.
             TooMuchWork: the answer took more time or memory than it may.
-            PlaygroundFailed: the worker could not answer, and why.
         """
         if self._waiting >= _MOST_WAITING:
             raise Conflict("The playground is busy", f"{self._waiting} prompts wait already; try again later.")

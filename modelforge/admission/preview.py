@@ -10,18 +10,23 @@ from modelforge.domain.compatibility import check_combination, purpose_of
 from modelforge.projections.datasets import DatasetSummary
 from trainer_entry import wire
 
+ModelName = Annotated[str, Meta(min_length=1, max_length=1000)]
+MaxSeqLength = Annotated[int, Meta(ge=-1, le=10_000_000)]
+DocStride = Annotated[int, Meta(ge=0, le=1_000_000)]
+MaxCompletionLength = Annotated[int, Meta(ge=1, le=1_000_000)]
+
 
 class ViewQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query: the training for which a dataset is viewed. What is left out is chosen as a training chooses it."""
 
-    model_name: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    model_name: ModelName | None = None
     task: wire.Task | None = None
     strategy: wire.Strategy | None = None
     provider: wire.Provider = "huggingface"
-    max_seq_length: Annotated[int, Meta(ge=-1, le=10_000_000)] | None = None
+    max_seq_length: MaxSeqLength | None = None
     truncation: wire.Truncation = "right"
-    doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
-    max_completion_length: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
+    doc_stride: DocStride = 128
+    max_completion_length: MaxCompletionLength = 256
     revision: Annotated[int, Meta(ge=1)] | None = None
 
 

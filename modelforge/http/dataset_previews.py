@@ -9,30 +9,40 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from modelforge.admission.preview import ViewQuery, preview_spec
+from modelforge.admission.preview import (
+    DocStride,
+    MaxCompletionLength,
+    MaxSeqLength,
+    ModelName,
+    ViewQuery,
+    preview_spec,
+)
 from modelforge.datasets.preview_workers import DEADLINE_SECONDS
 from modelforge.errors import BadInput, NotFound
-from modelforge.fields import field_error
 from modelforge.http.datasets import find_dataset, find_uploads
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import ADMISSION, LAYOUT, PREVIEW_WORKERS
+from modelforge.http.plumbing.query import GIVEN
 from modelforge.http.plumbing.route import REVISION, Query, Route
 from modelforge.layout import Layout
 from modelforge.projections.datasets import DatasetSummary, summary_of
 from trainer_entry import wire
 
+Shown = Annotated[int, Meta(ge=1, le=100)]
+Measured = Annotated[int, Meta(ge=1, le=100_000)]
+
 
 class PreviewQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """With how many records are to be shown."""
 
-    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    limit: Shown = 10
 
 
 class StatisticsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """With how many records are to be measured, at most."""
 
-    sample: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    sample: Measured = 10_000
 
 
 async def preview_dataset(request: web.Request) -> web.Response:
@@ -79,20 +89,7 @@ _Query = TypeVar("_Query", bound=ViewQuery)
 
 
 def _query(request: web.Request, kind: type[_Query]) -> _Query:
-    """The request's query.
-
-    Raises:
-        BadInput: `field` names the part of it that cannot be used.
-    """
-    try:
-        return msgspec.convert(dict(request.query), kind, strict=False)
-    except msgspec.ValidationError as error:
-        problem = field_error(error, kind)
-        raise BadInput(
-            f"The query's {problem.field} cannot be used",
-            f"{problem.message}. {problem.remedy}".strip(),
-            field=problem.field,
-        ) from error
+    return msgspec.convert(request[GIVEN].values, kind)
 
 
 async def _dataset(request: web.Request, revision: int | None) -> DatasetSummary:
@@ -143,14 +140,14 @@ async def _ask_worker(request: web.Request, asked: wire.AnyDatasetViewRequest) -
 
 
 _VIEW = (
-    Query("model_name", "string", "The model that is to see the dataset, named as for a training."),
-    Query("task", "string", "The task; by default the first that the dataset's format serves."),
-    Query("strategy", "string", "The strategy; by default the first that the dataset's format serves."),
-    Query("provider", "string", "The provider; by default huggingface."),
-    Query("max_seq_length", "integer", "Where examples are cut, in tokens; chosen as a training chooses it."),
-    Query("truncation", "string", "What goes of an example that is too long: right, left or drop."),
-    Query("doc_stride", "integer", "How many tokens the windows over a context share."),
-    Query("max_completion_length", "integer", "For rlhf: how much room a prompt leaves."),
+    Query("model_name", ModelName, "The model that is to see the dataset, named as for a training."),
+    Query("task", wire.Task, "The task; by default the first that the dataset's format serves."),
+    Query("strategy", wire.Strategy, "The strategy; by default the first that the dataset's format serves."),
+    Query("provider", wire.Provider, "The provider; by default huggingface."),
+    Query("max_seq_length", MaxSeqLength, "Where examples are cut, in tokens; chosen as a training chooses it."),
+    Query("truncation", wire.Truncation, "What goes of an example that is too long: right, left or drop."),
+    Query("doc_stride", DocStride, "How many tokens the windows over a context share."),
+    Query("max_completion_length", MaxCompletionLength, "For rlhf: how much room a prompt leaves."),
     REVISION,
 )
 
@@ -160,7 +157,7 @@ ROUTES = (
         path="/api/datasets/{filename}/preview",
         handler=preview_dataset,
         answer=wire.DatasetPreview,
-        query=(Query("limit", "integer", "How many records, from 1 to 100; 10 by default."), *_VIEW),
+        query=(Query("limit", Shown, "How many records, from 1 to 100; 10 by default."), *_VIEW),
         errors=(400, 404, 409, 503),
     ),
     Route(
@@ -168,7 +165,7 @@ ROUTES = (
         path="/api/datasets/{filename}/statistics",
         handler=measure_dataset,
         answer=wire.DatasetStatistics,
-        query=(Query("sample", "integer", "How many records at most; 10000 by default."), *_VIEW),
+        query=(Query("sample", Measured, "How many records at most; 10000 by default."), *_VIEW),
         errors=(400, 404, 409, 503),
     ),
 )

@@ -8,11 +8,12 @@ from msgspec import Struct
 
 from modelforge.domain import dataset
 from modelforge.errors import FilesKept, NotFound
-from modelforge.http.plumbing.body import idempotency_key, int_query, json_response
+from modelforge.http.plumbing.body import idempotency_key, json_response
 from modelforge.http.plumbing.files import Download, send
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
-from modelforge.http.plumbing.route import REVISION, Route
+from modelforge.http.plumbing.query import int_query
+from modelforge.http.plumbing.route import REVISION, RequestHeader, Route
 from modelforge.projections.datasets import DatasetDetails, DatasetSummary, Upload, details_of, uploads_of
 from trainer_entry import wire
 
@@ -63,7 +64,7 @@ async def find_uploads(request: web.Request) -> tuple[Upload, list[Upload]]:
     uploads = await request.app[EVENT_LOG].read(partial(uploads_of, filename=filename))
     if not uploads:  # it was deleted meanwhile
         raise dataset.no_such_dataset(filename)
-    wanted = int_query(request, "revision", uploads[-1].event.revision, minimum=1)
+    wanted = int_query(request, "revision", uploads[-1].event.revision)
     for upload in uploads:
         if upload.event.revision == wanted:
             return upload, uploads
@@ -111,6 +112,12 @@ async def delete_dataset(request: web.Request) -> web.Response:
     return json_response(DatasetDeleted())
 
 
+_FOR_PARTS = (
+    RequestHeader("Range", "One range of bytes, as bytes=0-99; any other is passed over."),
+    RequestHeader("If-Range", "The ETag that the range is of; the whole file is the answer if it has another."),
+    RequestHeader("If-None-Match", "ETags; 304 is the answer if the file's is one of them."),
+)
+
 ROUTES = (
     Route(method="GET", path="/api/datasets", handler=list_datasets, answer=DatasetList),
     Route(
@@ -135,7 +142,9 @@ ROUTES = (
         answer=None,
         query=(REVISION,),
         errors=(400, 404, 416),
-        media="application/octet-stream",
-        headers=("Content-Disposition", "ETag"),
+        also=(206, 304),
+        media=tuple(_MEDIA_TYPES.values()),
+        headers=("Accept-Ranges", "ETag"),
+        takes=_FOR_PARTS,
     ),
 )

@@ -6,9 +6,10 @@ from msgspec import Raw, Struct
 from modelforge.domain.messages import Actor, Kind
 from modelforge.event_log.sqlite import LogReader
 from modelforge.fields import project_struct
-from modelforge.http.plumbing.body import int_query, json_response
+from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import EVENT_LOG
-from modelforge.http.plumbing.route import AFTER, LIMIT, Query, Route
+from modelforge.http.plumbing.query import GIVEN, int_query
+from modelforge.http.plumbing.route import AFTER, Query, Route, limit_to
 
 _PAGE = 100
 _LARGEST_PAGE = 10_000
@@ -40,8 +41,8 @@ class Events(Struct, frozen=True, kw_only=True):
 async def list_events(request: web.Request) -> web.Response:
     """The records of the log, in order; of one stream or type only, if named."""
     after = int_query(request, "after", 0)
-    limit = int_query(request, "limit", _PAGE, minimum=1, maximum=_LARGEST_PAGE)
-    streams, types = (tuple(request.query.getall(name, [])) for name in ("stream", "type"))
+    limit = int_query(request, "limit", _PAGE)
+    streams, types = (request[GIVEN].values.get(name, ()) for name in ("stream", "type"))
     return json_response(
         await request.app[EVENT_LOG].read(lambda reader: read_events(reader, after, limit, streams, types))
     )
@@ -70,9 +71,9 @@ ROUTES = (
         answer=Events,
         query=(
             AFTER,
-            LIMIT,
-            Query("stream", "string", "Only records of this stream."),
-            Query("type", "string", "Only records of this type."),
+            limit_to(_LARGEST_PAGE, _PAGE),
+            Query("stream", str, "Only records of this stream, or of these.", many=True),
+            Query("type", str, "Only records of this type, or of these.", many=True),
         ),
         errors=(400,),
     ),

@@ -1,8 +1,8 @@
 """Every job: its state, its figures, its log, its end."""
 
 import asyncio
+import os
 from itertools import dropwhile, islice
-from typing import get_args
 
 from aiohttp import web
 from msgspec import Struct
@@ -11,10 +11,11 @@ from modelforge.checkpoints import Checkpoint, list_checkpoints, newest_valid
 from modelforge.domain import job
 from modelforge.domain.messages import Command
 from modelforge.errors import BadInput
-from modelforge.http.plumbing.body import idempotency_key, int_query, json_response
+from modelforge.http.plumbing.body import idempotency_key, json_response
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, LAYOUT, PROJECTOR
-from modelforge.http.plumbing.route import LIMIT, Query, Route
+from modelforge.http.plumbing.query import int_query, text_query
+from modelforge.http.plumbing.route import Count, Ordinal, Query, Route, limit_to
 from modelforge.layout import Layout
 from modelforge.projections.jobs import JobDetails, Status
 
@@ -72,11 +73,8 @@ async def _carry_out(request: web.Request, command: Command) -> web.Response:
 
 async def list_jobs(request: web.Request) -> web.Response:
     """List the jobs, newest first; `after` is the last job of the page before."""
-    wanted = request.query.get("status")
-    if wanted is not None and wanted not in get_args(Status):
-        raise BadInput("Unknown status", f"status={wanted!r}: one of {', '.join(get_args(Status))}.", field="status")
-    limit = int_query(request, "limit", _PAGE, minimum=1, maximum=_LARGEST_PAGE)
-    after = request.query.get("after")
+    wanted, after = text_query(request, "status"), text_query(request, "after")
+    limit = int_query(request, "limit", _PAGE)
     read_models = request.app[PROJECTOR].read_models
     jobs = read_models.jobs
     if after is not None and after not in jobs:
@@ -130,7 +128,7 @@ async def get_logs(request: web.Request) -> web.Response:
     """What the trainer wrote on stderr, from a byte on; `X-Next-Offset` is where the next part begins."""
     details = find_job(request)
     offset = int_query(request, "offset", 0)
-    attempt = int_query(request, "attempt", max(details.attempt, 1), minimum=1, maximum=max(details.attempt, 1))
+    attempt = int_query(request, "attempt", max(details.attempt, 1), maximum=max(details.attempt, 1))
     text = await asyncio.to_thread(read_log, request.app[LAYOUT], _job_id(request), attempt, offset)
     headers = {"X-Next-Offset": str(offset + len(text)), "X-Content-Type-Options": "nosniff"}
     return web.Response(body=text, content_type="text/plain", charset="utf-8", headers=headers)
@@ -140,6 +138,8 @@ def read_log(layout: Layout, job_id: str, attempt: int, offset: int) -> bytes:
     """At most a mebibyte of an attempt's stderr; nothing while there is none."""
     try:
         with (layout.attempt(job_id, attempt) / "stderr.log").open("rb") as file:
+            if offset >= os.fstat(file.fileno()).st_size:  # there may be no such place in any file
+                return b""
             file.seek(offset)
             return file.read(_LOG_BYTES)
     except FileNotFoundError:
@@ -153,9 +153,9 @@ ROUTES = (
         handler=list_jobs,
         answer=JobList,
         query=(
-            Query("status", "string", "Only jobs with this status."),
-            LIMIT,
-            Query("after", "string", "Go on after this job."),
+            Query("status", Status, "Only jobs with this status."),
+            limit_to(_LARGEST_PAGE, _PAGE),
+            Query("after", str, "Go on after this job."),
         ),
         errors=(400,),
     ),
@@ -205,11 +205,11 @@ ROUTES = (
         handler=get_logs,
         answer=None,
         query=(
-            Query("offset", "integer", "The first byte wanted."),
-            Query("attempt", "integer", "Of this attempt; of the last one by default."),
+            Query("offset", Count, "The first byte wanted."),
+            Query("attempt", Ordinal, "Of this attempt; of the last one by default."),
         ),
         errors=(400, 404),
-        media="text/plain",
+        media=("text/plain",),
         headers=("X-Next-Offset",),
     ),
 )

@@ -10,12 +10,14 @@ from modelforge.domain import job
 from modelforge.event_log.sqlite import LogReader
 from modelforge.fields import project_struct
 from modelforge.http.jobs import find_job
-from modelforge.http.plumbing.body import int_query, json_response
+from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import EVENT_LOG
-from modelforge.http.plumbing.route import AFTER, LIMIT, Route
+from modelforge.http.plumbing.query import int_query
+from modelforge.http.plumbing.route import AFTER, Route, limit_to
 from trainer_entry import wire
 
-_LARGEST_PAGE = 1000
+_PAGE = 1000
+_LARGEST_PAGE = 100_000
 
 
 class Metric(Struct, frozen=True, kw_only=True):
@@ -69,7 +71,7 @@ async def get_metrics(request: web.Request) -> web.Response:
     """The figures of a job's steps and evaluations."""
     stream = job.stream_of(find_job(request).job_id or "")
     after = int_query(request, "after", 0)
-    limit = int_query(request, "limit", _LARGEST_PAGE, minimum=1, maximum=100_000)
+    limit = int_query(request, "limit", _PAGE)
     return json_response(await request.app[EVENT_LOG].read(lambda reader: read_metrics(reader, stream, after, limit)))
 
 
@@ -125,7 +127,7 @@ ROUTES = (
         path="/api/jobs/{job_id}/metrics",
         handler=get_metrics,
         answer=Metrics,
-        query=(AFTER, LIMIT),
+        query=(AFTER, limit_to(_LARGEST_PAGE, _PAGE)),
         errors=(400, 404),
     ),
 )

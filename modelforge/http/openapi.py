@@ -1,6 +1,7 @@
 """The API as an OpenAPI 3.1 document, made from the routes and their message types."""
 
 import re
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -8,48 +9,57 @@ import msgspec
 from msgspec import Raw, Struct
 
 from modelforge.http.plumbing.problems import Problem
-from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.query import schema_of
+from modelforge.http.plumbing.request_check import NoBody
+from modelforge.http.plumbing.route import PATH_KINDS, Route
 from modelforge.http.routes import ROUTES
 from modelforge.version import VERSION
 
 _REF = "#/components/schemas/{name}"
-_ALWAYS = (403, 421, 500)
-_UPLOAD = {
-    "type": "object",
-    "properties": {
-        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
-        "task": {"type": "string"},
-        "strategy": {"type": "string"},
-        "columns": {"type": "string", "contentMediaType": "application/json"},
-        "encoding": {"type": "string"},
-    },
-    "required": ["file"],
+_ALWAYS = (400, 401, 403, 408, 413, 415, 417, 421, 429, 500, 503)
+"""What every request can come to: its query, body, origin, size, encoding, Expect or Host is none that is taken."""
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key and request get the first answer again.",
+    "schema": {"type": "string", "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
+_BYTES = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+_ONLY_PYTHON = "(?!\\n)"
+"""In a pattern, after `$`: elsewhere that is the end of the text and nothing else."""
+_NAMES = {
+    "job_id": ("job_id", "jobs/0/job_id"),
+    "model_id": ("id", "model_id", "models/0/id"),
+    "filename": ("filename", "datasets/0/filename"),
+}
+"""The fields of answers, as JSON pointers, in which the names of paths stand."""
 
 
 def document() -> Raw:
     """The document as JSON."""
-    types: list[type[Struct]] = [Problem]
+    types: list[type[Struct]] = [Problem, NoBody]
     for route in ROUTES:
-        types.extend(kind for kind in (route.body, route.answer) if kind is not None and kind not in types)
+        types.extend(kind for kind in (route.body, route.form, route.answer) if kind is not None and kind not in types)
     schemas, components = msgspec.json.schema_components(types, schema_hook=_schema, ref_template=_REF)
-    schema_of = dict(zip(types, schemas, strict=True))
+    references = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, references)
     return Raw(
         msgspec.json.encode(
-            {
-                "openapi": "3.1.0",
-                "info": {
-                    "title": "ModelForge",
-                    "version": VERSION,
-                    "summary": "Fine-tune language models on your own machine.",
-                    "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-                },
-                "paths": paths,
-                "components": {"schemas": components},
-            }
+            _everywhere(
+                {
+                    "openapi": "3.1.0",
+                    "info": {
+                        "title": "ModelForge",
+                        "version": VERSION,
+                        "summary": "Fine-tune language models on your own machine.",
+                        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+                    },
+                    "paths": paths,
+                    "components": {"schemas": components},
+                }
+            )
         )
     )
 
@@ -60,52 +70,111 @@ def _schema(kind: type) -> dict[str, Any]:
     raise NotImplementedError(kind)
 
 
-def _operation(route: Route, schema_of: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
-    path = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", route.path)
-    ]
-    query = [
-        {"name": one.name, "in": "query", "description": one.description, "schema": {"type": one.kind}}
-        for one in route.query
-    ]
-    key = {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": "The same key and request get the first answer again.",
-        "schema": {"type": "string", "maxLength": 255},
-    }
-    # What every body, and every command, can come to.
-    always = {*_ALWAYS, *((400, 413, 415) if route.method == "POST" else ())}
-    summary = (route.handler.__doc__ or "").partition("\n")[0]
+def _everywhere(part: Any) -> Any:
+    """A part of the document with schemas that mean to any reader what they mean to msgspec."""
+    match part:
+        case {"type": "string", "contentEncoding": "base64"}:  # what msgspec makes of bytes: here they are a file
+            return _BYTES
+        case {"pattern": str(pattern), **others}:
+            return {**others, "pattern": pattern.replace(_ONLY_PYTHON, "")}
+        case dict():
+            return {name: _everywhere(inside) for name, inside in part.items()}
+        case list() | tuple():
+            return [_everywhere(inside) for inside in part]
+        case _:
+            return part
+
+
+def _operation(route: Route, references: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
+    statuses = sorted({*route.errors, *_ALWAYS})
     operation: dict[str, Any] = {
-        "operationId": getattr(route.handler, "__name__", route.path),
-        "summary": summary,
-        "parameters": [*path, *query, *([key] if route.method == "POST" else [])],
-        "responses": {str(route.status): _success(route, schema_of)}
-        | {str(status): _failure(status) for status in sorted({*route.errors, *always})},
+        "operationId": _name(route),
+        "summary": (route.handler.__doc__ or "").partition("\n")[0],
+        "parameters": [*_parameters(route)],
+        "responses": {str(route.status): _success(route, references)}
+        | {str(status): _also(status) for status in route.also}
+        | {str(status): _failure(status) for status in statuses},
     }
-    if route.body is not None:
+    body = route.form or route.body or (NoBody if route.method == "POST" else None)
+    if body is not None:
         operation["requestBody"] = {
-            "required": not route.may_be_empty,
-            "content": {"application/json": {"schema": schema_of[route.body]}},
+            "required": body is not NoBody and not route.may_be_empty,
+            "content": {
+                "application/json" if route.form is None else "multipart/form-data": {"schema": references[body]}
+            },
         }
-    elif route.path == "/api/upload_dataset":
-        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _UPLOAD}}}
     return operation
 
 
-def _success(route: Route, schema_of: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
+def _name(route: Route) -> str:
+    return getattr(route.handler, "__name__", route.path)
+
+
+def _parameters(route: Route) -> Iterator[dict[str, Any]]:
+    for name in re.findall(r"{(\w+)}", route.path):
+        yield {"name": name, "in": "path", "required": True, "schema": schema_of(PATH_KINDS[name])}
+    for query in route.query:
+        schema = schema_of(query.kind)
+        yield {
+            "name": query.name,
+            "in": "query",
+            "description": query.description,
+            "schema": {"type": "array", "items": schema} if query.many else schema,
+        }
+    for header in route.takes:
+        yield {"name": header.name, "in": "header", "description": header.description, "schema": {"type": "string"}}
+    if route.method != "GET":
+        yield _KEY
+
+
+def _success(route: Route, references: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTPStatus(route.status).phrase}
     if route.headers:
-        described["headers"] = {name: {"schema": {"type": "string"}} for name in route.headers}
+        described["headers"] = {name: {"required": True, "schema": {"type": "string"}} for name in route.headers}
     if route.answer is not None:
-        described["content"] = {route.media: {"schema": schema_of[route.answer]}}
+        described["content"] = {media: {"schema": references[route.answer]} for media in route.media}
     elif route.status == HTTPStatus.OK:
-        kind = "object" if route.media == "application/json" else "string"
-        described["content"] = {route.media: {"schema": {"type": kind}}}
+        described["content"] = {media: {"schema": _unshaped(media)} for media in route.media}
     if route.streams:
         described["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    if links := dict(_links(route)):
+        described["links"] = links
+    return described
+
+
+def _unshaped(media: str) -> dict[str, Any]:
+    match media:
+        case "application/json":
+            return {}
+        case "text/plain":
+            return {"type": "string"}
+        case _:
+            return _BYTES
+
+
+def _links(route: Route) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where one can go on with what an answer names."""
+    for name, places in _NAMES.items():
+        place = next((place for place in places if _has(route.answer, place)), None)
+        if place is None:
+            continue
+        for other in ROUTES:
+            if f"{{{name}}}" in other.path and other is not route:
+                yield (
+                    _name(other),
+                    {"operationId": _name(other), "parameters": {name: f"$response.body#/{place}"}},
+                )
+
+
+def _has(answer: type[Struct] | None, place: str) -> bool:
+    return answer is not None and place.partition("/")[0] in answer.__struct_fields__
+
+
+def _also(status: int) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        described["headers"] = {"Content-Range": {"required": True, "schema": {"type": "string"}}}
+        described["content"] = {"*/*": {"schema": _BYTES}}
     return described
 
 

@@ -40,7 +40,7 @@ class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     context: Annotated[str, Meta(min_length=1, max_length=500_000)] | None = None
     task: wire.Task | None = None
     model_id: Annotated[int, Meta(ge=0)] = 0
-    base_model: bool | str = False
+    base_model: bool | Annotated[str, Meta(min_length=1, max_length=1000)] = False
     max_new_tokens: Annotated[int, Meta(ge=1, le=8192)] = 256
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.7
     top_p: Annotated[float, Meta(gt=0, le=1)] = 0.9

@@ -22,6 +22,7 @@ from modelforge.http import (
     upload_progress,
     uploads,
 )
+from modelforge.http.plumbing.request_check import checked
 from modelforge.http.plumbing.route import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -48,5 +49,5 @@ def add_routes(app: web.Application) -> None:
     """Put the table to work."""
     # A name in a path is whatever stands between two slashes: to aiohttp, without this, a brace is part of none.
     app.router.add_routes(
-        [web.route(route.method, re.sub(r"{(\w+)}", r"{\1:[^/]+}", route.path), route.handler) for route in ROUTES]
+        [web.route(route.method, re.sub(r"{(\w+)}", r"{\1:[^/]+}", route.path), checked(route)) for route in ROUTES]
     )

@@ -106,9 +106,11 @@ def login_path(code: str) -> str:
 
 
 ROUTES = (
-    Route(method="GET", path="/login", handler=get_login_page, answer=None, media="text/html", scope="open"),
-    Route(method="GET", path="/login.js", handler=get_login_script, answer=None, media="text/javascript", scope="open"),
-    Route(method="GET", path="/login.css", handler=get_login_style, answer=None, media="text/css", scope="open"),
+    Route(method="GET", path="/login", handler=get_login_page, answer=None, media=("text/html",), scope="open"),
+    Route(
+        method="GET", path="/login.js", handler=get_login_script, answer=None, media=("text/javascript",), scope="open"
+    ),
+    Route(method="GET", path="/login.css", handler=get_login_style, answer=None, media=("text/css",), scope="open"),
     Route(
         method="POST",
         path="/api/session",

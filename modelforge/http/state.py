@@ -2,9 +2,10 @@
 
 from aiohttp import web
 
-from modelforge.http.plumbing.body import int_query, json_response
+from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import LAYOUT, PROJECTOR
-from modelforge.http.plumbing.route import Query, Route
+from modelforge.http.plumbing.query import int_query
+from modelforge.http.plumbing.route import Count, Query, Route
 from modelforge.machine.child_process import run_module
 from modelforge.projections.read_models import StateAt, state_of
 
@@ -29,7 +30,7 @@ ROUTES = (
         handler=get_state,
         answer=StateAt,
         at_once=4,
-        query=(Query("at", "integer", "The position; the last one by default."),),
+        query=(Query("at", Count, "The position; the last one by default."),),
         errors=(400,),
     ),
 )

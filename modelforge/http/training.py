@@ -17,10 +17,11 @@ from modelforge.admission.training import (
 from modelforge.domain import job
 from modelforge.domain.messages import Message
 from modelforge.domain.state import check_key
-from modelforge.http.plumbing.body import idempotency_key, int_query, json_response, read_body
+from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import ADMISSION, DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SUBSCRIBERS
+from modelforge.http.plumbing.query import int_query
 from modelforge.http.plumbing.route import AFTER, Route
 from modelforge.layout import Layout
 from modelforge.projections.jobs import Status, TrainingStatus

@@ -8,11 +8,11 @@ import time
 import uuid
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar, get_args
+from typing import Annotated, BinaryIO, Literal, TypeVar, get_args
 
 import msgspec
-from aiohttp import BodyPartReader, MultipartReader, web
-from msgspec import Struct
+from aiohttp import BodyPartReader, MultipartReader, hdrs, web
+from msgspec import Meta, Struct
 
 from modelforge.command_handler import Outcome
 from modelforge.datasets.validation.process import check_columns_given, check_dataset, check_encoding_given
@@ -54,6 +54,16 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     revision: int
     size_mb: float
     columns: wire.FieldNames
+
+
+class UploadForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parts of the form; but for the file, one that is empty says nothing. `columns` is a JSON object."""
+
+    file: bytes
+    task: wire.Task | Literal[""] = ""
+    strategy: wire.Strategy | Literal[""] = ""
+    columns: Annotated[str, Meta(max_length=_LONGEST_COLUMNS)] = ""
+    encoding: Annotated[str, Meta(max_length=_LONGEST_FIELD)] = ""
 
 
 async def upload_dataset(request: web.Request) -> web.Response:
@@ -186,9 +196,12 @@ class _ProgressReporter:
 async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _ProgressReporter) -> _Upload:
     upload = _Upload()
     received = False
+    if hdrs.CONTENT_TYPE not in request.headers:
+        raise _no_file()
     try:
         parts: MultipartReader = await request.multipart()
         count = 0
+        named: set[str | None] = set()
         while (part := await parts.next()) is not None:
             count += 1
             if not isinstance(part, BodyPartReader) or count > _MOST_PARTS:
@@ -198,6 +211,8 @@ async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _P
                     upload.filename = reporter.filename = _filename(part.filename)
                     upload.sha256 = await _write(part, scratch, limit, reporter)
                     received = True
+                case name if name in named:
+                    raise BadInput(f"The part {name!r} is there twice", "Send it once.", field=name)
                 case "task":
                     upload.task = await _one_of(part, get_args(wire.Task))
                 case "strategy":
@@ -212,11 +227,16 @@ async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _P
                         "The form takes one 'file', and 'task', 'strategy', 'columns' and 'encoding'.",
                         field=name,
                     )
+            named.add(part.name)
     except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
         raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
     if not received:
-        raise BadInput("The file is missing", "Send it as a multipart part called 'file'.", field="file")
+        raise _no_file()
     return upload
+
+
+def _no_file() -> BadInput:
+    return BadInput("The file is missing", "Send it as a multipart part called 'file'.", field="file")
 
 
 def _filename(name: str | None) -> str:
@@ -307,8 +327,8 @@ ROUTES = (
         method="POST",
         path="/api/upload_dataset",
         handler=upload_dataset,
+        form=UploadForm,
         answer=Uploaded,
-        takes_form=True,
         errors=(400, 409, 413, 507),
     ),
 )

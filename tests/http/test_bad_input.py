@@ -250,6 +250,8 @@ def test_a_form_that_is_none_is_a_400(server: RunningServer) -> None:
         assert answer.json()["status_code"] == 400
     no_boundary = server.post("/api/upload_dataset", data=b"x", headers={"Content-Type": "multipart/form-data"})
     assert no_boundary.status_code == 400
+    nothing = server.post("/api/upload_dataset", headers={"Idempotency-Key": "k"})
+    assert (nothing.status_code, nothing.json()["field"]) == (400, "file")
     assert server.upload(RECORDS, filename="/").status_code == 400
     assert server.upload(RECORDS, task="poetry").json()["field"] == "task"
     assert server.upload(RECORDS, strategy="ppo").json()["field"] == "strategy"

@@ -265,3 +265,11 @@ def test_a_time_that_is_none_is_refused_at_the_start(value: str, tmp_path: Path)
     )
     assert ended.returncode == 1, ended.stdout
     assert "stop_grace_seconds" in ended.stderr
+
+
+def test_a_log_has_nothing_beyond_its_end(server: RunningServer, start: Start) -> None:
+    job_id = start(server, "completes")
+    server.wait_for(job_id)
+    for offset in (2**40, 2**53):  # a file system has no such place
+        answer = server.get(f"/api/jobs/{job_id}/logs?offset={offset}")
+        assert (answer.status_code, answer.content, answer.headers["X-Next-Offset"]) == (200, b"", str(offset))

@@ -120,7 +120,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_with_its_cause(served: tuple[
     body = {"prompt": "Hello", "base_model": str(broken)}
     for stream in (False, True):
         answer = server.post("/api/playground/generate", {**body, "stream": stream})
-        assert answer.status_code == 500
+        assert answer.status_code == 409
         assert answer.json()["error"] == "The model could not answer"
     assert ask(server, model)["tokens_generated"]
 

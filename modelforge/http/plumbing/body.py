@@ -1,6 +1,7 @@
 """How requests are read and answers written: msgspec Structs in, msgspec bytes out."""
 
 import hashlib
+import json
 from typing import TypeVar
 
 import msgspec
@@ -13,8 +14,18 @@ from modelforge.fields import check_label, field_error
 
 _LONGEST_KEY = 255
 _LONGEST_NUMBER = 20
+_LARGEST_WHOLE = 2**53
+"""Above it not every whole number is a float."""
 _T = TypeVar("_T", bound=Struct)
 _encoder = msgspec.json.Encoder()
+
+
+def _number(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) <= _LARGEST_WHOLE else number
+
+
+_whole_decoder = msgspec.json.Decoder(float_hook=_number)
 
 
 def json_response(body: Struct, status: int = 200) -> web.Response:
@@ -32,7 +43,7 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
     if not data:
         raise BadInput("The body is empty", "Send a JSON object.")
     try:
-        return msgspec.json.decode(data, type=kind)
+        body = _decode(data, kind)
     except msgspec.ValidationError as error:
         problem = field_error(error, kind)
         if problem.field is not None and "regex" in problem.message:
@@ -42,6 +53,8 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput("The body is not valid JSON", str(error)) from error
+    json.loads(data, object_pairs_hook=_refuse_twins)
+    return body
 
 
 def _check_labelled(data: bytes, field: str) -> None:
@@ -51,41 +64,56 @@ def _check_labelled(data: bytes, field: str) -> None:
         check_label(value, field)
 
 
-async def idempotency_key(request: web.Request, content: bytes | None = None) -> IdempotencyKey | None:
-    """The request's `Idempotency-Key`, bound to what it asks; `content` stands for a body that was streamed.
+def _decode(data: bytes, kind: type[_T]) -> _T:
+    """The body; 3.0 is a whole number, as JSON has it."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        if ", got `float`" not in str(error):
+            raise
+        return msgspec.convert(_whole_decoder.decode(data), kind)
+
+
+def _refuse_twins(pairs: list[tuple[str, object]]) -> None:
+    """Refuse an object that has a field twice: one of the two would be lost.
 
     Raises:
-        BadInput: the key is empty or too long.
+        BadInput: which field it is.
     """
-    value = request.headers.get("Idempotency-Key")
-    if value is None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise BadInput(f"The field {name!r} is there twice", "Send it once.", field=name)
+        seen.add(name)
+
+
+def key_of(request: web.Request) -> str | None:
+    """The request's `Idempotency-Key`.
+
+    Raises:
+        BadInput: the key is empty, too long or there twice.
+    """
+    values = request.headers.getall("Idempotency-Key", [])
+    if not values:
         return None
+    if len(values) > 1:
+        raise BadInput("There are two Idempotency-Keys", "Send one.")
+    (value,) = values
     if not 0 < len(value) <= _LONGEST_KEY or not value.isascii() or not value.isprintable():
         raise BadInput(
             "The Idempotency-Key cannot be used", f"It takes 1 to {_LONGEST_KEY} printable characters (ASCII)."
         )
+    return value
+
+
+async def idempotency_key(request: web.Request, content: bytes | None = None) -> IdempotencyKey | None:
+    """The request's `Idempotency-Key`, bound to what it asks; `content` stands for a body that was streamed."""
+    value = key_of(request)
+    if value is None:
+        return None
     asked = hashlib.sha256(f"{request.method} {request.path}\n".encode())
     asked.update(await request.read() if content is None else content)
     return IdempotencyKey(value=value, request_sha256=asked.hexdigest())
-
-
-def int_query(request: web.Request, name: str, default: int, *, minimum: int = 0, maximum: int = 2**53) -> int:
-    """A whole number from the query.
-
-    Raises:
-        BadInput: it is none, or out of bounds.
-    """
-    text = request.query.get(name)
-    if text is None:
-        return default
-    number = whole_number(text)
-    if number is None or not minimum <= number <= maximum:
-        raise BadInput(
-            f"The query's {name} cannot be used",
-            f"{name}={text[:40]!r}: it takes a whole number from {minimum} to {maximum}.",
-            field=name,
-        )
-    return number
 
 
 def whole_number(text: str) -> int | None:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from modelforge.http.plumbing.problems import Problem, body_of, of_status, response
@@ -94,8 +95,14 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer in the one shape what is no valid HTTP, and so never reaches a handler."""
-        plain = super().handle_error(request, status, exc, message)
-        problem = response(of_status(plain.status, "The request is not valid HTTP."))
+        if isinstance(exc, HttpProcessingError | ConnectionError):  # the client's, not ours: nothing for the log
+            status = HTTPStatus.BAD_REQUEST
+            if request.writer.output_size > 0:
+                raise ConnectionError("An answer was begun already.")
+        else:
+            status = super().handle_error(request, status, exc, message).status
+        remedy = " Its address or a header is too long; shorten it." if isinstance(exc, LineTooLong) else ""
+        problem = response(of_status(status, f"The request is not valid HTTP.{remedy}"))
         add_security_headers(problem.headers)
         problem.force_close()
         return problem

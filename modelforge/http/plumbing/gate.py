@@ -32,7 +32,7 @@ class Gate:
     def __init__(self, settings: Settings, routes: Sequence[Route], identities: Identities) -> None:
         self._settings = settings
         self._guard = Guard(settings.host, settings.allowed_hosts, settings.max_body_bytes)
-        self._routes = {route.handler: route for route in routes}
+        self._routes: dict[tuple[str, str], Route] = {(route.method, route.path): route for route in routes}
         self._identities = identities
         self._visits = Visits(settings)
 
@@ -51,7 +51,8 @@ class Gate:
         return gate
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        route = self._routes.get(request.match_info.handler)
+        resource = request.match_info.route.resource
+        route = None if resource is None else self._routes.get((request.method, resource.canonical))
         self._guard.check(request, takes_form=route is not None and route.takes_form)
         identity = self._admitted(request, route)
         request[IDENTITY] = identity

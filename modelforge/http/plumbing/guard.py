@@ -69,8 +69,6 @@ def _is_address(name: str) -> bool:
 
 
 def _check_content_type(request: web.Request, *, takes_form: bool) -> None:
-    if "Content-Encoding" in request.headers:
-        raise WrongContentType("Encoded bodies are not taken", "Send the body without a Content-Encoding.")
     if "Content-Type" not in request.headers and not request.body_exists:
         return
     wanted = "multipart/form-data" if takes_form else "application/json"

@@ -19,6 +19,7 @@ from modelforge.errors import (
     ForgeError,
     InvalidDataset,
     NotFound,
+    PlaygroundFailed,
     Refusal,
     SettingsInvalid,
     StorageFull,
@@ -58,7 +59,7 @@ def status_of(error: ForgeError) -> int:
             return 403
         case NotFound():
             return 404
-        case Conflict() | DirectoryInUse():
+        case Conflict() | DirectoryInUse() | PlaygroundFailed():
             return 409
         case TooLarge():
             return 413
@@ -116,6 +117,8 @@ def _detail(error: web.HTTPException) -> str:
             return "The body is larger than the server accepts."
         case web.HTTPNotFound():
             return "There is no such path; GET /api/openapi.json lists them all."
+        case web.HTTPBadRequest():  # aiohttp's own, of a WebSocket that is none
+            return (error.text or error.reason).partition("\n")[0]
         case _:
             return error.reason or HTTPStatus(error.status).phrase
 

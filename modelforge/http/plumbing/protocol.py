@@ -26,7 +26,7 @@ class JsonRunner(web.AppRunner):
 
     def __init__(self, app: web.Application, settings: Settings, **options: object) -> None:
         # aiohttp's own timer sees only idle connections; ours sees them all.
-        super().__init__(app, keepalive_timeout=_FOR_EVER, access_log=None, **options)  # type: ignore[arg-type]
+        super().__init__(app, keepalive_timeout=_FOR_EVER, access_log=None, auto_decompress=False, **options)  # type: ignore[arg-type]
         self._connections = Connections(settings)
         self._watching: asyncio.Task[None] | None = None
 

@@ -1,30 +1,43 @@
-"""One route: what the server answers, who may ask, and what `openapi.json` says of it."""
+"""One route: what the server takes and answers, who may ask, and what `openapi.json` says of it."""
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from modelforge.domain.access_token import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Ordinal = Annotated[int, Meta(ge=1, le=2**53)]
+
 
 class Query(Struct, frozen=True):
-    """A query parameter."""
+    """A query parameter. `kind`: the type as which it is read. `many`: it may be given several times."""
 
     name: str
-    kind: Literal["integer", "string"]
+    kind: Any
+    description: str
+    many: bool = False
+
+
+class RequestHeader(Struct, frozen=True):
+    """A header that changes the answer. What cannot be read in one is passed over, as RFC 9110 has it."""
+
+    name: str
     description: str
 
 
 class Route(Struct, frozen=True, kw_only=True):
     """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes.
 
-    `may_be_empty`: a request without a body is one with all its defaults. `takes_form`: a file comes, as multipart form
-    data. `at_once`: how many are answered at a time, where each takes a process of its own. `scope`: what a token must
-    be good for, where it is not `read` for GET and `write` for all else; `open` asks nobody who they are.
+    `may_be_empty`: a request without a body is one with all its defaults. `form`: the parts of a multipart body.
+    `at_once`: how many are answered at a time, where each takes a process of its own. `scope`: what a token must be
+    good for, where it is not `read` for GET and `write` for all else; `open` asks nobody who they are.
+    `also`: the statuses of other successes, which have no JSON. `media`: the content types of an answer that has none.
+    `headers`: those of the answer; `takes`: those of the request, beside what every route takes.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -33,14 +46,16 @@ class Route(Struct, frozen=True, kw_only=True):
     answer: type[Struct] | None
     body: type[Struct] | None = None
     may_be_empty: bool = False
-    takes_form: bool = False
+    form: type[Struct] | None = None
     at_once: int | None = None
     scope: Scope | Literal["open"] | None = None
     query: tuple[Query, ...] = ()
     status: int = 200
+    also: tuple[int, ...] = ()
     errors: tuple[int, ...] = ()
-    media: str = "application/json"
+    media: tuple[str, ...] = ("application/json",)
     headers: tuple[str, ...] = ()
+    takes: tuple[RequestHeader, ...] = ()
     streams: bool = False
 
     @property
@@ -49,11 +64,30 @@ class Route(Struct, frozen=True, kw_only=True):
         return self.scope or ("read" if self.method == "GET" else "write")
 
     @property
+    def takes_form(self) -> bool:
+        """Whether a file comes, as multipart form data."""
+        return self.form is not None
+
+    @property
     def is_socket(self) -> bool:
         """Whether it is a WebSocket."""
         return self.status == 101  # noqa: PLR2004 - Switching Protocols
 
 
-AFTER = Query("after", "integer", "Only what comes after this position of the log.")
-LIMIT = Query("limit", "integer", "From at most so many records.")
-REVISION = Query("revision", "integer", "An earlier one; the last one by default.")
+PATH_KINDS: dict[str, Any] = {
+    "filename": Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^/\\\x00-\x1f\x7f]+$")],
+    "job_id": Annotated[str, Meta(pattern="^train_[0-9]{6,}$")],
+    "model_id": Ordinal,
+    "name": Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")],
+}
+"""The names in paths, and what stands for them; what does not look so is simply not there."""
+
+AFTER = Query("after", Count, "Only what comes after this position of the log.")
+REVISION = Query("revision", Ordinal, "An earlier one; the last one by default.")
+
+
+def limit_to(largest: int, default: int) -> Query:
+    """The size of a page."""
+    return Query(
+        "limit", Annotated[int, Meta(ge=1, le=largest)], f"From at most so many records; {default} by default."
+    )

@@ -1,0 +1,188 @@
+"""Rounds of schemathesis against a server, from its own `openapi.json`, until so many requests were sent."""
+
+from __future__ import annotations
+
+import collections
+import re
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.core.failures import Failure
+from schemathesis.engine import Status, events, from_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schemathesis import Case, CheckContext, Response
+    from schemathesis.engine.recorder import ScenarioRecorder
+
+    from fuzz.contents import Contents
+
+SLOWEST_SECONDS = 60
+_TENDED_EVERY = 300
+_EXPENSIVE = ("/api/state", "/api/playground/generate")
+"""Each request to these starts a process, or waits for one."""
+_MALFORMED = re.compile(
+    r"Expected |Unknown (field|query)|Invalid |The field |The body |The query's \w+ cannot|Number out of|Integer value"
+)
+"""How a refusal begins that `openapi.json` should have foretold; what else is refused is so by its meaning."""
+
+ACCEPTED = ["2xx", "304", "400", "404", "409", "416"]
+"""To a request within its schema: 400 if its fields do not go together, or name what cannot be used."""
+REFUSED = ["400", "403", "404", "405", "409", "413", "415", "417", "421"]
+
+
+@schemathesis.check
+def form_is_foretold(_context: CheckContext, response: Response, case: Case) -> None:
+    """A request that the document allows is not refused for its form."""
+    if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
+        return
+    error = response.json()["error"]
+    if _MALFORMED.match(error) and case.meta.phase.name.value != "coverage":
+        raise Failure(
+            operation=case.operation.label, title="Refused within the schema", message=f"{error}: {response.text[:400]}"
+        )
+
+
+@schemathesis.check
+def refusal_says_its_status(_context: CheckContext, response: Response, case: Case) -> None:
+    """The body of every refusal has its status code, and shows nothing of the server's inside."""
+    if response.status_code < 400 or not response.content:
+        return
+    problem = response.json()
+    if problem["status_code"] != response.status_code or "Traceback" in response.text:
+        raise Failure(operation=case.operation.label, title="Refusal in another shape", message=response.text[:400])
+
+
+@dataclass(frozen=True)
+class Round:
+    """How much is sent in one round. `bounds`: every bound of the document too, which are thousands of requests.
+
+    `prompts`: the playground too, whose worker loads a training library.
+    """
+
+    examples: int = 25
+    scenarios: int = 60
+    bounds: bool = True
+    prompts: bool = True
+
+
+def configuration(seed: int, size: Round) -> SchemathesisConfig:
+    """The checks that are on, and how much is sent in one round."""
+    return SchemathesisConfig.from_dict(
+        {
+            "seed": seed,
+            "continue-on-failure": True,
+            "request-timeout": SLOWEST_SECONDS,
+            "warnings": False,
+            "cache": {"enabled": False},
+            "output": {"sanitization": {"enabled": False}},
+            # A name that is not in the document is refused: tests/http/test_what_is_said.py asks for it on every route.
+            "generation": {"max-examples": size.examples, "no-shrink": True, "allow-extra-parameters": False},
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ACCEPTED},
+                "negative_data_rejection": {"expected-statuses": REFUSED},
+                # No route asks for a credential, and none takes a header that it needs.
+                "ignored_auth": {"enabled": False},
+                "missing_required_header": {"enabled": False},
+            },
+            "phases": {
+                "examples": {"enabled": False},  # the document has none
+                "coverage": {"enabled": size.bounds, "generate-duplicate-query-parameters": True},
+                "stateful": {"generation": {"max-examples": size.scenarios}},
+            },
+            "operations": [
+                {"include-path": path, "phases": {"fuzzing": {"generation": {"max-examples": 2}}}}
+                for path in _EXPENSIVE
+            ]
+            + ([] if size.prompts else [{"include-path": "/api/playground/generate", "enabled": False}]),
+        }
+    )
+
+
+class Campaign:
+    """What was sent, what came back, and what should not have."""
+
+    def __init__(self, url: str, contents: Contents, size: Round) -> None:
+        self._url = url
+        self._contents = contents
+        self._size = size
+        self.requests = 0
+        self.statuses: collections.Counter[int] = collections.Counter()
+        self.reached: collections.Counter[str] = collections.Counter()
+        self.findings: dict[tuple[str, str, str], str] = {}
+        self.counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
+
+    def run(self, seed: int, requests: int, tell: Callable[[str], None]) -> None:
+        """Send at least so many requests."""
+        schemathesis.hooks.unregister_all()
+
+        @schemathesis.hook
+        def before_call(_context: Any, case: Case, _kwargs: dict[str, Any]) -> None:
+            self._contents.lead(case)
+
+        @schemathesis.hook
+        def filter_failure(_context: Any, failure: Failure, _case: Case, response: Response) -> bool:
+            # A part of a JSON file has its type, as RFC 9110 has it, and is no JSON.
+            return not (response.status_code == HTTPStatus.PARTIAL_CONTENT and "JSON" in failure.title)
+
+        while self.requests < requests:
+            before = self.requests
+            self._round(seed, requests)
+            tell(f"seed {seed}: {self.requests} requests, {len(self.findings)} findings\n")
+            seed += 1
+            if self.requests == before:
+                self.find("round", "nothing was sent", str(seed), "")
+                return
+
+    def _round(self, seed: int, requests: int) -> None:
+        schema = schemathesis.openapi.from_url(f"{self._url}/api/openapi.json", config=configuration(seed, self._size))
+        stream = from_schema(schema).execute()
+        tended = self.requests
+        self._contents.tend()
+        for event in stream:
+            match event:
+                case events.ScenarioFinished(recorder=recorder):
+                    self._read(recorder)
+                case events.NonFatalError(label=label, value=error):
+                    self.find(type(error).__name__, label, str(error)[:100], str(error))
+                case events.FatalError(exception=error):
+                    self.find("FatalError", "", str(error)[:100], repr(error))
+                case _:
+                    pass
+            if self.requests - tended > _TENDED_EVERY:
+                self._contents.tend()
+                tended = self.requests
+            if self.requests >= requests:
+                stream.stop()
+
+    def _read(self, recorder: ScenarioRecorder) -> None:
+        for case_id, interaction in recorder.interactions.items():
+            self.requests += 1
+            case = recorder.cases[case_id].value
+            if interaction.response is None:
+                self.find("no answer", case.operation.label, "", interaction.request.uri)
+                continue
+            status = interaction.response.status_code
+            self.statuses[status] += 1
+            if status < 400:
+                self.reached[case.operation.label] += 1
+        for case_id, checks in recorder.checks.items():
+            for check in checks:
+                if check.status == Status.FAILURE and check.failure_info is not None:
+                    case = recorder.cases[case_id].value
+                    label, meta = case.operation.label, case.meta
+                    modes = (
+                        {} if meta is None else {place.name: part.mode.name for place, part in meta.components.items()}
+                    )
+                    shown = f"{modes}\n" + f"{check.failure_info.failure.title}\n{check.failure_info.failure.message}\n"
+                    self.find(check.name, label, "", shown + check.failure_info.code_sample)
+
+    def find(self, check: str, label: str, what: str, shown: str) -> None:
+        """Note what should not have been; it is shown once, and counted."""
+        self.counts[check, label, what] += 1
+        self.findings.setdefault((check, label, what), f"{time.strftime('%H:%M:%S')} {shown[:2000]}")
