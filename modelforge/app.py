@@ -46,6 +46,7 @@ from modelforge.http.upload_progress import WATCHERS, Watchers
 from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
 from modelforge.machine.devices import machine_of
+from modelforge.machine.hub_secrets import server_redaction
 from modelforge.projections.projector import Projector
 from modelforge.projections.snapshots import SnapshotWriter, rebuild
 from modelforge.settings import Settings
@@ -130,7 +131,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate) -> Asyn
         snapshots.follow(records[-1].position, reactor.report_failure)
 
     machine = machine_of(settings)
-    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine)
+    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, server_redaction())
     projector = Projector(rebuilt.read_models)
     snapshots = SnapshotWriter(log, handler, rebuilt.read_models)
     store = DatasetStore(layout, handler)

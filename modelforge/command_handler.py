@@ -16,6 +16,7 @@ from modelforge.domain.messages import (
     Message,
     Record,
     Report,
+    decode,
     digest_of,
     encode,
     stream_of,
@@ -25,6 +26,7 @@ from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State, check_key, evolve
 from modelforge.errors import ForgeError, LogUnusable, StorageFull
 from modelforge.event_log.sqlite import EventLog
+from trainer_entry.wire.redaction import Redaction
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -47,7 +49,7 @@ class CommandHandler:
     """Takes commands and reports from anybody, and writes them in the order in which they came.
 
     What waits is written in one transaction. `on_append` sees the records of a transaction once they are
-    durable and in the state, before anybody is answered.
+    durable and in the state, before anybody is answered. `redact` takes secrets out of what is written.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class CommandHandler:
         digest: str,
         on_append: Callable[[Sequence[Record]], None],
         machine: Machine,
+        redact: Redaction | None = None,
     ) -> None:
         self._log = log
         self._state = state
         self._digest = digest
         self._on_append = on_append
         self._machine = machine
+        self._redact = redact or Redaction(())
         self._waiting: list[_Submission] = []
         self._wake = asyncio.Event()
         self._unusable: LogUnusable | None = None
@@ -131,7 +135,7 @@ class CommandHandler:
         at = time.time_ns() // 1000
         broken: dict[int, Exception] = {}
         while True:
-            draft = _Draft(self._state.draft(), self._digest, at, self._machine)
+            draft = _Draft(self._state.draft(), self._digest, at, self._machine, self._redact)
             results: list[Outcome | Exception] = []
             for index, submission in enumerate(batch):
                 if index in broken:
@@ -151,8 +155,9 @@ class CommandHandler:
 class _Draft:
     """A transaction in the making."""
 
-    def __init__(self, state: State, digest: str, at: int, machine: Machine) -> None:
+    def __init__(self, state: State, digest: str, at: int, machine: Machine, redact: Redaction) -> None:
         self._machine = machine
+        self._redact = redact
         self.state = state
         self.digest = digest
         self.records: list[Record] = []
@@ -182,6 +187,9 @@ class _Draft:
         position, stream = self.state.position + 1, stream_of(message)
         version = self.state.versions.get(stream, 0) + 1
         tag, data = tag_of(message), encode(message)
+        clean = self._redact(data.decode()).encode()
+        if clean != data:  # what is kept, and all that is made of it, has no secret
+            data, message = clean, decode(kind, clean)
         self.digest = digest_of(self.digest, position, stream, version, kind, tag, self._at, cause, actor, data)
         record = Record(
             position=position,

@@ -13,9 +13,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from modelforge.errors import Conflict, ForgeError, PlaygroundFailed, TooMuchWork
+from modelforge.errors import ForgeError, PlaygroundFailed, TooMuchWork
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import ChildLimits, limit_process
+from modelforge.machine.hub_secrets import asks_hub, handed_secrets
+from modelforge.turns import Turns
 from trainer_entry import wire
 
 _log = structlog.get_logger()
@@ -28,14 +30,14 @@ _decoder: msgspec.json.Decoder[wire.AnyWorkerMessage] = msgspec.json.Decoder(wir
 
 
 class InferenceWorker:
-    """Answers prompts one at a time, in the order in which they came."""
+    """Answers prompts one at a time, in the order in which they came, and each client's in turn."""
 
     def __init__(self, idle_seconds: float, stderr: Path) -> None:
         self._idle_seconds = idle_seconds
         self._stderr = stderr
         self._worker: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._may_ask_hub = False
+        self._turns = Turns("The playground", _MOST_WAITING)
         self._last_id = 0
         self._idle: asyncio.TimerHandle | None = None
         self._in_use: Counter[str | None] = Counter()
@@ -45,23 +47,22 @@ class InferenceWorker:
         """Whether a prompt for the model at this path is being answered, or waits."""
         return self._in_use[path] > 0
 
-    async def generate(self, ask: Callable[[int], wire.Generate]) -> AsyncGenerator[wire.Token | wire.Generated, None]:
-        """The answer's pieces as they come, and at last the whole. `ask` makes the prompt with its id.
+    async def generate(
+        self, ask: Callable[[int], wire.Generate], client: str
+    ) -> AsyncGenerator[wire.Token | wire.Generated, None]:
+        """The answer's pieces as they come, and at last the whole. `ask` makes the client's prompt with its id.
 
         Raises:
-            Conflict: too many prompts wait already.
+            TooManyRequests: too many prompts wait already.
             PlaygroundFailed: the model could not answer, and why.
             TooMuchWork: the answer took more time or memory than it may.
         """
-        if self._waiting >= _MOST_WAITING:
-            raise Conflict("The playground is busy", f"{self._waiting} prompts wait already; try again later.")
         self._last_id += 1
         prompt = ask(self._last_id)
         used = {prompt.model_path, prompt.adapter_path} - {None}
-        self._waiting += 1
         self._in_use.update(used)
         try:
-            async with self._turn:
+            async with self._turns.turn(client):
                 self._keep()
                 at_rest = False  # whether the worker is done with this prompt: the next must not get this answer
                 try:
@@ -79,13 +80,12 @@ class InferenceWorker:
                     else:
                         await self.close()
         finally:
-            self._waiting -= 1
             self._in_use.subtract(used)
 
     async def close(self) -> None:
         """End the worker, if there is one."""
         self._keep()
-        worker, self._worker = self._worker, None
+        worker, self._worker, self._may_ask_hub = self._worker, None, False
         if worker is not None:
             with contextlib.suppress(ProcessLookupError):
                 worker.kill()
@@ -93,6 +93,9 @@ class InferenceWorker:
 
     async def _answers(self, prompt: wire.Generate) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
         """What a worker says to a prompt; one that was dead before it got the prompt is replaced."""
+        if asks_hub(prompt.model_path) and not self._may_ask_hub:
+            await self.close()  # it has no token
+            self._may_ask_hub = True
         for may_be_dead in (self._worker is not None, False):
             worker = self._worker = self._worker or await self._start()
             received = False
@@ -111,14 +114,16 @@ class InferenceWorker:
     async def _start(self) -> asyncio.subprocess.Process:
         descriptor = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            worker = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "trainer_entry.infer"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=descriptor,
-                env=child_environment(),
-                limit=wire.MAX_LINE_BYTES * 2,
-            )
+            with handed_secrets(asks_hub=self._may_ask_hub) as handed:
+                worker = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "trainer_entry.infer"),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=descriptor,
+                    env=child_environment(**handed.variables),
+                    pass_fds=handed.descriptors,
+                    limit=wire.MAX_LINE_BYTES * 2,
+                )
         finally:
             os.close(descriptor)
         limit_process(worker.pid, ChildLimits())  # its memory it limits itself, by the model
@@ -135,7 +140,7 @@ class InferenceWorker:
 
     def _retire(self) -> None:
         """Let the worker go: it ends by itself at the end of its input."""
-        worker, self._worker = self._worker, None
+        worker, self._worker, self._may_ask_hub = self._worker, None, False
         if worker is not None and worker.stdin is not None:
             worker.stdin.close()
             leaving = asyncio.get_running_loop().create_task(worker.wait())

@@ -10,29 +10,31 @@ import msgspec
 import structlog
 
 from modelforge.visible_text import visible_json, visible_lines
+from trainer_entry.wire.redaction import Redaction
 
 
 class _Lines:
     """A stream on which a line that cannot be written is left out: its disk is full, or its reader has gone.
 
-    Nothing on it commands a terminal, whoever said it.
+    Nothing on it commands a terminal, whoever said it, and no secret is on it.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, redact: Redaction) -> None:
         self._stream = stream
+        self._redact = redact
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            self._stream.write(visible_lines(text))
+            self._stream.write(visible_lines(self._redact(text)))
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
 
 
-def configure_log() -> None:
-    """Write the log to stderr from now on, and what libraries warn of beside it."""
-    lines = _Lines(sys.stderr)
+def configure_log(redact: Redaction) -> None:
+    """Write the log to stderr from now on, and what libraries warn of beside it; `redact` takes secrets out."""
+    lines = _Lines(sys.stderr, redact)
     logging.basicConfig(handlers=[logging.StreamHandler(lines)], format="%(message)s", level=logging.WARNING)
     structlog.configure(
         processors=[

@@ -19,6 +19,7 @@ import msgspec
 from trainer_entry.data.records import read_lines
 from trainer_entry.runtime.bounds import go_first, limit_memory
 from trainer_entry.runtime.failures import kind_of, message_of
+from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import claim_stdout
 from trainer_entry.wire import (
     PREVIEW_FAILED,
@@ -38,6 +39,7 @@ _MEMORY = 2 << 30
 def main() -> int:
     """Answer one request."""
     stdout = claim_stdout()  # before any import that could print
+    claim_secrets()
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyDatasetViewRequest)
     signal.setitimer(signal.ITIMER_REAL, request.deadline_seconds)  # nobody else may be there to end it
     go_first()

@@ -22,6 +22,7 @@ import msgspec
 from trainer_entry.runtime.bounds import go_first
 from trainer_entry.runtime.disk import NO_ROOM
 from trainer_entry.runtime.failures import message_of
+from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import claim_stdout
 from trainer_entry.wire import AnyRows, FetchRows, RowsFetched, RowsRefused
 
@@ -49,6 +50,7 @@ class _Refused(Exception):
 def main() -> int:
     """Fetch once."""
     stdout = claim_stdout()  # before any import that could print
+    claim_secrets()
     asked = msgspec.json.decode(sys.stdin.buffer.read(), type=FetchRows)
     _prepare_process(Path(asked.scratch))
     said: AnyRows

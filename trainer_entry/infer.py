@@ -18,6 +18,7 @@ import msgspec
 
 from trainer_entry.runtime.bounds import go_first
 from trainer_entry.runtime.failures import kind_of, message_of
+from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import LineWriter, claim_stdout
 from trainer_entry.wire import Generate, GenerationFailed
 
@@ -31,6 +32,7 @@ class _RequestId(msgspec.Struct, frozen=True, gc=False):
 def main() -> int:
     """Answer until stdin ends."""
     lines = LineWriter(claim_stdout())  # before any import that could print
+    claim_secrets()
     go_first()
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

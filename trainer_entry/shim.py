@@ -36,6 +36,7 @@ _RETRY_SECONDS = 1.0
 _LONGEST_STOP_WAIT = 5
 _OOM_WINDOW_SECONDS = 3.0  # a launcher reports its rank's death a second later
 _ERROR = 1
+_SECRET_FILES = ("hub-token", "proxies.json")
 _TAIL_BYTES = 16_384
 # accelerate and torchrun end with 1 whatever killed the rank; how it died stands in what they print.
 _RANK_SIGNAL = re.compile(rb"died with <Signals\.\w+: (\d+)>|exitcode\s*: -(\d+)")
@@ -126,6 +127,9 @@ class _Shim:
         os.close(spool)
         self._watch()
         self._kill_all()
+        with contextlib.suppress(OSError):  # the server takes them away too
+            for name in _SECRET_FILES:
+                (self._folder / name).unlink(missing_ok=True)
         self._report()
         return 0
 

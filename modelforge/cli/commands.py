@@ -52,6 +52,7 @@ def _serve(options: argparse.Namespace) -> int:
     import uvloop
 
     from modelforge.app import serve
+    from modelforge.machine.hub_secrets import server_redaction
 
     flags = {
         name: value
@@ -72,7 +73,7 @@ def _serve(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) is not None
     }
     settings = load_settings(flags)
-    configure_log()
+    configure_log(server_redaction())
     uvloop.run(serve(settings))
     return 0
 

@@ -144,7 +144,7 @@ async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int) -> 
         still_seconds=_STILL_SECONDS,
     )
     try:
-        ended = await run_module("trainer_entry.hub_dataset", stdin=msgspec.json.encode(request))
+        ended = await run_module("trainer_entry.hub_dataset", stdin=msgspec.json.encode(request), asks_hub=True)
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     if ended.code == -signal.SIGALRM:

@@ -13,6 +13,7 @@ import structlog
 from modelforge.errors import BadInput, Conflict, TooMuchWork
 from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import Ended, run_module
+from modelforge.machine.hub_secrets import asks_hub
 from trainer_entry import wire
 
 _log = structlog.get_logger()
@@ -71,7 +72,9 @@ class PreviewWorkers:
         try:
             async with of_this, self._places:
                 asked = msgspec.json.encode(request)
-                ended = await run_module(_WORKER, stdin=asked, seconds=_SECONDS, limits=_LIMITS)
+                ended = await run_module(
+                    _WORKER, stdin=asked, seconds=_SECONDS, limits=_LIMITS, asks_hub=asks_hub(path)
+                )
         except TimeoutError as error:
             raise TooMuchWork(
                 "The preview took too long",

@@ -24,6 +24,11 @@ _KEY = {
     "description": "The same key and request get the first answer again.",
     "schema": {"type": "string", "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
+_TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token of `modelforge token create`; on the server's own machine none, unless there is one.",
+}
 _BYTES = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 _ONLY_PYTHON = "(?!\\n)"
 """In a pattern, after `$`: elsewhere that is the end of the text and nothing else."""
@@ -57,7 +62,8 @@ def document() -> Raw:
                         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
                     },
                     "paths": paths,
-                    "components": {"schemas": components},
+                    "components": {"schemas": components, "securitySchemes": {"token": _TOKEN}},
+                    "security": [{"token": []}, {}],
                 }
             )
         )
@@ -146,7 +152,7 @@ def _unshaped(media: str) -> dict[str, Any]:
     match media:
         case "application/json":
             return {}
-        case "text/plain":
+        case "text/plain" | "text/html" | "text/css" | "text/javascript":
             return {"type": "string"}
         case _:
             return _BYTES

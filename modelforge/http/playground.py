@@ -19,6 +19,7 @@ from modelforge.http.plumbing.body import idempotency_key, json_response, read_b
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import ADMISSION, PLAYGROUND, PROJECTOR, SETTINGS
 from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.visits import CLIENT
 from trainer_entry import wire
 
 _ANSWERS_KEPT = 100
@@ -125,7 +126,7 @@ async def _pieces(
     request: web.Request, body: GenerateBody, ask: Callable[[int], wire.Generate]
 ) -> AsyncGenerator[wire.Token | wire.Generated, None]:
     """The answer as it comes; a failure that another request would not have is a refusal of this one."""
-    async with aclosing(request.app[PLAYGROUND].generate(ask)) as messages:
+    async with aclosing(request.app[PLAYGROUND].generate(ask, request[CLIENT])) as messages:
         try:
             async for message in messages:
                 yield message

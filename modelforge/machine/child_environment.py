@@ -2,6 +2,8 @@
 
 import os
 
+from trainer_entry.wire.redaction import without_credentials
+
 _PASSED = frozenset(
     {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
     | {"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
@@ -13,9 +15,19 @@ _PASSED_PREFIXES = (
 )
 
 
+_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"})
+
+
 def child_environment(**added: str) -> dict[str, str]:
-    """The variables on a short list, and `added`; everything else, secrets included, stays with the server."""
-    passed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    """The variables on a short list, and `added`; everything else, secrets included, stays with the server.
+
+    Addresses are passed on without the name and password that may stand in them.
+    """
+    passed = {
+        name: without_credentials(value)
+        for name, value in os.environ.items()
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and name not in _SECRETS
+    }
     return {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
@@ -25,6 +37,8 @@ def child_environment(**added: str) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",
         # Threads that spin while they wait make two computations at once many times slower.
         "GOMP_SPINCOUNT": "10000",
+        # Nobody finds a token of the hub by themselves: who needs it is given a file that has it.
+        "HF_TOKEN_PATH": os.devnull,
         **passed,
         **added,
     }

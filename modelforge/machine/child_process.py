@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import UNLIMITED, ChildLimits, limit_process
+from modelforge.machine.hub_secrets import handed_secrets
 
 
 class Ended(Struct, frozen=True, gc=False):
@@ -25,20 +26,27 @@ async def run_module(
     stdin: bytes | BinaryIO = b"",
     seconds: float | None = None,
     limits: ChildLimits = UNLIMITED,
+    asks_hub: bool = False,
 ) -> Ended:
     """Run `python -m MODULE ARGUMENTS…` on an input, or an open file; it is killed if nobody waits for it any more.
+
+    `asks_hub`: it gets the token of the hub, and the proxies' passwords.
 
     Raises:
         TimeoutError: it did not end within `seconds`, and was killed.
     """
     given = stdin if isinstance(stdin, bytes) else b""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments),
-        stdin=(asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL) if isinstance(stdin, bytes) else stdin,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=child_environment(),
-    )
+    with handed_secrets(asks_hub=asks_hub) as handed:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *arguments),
+            stdin=(asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL)
+            if isinstance(stdin, bytes)
+            else stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=child_environment(**handed.variables),
+            pass_fds=handed.descriptors,
+        )
     limit_process(process.pid, limits)
     try:
         async with asyncio.timeout(seconds):

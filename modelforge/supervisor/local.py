@@ -15,6 +15,7 @@ from modelforge.errors import NO_ROOM, LaunchFailed
 from modelforge.layout import Layout
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.devices import cpu_count
+from modelforge.machine.hub_secrets import job_asks_hub, remove_secrets, write_secrets
 from modelforge.supervisor.launcher import Ending
 from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_with, processes_with, send, wait_for
 from trainer_entry import wire
@@ -66,13 +67,14 @@ class LocalLauncher:
             module, command = AFTER_TRAINING, [sys.executable, "-m", AFTER_TRAINING, str(folder)]
         try:
             await asyncio.to_thread(_write_spec, folder, spec)
+            secrets = await asyncio.to_thread(write_secrets, folder) if job_asks_hub(spec.job) else {}
             shim = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer_entry.shim", str(folder), str(spec.job.grace_seconds)),
                 *(module, *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env=_environment(spec, self._cores),
+                env=_environment(spec, self._cores, secrets),
             )
         except OSError as error:
             disk_full = error.errno in NO_ROOM
@@ -123,6 +125,7 @@ class LocalLauncher:
 
     def _ending(self, job_id: str, attempt: int, shim: wire.ShimReport) -> Ending:
         folder = self._layout.attempt(job_id, attempt)
+        remove_secrets(folder)  # a shim that was killed had not
         report = _read(folder / "exit.json", wire.ExitReport)
         rebooted = shim.boot_id != boot_id()
         return Ending(exit=report, last_words=_last_words(folder / "stderr.log"), rebooted=rebooted)
@@ -137,9 +140,9 @@ def _threads(spec: wire.AttemptSpec) -> int:
     return max(1, spec.cpu_threads // spec.job.parameters.num_processes)
 
 
-def _environment(spec: wire.AttemptSpec, cores: int) -> dict[str, str]:
+def _environment(spec: wire.AttemptSpec, cores: int, secrets: dict[str, str]) -> dict[str, str]:
     """What is set for an attempt: its share of the machine, and the mark of its processes."""
-    added = {"OMP_NUM_THREADS": str(_threads(spec)), TOKEN_VARIABLE: spec.token}
+    added = {"OMP_NUM_THREADS": str(_threads(spec)), TOKEN_VARIABLE: spec.token} | secrets
     if spec.cpu_threads < cores:
         # Threads that spin while they wait take the time of the job beside this one.
         added["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -68,7 +68,7 @@ def peer_sockets(server: RunningServer, connection: socket.socket) -> list[str]:
         (_HEAD + b'Content-Length: 100\r\n\r\n{"task": ', b"408"),
         (_HEAD + b'Transfer-Encoding: chunked\r\n\r\n9\r\n{"task": \r\n', b"408"),
         (_UPLOAD, b"408"),
-        (b"GET /api/info HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n", b"200"),
+        (b"GET /api/info HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n", b"408"),
     ],
     ids=["nothing", "line", "head", "body", "half-body", "chunk", "upload", "body-of-a-get"],
 )

@@ -76,6 +76,13 @@ def test_a_scope_is_good_for_its_routes_and_no_others(
         assert {"error", "detail", "status_code"} <= answer.json().keys()
 
 
+def test_head_needs_what_get_needs(closed: tuple[RunningServer, dict[str, str]]) -> None:
+    server, tokens = closed
+    for path, statuses in (("/api/tokens", (403, 403, 200)), ("/api/jobs", (200, 200, 200))):
+        for scope, status in zip(("read", "write", "admin"), statuses, strict=True):
+            assert requests.head(server.url + path, headers=bearer(tokens[scope]), timeout=20).status_code == status
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"])
 def test_nobody_learns_what_paths_and_methods_there_are(
     closed: tuple[RunningServer, dict[str, str]], method: str

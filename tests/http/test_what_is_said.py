@@ -17,7 +17,8 @@ PROMPT = {"prompt": "x", "model_id": 7}
 
 def ask(server: RunningServer, route: Route, query: str = "", **options: object) -> requests.Response:
     path = re.sub(r"{\w+}", "1", route.path)
-    return requests.request(route.method, f"{server.url}{path}{query}", timeout=60, **options)  # type: ignore[arg-type]
+    headers = {**server.as_owner(), **options.pop("headers", {})}  # type: ignore[dict-item]
+    return requests.request(route.method, f"{server.url}{path}{query}", timeout=60, headers=headers, **options)  # type: ignore[arg-type]
 
 
 def named(route: Route) -> str:

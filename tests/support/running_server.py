@@ -78,6 +78,16 @@ class RunningServer:
             self._stderr.seek(0)
             return self._stderr.read()
 
+    def as_owner(self) -> dict[str, str]:
+        """The header by which the owner of the data directory is known."""
+        data_dir = Path(self._data_dir())
+        return {"Authorization": f"Bearer {(data_dir / 'owner.key').read_text()}"}
+
+    def _data_dir(self) -> str:
+        """Where its data lies: the word after the flag, or after the module that serves it."""
+        after = "--data-dir" if "--data-dir" in self._command else "support.served"
+        return self._command[self._command.index(after) + 1]
+
     def get(self, path: str, **options: object) -> requests.Response:
         return requests.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
 

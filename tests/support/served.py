@@ -15,6 +15,7 @@ import uvloop
 from modelforge.app import serve
 from modelforge.datasets import preview_workers
 from modelforge.layout import Layout
+from modelforge.machine.hub_secrets import server_redaction
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
 from modelforge.supervisor import reactor
@@ -75,7 +76,7 @@ def main() -> None:
     flags = {"data_dir": options.data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
     flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}
     variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
-    configure_log()
+    configure_log(server_redaction())
     settings = load_settings(flags, environ=variables, folder=options.data_dir.parent)
     uvloop.run(run(settings, scripted(options.data_dir, accelerate=options.accelerate), options))
 

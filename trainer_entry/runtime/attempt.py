@@ -8,6 +8,7 @@ import msgspec
 
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.failures import kind_of, message_of
+from trainer_entry.runtime.secrets import claim_secrets, redact
 from trainer_entry.runtime.signals import Signals
 from trainer_entry.runtime.stdout import LineWriter, Wire, claim_stdout, note
 from trainer_entry.wire import AttemptSpec, TrainerFailed, TrainerStopped
@@ -33,6 +34,7 @@ def resumed_step(spec: AttemptSpec) -> int:
 def run_attempt(attempt_dir: str, run: Callable[[AttemptSpec, Path, Wire, Signals], None]) -> int:
     """Run the attempt that `attempt_dir` describes, and report how it ended; the exit code."""
     lines = LineWriter(claim_stdout())  # before any import that could print
+    claim_secrets()
     folder = Path(attempt_dir)
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
     wire = Wire(lines, speaks=distributed.rank() == 0)
@@ -60,7 +62,7 @@ def _report_failure(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseExce
     if distributed.lost_contact(error) and distributed.another_ended():
         _report_other_failure(wire, folder)
         return
-    lines = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    lines = redact("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
     word = TrainerFailed(
         attempt=spec.attempt, seq=0, messages=0, kind=kind_of(error), message=message_of(error), traceback=lines
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from trainer_entry.runtime.bounds import RECORD_SECONDS, time_for
 from trainer_entry.runtime.disk import says_no_room
+from trainer_entry.runtime.secrets import redact
 
 _MESSAGE_CHARACTERS = 2_000
 _NO_MEMORY_WORDS = (
@@ -98,4 +99,4 @@ def kind_of(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     """What the exception says, or its type if it says nothing."""
-    return str(error).strip()[:_MESSAGE_CHARACTERS] or type(error).__name__
+    return redact(str(error)).strip()[:_MESSAGE_CHARACTERS] or type(error).__name__

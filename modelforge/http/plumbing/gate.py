@@ -51,8 +51,7 @@ class Gate:
         return gate
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
-        route = None if resource is None else self._routes.get((request.method, resource.canonical))
+        route = self._route_of(request)
         self._guard.check(request, takes_form=route is not None and route.takes_form)
         identity = self._admitted(request, route)
         request[IDENTITY] = identity
@@ -69,6 +68,12 @@ class Gate:
                     raise
                 limit = f"{self._settings.request_seconds:g} s"
                 raise TooMuchWork("The request took too long", f"It may take {limit} (request_seconds).") from error
+
+    def _route_of(self, request: web.Request) -> Route | None:
+        """The route that a request is for; HEAD is GET without the body."""
+        resource = request.match_info.route.resource
+        method = "GET" if request.method == "HEAD" else request.method
+        return None if resource is None else self._routes.get((method, resource.canonical))
 
     def _admitted(self, request: web.Request, route: Route | None) -> Identity:
         """Who asks, if they may ask this.

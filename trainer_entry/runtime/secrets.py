@@ -1,0 +1,72 @@
+"""The secrets of this process: they come in files that only its owner may read, and go into no word of it.
+
+Standard library and msgspec only. An environment could be read by every process of the same user, and is handed on to
+each that is started from here.
+"""
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from trainer_entry.wire.redaction import Redaction, credentials_in
+
+PROXIES_VARIABLE = "MODELFORGE_PROXIES"
+"""Names a file of variables, as JSON: the addresses of proxies that have a password in them."""
+_TOKEN_FILE = "HF_TOKEN_PATH"  # noqa: S105 - the variable by which the hub's own library finds its token
+_LONGEST_FILE = 1 << 16
+
+
+def claim_secrets() -> None:
+    """Take up the proxies' addresses, and let nothing that this process prints have a secret in it."""
+    os.environ.update(_proxies())
+    sys.stdout, sys.stderr = _RedactedStream(sys.stdout), _RedactedStream(sys.stderr)
+
+
+def redact(text: str) -> str:
+    """A text without a secret of this process."""
+    return _redaction()(text)
+
+
+@cache
+def _redaction() -> Redaction:
+    token = _content(os.environ.get(_TOKEN_FILE, "")).decode(errors="replace").strip()
+    known = [token, os.environ.get("HF_TOKEN", "").strip()]
+    known += [secret for address in _proxies().values() for secret in credentials_in(address)]
+    return Redaction(known)
+
+
+@cache
+def _proxies() -> dict[str, str]:
+    content = _content(os.environ.get(PROXIES_VARIABLE, ""))
+    return msgspec.json.decode(content, type=dict[str, str]) if content else {}
+
+
+def _content(path: str) -> bytes:
+    """What a file of secrets has, if there is one."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_LONGEST_FILE)
+    except (OSError, ValueError):
+        return b""
+
+
+class _RedactedStream:
+    """A stream for people, whose texts have no secret; everything else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(redact(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

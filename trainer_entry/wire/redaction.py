@@ -1,0 +1,44 @@
+"""Secrets taken out of texts before anybody writes them down: those that are known, and what looks like one."""
+
+import re
+from collections.abc import Iterable
+
+REDACTED = "[redacted]"
+_SHORTEST = 8
+"""A shorter secret stands in too many words."""
+_TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{34}|mf_[A-Za-z0-9_-]{43})(?![A-Za-z0-9_-])")
+"""The tokens of the hub, and those of this server, by their form."""
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"'\\:]+:[^/@\s\"'\\]+(?=@)")
+"""A name and a password in an address."""
+
+
+class Redaction:
+    """Takes secrets out of texts."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = tuple(sorted({one for one in secrets if len(one) >= _SHORTEST}, key=len, reverse=True))
+
+    def __call__(self, text: str) -> str:
+        """The text without a secret; the same object where it has none."""
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, REDACTED)
+        if "_" in text and _TOKENS.search(text):
+            text = _TOKENS.sub(REDACTED, text)
+        if "://" in text and "@" in text and _CREDENTIALS.search(text):
+            text = _CREDENTIALS.sub(REDACTED, text)
+        return text
+
+
+def without_credentials(address: str) -> str:
+    """An address without the name and password in it."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", address)
+
+
+def credentials_in(address: str) -> tuple[str, ...]:
+    """The secrets in an address: its password, and name and password as they stand together."""
+    found = re.search(r"://([^/@\s]*)@", address)
+    if found is None:
+        return ()
+    _, colon, password = found[1].partition(":")
+    return (found[1], password) if colon else (found[1],)
