@@ -7,8 +7,12 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from modelforge.model_files import read_file
 from modelforge.projections.models import megabytes
 from trainer_entry.wire import CHECKPOINT_MANIFEST, CheckpointManifest
+
+_LONGEST = 64 << 20
+"""Of a checkpoint's own notes: the figures of a million steps."""
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
@@ -59,17 +63,17 @@ def _checkpoint(path: Path, step: int) -> Checkpoint:
 
 def _is_whole(path: Path) -> bool:
     try:
-        manifest = msgspec.json.decode((path / CHECKPOINT_MANIFEST).read_bytes(), type=CheckpointManifest)
+        manifest = msgspec.json.decode(read_file(path, CHECKPOINT_MANIFEST, _LONGEST), type=CheckpointManifest)
         return manifest.is_met(lambda name: (path / name).stat().st_size)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
 def _metrics(path: Path, step: int) -> dict[str, float | None]:
     """The figures of the step, as the trainer noted them."""
     try:
-        log = msgspec.json.decode((path / "trainer_state.json").read_bytes(), type=_Log)
-    except (OSError, msgspec.DecodeError):
+        log = msgspec.json.decode(read_file(path, "trainer_state.json", _LONGEST), type=_Log)
+    except (OSError, ValueError, RecursionError):
         return {}
     return {
         name: float(value)

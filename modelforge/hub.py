@@ -13,7 +13,10 @@ from yarl import URL
 from modelforge import model_files
 
 _INDEX = "model.safetensors.index.json"
-_LONGEST_ANSWER = 16 << 20
+_LONGEST_ANSWER = 8 << 20
+_PART = 1 << 16
+_MOST_REDIRECTS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class HubAnswer(Struct, frozen=True, gc=False):
@@ -25,7 +28,7 @@ class HubAnswer(Struct, frozen=True, gc=False):
 
 
 class HubUnreachable(Exception):
-    """The hub did not answer, or not in time."""
+    """The hub did not answer, or not in time, or what is not read; the message says which."""
 
 
 class _Index(Struct):
@@ -37,25 +40,47 @@ class _Index(Struct):
 async def get(path: str, *, seconds: float, connect_seconds: float | None = None) -> HubAnswer:
     """Ask the hub for a path, percent-encoded, with the server's token if it has one.
 
-    `seconds`: for the whole answer, of which at most 16 MiB are read.
+    `seconds`: for the whole answer. It must come as it is: a few bytes that are packed can stand for gigabytes.
 
     Raises:
-        HubUnreachable: it did not answer.
+        HubUnreachable: it did not answer, or with more than is read, packed, or by sending us elsewhere.
     """
     token = await asyncio.to_thread(hub_token)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
     timeout = aiohttp.ClientTimeout(total=seconds, connect=connect_seconds)
+    url = URL(f"{constants.ENDPOINT}{path}", encoded=True)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=True) as session,
-            session.get(URL(f"{constants.ENDPOINT}{path}", encoded=True)) as answer,
-        ):
-            body = bytearray()
-            while len(body) < _LONGEST_ANSWER and (part := await answer.content.readany()):
-                body += part
-            return HubAnswer(answer.status, answer.headers.get("X-Error-Code", ""), bytes(body))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise HubUnreachable(constants.ENDPOINT) from error
+        async with aiohttp.ClientSession(
+            timeout=timeout, headers=headers, trust_env=True, auto_decompress=False
+        ) as session:
+            for _ in range(_MOST_REDIRECTS + 1):
+                async with session.get(url, allow_redirects=False) as answer:
+                    if answer.status not in _REDIRECTS or "Location" not in answer.headers:
+                        return HubAnswer(answer.status, answer.headers.get("X-Error-Code", ""), await _body_of(answer))
+                    url = _next_url(url, answer.headers["Location"])
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise HubUnreachable("it did not answer") from error
+    raise HubUnreachable("it sends us from one address to the next")
+
+
+async def _body_of(answer: aiohttp.ClientResponse) -> bytes:
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise HubUnreachable(f"it answered packed ({encoding[:20]!r}), and was asked not to")
+    body = bytearray()
+    async for part in answer.content.iter_chunked(_PART):
+        body += part
+        if len(body) > _LONGEST_ANSWER:
+            raise HubUnreachable(f"it answered more than {_LONGEST_ANSWER} bytes, which are read")
+    return bytes(body)
+
+
+def _next_url(url: URL, location: str) -> URL:
+    """Where a redirect leads: a repository that was renamed has another name, on the same host."""
+    following = url.join(URL(location, encoded=True))
+    if following.origin() != url.origin():
+        raise HubUnreachable(f"it sends us to another host, {str(following.origin())[:100]}")
+    return following
 
 
 def hub_token() -> str | None:

@@ -53,6 +53,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allowed_hosts: tuple[str, ...] = ()
     max_concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 20_000_000_000
+    reserve_disk_bytes: Annotated[int, Meta(ge=0)] = 2_000_000_000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 1_000_000
     stop_grace_seconds: Seconds = 120.0
     stalled_seconds: Seconds = 60.0

@@ -104,6 +104,7 @@ async def _named_by_path(
         limit=admission.settings.max_upload_bytes,
         columns=columns,
         encoding=encoding,
+        reserve=admission.settings.reserve_disk_bytes,
     )
     return wire.DatasetFile(
         filename=path.name,
@@ -122,11 +123,14 @@ async def _fetched(
     """A hub's dataset at the commit that its revision stands for: its rows, or what the columns make of them."""
     commit = await commit_of(asked)
     rows, limit = staged.with_suffix(".rows"), admission.settings.max_upload_bytes
+    reserve = admission.settings.reserve_disk_bytes
     filename = f"{asked.repo}:{asked.split}@{commit[:7]}"
     try:
         async with admission.fetches:
-            await fetch_rows(asked, commit, rows, limit)
-        found = await check_dataset(rows, "dataset", filename=filename, records=staged, limit=limit, columns=columns)
+            await fetch_rows(asked, commit, rows, limit, reserve)
+        found = await check_dataset(
+            rows, "dataset", filename=filename, records=staged, limit=limit, columns=columns, reserve=reserve
+        )
         if found.records_sha256 is None:
             await asyncio.to_thread(rows.rename, staged)
     finally:

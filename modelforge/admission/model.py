@@ -205,8 +205,8 @@ async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
     except hub.HubUnreachable as error:
         raise NotFound(
             "The model is not on this machine, and the hub cannot be reached",
-            f"{field}: {name} is not whole in the hub's cache ({constants.HF_HUB_CACHE}). Send a folder, "
-            f'or "{BUILT_IN_MODEL}", which needs no hub.',
+            f"{field}: {name} is not whole in the hub's cache ({constants.HF_HUB_CACHE}); the hub: {error}. "
+            f'Send a folder, or "{BUILT_IN_MODEL}", which needs no hub.',
         ) from error
     if answer.status != 200:  # noqa: PLR2004
         raise NotFound(

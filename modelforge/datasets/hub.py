@@ -20,7 +20,9 @@ from msgspec import Struct
 
 from modelforge import hub
 from modelforge.errors import BadInput, ForgeError, NotFound, StorageFull, TooMuchWork
+from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import run_module
+from modelforge.machine.disk_space import reserve_on
 from trainer_entry import wire
 
 SCHEME = "hf://"
@@ -39,6 +41,8 @@ _HUB_SECONDS = 5.0
 _CONNECT_SECONDS = 2.0  # a machine without a network shall say so soon
 _STILL_SECONDS = 300.0
 """A download in which no row comes for so long is ended; one that goes on may take any time."""
+_LIMITS = ChildLimits(memory_bytes=6 << 30)
+"""The libraries take one and a half, and a part of a file comes into memory as a whole."""
 _ELSEWHERE = "Send a file by its absolute path, or upload one (POST /api/upload_dataset): neither needs the hub."
 
 
@@ -100,7 +104,7 @@ async def commit_of(asked: HubDataset) -> str:
     try:
         answer = await hub.get(path, seconds=_HUB_SECONDS, connect_seconds=_CONNECT_SECONDS)
     except hub.HubUnreachable as error:
-        raise _unreachable(asked, "it did not answer") from error
+        raise _unreachable(asked, str(error)) from error
     status = answer.status
     if status >= 500:  # noqa: PLR2004
         raise _unreachable(asked, f"it answered {status}")
@@ -114,17 +118,18 @@ async def commit_of(asked: HubDataset) -> str:
         raise _not_given(asked, f"the hub answered {status}")
     try:
         commit = msgspec.json.decode(answer.body, type=_Revision).sha
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise NotFound("The hub's answer cannot be read", f"dataset: {asked.repo}: {error}") from error
     if not _COMMIT.fullmatch(commit):
         raise NotFound("The hub's answer cannot be read", f"dataset: {asked.repo}: {commit[:60]!r} is no commit.")
     return commit
 
 
-async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int) -> None:
+async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int, reserve: int = 0) -> None:
     """Write the rows of a dataset at a commit as JSON lines into a file in a folder for temporary files.
 
-    It takes as long as rows come; whoever does not want to wait cancels it. `limit`: the bytes that they may have.
+    It takes as long as rows come; whoever does not want to wait cancels it. `limit`: the bytes that they may have, and
+    `reserve`: those of the disk that stay free.
 
     Raises:
         BadInput: there is no such split or config, or its rows cannot be trained on.
@@ -142,16 +147,18 @@ async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int) -> 
         scratch=str(scratch),
         limit=limit,
         still_seconds=_STILL_SECONDS,
+        reserve=await asyncio.to_thread(reserve_on, rows.parent, reserve),
     )
     try:
-        ended = await run_module("trainer_entry.hub_dataset", stdin=msgspec.json.encode(request), asks_hub=True)
+        asked_for = msgspec.json.encode(request)
+        ended = await run_module("trainer_entry.hub_dataset", stdin=asked_for, limits=_LIMITS, asks_hub=True)
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
     if ended.code == -signal.SIGALRM:
         raise TooMuchWork(
             "The dataset does not come any more", f"{asked.repo}: the hub sent nothing for {_STILL_SECONDS:.0f} s."
         )
-    if ended.code == -signal.SIGKILL:
+    if ended.code in {-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV}:
         raise TooMuchWork(
             "The process that fetched the dataset was killed",
             f"{asked.repo}: probably there was no memory left for it, since a row or a part of a file is very large.",

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import re
-import time
 import uuid
 from functools import partial
 from pathlib import Path
@@ -27,13 +26,13 @@ from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT, SETTINGS
 from modelforge.http.plumbing.route import Route
-from modelforge.http.upload_progress import WATCHERS, Stage, UploadProgress, Watchers
+from modelforge.http.upload_progress import WATCHERS, ProgressReporter
+from modelforge.machine.disk_space import check_room
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
-_REPORT_EVERY_SECONDS = 0.5
 _LONGEST_COLUMNS = 8000
 _MOST_PARTS = 10
 _Word = TypeVar("_Word")
@@ -71,9 +70,11 @@ async def upload_dataset(request: web.Request) -> web.Response:
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     scratch = layout.temporary / uuid.uuid4().hex
     records = scratch.with_suffix(".records")
-    reporter = _ProgressReporter(request.app[WATCHERS], scratch.name, request.content_length)
+    reporter = ProgressReporter(request.app[WATCHERS], scratch.name, request.content_length)
+    reserve = settings.reserve_disk_bytes
     try:
-        upload = await _receive(request, scratch, settings.max_upload_bytes, reporter)
+        await asyncio.to_thread(check_room, layout.temporary, reserve, request.content_length or 0)
+        upload = await _receive(request, scratch, (settings.max_upload_bytes, reserve), reporter)
         check_combination(
             upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
         )
@@ -86,6 +87,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
             columns=upload.columns,
             encoding=upload.encoding,
             sha256=upload.sha256,
+            reserve=reserve,
             on_progress=lambda progress: reporter.report(progress.stage, progress.done_bytes, progress.total_bytes),
         )
         found = await cancel_on_disconnect(request, checking)
@@ -160,40 +162,8 @@ class _Upload(Struct):
     strategy: wire.Strategy | None = None
 
 
-class _ProgressReporter:
-    """Reports the progress of one upload to watchers, every half a second at most."""
-
-    def __init__(self, watchers: Watchers, upload: str, content_length: int | None) -> None:
-        self._watchers = watchers
-        self._upload = upload
-        self._content_length = content_length
-        self._last = time.monotonic()
-        self.filename = ""
-
-    def receive(self, done_bytes: int) -> None:
-        """Report the bytes received, if it is time to. The form is a little longer than the file."""
-        if time.monotonic() - self._last > _REPORT_EVERY_SECONDS:
-            self.report("receiving", done_bytes, self._content_length)
-
-    def report(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
-        """Report how far it is."""
-        self._last = time.monotonic()
-        self._watchers.send(
-            UploadProgress(
-                upload=self._upload,
-                filename=self.filename,
-                stage=stage,
-                done_bytes=done_bytes,
-                total_bytes=total_bytes,
-            )
-        )
-
-    def end(self, stage: Literal["taken", "refused"]) -> None:
-        """Report how it ended."""
-        self.report(stage, 0, None)
-
-
-async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _ProgressReporter) -> _Upload:
+async def _receive(request: web.Request, scratch: Path, limits: tuple[int, int], reporter: ProgressReporter) -> _Upload:
+    """Take in the form. `limits`: the bytes that the file may have, and those of the disk that stay free."""
     upload = _Upload()
     received = False
     if hdrs.CONTENT_TYPE not in request.headers:
@@ -209,7 +179,7 @@ async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _P
             match part.name:
                 case "file" if not received:
                     upload.filename = reporter.filename = _filename(part.filename)
-                    upload.sha256 = await _write(part, scratch, limit, reporter)
+                    upload.sha256 = await _write(part, scratch, limits, reporter)
                     received = True
                 case name if name in named:
                     raise BadInput(f"The part {name!r} is there twice", "Send it once.", field=name)
@@ -292,9 +262,10 @@ async def _encoding(part: BodyPartReader) -> str | None:
     return check_encoding_given(name) if name else None
 
 
-async def _write(part: BodyPartReader, scratch: Path, limit: int, reporter: _ProgressReporter) -> str:
+async def _write(part: BodyPartReader, scratch: Path, limits: tuple[int, int], reporter: ProgressReporter) -> str:
     """Write the file to the disk, and give its SHA-256, which is made beside that."""
     size = 0
+    limit, reserve = limits
     digest = hashlib.sha256()
     with await asyncio.to_thread(scratch.open, "wb") as file:
         pending = bytearray()
@@ -304,15 +275,16 @@ async def _write(part: BodyPartReader, scratch: Path, limit: int, reporter: _Pro
                 raise TooLarge("The file is too large", f"At most {limit} bytes are accepted.")
             pending += chunk
             if len(pending) >= _CHUNK_BYTES:
-                await asyncio.to_thread(_append, file, digest, bytes(pending))
+                await asyncio.to_thread(_append, file, digest, bytes(pending), reserve)
                 pending.clear()
                 reporter.receive(size)
-        await asyncio.to_thread(_append, file, digest, bytes(pending))
+        await asyncio.to_thread(_append, file, digest, bytes(pending), reserve)
         await asyncio.to_thread(_finish, file)
     return digest.hexdigest()
 
 
-def _append(file: BinaryIO, digest: "hashlib._Hash", data: bytes) -> None:
+def _append(file: BinaryIO, digest: "hashlib._Hash", data: bytes, reserve: int) -> None:
+    check_room(file.fileno(), reserve, len(data))
     file.write(data)
     digest.update(data)
 

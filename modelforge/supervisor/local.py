@@ -14,6 +14,7 @@ import msgspec
 from modelforge.errors import NO_ROOM, LaunchFailed
 from modelforge.layout import Layout
 from modelforge.machine.child_environment import child_environment
+from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
 from modelforge.machine.hub_secrets import job_asks_hub, remove_secrets, write_secrets
 from modelforge.supervisor.launcher import Ending
@@ -79,6 +80,7 @@ class LocalLauncher:
         except OSError as error:
             disk_full = error.errno in NO_ROOM
             raise LaunchFailed("The trainer could not be started", f"{folder}: {error}", disk_full=disk_full) from error
+        limit_process(shim.pid, UNLIMITED)
         _, stderr = await shim.communicate()
         report = await asyncio.to_thread(_read, folder / "shim.json", wire.ShimReport)
         if shim.returncode != 0 or report is None:

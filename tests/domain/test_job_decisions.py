@@ -273,6 +273,7 @@ def test_a_stopped_job_without_a_last_word_has_no_checkpoint_of_its_own() -> Non
         (exit_report(code=None, signal=9), "Killed", "probably out of memory"),
         (exit_report(code=1, signal=9, oom_kills=1), "OutOfMemory", "it had reached 390 MiB"),
         (exit_report(code=None, signal=11), "Crashed", "signal 11"),
+        (exit_report(code=1, signal=26), "ChatTemplateFails", "never ended"),
         (exit_report(code=3), "Crashed", "exit code 3"),
         (exit_report(code=0), "Crashed", "exit code 0 without a last word"),
         (None, "Killed", "supervising process was killed"),

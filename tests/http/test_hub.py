@@ -1,6 +1,8 @@
 """Models of a hub: one that is in its cache, one that it has, and a hub that is not there."""
 
 import asyncio
+import gzip
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -186,3 +188,68 @@ async def test_what_the_hub_tells_of_a_model_is_reckoned_with(hub: Hub) -> None:
 async def test_what_the_hub_does_not_tell_is_not_known(hub: Hub) -> None:
     await hub({})
     assert await fetch_remote_model("owner/none") is None
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b" " * (1 << 20))
+
+
+async def packed(_request: web.Request) -> web.Response:
+    bomb = gzip.compress(bytes(1 << 27))
+    return web.Response(body=bomb, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
+
+
+async def elsewhere(_request: web.Request) -> web.Response:
+    raise web.HTTPFound("http://169.254.169.254/latest/meta-data")
+
+
+async def round_and_round(request: web.Request) -> web.Response:
+    raise web.HTTPFound(f"{request.path}x")
+
+
+async def nested(_request: web.Request) -> web.Response:
+    return web.Response(text='{"config": ' + "[" * 1_000_000, content_type="application/json")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (endless, "answered more than 8388608 bytes"),
+        (packed, "answered packed"),
+        (elsewhere, "another host, http://169"),
+        (round_and_round, "from one address to the next"),
+        (nested, "cannot be read"),
+    ],
+)
+async def test_a_hub_that_answers_without_end_takes_no_memory(
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    says: str,
+) -> None:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", str(server.make_url("")).rstrip("/"))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(NotFound, match=says):
+            await check_model("owner/name", ())
+        assert await fetch_remote_model("owner/name") is None
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+async def test_a_model_that_was_renamed_is_found(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def model(request: web.Request) -> web.Response:
+        if request.match_info["name"] == "old":
+            raise web.HTTPTemporaryRedirect("/api/models/new/name")
+        return web.json_response({"siblings": [{"rfilename": "config.json"}, {"rfilename": "a.safetensors"}]})
+
+    app = web.Application()
+    app.router.add_get("/api/models/{name}", model)
+    app.router.add_get("/api/models/new/{name}", model)
+    async with TestServer(app) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", str(server.make_url("")).rstrip("/"))
+        assert await check_model("old", ()) == "old"

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(disk: SmallDisk,
     assert list((data_dir / "tmp").iterdir()) == list((data_dir / "datasets").iterdir()) == []
     assert server.get("/api/datasets").json()["datasets"] == []
     assert server.upload(RECORDS).status_code == 200
+
+
+def test_an_upload_leaves_free_what_the_log_and_the_trainings_need(disk: SmallDisk, serve: Serve) -> None:
+    data_dir = disk.path / "data"
+    server = serve(data_dir)
+    whole = shutil.disk_usage(disk.path).total
+    disk.fill(leave=whole // 20 + 300_000)
+    assert server.upload(RECORDS, "small.jsonl").status_code == 200
+    # a form that says its length is refused before it comes, and one that does not while it comes
+    record = b'{"input": "question", "output": "answer"}\n'
+    for body in (record * 20_000, (part for part in [record] * 20_000)):
+        form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        parts = [form, *([body] if isinstance(body, bytes) else body), b"\r\n--x--\r\n"]
+        sent = b"".join(parts) if isinstance(body, bytes) else iter(parts)
+        answer = server.post(
+            "/api/upload_dataset", data=sent, headers={"Content-Type": "multipart/form-data; boundary=x"}
+        )
+        assert answer.status_code == 507, answer.text
+    assert disk.free() > whole // 20
+    assert list((data_dir / "tmp").iterdir()) == []
 
 
 def test_a_stop_on_a_full_disk_leaves_nobody_and_frees_the_machine(

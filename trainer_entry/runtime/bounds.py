@@ -8,6 +8,7 @@ import contextlib
 import resource
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +20,7 @@ PREVIEW_SECONDS = 4.0
 """The same in a preview, for which somebody waits."""
 _MEMORY = 1 << 30
 _AGAIN_SECONDS = 1.0
+_LATELY_SECONDS = 0.1
 _GRACE_SECONDS = 2.0
 _SHORTEST = 0.01  # a timer of 0 is none
 _DATA_FIELD = 5  # of /proc/self/statm, in pages
@@ -64,84 +66,91 @@ def bounded() -> Iterator[None]:
     allowance = _allowance.get() or _Allowance(RECORD_SECONDS)
     if allowance.left <= 0:
         raise _too_slow(allowance)
+    timed = threading.current_thread() is threading.main_thread()  # no signal is handled elsewhere
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = _allocated.lately() + _MEMORY
     try:
-        with _memory_bounded(), _timed(allowance):
-            yield
+        if soft == resource.RLIM_INFINITY or most < soft:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+        if timed:
+            _alarm.arm(allowance.left)
+        yield
     except _TimeIsOver as over:
-        _alarm.disarm()  # it may have come again right then
-        allowance.left = 0
+        _alarm.disarm()  # before anything else, as it comes again
         raise _too_slow(allowance) from over
     except MemoryError as error:
         raise OutOfBounds(f"it takes more than {_MEMORY >> 20} MiB of memory") from error
+    finally:
+        if timed:
+            allowance.left = _alarm.disarm()
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _too_slow(allowance: _Allowance) -> OutOfBounds:
     return OutOfBounds(f"it takes more than {allowance.seconds:g} s, and may never end")
 
 
-@contextlib.contextmanager
-def _timed(allowance: _Allowance) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # no signal is handled elsewhere
-        yield
-        return
-    _alarm.arm(allowance.left)
-    try:
-        yield
-    finally:
-        allowance.left = _alarm.disarm()
-
-
 class _Alarm:
     """Interrupts the main thread; its handler stays, as a signal may come late."""
 
     def __init__(self) -> None:
-        self._armed = self._handles = False
+        self._armed = self._handles = self._over = False
+        self._left = 0.0
 
     def arm(self, seconds: float) -> None:
         if not self._handles:
             signal.signal(signal.SIGPROF, self._interrupt)
             signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
             self._handles = True
+        self._over = False
         self._armed = True
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds + _GRACE_SECONDS)
         signal.setitimer(signal.ITIMER_PROF, max(_SHORTEST, seconds), _AGAIN_SECONDS)
 
     def disarm(self) -> float:
         """What is left of the time."""
-        self._armed = False
-        left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        return left
+        if self._armed:
+            self._armed = False
+            self._left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            if self._over:
+                self._left = 0.0
+        return self._left
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self._armed:
+            self._over = True
             raise _TimeIsOver
 
 
 _alarm = _Alarm()
 
 
-@contextlib.contextmanager
-def _memory_bounded() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = _allocated() + _MEMORY
-    if soft == resource.RLIM_INFINITY or most < soft:
-        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _allocated() -> int:
+class _Allocated:
     """What this process has allocated for itself, as the limit counts it."""
-    return int(Path("/proc/self/statm").read_text().split()[_DATA_FIELD]) * _PAGE
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._at = -_LATELY_SECONDS
+
+    def lately(self) -> int:
+        """In the last tenth of a second: to ask takes as long as to write a short record."""
+        now = time.monotonic()
+        if now - self._at > _LATELY_SECONDS:
+            self._at, self._known = now, self.now()
+        return self._known
+
+    def now(self) -> int:
+        return int(Path("/proc/self/statm").read_text().split()[_DATA_FIELD]) * _PAGE
+
+
+_allocated = _Allocated()
 
 
 def limit_memory(more: int) -> None:
     """Hold this process to what it has allocated until now, and so many bytes more, until it is told another number."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = _allocated() + more
+    most = _allocated.now() + more
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 

@@ -10,6 +10,7 @@ class FetchRows(Struct, frozen=True, kw_only=True, gc=False):
 
     `commit`: 40 hex digits. `rows`: the file to write. `scratch`: a folder for what is only needed meanwhile.
     `limit`: the bytes that the file may have. `still_seconds`: when no rows come for so long, the system ends it.
+    `reserve`: bytes of the disk that stay free.
     """
 
     repo: str
@@ -20,6 +21,7 @@ class FetchRows(Struct, frozen=True, kw_only=True, gc=False):
     scratch: str
     limit: int
     still_seconds: float
+    reserve: int = 0
 
 
 class RowsFetched(Struct, frozen=True, kw_only=True, tag_field="type", tag="fetched", gc=False):

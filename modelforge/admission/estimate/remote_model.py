@@ -50,7 +50,7 @@ async def fetch_remote_model(name: str) -> RemoteModel | None:
     try:
         model, config = await asyncio.gather(_read(f"/api/models/{name}"), _read(f"/{name}/resolve/main/config.json"))
         counted = msgspec.json.decode(model, type=_HubModel).safetensors
-    except (hub.HubUnreachable, ValueError):  # the estimate is left out, and it says so
+    except (hub.HubUnreachable, ValueError, RecursionError):  # the estimate is left out, and it says so
         return None
     architecture = architecture_of(config)
     if counted is None or counted.total <= 0 or architecture is None:

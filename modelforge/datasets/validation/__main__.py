@@ -1,17 +1,18 @@
 """The check as a process of its own: `python -m modelforge.datasets.validation QUESTION`, which is JSON.
 
 It says how far it is and then what it found, one JSON object a line. It exits with 3 where the file cannot be read,
-and with 4 where the disk is full.
+with 4 where the disk is full, and with 5 where it would take more memory than it may.
 """
 
 import gc
 import os
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import msgspec
 
 from modelforge.datasets.validation.pipeline import check
-from modelforge.datasets.validation.protocol import NO_ROOM_LEFT, UNREADABLE, CheckMessage, CheckRequest
+from modelforge.datasets.validation.protocol import NO_MEMORY_LEFT, NO_ROOM_LEFT, UNREADABLE, CheckMessage, CheckRequest
 from modelforge.errors import NO_ROOM
 
 _NICE = 10  # the server and its trainers come first
@@ -27,6 +28,8 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write(f"{request.filename}: {error.strerror or error}\n")
         return NO_ROOM_LEFT if error.errno in NO_ROOM else UNREADABLE
+    except (MemoryError, BrokenProcessPool):
+        return NO_MEMORY_LEFT
     return 0
 
 

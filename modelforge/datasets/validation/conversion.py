@@ -9,13 +9,14 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.datasets.validation.columns import Columns
-from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, too_large
 from modelforge.datasets.validation.file_formats import FileFormat, rows_of
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
 from modelforge.datasets.validation.protocol import CheckRequest
 from modelforge.datasets.validation.values_as_texts import ValuesAsTexts
 from modelforge.errors import LineError
+from modelforge.machine.disk_space import check_room
 
 _REPORT_EVERY = 8 << 20
 _BYTES = 8  # of a number
@@ -68,7 +69,8 @@ def convert(
                     continue
                 if as_texts is not None:
                     row = as_texts.record(line, row)  # noqa: PLW2901 - the same record
-                _check_room(done.size + len(row), request.limit, line)
+                if done.size + len(row) > request.limit:
+                    raise too_large(line, "As JSON lines, the records are", request.limit, path.stat().st_size)
                 data = row + b"\n"
                 out.write(data)
                 digest.update(data)
@@ -77,6 +79,7 @@ def convert(
                 done.size += len(data)
                 if done.size - last_reported > _REPORT_EVERY:
                     last_reported = done.size
+                    check_room(out.fileno(), request.reserve)
                     on_progress(done.size)
                 if len(numbers) > _NUMBERS:
                     beside.write(numbers.tobytes())
@@ -88,12 +91,6 @@ def convert(
         done.notes.warnings += as_texts.warnings()
     done.sha256 = digest.hexdigest()
     return done
-
-
-def _check_room(size: int, limit: int, line: int) -> None:
-    """Refuse records that take more than a file may: a table of a few bytes can stand for many."""
-    if size > limit:
-        raise UnreadableFile(line, f"As JSON lines, the records are larger than {limit} bytes, which are accepted.")
 
 
 class Origins:

@@ -28,6 +28,11 @@ class UnreadableFile(Exception):
         self.message = message
 
 
+def too_large(line: int, what: str, limit: int, size: int) -> UnreadableFile:
+    """The error of a file that becomes more than it may; `what` it becomes, of how many bytes."""
+    return UnreadableFile(line, f"{what} larger than {limit} bytes, which are accepted of a file of {size} bytes.")
+
+
 def blank(field: str, text: str, why: str) -> Iterator[RecordError]:
     """The error of a text that says nothing: only spaces, signs that nobody sees, or the end of a text."""
     if _SILENT.fullmatch(text):

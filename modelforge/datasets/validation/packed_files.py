@@ -10,7 +10,7 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, assert_never
 
-from modelforge.datasets.validation.error_types import UnreadableFile, short
+from modelforge.datasets.validation.error_types import UnreadableFile, short, too_large
 from trainer_entry import wire
 
 if sys.version_info >= (3, 14):
@@ -26,10 +26,21 @@ _MARKS: dict[bytes, wire.Compression] = {
 }
 _ARCHIVES = {b"BZh": "compressed with bzip2", b"\xfd7zXZ\x00": "compressed with xz"}
 _PART = 1 << 20
+_ALWAYS = 100_000_000
+_TIMES = 100
 _LONGEST_LISTING = 16 << 20
 _NAMED = 10
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _DAMAGED = (BadGzipFile, EOFError, zlib.error, zstd.ZstdError, zipfile.BadZipFile, struct.error, NotImplementedError)
+
+
+def most_unpacked(size: int, limit: int) -> int:
+    """What a file of this size may become: a hundred times as much, or 100 MB, but no more than `limit`.
+
+    Texts are packed to a fifth or a tenth, those that repeat themselves to less; what is made to fill disks, to a
+    thousandth.
+    """
+    return min(limit, max(_ALWAYS, _TIMES * size))
 
 
 def compression_of(head: bytes) -> wire.Compression | None:
@@ -66,11 +77,11 @@ def unpacked(path: Path, compression: wire.Compression | None, limit: int) -> Bi
         case None:
             return path.open("rb")
         case "gzip":
-            return _bounded(GzipFile(path, "rb"), limit)
+            return _bounded(GzipFile(path, "rb"), limit, path)
         case "zstd":
-            return _bounded(zstd.ZstdFile(path, "rb"), limit)
+            return _bounded(zstd.ZstdFile(path, "rb"), limit, path)
         case "zip":
-            return _bounded(_Zipped(path), limit)
+            return _bounded(_Zipped(path), limit, path)
         case _:
             assert_never(compression)
 
@@ -149,8 +160,9 @@ def _is_of_system(name: str) -> bool:
 class _Bounded(io.RawIOBase):
     """Unpacked bytes, and no more of them than are allowed."""
 
-    def __init__(self, file: GzipFile | zstd.ZstdFile | _Zipped, limit: int) -> None:
+    def __init__(self, file: GzipFile | zstd.ZstdFile | _Zipped, limit: int, size: int) -> None:
         self._file = file
+        self._size = size
         self._left = limit
         self._limit = limit
         self._lines = 1
@@ -166,9 +178,7 @@ class _Bounded(io.RawIOBase):
         self._left -= len(data)
         self._lines += data.count(b"\n")
         if self._left < 0:
-            raise UnreadableFile(
-                self._lines, f"Unpacked, the file is larger than {self._limit} bytes, which are accepted."
-            )
+            raise too_large(self._lines, "Unpacked, the file is", self._limit, self._size)
         buffer[: len(data)] = data
         return len(data)
 
@@ -177,5 +187,5 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-def _bounded(file: GzipFile | zstd.ZstdFile | _Zipped, limit: int) -> BinaryIO:
-    return io.BufferedReader(_Bounded(file, limit), _PART)
+def _bounded(file: GzipFile | zstd.ZstdFile | _Zipped, limit: int, path: Path) -> BinaryIO:
+    return io.BufferedReader(_Bounded(file, limit, path.stat().st_size), _PART)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modelforge.datasets.validation.columns import FIELDS, Columns, check_columns
-from modelforge.datasets.validation.error_types import RecordError, UnreadableFile
+from modelforge.datasets.validation.error_types import RecordError, UnreadableFile, too_large
 from modelforge.datasets.validation.field_names import REFUSED, plain_name
 from modelforge.datasets.validation.tables import Row, composed
 
@@ -34,7 +34,7 @@ def rows_of_parquet(path: Path, columns: Columns, limit: int) -> Iterator[Row]:
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
             groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
             if sum(group.total_byte_size for group in groups) > limit:
-                raise UnreadableFile(1, f"Unpacked, the file is larger than {limit} bytes, which are accepted.")
+                raise too_large(1, "Unpacked, the file is", limit, path.stat().st_size)
             schema = file.schema_arrow
             check_columns(columns, schema.names)
             read = [name for name in schema.names if _is_read(name, columns)] or schema.names[:10]

@@ -15,7 +15,7 @@ from modelforge.datasets.validation.field_names import plain_name, says_nothing
 from modelforge.datasets.validation.file_formats import FileFormat, detect_file_format, sample_record
 from modelforge.datasets.validation.file_notes import FileNotes
 from modelforge.datasets.validation.line_validator import LISTED
-from modelforge.datasets.validation.packed_files import unpacked
+from modelforge.datasets.validation.packed_files import most_unpacked, unpacked
 from modelforge.datasets.validation.parallel import ParallelValidation, ValidatedLines
 from modelforge.datasets.validation.parquet_rows import columns_not_read
 from modelforge.datasets.validation.protocol import CheckProgress, CheckRequest, DatasetCheck
@@ -36,6 +36,7 @@ def check(request: CheckRequest, on_progress: Callable[[CheckProgress], None]) -
     """
     path = Path(request.path)
     before = path.stat()
+    request = msgspec.structs.replace(request, limit=most_unpacked(before.st_size, request.limit))
     found = _check(path, before.st_size, request, on_progress)
     after = path.stat()
     if (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns):

@@ -22,6 +22,7 @@ from modelforge.datasets.validation.columns import (
     is_composed,
 )
 from modelforge.datasets.validation.protocol import (
+    NO_MEMORY_LEFT,
     NO_ROOM_LEFT,
     UNREADABLE,
     CheckMessage,
@@ -34,10 +35,14 @@ from modelforge.datasets.validation.text_encoding import encoding_named
 from modelforge.errors import BadInput, DatasetReport, InvalidDataset, StorageFull
 from modelforge.fields import project_struct
 from modelforge.machine.child_environment import child_environment
+from modelforge.machine.child_limits import ChildLimits, limit_process
 
 _LONGEST_MESSAGE = 4 << 20
 # A part of the file at a time takes memory and gives it back: it need not go back to the system each time (glibc).
 _MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+_MEMORY_BYTES = 4 << 30
+_LIMITS = ChildLimits(memory_bytes=_MEMORY_BYTES)
+_WITHOUT_MEMORY = frozenset({NO_MEMORY_LEFT, -signal.SIGABRT, -signal.SIGSEGV})
 _MOST_COLUMNS = 20
 _messages: msgspec.json.Decoder[CheckMessage] = msgspec.json.Decoder(CheckMessage)
 
@@ -99,14 +104,15 @@ async def check_dataset(
     columns: Mapping[str, Source] | None = None,
     encoding: str | None = None,
     sha256: str | None = None,
+    reserve: int = 0,
     on_progress: Callable[[CheckProgress], None] = lambda _progress: None,
 ) -> ValidDataset:
     """Check a file in a process of its own.
 
     `field`: where a client named it. `records`: a path in a folder for temporary files, where the records are left
     as JSON lines if the file is not plain JSON lines itself. `limit`: the bytes that it may have when unpacked.
-    `encoding`: Python's name of what its text is in, and `sha256`: of the file, where they are known. `on_progress`
-    gets how far the check is.
+    `encoding`: Python's name of what its text is in, and `sha256`: of the file, where they are known. `reserve`: bytes
+    of the disk that stay free. `on_progress` gets how far the check is.
 
     Raises:
         InvalidDataset: its records cannot be trained on; the report has each by line.
@@ -123,6 +129,7 @@ async def check_dataset(
         columns=dict(columns) if columns else None,
         encoding=encoding,
         sha256=sha256,
+        reserve=reserve,
     )
     try:
         found = await _answer(request, field, on_progress)
@@ -143,6 +150,7 @@ async def _answer(request: CheckRequest, field: str, on_progress: Callable[[Chec
         limit=_LONGEST_MESSAGE,
         start_new_session=True,  # the processes that it starts end with it
     )
+    limit_process(process.pid, _LIMITS)
     if process.stdout is None or process.stderr is None:
         raise AssertionError("both were asked for")
     words = asyncio.ensure_future(process.stderr.read())
@@ -163,6 +171,12 @@ async def _answer(request: CheckRequest, field: str, on_progress: Callable[[Chec
         words.cancel()
     if code == UNREADABLE:
         raise BadInput("The dataset cannot be read", text, field=field)
+    if code in _WITHOUT_MEMORY:
+        raise BadInput(
+            "The dataset takes too much memory to read",
+            f"{request.filename}: it takes more than {_MEMORY_BYTES} bytes: make its records, or its parts, smaller.",
+            field=field,
+        )
     if code == NO_ROOM_LEFT:
         raise StorageFull("No space is left on the disk", f"Free some space and try again; {text}.")
     if code != 0 or found is None:

@@ -9,6 +9,7 @@ from trainer_entry import wire
 
 UNREADABLE = 3
 NO_ROOM_LEFT = 4
+NO_MEMORY_LEFT = 5
 """Exit codes; an interpreter that fails has others."""
 
 
@@ -18,7 +19,7 @@ class CheckRequest(Struct, frozen=True, kw_only=True, gc=False):
     `columns`: which of its columns are which fields. `encoding`: of its text, by Python's name; None where it is to be
     found. `records`: where its records go as JSON lines, where the file is
     not JSON lines itself. `scratch`: a folder for what is only needed meanwhile. `limit`: bytes that it may have
-    unpacked. `sha256`: of its bytes, where it is known.
+    unpacked. `sha256`: of its bytes, where it is known. `reserve`: bytes of the disk that stay free.
     """
 
     path: str
@@ -29,6 +30,7 @@ class CheckRequest(Struct, frozen=True, kw_only=True, gc=False):
     columns: dict[str, str | list[str]] | None = None
     encoding: str | None = None
     sha256: str | None = None
+    reserve: int = 0
 
 
 class CheckProgress(Struct, frozen=True, kw_only=True, tag="progress", gc=False):

@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import sys
 import zipfile
+from collections.abc import Callable
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
@@ -13,6 +15,12 @@ from pyarrow import parquet
 from support.checked import checked
 
 from modelforge.datasets.validation import packed_files
+from modelforge.datasets.validation.packed_files import most_unpacked
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 LINES = b'{"input": "a", "output": "b"}\n' * 3
 
@@ -99,3 +107,56 @@ def test_a_byte_that_changed_changes_no_record_unsaid(at: int, byte: int) -> Non
     content[at % len(content)] = byte
     found, records = checked(bytes(content), "a.zip")
     assert not found.report.valid or records == before[1]
+
+
+def a_bomb_of_gzip() -> bytes:
+    return gzip.compress(LINES * (150_000_000 // len(LINES)))
+
+
+def a_bomb_of_zip() -> bytes:
+    return zipped({"a.jsonl": LINES * (150_000_000 // len(LINES))})
+
+
+def a_bomb_of_zstd() -> bytes:
+    return zstd.compress(LINES * (150_000_000 // len(LINES)))
+
+
+def a_bomb_of_parquet() -> bytes:
+    """A text that stands there once, and is meant by every row."""
+    out = io.BytesIO()
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), ["a" * 1_000_000])
+    parquet.write_table(pa.table({"input": text, "output": text}), out, compression="zstd")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("bomb", "name"),
+    [
+        (a_bomb_of_gzip, "data.jsonl.gz"),
+        (a_bomb_of_zip, "data.zip"),
+        (a_bomb_of_zstd, "data.jsonl.zst"),
+        (a_bomb_of_parquet, "data.parquet"),
+    ],
+)
+def test_what_becomes_many_times_its_size_is_refused(bomb: Callable[[], bytes], name: str) -> None:
+    content = bomb()
+    found, records = checked(content, name, limit=20_000_000_000)
+    assert not found.report.valid
+    message = found.report.errors[0].message
+    assert f"larger than 100000000 bytes, which are accepted of a file of {len(content)} bytes" in message
+    assert len(content) < 1_000_000
+    assert len(records) <= 100_000_000
+
+
+def test_a_small_file_of_texts_that_repeat_themselves_is_taken() -> None:
+    content = gzip.compress(LINES * (5_000_000 // len(LINES)))
+    found, _ = checked(content, "data.jsonl.gz", limit=20_000_000_000)
+    assert found.report.valid
+    assert len(content) * 100 < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "most"), [(513, 10**10, 10**8), (2 * 10**6, 10**10, 2 * 10**8), (10**9, 10**10, 10**10)]
+)
+def test_how_much_a_file_may_become(size: int, limit: int, most: int) -> None:
+    assert most_unpacked(size, limit) == most
