@@ -34,6 +34,7 @@ def configure_log() -> None:
     """Write the log to stderr from now on, and what libraries warn of beside it."""
     lines = _Lines(sys.stderr)
     logging.basicConfig(handlers=[logging.StreamHandler(lines)], format="%(message)s", level=logging.WARNING)
+    logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

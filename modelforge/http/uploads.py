@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar, get_args
 
 import msgspec
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, MultipartReader, web
 from msgspec import Struct
 
 from modelforge.command_handler import Outcome
@@ -31,6 +31,8 @@ from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
+_NO_HEADER = (BadContentDispositionHeader, BadContentDispositionParam)
+"""Warnings of aiohttp, which are errors where warnings are."""
 _LONGEST_FIELD = 100
 _REPORT_EVERY_SECONDS = 0.5
 _LONGEST_COLUMNS = 8000
@@ -211,7 +213,7 @@ async def _receive(request: web.Request, scratch: Path, limit: int, reporter: _P
                         "The form takes one 'file', and 'task', 'strategy', 'columns' and 'encoding'.",
                         field=name,
                     )
-    except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
+    except (ValueError, AssertionError, *_NO_HEADER) as error:  # what aiohttp raises for a form that is none
         raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
     if not received:
         raise BadInput("The file is missing", "Send it as a multipart part called 'file'.", field="file")
