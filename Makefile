@@ -61,13 +61,14 @@ matrix: setup
 torture: setup
 	PYTHONPATH=tests $(BIN)/python -m torture $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
 
-## check: format, lint, types, import rules
+## check: format, lint, types, import rules, known dangers
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive modelforge trainer_entry --configfile pyproject.toml
 
 ## clean: everything that make made; trained models and datasets stay
 clean:
