@@ -65,13 +65,14 @@ torture: setup
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
 
-## check: format, lint, types, import rules
+## check: format, lint, types, import rules, known dangers
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive modelforge trainer_entry --configfile pyproject.toml
 
 ## clean: everything that make made; trained models and datasets stay
 clean:

@@ -36,6 +36,7 @@ def configure_log(redact: Redaction) -> None:
     """Write the log to stderr from now on, and what libraries warn of beside it; `redact` takes secrets out."""
     lines = _Lines(sys.stderr, redact)
     logging.basicConfig(handlers=[logging.StreamHandler(lines)], format="%(message)s", level=logging.WARNING)
+    logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

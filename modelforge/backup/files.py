@@ -72,14 +72,16 @@ def content_of(file: BinaryIO) -> Content:
     return Content(size, digest.hexdigest())
 
 
-def copy(source: BinaryIO, target: Path) -> Content:
+def copy(source: BinaryIO, target: Path, most: int | None = None) -> Content:
     """Copy what a file has now into a new one that is its owner's only; a source that grows is copied to this point.
+
+    `most`: how many bytes of it, if not all.
 
     By reading and writing: a link, or blocks that are shared, would change with the source.
     """
     make_folders(target.parent)
-    digest, left = hashlib.sha256(), os.fstat(source.fileno()).st_size
-    size = 0
+    digest, size, left = hashlib.sha256(), 0, os.fstat(source.fileno()).st_size
+    left = left if most is None else min(left, most)
     descriptor = os.open(target, _WRITE, 0o600)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
         while left and (block := source.read(min(left, _BLOCK))):

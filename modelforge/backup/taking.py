@@ -2,7 +2,8 @@
 
 The log first, and then what it names: what is named is there by then. What was removed since is in a later log, which
 is copied in its place until log and files go together. A model and a dataset are never changed where they lie, and a
-job that has ended changes no more; of one that works the files are copied anew after each copy of the log.
+job that has ended changes no more. Of one that works the files are copied anew after each copy of the log, and as far
+as the log knows them: not the end of its spool, nor how it ended meanwhile, for then its model would be missing.
 """
 
 import os
@@ -62,13 +63,16 @@ class Backup(Struct, frozen=True, kw_only=True):
 class _Part(Struct, frozen=True):
     """A file or folder that the log names. `stamp`: what was copied with the same one is as it was.
 
-    `sha256`: of a file that is called by its content.
+    `sha256`: of a file that is called by its content. Of a job that works, `spool`: the one that is read, and how much
+    of it was; `step`: the last one that was told.
     """
 
     name: str
     stamp: int = 0
     may_be_missing: bool = False
     sha256: str | None = None
+    spool: tuple[str, int] | None = None
+    step: int | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -223,9 +227,14 @@ class _Taking:
                     self._copy_file(path, name, part, copied)
 
     def _copy_file(self, path: Path, name: str, part: _Part, copied: _Copied) -> None:
+        read = None
+        if part.spool is not None and Path(name).parent == Path(part.spool[0]).parent:
+            if path.name == "exit.json":
+                return
+            read = part.spool[1] if name == part.spool[0] else None
         try:
             with opened(path) as file:
-                copied.files[name] = copy(file, self._data / name)
+                copied.files[name] = copy(file, self._data / name, read)
         except NotRegular:
             self._left_out.add(name)
         except FileNotFoundError:
@@ -233,9 +242,9 @@ class _Taking:
                 raise
 
     def _drop_torn(self, part: _Part, copied: _Copied) -> None:
-        """Take away copies of checkpoints that were being written, or removed, while they were copied."""
+        """Take away copies of checkpoints that came, or went, while they were copied."""
         for found in list_checkpoints(self._data / part.name / "checkpoints"):
-            if not found.valid:
+            if not found.valid or (part.step is not None and found.step > part.step):
                 torn = Path(found.path)
                 remove(torn)
                 within = f"{torn.relative_to(self._data).as_posix()}/"
@@ -250,8 +259,12 @@ def _parts_of(rebuilt: Rebuilt) -> list[_Part]:
     ]
     parts += [_Part(f"models/{Path(known.path).name}") for known in state.models.values() if not known.deleted]
     for job_id, known in state.jobs.items():
-        stamp = details[job_id].position if known.status in job.FINAL else _ANEW
-        parts.append(_Part(f"jobs/{job_id}", stamp, may_be_missing=True))
+        name = f"jobs/{job_id}"
+        if known.status in job.FINAL:
+            parts.append(_Part(name, details[job_id].position, may_be_missing=True))
+        else:
+            spool, step = f"{name}/attempt-{known.attempt}/stdout.jsonl", details[job_id].current_step or 0
+            parts.append(_Part(name, _ANEW, may_be_missing=True, spool=(spool, known.offset), step=step))
         work = known.spec.work
         if isinstance(work, wire.Export) and work.to is None and known.status == "completed":
             parts.append(_Part(f"exports/{Path(known.spec.output_dir).name}", may_be_missing=True))

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, TypeVar, get_args
 
 import msgspec
-from aiohttp import BodyPartReader, MultipartReader, hdrs, web
+from aiohttp import (
+    BadContentDispositionHeader,
+    BadContentDispositionParam,
+    BodyPartReader,
+    MultipartReader,
+    hdrs,
+    web,
+)
 from msgspec import Meta, Struct
 
 from modelforge.command_handler import Outcome
@@ -32,6 +39,8 @@ from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 20
+_NO_HEADER = (BadContentDispositionHeader, BadContentDispositionParam)
+"""Warnings of aiohttp, which are errors where warnings are."""
 _LONGEST_FIELD = 100
 _LONGEST_COLUMNS = 8000
 _MOST_PARTS = 10
@@ -198,7 +207,7 @@ async def _receive(request: web.Request, scratch: Path, limits: tuple[int, int],
                         field=name,
                     )
             named.add(part.name)
-    except (ValueError, AssertionError) as error:  # what aiohttp raises for a form that is none
+    except (ValueError, AssertionError, *_NO_HEADER) as error:  # what aiohttp raises for a form that is none
         raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
     if not received:
         raise _no_file()

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.attempt_files import kill_trainers, model_in, training, until_step
+from support.attempt_files import kill_trainers, model_in, order, training, until_step
 from support.running_server import RECORDS, RunningServer, environment, modelforge, scripted_server
 from support.small_disk import small_disk
 
 from modelforge.audit import state_at
 from modelforge.backup.manifest import Manifest, data_of
 from modelforge.backup.restoring import restore_backup
-from modelforge.backup.taking import take_backup
+from modelforge.backup.taking import _parts_of, _Taking, take_backup
 from modelforge.doctor.examination import directory_findings
 from modelforge.errors import BackupUnusable, DirectoryInUse, ForgeError, LogUnusable, StorageFull
 from modelforge.layout import Layout
@@ -179,6 +179,40 @@ def test_a_backup_beside_a_training_and_uploads_is_the_server_as_it_stood(
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
     assert again.post(f"/api/jobs/{running}/resume").status_code == 202
     assert again.post("/api/stop_training").status_code == 200
+
+
+def test_a_job_that_ends_between_its_records_and_its_files_is_one_that_goes_on(
+    serve: Serve, start: Start, data_dir: Path, tmp_path: Path
+) -> None:
+    server = serve()
+    running = start(server, "obeys", max_steps=9)
+    until_step(server, running, 3)
+    server.post(f"/api/jobs/{running}/checkpoint").raise_for_status()
+    while server.get(f"/api/jobs/{running}").json()["checkpoint"] is None:
+        time.sleep(0.02)
+    position = server.get("/api/events?limit=1000").json()["last_position"]
+    taking = _Taking(Layout(data_dir), data_of(tmp_path / "backup"))
+    _, rebuilt = taking._copy_log()  # noqa: SLF001 - what happens now comes between the two by chance only
+    assert rebuilt.state.position == position
+    order(data_dir, running, "step")
+    until_step(server, running, 6)
+    server.post(f"/api/jobs/{running}/checkpoint").raise_for_status()
+    while not server.get(f"/api/jobs/{running}").json()["checkpoint"].endswith("-6"):
+        time.sleep(0.02)
+    order(data_dir, running, "finish")
+    assert server.wait_for(running)["status"] == "completed"
+    taking._copy_parts(_parts_of(rebuilt))  # noqa: SLF001
+    server.end()
+
+    data_dir.rename(tmp_path / "was")
+    data_of(tmp_path / "backup").rename(data_dir)
+    assert problems_of(data_dir) == []
+    (data_dir / "tmp").mkdir()
+    again = serve()
+    job = again.wait_for(running)
+    assert (job["status"], job["current_step"], job["model_id"]) == ("failed", 3, None)
+    assert str(job["checkpoint"]).endswith("checkpoint-3")
+    assert [found["step"] for found in again.get(f"/api/jobs/{running}/checkpoints").json()["checkpoints"]] == [3]
 
 
 def test_of_datasets_that_come_and_go_each_backup_has_those_that_its_log_names(

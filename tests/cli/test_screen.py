@@ -135,7 +135,7 @@ def test_a_refusal_of_a_server_that_is_none_of_ours_is_said_without_its_commands
 
 def test_the_log_of_a_server_commands_no_terminal_and_says_the_same_to_a_program() -> None:
     script = (
-        "import json, logging, sys, structlog\n"
+        "import json, logging, sys, warnings, structlog\n"
         "from modelforge.server_log import configure_log\n"
         "configure_log()\n"
         "words = json.loads(sys.argv[1])\n"
@@ -146,16 +146,19 @@ def test_the_log_of_a_server_commands_no_terminal_and_says_the_same_to_a_program
         "except ValueError as error:\n"
         "    structlog.get_logger().error('request_failed', exc_info=error)\n"
         "logging.getLogger('aiohttp.server').error('Error handling %s', words)\n"
+        "warnings.simplefilter('always')\n"
+        "warnings.warn(words)\n"
     )
     command = [sys.executable, "-c", script, json.dumps(HOSTILE)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     assert ended.stdout == ""
     assert is_harmless(ended.stderr)
-    first, second, third, last = ended.stderr.splitlines()
+    first, second, third, last, warned, *_ = ended.stderr.splitlines()
     assert json.loads(first)["words"] == HOSTILE
     assert json.loads(second)["words"].startswith(HOSTILE)
     assert HOSTILE in json.loads(third)["exception"]
     assert last == f"Error handling {visible(HOSTILE)}"
+    assert visible(HOSTILE) in warned
 
 
 def test_every_character_that_a_terminal_obeys_is_spelled_out_and_no_other() -> None:

@@ -11,7 +11,7 @@ from modelforge.settings import Settings
 
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"))
     if path.exists()
 )
 COMMANDS = ("serve", "train", "watch", "stop", "resume", "rerun", "verify", "replay", "doctor", "backup", "restore")
@@ -33,6 +33,8 @@ def test_every_option_in_a_page_is_one(page: str, capsys: pytest.CaptureFixture[
     for command in (*COMMANDS, "token create"):
         with pytest.raises(SystemExit, match="0"):
             main([*command.split(), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read(page))) <= known | OTHERS
 

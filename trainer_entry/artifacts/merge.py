@@ -72,14 +72,15 @@ def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
     check_folder(where)
     check_folder(work.path)
     options = {
-        "trust_remote_code": False,
         "local_files_only": not is_local and not hub.is_reachable(),
         "revision": "main" if is_local else work.base_revision or "main",
     }
-    config = AutoConfig.from_pretrained(where, **options)
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
     if getattr(config, "quantization_config", None) is not None:
         raise NotMergeable(f"The weights of {job.model_name} are stored quantized: merge into a full-precision base.")
-    base = model_class(config, job.task).from_pretrained(where, dtype=torch.float32, use_safetensors=True, **options)
+    base = model_class(config, job.task).from_pretrained(
+        where, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **options
+    )
     revision = revision_of(where, base.config)
     if work.base_revision is not None and revision != work.base_revision:
         raise BaseChanged(
