@@ -17,7 +17,7 @@ from modelforge.http.models import find_model
 from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
 from modelforge.http.plumbing.keys import ADMISSION, PLAYGROUND, PROJECTOR, SETTINGS
-from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.route import Route, Streamed
 from trainer_entry import wire
 
 _ANSWERS_KEPT = 100
@@ -254,7 +254,7 @@ ROUTES = (
         handler=generate,
         body=GenerateBody,
         answer=Answer,
-        streams=True,
+        streams=(Streamed("token", Piece), Streamed("done", Answer), Streamed("error", problems.Problem)),
         errors=(400, 404, 409, 503),
     ),
 )

@@ -28,12 +28,20 @@ class RequestHeader(Struct, frozen=True):
     description: str
 
 
+class Streamed(Struct, frozen=True):
+    """A server-sent event, and the Struct whose JSON is its data."""
+
+    event: str
+    data: type[Struct]
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes.
 
     `may_be_empty`: a request without a body is one with all its defaults. `form`: the parts of a multipart body.
     `also`: the statuses of other successes, which have no JSON. `media`: the content types of an answer that has none.
-    `headers`: those of the answer; `takes`: those of the request, beside what every route takes.
+    `headers`: those of the answer; `takes`: those of the request, beside what every route takes. `streams`: the
+    events of an answer that may come piece by piece.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -50,7 +58,7 @@ class Route(Struct, frozen=True, kw_only=True):
     media: tuple[str, ...] = ("application/json",)
     headers: tuple[str, ...] = ()
     takes: tuple[RequestHeader, ...] = ()
-    streams: bool = False
+    streams: tuple[Streamed, ...] = ()
 
 
 PATH_KINDS: dict[str, Any] = {
