@@ -42,7 +42,7 @@ def form_is_foretold(_context: CheckContext, response: Response, case: Case) -> 
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
         return
     error = response.json()["error"]
-    if _MALFORMED.match(error) and case.meta.phase.name.value != "coverage":
+    if _MALFORMED.match(error):
         raise Failure(
             operation=case.operation.label, title="Refused within the schema", message=f"{error}: {response.text[:400]}"
         )
