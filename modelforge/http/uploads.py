@@ -21,7 +21,7 @@ from modelforge.domain.compatibility import check_combination, check_format
 from modelforge.domain.state import check_key
 from modelforge.errors import BadInput, DatasetReport, TooLarge
 from modelforge.event_log.sqlite import LogReader
-from modelforge.http.plumbing.body import idempotency_key, json_response
+from modelforge.http.plumbing.body import idempotency_key, json_response, refuse_twins
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT, SETTINGS
 from modelforge.http.plumbing.route import Route
@@ -278,6 +278,7 @@ async def _columns(part: BodyPartReader) -> dict[str, str | list[str]] | None:
             f'{error}. It is a JSON object of fields and columns, as in {{"input": "question"}}.',
             field="columns",
         ) from error
+    refuse_twins(data)
     check_columns_given(columns)
     return columns
 
