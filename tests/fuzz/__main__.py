@@ -40,7 +40,6 @@ def fuzz(folder: Path, model: Path, seed: int, requests: int, size: Round) -> Ca
     contents = Contents(server, model, random.Random(seed))  # noqa: S311 - no secret
     campaign = Campaign(server.url, contents, size, tell)
     try:
-        contents.tend()
         with contextlib.suppress(KeyboardInterrupt):  # what was found until then is told
             campaign.run(seed, requests)
         contents.tend()
