@@ -5,6 +5,7 @@ Nothing of it is recorded: a message that a slow watcher misses is followed by a
 
 import asyncio
 import contextlib
+import time
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from modelforge.http.plumbing.route import Route
 from modelforge.http.plumbing.subscribers import ENDED, HEARTBEAT_SECONDS, is_behind, text_frame
 
 _GOODBYE_SECONDS = 1.0
+_REPORT_EVERY_SECONDS = 0.5
 _encoder = msgspec.json.Encoder()
 
 
@@ -66,6 +68,39 @@ class Watchers:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 goodbye = socket.close(code=WSCloseCode.GOING_AWAY, message=b"The server stops; come back.")
                 await asyncio.wait_for(goodbye, _GOODBYE_SECONDS)
+
+
+class ProgressReporter:
+    """Reports the progress of one upload to watchers, every half a second at most."""
+
+    def __init__(self, watchers: Watchers, upload: str, content_length: int | None) -> None:
+        self._watchers = watchers
+        self._upload = upload
+        self._content_length = content_length
+        self._last = time.monotonic()
+        self.filename = ""
+
+    def receive(self, done_bytes: int) -> None:
+        """Report the bytes received, if it is time to. The form is a little longer than the file."""
+        if time.monotonic() - self._last > _REPORT_EVERY_SECONDS:
+            self.report("receiving", done_bytes, self._content_length)
+
+    def report(self, stage: Stage, done_bytes: int, total_bytes: int | None) -> None:
+        """Report how far it is."""
+        self._last = time.monotonic()
+        self._watchers.send(
+            UploadProgress(
+                upload=self._upload,
+                filename=self.filename,
+                stage=stage,
+                done_bytes=done_bytes,
+                total_bytes=total_bytes,
+            )
+        )
+
+    def end(self, stage: Literal["taken", "refused"]) -> None:
+        """Report how it ended."""
+        self.report(stage, 0, None)
 
 
 WATCHERS = web.AppKey("watchers", Watchers)

@@ -44,7 +44,7 @@ def _check_target(request: web.Request) -> None:
     if request.version not in {HttpVersion10, HttpVersion11}:
         raise BadInput("The request is not valid HTTP", "This server speaks HTTP/1.1.")
     target = request.raw_path
-    if not target.startswith("/") and URL(target).raw_authority.lower() != request.headers[hdrs.HOST].lower():
+    if not target.startswith("/") and URL(target).raw_authority.lower() != request.headers.get(hdrs.HOST, "").lower():
         raise UnknownHost("Unknown Host", f"This server does not answer to {target[:80]!r}; ask for the path alone.")
 
 
