@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from modelforge.http.plumbing.problems import Problem
 from modelforge.http.plumbing.query import schema_of
 from modelforge.http.plumbing.request_check import NoBody
-from modelforge.http.plumbing.route import PATH_KINDS, Route
+from modelforge.http.plumbing.route import PATH_KINDS, Route, Streamed
 from modelforge.http.routes import ROUTES
 from modelforge.version import VERSION
 
@@ -44,7 +44,8 @@ def document() -> Raw:
     """The document as JSON."""
     types: list[type[Struct]] = [Problem, NoBody]
     for route in ROUTES:
-        types.extend(kind for kind in (route.body, route.form, route.answer) if kind is not None and kind not in types)
+        named = (route.body, route.form, route.answer, *(streamed.data for streamed in route.streams))
+        types.extend(kind for kind in named if kind is not None and kind not in types)
     schemas, components = msgspec.json.schema_components(types, schema_hook=_schema, ref_template=_REF)
     references = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -142,10 +143,18 @@ def _success(route: Route, references: dict[type[Struct], dict[str, Any]]) -> di
     elif route.status == HTTPStatus.OK:
         described["content"] = {media: {"schema": _unshaped(media)} for media in route.media}
     if route.streams:
-        described["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        described["content"]["text/event-stream"] = {
+            "schema": {"description": "One event.", "oneOf": [_event(one, references) for one in route.streams]}
+        }
     if links := dict(_links(route)):
         described["links"] = links
     return described
+
+
+def _event(streamed: Streamed, references: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": references[streamed.data]}
+    properties = {"event": {"const": streamed.event}, "data": data}
+    return {"type": "object", "properties": properties, "required": ["event", "data"]}
 
 
 def _unshaped(media: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import ADMISSION, PLAYGROUND, PROJECTOR, SETTINGS
-from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.route import Route, Streamed
 from modelforge.http.plumbing.visits import CLIENT
 from trainer_entry import wire
 
@@ -295,7 +295,7 @@ ROUTES = (
         handler=generate,
         body=GenerateBody,
         answer=Answer,
-        streams=True,
+        streams=(Streamed("token", Piece), Streamed("done", Answer), Streamed("error", problems.Problem)),
         errors=(400, 404, 409, 503),
     ),
 )

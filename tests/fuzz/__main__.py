@@ -7,6 +7,7 @@ code is 1 if anything was found.
 """
 
 import argparse
+import contextlib
 import random
 import sys
 import tempfile
@@ -31,16 +32,16 @@ def fuzz(folder: Path, model: Path, seed: int, requests: int, size: Round) -> Ca
     data_dir = folder / "data"
     command = [sys.executable, "-m", "support.served", str(data_dir)]
     server = RunningServer(command, environment(MODELFORGE_PLAYGROUND_DEADLINE_SECONDS="2"))
-    contents = Contents(server, model, random.Random(seed))  # noqa: S311 - no secret
-    campaign = Campaign(server.url, contents, size)
 
     def tell(text: str) -> None:
         sys.stdout.write(f"{text.strip()}, server {resident_mebibytes(server.process.pid)} MiB\n")
         sys.stdout.flush()
 
+    contents = Contents(server, model, random.Random(seed))  # noqa: S311 - no secret
+    campaign = Campaign(server.url, contents, size, tell)
     try:
-        contents.tend()
-        campaign.run(seed, requests, tell)
+        with contextlib.suppress(KeyboardInterrupt):  # what was found until then is told
+            campaign.run(seed, requests)
         contents.tend()
         if (ended := contents.train("completes")) != "completed":
             campaign.find("training", "", ended, f"the job after it all {ended}")

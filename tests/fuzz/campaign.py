@@ -42,7 +42,7 @@ def form_is_foretold(_context: CheckContext, response: Response, case: Case) -> 
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
         return
     error = response.json()["error"]
-    if _MALFORMED.match(error) and case.meta.phase.name.value != "coverage":
+    if _MALFORMED.match(error):
         raise Failure(
             operation=case.operation.label, title="Refused within the schema", message=f"{error}: {response.text[:400]}"
         )
@@ -107,17 +107,18 @@ def configuration(seed: int, size: Round) -> SchemathesisConfig:
 class Campaign:
     """What was sent, what came back, and what should not have."""
 
-    def __init__(self, url: str, contents: Contents, size: Round) -> None:
+    def __init__(self, url: str, contents: Contents, size: Round, tell: Callable[[str], None]) -> None:
         self._url = url
         self._contents = contents
         self._size = size
+        self._tell = tell
         self.requests = 0
         self.statuses: collections.Counter[int] = collections.Counter()
         self.reached: collections.Counter[str] = collections.Counter()
         self.findings: dict[tuple[str, str, str], str] = {}
         self.counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
 
-    def run(self, seed: int, requests: int, tell: Callable[[str], None]) -> None:
+    def run(self, seed: int, requests: int) -> None:
         """Send at least so many requests."""
         schemathesis.hooks.unregister_all()
 
@@ -133,7 +134,7 @@ class Campaign:
         while self.requests < requests:
             before = self.requests
             self._round(seed, requests)
-            tell(f"seed {seed}: {self.requests} requests, {len(self.findings)} findings\n")
+            self._tell(f"seed {seed}: {self.requests} requests, {len(self.findings)} findings\n")
             seed += 1
             if self.requests == before:
                 self.find("round", "nothing was sent", str(seed), "")
@@ -185,4 +186,6 @@ class Campaign:
     def find(self, check: str, label: str, what: str, shown: str) -> None:
         """Note what should not have been; it is shown once, and counted."""
         self.counts[check, label, what] += 1
-        self.findings.setdefault((check, label, what), f"{time.strftime('%H:%M:%S')} {shown[:2000]}")
+        if self.counts[check, label, what] == 1:
+            self.findings[check, label, what] = f"{time.strftime('%H:%M:%S')} {shown[:2000]}"
+            self._tell(f"FOUND {check} {label} {what}\n{self.findings[check, label, what]}")

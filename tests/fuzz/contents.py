@@ -39,9 +39,12 @@ class Contents:
 
     def tend(self) -> None:
         """Bring back what was deleted, let no queue grow without end, and look at what there is."""
+        there = {one["filename"] for one in self._server.get("/api/datasets").json()["datasets"]}
         for name, content in _UPLOADS.items():
-            self._server.upload(content, name)
-        self._server.upload(RECORDS + b'{"input": "another", "output": "revision"}\n')
+            if name not in there:
+                self._server.upload(content, name)
+        if "data.jsonl" not in there:
+            self._server.upload(RECORDS + b'{"input": "another", "output": "revision"}\n')
         jobs = self._server.get("/api/jobs?limit=200").json()["jobs"]
         waiting = [job["job_id"] for job in jobs if job["status"] == "queued"]
         self._crowded = len(waiting) > _MOST_WAITING

@@ -147,3 +147,76 @@ def test_a_position_that_is_not_there_yet_is_refused(server: RunningServer) -> N
     }
     answer = server.get("/ws/training?after=99", headers=headers)
     assert (answer.status_code, answer.json()["field"]) == (400, "after")
+
+
+def frame(first: int, payload: bytes, *, size: int | None = None) -> bytes:
+    """A frame of a client; `first` has its bits and its opcode, `size` what it says of its length."""
+    length = len(payload) if size is None else size
+    head = struct.pack("!BB", first, 0x80 | length) if length < 126 else struct.pack("!BBQ", first, 0xFF, length)
+    return head + b"\0\0\0\0" + payload  # masked with zeros
+
+
+def close_code(server: RunningServer, path: str, sent: bytes) -> int | None:
+    """The code with which the server closes after some bytes; None if it closes without one."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(
+            b"GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % path.encode()
+        )
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(1 << 16)
+        connection.sendall(sent)
+        received = received.partition(b"\r\n\r\n")[2]
+        while chunk := connection.recv(1 << 16):
+            received += chunk
+    if not received:
+        return None
+    assert received[0] == 0x88, received
+    (code,) = struct.unpack("!H", received[2:4])
+    return int(code)
+
+
+BROKEN_FRAMES = {
+    "a reserved bit": (frame(0xC1, b"a"), 1002),
+    "another reserved bit": (frame(0x91, b"a"), 1002),
+    "an opcode that is none": (frame(0x83, b"a"), 1002),
+    "a control opcode that is none": (frame(0x8B, b"a"), 1002),
+    "a ping in fragments": (frame(0x09, b"a"), 1002),
+    "a ping of 126 bytes": (frame(0x89, b"a" * 126), 1002),
+    "a continuation of nothing": (frame(0x80, b"a"), 1002),
+    "a text within a text": (frame(0x01, b"a") + frame(0x81, b"b"), 1002),
+    "no UTF-8": (frame(0x81, b"\xff"), 1007),
+    "no UTF-8 over two fragments": (frame(0x01, b"\xce") + frame(0x80, b"\xff"), 1007),
+    "a close with half a code": (frame(0x88, b"\x03"), 1002),
+    "a close with a code that is none": (frame(0x88, struct.pack("!H", 1005)), 1002),
+    "a close with no UTF-8": (frame(0x88, struct.pack("!H", 1000) + b"\xff"), 1007),
+    "a message that is too long": (frame(0x82, b"a" * 5000), 1009),
+    "a length without end": (frame(0x82, b"", size=2**62), 1009),
+    "fragments without end": (frame(0x02, b"a" * 4000) + frame(0x00, b"a" * 4000) * 3, 1009),
+    "a close as it should be": (frame(0x88, struct.pack("!H", 1000)), 1000),
+    "a close without a code": (frame(0x88, b""), None),
+}
+
+
+@pytest.mark.parametrize("path", ["/ws/training?after=0", "/ws/datasets"])
+@pytest.mark.parametrize(("sent", "code"), BROKEN_FRAMES.values(), ids=BROKEN_FRAMES)
+def test_a_broken_frame_ends_the_connection_with_the_code_that_says_why(
+    module_server: RunningServer, path: str, sent: bytes, code: int | None
+) -> None:
+    assert close_code(module_server, path, sent) in ({code} if code else {None, 1000})
+
+
+@pytest.mark.parametrize("path", ["/ws/training?after=0", "/ws/datasets"])
+def test_what_a_client_says_changes_nothing_and_pings_are_answered(module_server: RunningServer, path: str) -> None:
+    async def talk() -> None:
+        async with aiohttp.ClientSession() as session, session.ws_connect(module_server.url + path) as ws:
+            await ws.send_str("x" * 4000)
+            await ws.send_bytes(b"\xff" * 4000)
+            await ws.ping(b"are you there")
+            await ws.close()
+            assert ws.close_code == 1000
+
+    asyncio.run(talk())
+    assert module_server.get("/api/events").json()["last_position"] == 0

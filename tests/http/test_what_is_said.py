@@ -11,6 +11,7 @@ from modelforge.http.plumbing.route import Route
 from modelforge.http.routes import ROUTES
 
 JSON = {"Content-Type": "application/json"}
+PACKED = gzip.compress(b"0" * 10_000_000)
 PROMPT = {"prompt": "x", "model_id": 7}
 """Right in itself, and 404: there is no such model."""
 
@@ -75,8 +76,7 @@ def test_a_body_is_refused_where_none_is_taken_and_an_empty_object_is_none(
 @pytest.mark.parametrize("route", ROUTES, ids=named)
 def test_a_packed_body_is_refused_before_it_is_unpacked(module_server: RunningServer, route: Route) -> None:
     kind = "multipart/form-data; boundary=b" if route.form else "application/json"
-    packed = gzip.compress(b"0" * 10_000_000)
-    answer = ask(module_server, route, data=packed, headers={"Content-Encoding": "gzip", "Content-Type": kind})
+    answer = ask(module_server, route, data=PACKED, headers={"Content-Encoding": "gzip", "Content-Type": kind})
     assert (answer.status_code, answer.json()["error"]) == (415, "The body is packed")
 
 
@@ -140,7 +140,18 @@ def test_a_part_of_a_form_that_is_there_twice_is_refused(module_server: RunningS
         assert (answer.status_code, answer.json()["field"]) == (400, name)
 
 
+def test_a_column_that_is_given_twice_is_refused(module_server: RunningServer) -> None:
+    answer = module_server.upload(RECORDS, columns='{"input": "input", "input": "output"}')
+    assert (answer.status_code, answer.json()["field"]) == (400, "input")
+
+
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", 'application/json;a="b;c"'])
 def test_a_content_type_may_have_parameters(module_server: RunningServer, kind: str) -> None:
     answer = module_server.post("/api/playground/generate", PROMPT, headers={"Content-Type": kind})
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "iso-8859-1", "nonsense"])
+def test_json_in_another_charset_is_refused(module_server: RunningServer, charset: str) -> None:
+    kind = {"Content-Type": f"application/json; charset={charset}"}
+    assert module_server.post("/api/playground/generate", PROMPT, headers=kind).status_code == 415

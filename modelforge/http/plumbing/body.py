@@ -53,7 +53,7 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput("The body is not valid JSON", str(error)) from error
-    json.loads(data, object_pairs_hook=_refuse_twins)
+    refuse_twins(data)
     return body
 
 
@@ -74,12 +74,16 @@ def _decode(data: bytes, kind: type[_T]) -> _T:
         return msgspec.convert(_whole_decoder.decode(data), kind)
 
 
-def _refuse_twins(pairs: list[tuple[str, object]]) -> None:
-    """Refuse an object that has a field twice: one of the two would be lost.
+def refuse_twins(data: bytes) -> None:
+    """Refuse JSON with an object that has a field twice: one of the two would be lost.
 
     Raises:
         BadInput: which field it is.
     """
+    json.loads(data, object_pairs_hook=_refuse_twins)
+
+
+def _refuse_twins(pairs: list[tuple[str, object]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:

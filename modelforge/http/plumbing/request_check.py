@@ -9,6 +9,8 @@ from modelforge.http.plumbing.body import key_of, read_body
 from modelforge.http.plumbing.query import GIVEN, read_query
 from modelforge.http.plumbing.route import Handler, Route
 
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+
 
 class NoBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Of a path that takes no body: nothing, or an object without a field."""
@@ -20,6 +22,8 @@ def checked(route: Route) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         _check_target(request)
         _check_encoding(request)
+        if route.form is None:
+            _check_charset(request)
         request[GIVEN] = read_query(request, route.query)
         if request.method != hdrs.METH_GET:
             key_of(request)
@@ -40,7 +44,7 @@ def _check_target(request: web.Request) -> None:
     if request.version not in {HttpVersion10, HttpVersion11}:
         raise BadInput("The request is not valid HTTP", "This server speaks HTTP/1.1.")
     target = request.raw_path
-    if not target.startswith("/") and URL(target).raw_authority.lower() != request.headers[hdrs.HOST].lower():
+    if not target.startswith("/") and URL(target).raw_authority.lower() != request.headers.get(hdrs.HOST, "").lower():
         raise UnknownHost("Unknown Host", f"This server does not answer to {target[:80]!r}; ask for the path alone.")
 
 
@@ -54,6 +58,17 @@ def _check_encoding(request: web.Request) -> None:
         encoding = request.headers.get(name, plain)
         if encoding.strip().lower() != plain:
             raise WrongContentType("The body is packed", f"{name}: {encoding[:40]}: send it as it is.")
+
+
+def _check_charset(request: web.Request) -> None:
+    """Refuse JSON in another encoding than its own.
+
+    Raises:
+        WrongContentType: it says that it is in one.
+    """
+    charset = request.charset
+    if charset is not None and charset.lower() not in _CHARSETS:
+        raise WrongContentType("Wrong charset", f"JSON is UTF-8, not {charset[:40]}: leave the charset out.")
 
 
 async def _refuse_body(request: web.Request) -> None:

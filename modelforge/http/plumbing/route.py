@@ -30,6 +30,13 @@ class RequestHeader(Struct, frozen=True):
     description: str
 
 
+class Streamed(Struct, frozen=True):
+    """A server-sent event, and the Struct whose JSON is its data."""
+
+    event: str
+    data: type[Struct]
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """One method of one path. `body` and `answer` are the Structs in which its JSON comes and goes.
 
@@ -37,7 +44,8 @@ class Route(Struct, frozen=True, kw_only=True):
     `at_once`: how many are answered at a time, where each takes a process of its own. `scope`: what a token must be
     good for, where it is not `read` for GET and `write` for all else; `open` asks nobody who they are.
     `also`: the statuses of other successes, which have no JSON. `media`: the content types of an answer that has none.
-    `headers`: those of the answer; `takes`: those of the request, beside what every route takes.
+    `headers`: those of the answer; `takes`: those of the request, beside what every route takes. `streams`: the
+    events of an answer that may come piece by piece.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -56,7 +64,7 @@ class Route(Struct, frozen=True, kw_only=True):
     media: tuple[str, ...] = ("application/json",)
     headers: tuple[str, ...] = ()
     takes: tuple[RequestHeader, ...] = ()
-    streams: bool = False
+    streams: tuple[Streamed, ...] = ()
 
     @property
     def needs(self) -> Scope | Literal["open"]:
