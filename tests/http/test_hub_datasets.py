@@ -263,7 +263,6 @@ def test_the_name_of_a_commit_is_a_name_of_the_same(owner: str, name: str, confi
         "hf://org/na--me",
         "hf://org/../etc",
         "hf://org/name/config/more",
-        "hf://org/name\n",
         "hf://",
     ],
 )
