@@ -14,6 +14,7 @@ from modelforge import model_files
 
 _INDEX = "model.safetensors.index.json"
 _LONGEST_ANSWER = 8 << 20
+_LONGEST_REF = 1000
 _PART = 1 << 16
 _MOST_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -101,8 +102,11 @@ def cached_snapshot(name: str) -> Path | None:
     """
     folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     try:
-        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
-    except OSError:
+        commit = model_files.read_file(folder, "refs/main", _LONGEST_REF).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    snapshot = folder / "snapshots" / commit
+    if "/" in commit or commit in {"", ".", ".."}:
         return None
     return snapshot if model_files.has_file(snapshot, "config.json") and _has_weights(snapshot) else None
 

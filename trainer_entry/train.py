@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, assert_never
 
 from trainer_entry.data.records import Records, split_eval
+from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import resumed_step, run_attempt
 from trainer_entry.runtime.failures import ConflictingParameters, ModelUnavailable
@@ -57,6 +58,8 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         from trainer_entry.providers import unsloth
 
         job = unsloth.settle(job)
+    if spec.resume_from is not None:
+        check_folder(spec.resume_from)
     parameters = resolve_parameters(job)
     loaded = _load_model(job, parameters)
     parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)

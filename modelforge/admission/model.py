@@ -18,6 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.A
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 # What trainers leave beside a model; never loaded as weights.
 _HARMLESS = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
+_MOST_PAIRS = 200_000  # of names and values in a configuration: those of a vocabulary of labels, twice
 _HUB_SECONDS = 3.0
 _CONNECT_SECONDS = 1.0  # a machine without a network shall say so at once
 # How the names of architectures end: of those that write a text, and of those that only read one.
@@ -160,9 +161,10 @@ def _check_configs(name: str, folder: Path, names: frozenset[str], field: str, p
     for file in sorted(one for one in names if one.endswith("config.json")):
         try:
             content = model_files.read_file(folder, file)
+            model_files.check_pairs(file, content, _MOST_PAIRS)
             code, config = code_in(content), msgspec.json.decode(content, type=_Config)
         except (OSError, RecursionError, ValueError) as error:
-            if file not in _LOADED:
+            if file not in _LOADED and not isinstance(error, model_files.UnsafeFile):
                 continue  # whoever made the model keeps notes of their own beside it
             raise BadInput("A model's file cannot be read", f"{name}: {file}: {error}", field=field) from error
         _check_code(name, file, code, field)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.attempt_files import write_weights
 
+from modelforge.admission.estimate.architecture import architecture_of
 from modelforge.admission.estimate.tokenizer import check_chat_template, check_tokenizer
 from modelforge.admission.estimate.weights import weights_in
 from modelforge.admission.model import check_model
@@ -43,6 +44,50 @@ def claim_a_huge_header(path: Path) -> None:
 def nest(path: Path) -> None:
     text = b"[" * 100_000
     path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+WHOLE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+"""A tensor that has all bytes of a file to itself."""
+
+
+def header_of(path: Path, tensors: dict[str, object], data: int) -> None:
+    text = json.dumps(tensors).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + data)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"a": {"dtype": "F32", "shape": [10**18, 10**18], "data_offsets": [0, 8]}},
+        {"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}},
+        {"a": {"dtype": "F4", "shape": [10**9], "data_offsets": [0, 8]}},
+        {"a": {"dtype": "F32", "shape": [1] * 1000 + [2], "data_offsets": [0, 8]}},
+        {
+            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        },
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+        {
+            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "U8", "shape": [], "data_offsets": [8, 4]},
+        },
+    ],
+)
+def test_a_header_that_lies_is_refused_by_name(tmp_path: Path, tensors: dict[str, object]) -> None:
+    header_of(tmp_path / "model.safetensors", tensors, 8)
+    with pytest.raises(BadInput, match=r"model\.safetensors: its header lies"):
+        weights_in("m", tmp_path, "model_name")
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "head_dim"])
+@pytest.mark.parametrize("number", ["99999999999", "1" + "0" * 400])
+def test_sizes_beyond_all_sense_are_none(field: str, number: str) -> None:
+    sizes = {"hidden_size": "8", "num_hidden_layers": "2", "num_attention_heads": "2", "vocab_size": "9", field: number}
+    assert (
+        architecture_of(("{" + ",".join(f'"{name}": {value}' for name, value in sizes.items()) + "}").encode()) is None
+    )
 
 
 def test_every_weight_has_its_name_and_shape(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -214,3 +215,11 @@ asyncio.run(main())
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
     assert time.monotonic() - began < 20
+
+
+async def test_a_configuration_of_very_many_names_is_refused_and_takes_no_memory(model: Path) -> None:
+    (model / "tokenizer_config.json").write_text("{" + ",".join(['"a":1'] * 1_000_000) + "}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadInput, match=r"tokenizer_config\.json.*more than 200000"):
+        await check_model(str(model), (model.parent,))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10

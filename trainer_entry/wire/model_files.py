@@ -6,8 +6,8 @@ LONGEST_HEADER = 16 * _MEBIBYTE
 _WEIGHTS = (".safetensors", ".gguf")
 _BY_ENDING = (
     (".index.json", 32 * _MEBIBYTE),
-    ("tokenizer_config.json", 16 * _MEBIBYTE),  # with the tokens that were added
-    ("config.json", 8 * _MEBIBYTE),
+    ("tokenizer_config.json", 8 * _MEBIBYTE),  # with the tokens that were added
+    ("config.json", 4 * _MEBIBYTE),
     (".jinja", _MEBIBYTE),
     ("chat_template.json", _MEBIBYTE),
 )

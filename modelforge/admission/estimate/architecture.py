@@ -7,6 +7,9 @@ from msgspec import Struct
 
 _LONGEST = 1 << 20
 """The trainer's own limit of a context."""
+_MOST_LAYERS = 10_000
+_LARGEST = 1 << 30
+"""No size of a model is larger: what a configuration says beyond is no estimate's business."""
 _GATES = frozenset({"silu", "swish", "gelu_pytorch_tanh"})
 
 
@@ -98,16 +101,20 @@ def _sizes(config: _Config) -> Architecture | None:
         return None
     context = config.max_position_embeddings or config.n_positions
     head = config.head_dim or hidden // heads
+    cached = 2 * (config.num_key_value_heads or heads) * head
     feed_forward = (
         config.intermediate_size or config.n_inner or config.d_ff or config.hidden_dim or config.encoder_ffn_dim
     )
+    sizes = (hidden, heads, config.vocab_size, cached, feed_forward or 4 * hidden)
+    if layers > _MOST_LAYERS or not all(0 < size <= _LARGEST for size in sizes):
+        return None
     return Architecture(
         hidden=hidden,
         layers=layers,
         heads=heads,
         vocabulary=config.vocab_size,
         intermediate=feed_forward or 4 * hidden,
-        cached=2 * (config.num_key_value_heads or heads) * head,
+        cached=cached,
         context=min(context, _LONGEST) if context and context > 0 else None,
         # Llama and all that came after it gate with SiLU or a GELU that they call by a longer name; T5 says so.
         gated=config.hidden_act in _GATES or (config.feed_forward_proj or "").startswith("gated"),

@@ -19,6 +19,26 @@ from trainer_entry.wire.model_files import LONGEST_HEADER
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _LENGTH_BYTES = 8
+_BITS = {
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+    "C64": 64,
+    "F32": 32,
+    "I32": 32,
+    "U32": 32,
+    "F16": 16,
+    "BF16": 16,
+    "I16": 16,
+    "U16": 16,
+    "I8": 8,
+    "U8": 8,
+    "BOOL": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+}
+_MOST_DIMENSIONS = 16
+_SHOWN = 60
 _PAIRS = 4  # of a tensor in a header: its name, dtype, shape and place
 _Whole = Annotated[int, Meta(ge=0)]
 
@@ -39,6 +59,18 @@ class _Tensor(Struct):
     dtype: str
     shape: tuple[_Whole, ...]
     data_offsets: tuple[_Whole, _Whole]
+
+    @property
+    def bytes(self) -> int:
+        return self.data_offsets[1] - self.data_offsets[0]
+
+    @property
+    def lies(self) -> bool:
+        """Whether its bytes are others than its shape needs; of a type that is not known here, far too few."""
+        if self.bytes < 0 or len(self.shape) > _MOST_DIMENSIONS:
+            return True
+        numbers, bits = math.prod(self.shape), _BITS.get(self.dtype)
+        return numbers > 8 * self.bytes if bits is None else numbers * bits != 8 * self.bytes
 
 
 class _Index(Struct):
@@ -100,4 +132,9 @@ def _read(folder: Path, name: str, most: int) -> list[Weight]:
     wanted = _LENGTH_BYTES + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
     if size != wanted:
         raise ValueError(f"it is torn: it has {size} bytes, and its header says {wanted}")
+    lie = next((name for name, tensor in tensors.items() if tensor.lies), None)
+    if lie is not None:
+        raise ValueError(f"its header lies: {lie[:_SHOWN]!r} has not the bytes that its shape needs")
+    if sum(tensor.bytes for tensor in tensors.values()) != wanted - _LENGTH_BYTES - length:
+        raise ValueError("its header lies: tensors share bytes, or leave some out")
     return [Weight(name, tensor.shape) for name, tensor in tensors.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from trainer_entry.data.records import Records
 from trainer_entry.dataset_view import answer
 from trainer_entry.preview.length_statistics import places_of
 from trainer_entry.preview.token_text import token_texts
-from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate
+from trainer_entry.runtime.failures import ChatTemplateFails, ModelUnavailable, NoChatTemplate
 from trainer_entry.training.defaults import resolve_parameters, with_model
 
 if TYPE_CHECKING:
@@ -379,6 +380,18 @@ def test_a_template_that_refuses_a_record_is_told_by_its_line(models: dict[str, 
         preview(job_on(turns, tmp_path, models["strict"]))
     with pytest.raises(NoChatTemplate):
         preview(job_on(turns, tmp_path, models["plain"]))
+
+
+def test_a_file_that_became_a_link_since_is_not_read(models: dict[str, Path], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(models["llama"], model)
+    (tmp_path / "secret").write_text("a secret")
+    (model / "chat_template.jinja").unlink()
+    (model / "chat_template.jinja").symlink_to("../secret")
+    job = job_on([{"messages": [ASKED, TOLD]}], tmp_path, model)
+    for read in (preview, prepared):
+        with pytest.raises(ModelUnavailable, match=r"chat_template\.jinja is not read: it is a link"):
+            read(job)
 
 
 def test_a_context_of_very_many_windows_is_not_shown_to_its_end(models: dict[str, Path], tmp_path: Path) -> None:

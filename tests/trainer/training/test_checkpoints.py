@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import resource
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -18,6 +21,9 @@ from trainer_entry import wire
 from trainer_entry.runtime.disk import DiskFull, disk_full_errors
 from trainer_entry.runtime.failures import kind_of
 from trainer_entry.training.checkpoint import prune, seal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # peft reads a name that this release of transformers has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -200,3 +206,46 @@ def test_another_failure_is_told_as_what_it_is(tmp_path: Path) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:672] of another cause")
     assert kind_of(caught.value) == "RuntimeError"
     assert folder.exists()
+
+
+# ---- pickles ----
+
+
+class Canary:
+    """What is unpickled leaves a file."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.place}",)
+
+
+@pytest.mark.training
+def test_a_pickle_in_a_checkpoint_is_not_run(tiny_model: Path, dataset: wire.DatasetFile, tmp_path: Path) -> None:
+    # given a checkpoint whose every pickle is another one
+    first = Attempt(tmp_path / "first", tiny_model, dataset, max_steps=1, save_steps=1)
+    assert first.wait() == 0
+    (kept,) = (tmp_path / "first" / "checkpoints").glob("checkpoint-*")
+    canary = tmp_path / "canary"
+    pickles = [path for path in kept.iterdir() if path.suffix in {".pt", ".pth", ".bin"}]
+    assert len(pickles) >= 3
+    for path in [*pickles, kept / "pytorch_model.bin", kept / "adapter_model.bin"]:
+        path.write_bytes(pickle.dumps(Canary(canary)))
+    # when
+    resumed = Attempt(tmp_path / "resumed", tiny_model, dataset, resume_from=str(kept), max_steps=2)
+    # then
+    assert resumed.wait() == 1
+    assert "weights_only" in resumed.one(wire.TrainerFailed).message
+    assert not canary.exists()
+
+
+@pytest.mark.training
+def test_a_checkpoint_with_a_file_that_never_ends_is_refused(
+    tiny_model: Path, dataset: wire.DatasetFile, tmp_path: Path
+) -> None:
+    kept = checkpoint(tmp_path / "checkpoints", 1, sealed=False)
+    os.mkfifo(kept / "trainer_state.json")
+    attempt = Attempt(tmp_path / "attempt", tiny_model, dataset, resume_from=str(kept), max_steps=2)
+    assert attempt.wait() == 1
+    assert "trainer_state.json is not read: it is no regular file" in attempt.one(wire.TrainerFailed).message
