@@ -450,6 +450,7 @@ def test_a_full_disk_leaves_nothing_and_is_said(past: Path, tmp_path: Path) -> N
 def test_a_disk_of_its_own_is_restored_into(backup: Path, data_dir: Path) -> None:
     with small_disk(data_dir, 8) as disk:
         (disk.path / "lost+found").mkdir()
+        (disk.path / "lock").touch()  # of a try that was killed
         restore_backup(backup, Layout(data_dir))
         assert problems_of(data_dir) == []
         assert [*data_dir.glob(".*")] == []
