@@ -127,7 +127,7 @@ def _check_length(path: Path) -> None:
     Raises:
         BadInput: it says how long it may be.
     """
-    longest_name, longest_path = (os.pathconf(path.parent, name) for name in ("PC_NAME_MAX", "PC_PATH_MAX"))
+    longest_name, longest_path = _limit(path.parent, "PC_NAME_MAX", 255), _limit(path.parent, "PC_PATH_MAX", 4096)
     added = len(wire.partial_export("", _LONGEST_JOB_ID))
     name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
     if name + added > longest_name or whole + added + longest_name + _INSIDE > longest_path:
@@ -137,6 +137,15 @@ def _check_length(path: Path) -> None:
             f"{longest_path - longest_name - added - _INSIDE} is the most.",
             field="path",
         )
+
+
+def _limit(folder: Path, name: str, usual: int) -> int:
+    """What a disk says of its names; some have no limit, or none to tell, and other disks have the usual one."""
+    try:
+        limit = os.pathconf(folder, name)
+    except OSError:
+        return usual
+    return limit if limit > 0 else usual
 
 
 async def check_hub_access() -> None:

@@ -18,7 +18,7 @@ from modelforge.supervisor.processes import tokens
 from trainer_entry import wire
 
 _OF_THE_DISK = "lost+found"
-"""What an empty disk has in it."""
+"""What an empty disk has in it; a try that was killed may have left a lock and its partial folder beside it."""
 
 
 def restore_backup(backup: Path, layout: Layout) -> Manifest:
@@ -59,8 +59,8 @@ def _refuse_place(layout: Layout) -> None:
     if layout.lock.is_file():
         with _kept_from_servers(layout):
             pass
-    left_over = f".{root.name}.restore-partial"
-    if found := sorted({entry.name for entry in root.iterdir()} - {_OF_THE_DISK, left_over}):
+    passed_over = {_OF_THE_DISK, layout.lock.name, f".{root.name}.restore-partial"} if root.is_mount() else set()
+    if found := sorted({entry.name for entry in root.iterdir()} - passed_over):
         detail = f"{root} has {found[0]!r} in it: move it away, or name another --data-dir."
         raise BackupUnusable("The data directory is not empty", detail)
 

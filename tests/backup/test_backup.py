@@ -215,6 +215,23 @@ def test_a_job_that_ends_between_its_records_and_its_files_is_one_that_goes_on(
     assert [found["step"] for found in again.get(f"/api/jobs/{running}/checkpoints").json()["checkpoints"]] == [3]
 
 
+def test_of_a_server_that_was_killed_every_record_is_in_the_backup(
+    serve: Serve, start: Start, data_dir: Path, tmp_path: Path
+) -> None:
+    server = serve()
+    server.wait_for(start(server, "completes"))
+    position = server.get("/api/events?limit=1000").json()["last_position"]
+    server.end(signal.SIGKILL)
+    assert (data_dir / "events.sqlite-wal").stat().st_size  # where the records are
+    before = tree(data_dir)
+    taken = take_backup(Layout(data_dir), tmp_path / "backup")
+    assert taken.manifest.position == position
+    assert tree(data_dir) == before
+    data_dir.rename(tmp_path / "was")
+    restore_backup(tmp_path / "backup", Layout(data_dir))
+    assert problems_of(data_dir) == []
+
+
 def test_of_datasets_that_come_and_go_each_backup_has_those_that_its_log_names(
     server: RunningServer, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -450,6 +467,7 @@ def test_a_full_disk_leaves_nothing_and_is_said(past: Path, tmp_path: Path) -> N
 def test_a_disk_of_its_own_is_restored_into(backup: Path, data_dir: Path) -> None:
     with small_disk(data_dir, 8) as disk:
         (disk.path / "lost+found").mkdir()
+        (disk.path / "lock").touch()  # of a try that was killed
         restore_backup(backup, Layout(data_dir))
         assert problems_of(data_dir) == []
         assert [*data_dir.glob(".*")] == []
