@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,21 @@ def test_a_model_that_cannot_be_loaded_is_an_error_with_its_cause(served: tuple[
         assert answer.status_code == 409
         assert answer.json()["error"] == "The model could not answer"
     assert ask(server, model)["tokens_generated"]
+
+
+def test_a_worker_that_is_killed_before_it_answers_is_a_503(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    while workers(server):
+        time.sleep(0.05)
+    body = {"prompt": "Hello", "base_model": str(model)}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.post, "/api/playground/generate", body)
+        while not (found := workers(server)):
+            time.sleep(0.01)
+        os.kill(found[0], signal.SIGKILL)  # while it loads its libraries
+        answer = asked.result()
+    assert (answer.status_code, answer.json()["status_code"]) == (503, 503)
+    assert "ended" in answer.json()["error"]
 
 
 def test_the_worker_does_not_outlive_a_killed_server(served: tuple[RunningServer, Path]) -> None:
