@@ -40,6 +40,7 @@ from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
 from modelforge.errors import BackupUnusable
 from modelforge.layout import Layout
+from modelforge.machine.hub_secrets import SECRET_FILES
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.supervisor.trash import remove
 from modelforge.version import VERSION
@@ -228,6 +229,8 @@ class _Taking:
 
     def _copy_file(self, path: Path, name: str, part: _Part, copied: _Copied) -> None:
         read = None
+        if path.name in SECRET_FILES and part.name.startswith("jobs/"):
+            return
         if part.spool is not None and Path(name).parent == Path(part.spool[0]).parent:
             if path.name == "exit.json":
                 return

@@ -59,7 +59,7 @@ def told(campaign: Campaign) -> str:
     """The figures, and each finding once."""
     lines = [f"{campaign.requests} requests"]
     lines += [f"  {status}: {count}" for status, count in sorted(campaign.statuses.items())]
-    lines += ["answered with success:"]
+    lines += [f"the slowest answer: {campaign.slowest[0]:.1f} s, {campaign.slowest[1]}", "answered with success:"]
     lines += [f"  {label}: {count}" for label, count in sorted(campaign.reached.items())]
     for finding, shown in campaign.findings.items():
         lines.append(f"FOUND {campaign.counts[finding]} times: {' '.join(filter(None, finding))}\n{shown}\n")

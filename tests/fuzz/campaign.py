@@ -114,6 +114,7 @@ class Campaign:
         self._tell = tell
         self.requests = 0
         self.statuses: collections.Counter[int] = collections.Counter()
+        self.slowest = (0.0, "")
         self.reached: collections.Counter[str] = collections.Counter()
         self.findings: dict[tuple[str, str, str], str] = {}
         self.counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
@@ -170,6 +171,7 @@ class Campaign:
                 continue
             status = interaction.response.status_code
             self.statuses[status] += 1
+            self.slowest = max(self.slowest, (interaction.response.elapsed, case.operation.label))
             if status < 400:
                 self.reached[case.operation.label] += 1
         for case_id, checks in recorder.checks.items():

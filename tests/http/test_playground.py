@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,21 @@ def test_what_is_too_long_for_any_model_is_refused_before_one_is_asked(
     answer = server.post("/api/playground/generate", {"prompt": "x", "base_model": str(model), field: value})
     assert (answer.status_code, answer.json()["field"]) == (400, field), answer.text
     assert f"to {most}" in answer.json()["detail"]
+
+
+def test_a_worker_that_is_killed_before_it_answers_is_a_503(served: tuple[RunningServer, Path]) -> None:
+    server, model = served
+    while workers(server):
+        time.sleep(0.05)
+    body = {"prompt": "Hello", "base_model": str(model)}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.post, "/api/playground/generate", body)
+        while not (found := workers(server)):
+            time.sleep(0.01)
+        os.kill(found[0], signal.SIGKILL)  # while it loads its libraries
+        answer = asked.result()
+    assert (answer.status_code, answer.json()["status_code"]) == (503, 503)
+    assert "ended" in answer.json()["error"]
 
 
 def test_the_worker_does_not_outlive_a_killed_server(served: tuple[RunningServer, Path]) -> None:
