@@ -1,6 +1,7 @@
 """A real adapter of a tiny model: merged, exported, and pushed to a stand-in of the hub."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import tarfile
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from support.fake_hub import TOKEN
+from support.process_watch import ProcessWatch
 from support.running_server import RECORDS, RunningServer, environment, modelforge, real_server
 from support.tiny_model import build_tiny_model
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 PROMPT = "question 7"
+PROXY_PASSWORD = "canary-of-a-proxy"  # noqa: S105 - nobody's
 
 
 class Forge:
@@ -40,7 +43,9 @@ class Forge:
         self.merged = self.work(1, "merge")
 
     def start(self, token: str = TOKEN) -> RunningServer:
+        proxy = f"http://me:{PROXY_PASSWORD}@127.0.0.1:9"
         variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": self.hub_url, "HF_TOKEN": token}
+        variables |= {"HTTP_PROXY": proxy, "https_proxy": proxy, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         return real_server(self.folder, **variables, HF_HOME=str(self.folder / "hf"), HF_HUB_DISABLE_XET="1")
 
     def train(self, **fields: object) -> str:
@@ -227,11 +232,32 @@ def test_a_pushed_model_lies_on_the_hub_byte_for_byte_and_its_card_names_no_loca
     assert received == model
 
 
-def test_the_token_stands_in_no_record_and_no_log(forge: Forge) -> None:
-    job = forge.work(2, "push", repo_id="me/again")
-    assert TOKEN not in forge.server.get(f"/api/events?stream={job['job_id']}").text
-    for path in (forge.folder / "data" / "jobs" / str(job["job_id"])).rglob("*"):
-        assert path.is_dir() or TOKEN.encode() not in path.read_bytes()
+@pytest.mark.parametrize(("repository", "status"), [("me/again", "completed"), ("others/no", "failed")])
+def test_the_token_stands_in_no_record_no_log_and_no_environment(forge: Forge, repository: str, status: str) -> None:
+    secrets = (TOKEN, PROXY_PASSWORD)
+    with ProcessWatch(secrets, forge.server.process.pid, os.getpid()) as watch:
+        job = forge.work(2, "push", repo_id=repository)
+    assert job["status"] == status
+    assert any("trainer_entry.after_training" in command for command in watch.looked_at)
+    assert not watch.found
+    answers = ("/api/events?limit=10000", "/api/jobs", f"/api/jobs/{job['job_id']}/logs", "/api/state")
+    said = [forge.server.get(path).content for path in answers]
+    files = [path.read_bytes() for path in (forge.folder / "data").rglob("*") if path.is_file()]
+    for secret in secrets:
+        assert not any(secret.encode() in content for content in (*said, *files))
+
+
+def test_a_training_of_a_folder_gets_no_token_at_all(forge: Forge) -> None:
+    with ProcessWatch((TOKEN, PROXY_PASSWORD), forge.server.process.pid, os.getpid()) as watch:
+        job_id = forge.train(max_steps=2)
+        folder = forge.folder / "data" / "jobs" / job_id / "attempt-1"
+        kept: set[str] = set()
+        while forge.server.get(f"/api/jobs/{job_id}").json()["finished_at"] is None:
+            kept |= {path.name for path in folder.glob("*")}
+    assert "spec.json" in kept
+    assert not kept & {"hub-token", "proxies.json"}
+    assert any("trainer_entry.train" in command for command in watch.looked_at)
+    assert not watch.found
 
 
 def test_a_refusal_of_the_hub_is_told_with_its_remedy(forge: Forge) -> None:
