@@ -8,10 +8,8 @@ read but the files of its repository at that commit. The token for the hub comes
 `hf auth login`. What the libraries keep meanwhile lies in the scratch folder, and nothing in the user's caches.
 """
 
-import errno
 import os
 import re
-import shutil
 import signal
 import sys
 import traceback
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from trainer_entry.runtime.bounds import go_first
-from trainer_entry.runtime.disk import NO_ROOM
+from trainer_entry.runtime.disk import NO_ROOM, check_free
 from trainer_entry.runtime.failures import message_of
 from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import claim_stdout
@@ -76,7 +74,7 @@ def fetch(asked: FetchRows) -> RowsFetched:
     with Path(asked.rows).open("wb") as file:
         for table in _tables(builder, asked.split):
             alarm.set()
-            _check_room(asked)
+            check_free(Path(asked.scratch), asked.reserve)
             kept = [name for name in table.column_names if _is_kept(table.schema.field(name).type)]
             left_out.update(dict.fromkeys(name for name in table.column_names if name not in kept))
             for row in _rows(table, kept):
@@ -267,11 +265,6 @@ def _write(file: BinaryIO, row: dict[str, Any]) -> int:
     except (ValueError, UnicodeError) as error:
         raise _Refused(_unusable(f"A row cannot be written as JSON: {error}.")) from error
     return file.write(line)
-
-
-def _check_room(asked: FetchRows) -> None:
-    if shutil.disk_usage(asked.scratch).free < asked.reserve:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _unusable(message: str) -> RowsRefused:

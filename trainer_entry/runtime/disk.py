@@ -55,6 +55,16 @@ def disk_full_errors(folder: Path, known_as: Path | None = None) -> Iterator[Non
         ) from error
 
 
+def check_free(folder: Path, reserve: int) -> None:
+    """Refuse to go on writing where so many bytes of the disk are to stay free.
+
+    Raises:
+        OSError: as the system says it of a full disk.
+    """
+    if shutil.disk_usage(folder).free < reserve:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def says_no_room(error: BaseException | None) -> bool:
     """Whether an exception, or one that led to it, says that the disk is full."""
     while error is not None:
