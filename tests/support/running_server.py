@@ -17,7 +17,7 @@ from support.warm_process import WarmProcess, start_process
 
 RECORDS = b"".join(b'{"input": "question %d", "output": "answer %d"}\n' % (n, n) for n in range(20))
 TESTS = Path(__file__).parents[1]
-_LISTENS = re.compile(r"listens on (http://\S+)")
+_LISTENS = re.compile(r"listens on ((?:https?://|unix:)\S+)")
 
 
 class RunningServer:
