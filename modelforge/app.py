@@ -66,7 +66,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     """The application; `launcher` runs the attempts, by default as processes of this machine."""
     layout = Layout(settings.data_dir)
     identities = Identities(required=settings.require_token or not settings.is_local)
-    gate = Gate(settings, ROUTES, identities)
+    gate = Gate(settings, ROUTES, identities, server_redaction())
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[gate.middleware()])
     app.on_response_prepare.append(secure_answer)
     app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities

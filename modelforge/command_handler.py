@@ -184,12 +184,12 @@ class _Draft:
             self._record("event", event, cause, actor)
 
     def _record(self, kind: Kind, message: Message, cause: int | None, actor: Actor) -> Record:
-        position, stream = self.state.position + 1, stream_of(message)
-        version = self.state.versions.get(stream, 0) + 1
-        tag, data = tag_of(message), encode(message)
+        data = encode(message)
         clean = self._redact(data.decode()).encode()
         if clean != data:  # what is kept, and all that is made of it, has no secret
             data, message = clean, decode(kind, clean)
+        position, stream, tag = self.state.position + 1, stream_of(message), tag_of(message)
+        version = self.state.versions.get(stream, 0) + 1
         self.digest = digest_of(self.digest, position, stream, version, kind, tag, self._at, cause, actor, data)
         record = Record(
             position=position,

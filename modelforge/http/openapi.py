@@ -102,6 +102,8 @@ def _operation(route: Route, references: dict[type[Struct], dict[str, Any]]) -> 
         | {str(status): _also(status) for status in route.also}
         | {str(status): _failure(status) for status in statuses},
     }
+    if route.needs == "open":
+        operation["security"] = []
     body = route.form or route.body or (NoBody if route.method == "POST" else None)
     if body is not None:
         operation["requestBody"] = {

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from modelforge.errors import BadInput
-from modelforge.http.plumbing.body import json_response, read_body
+from modelforge.http.plumbing.body import json_response, read_body, refuse_key
 from modelforge.http.plumbing.identities import COOKIE, SESSION_SECONDS
 from modelforge.http.plumbing.keys import IDENTITIES, SETTINGS
 from modelforge.http.plumbing.route import Route
@@ -65,6 +65,7 @@ async def get_login_style(_request: web.Request) -> web.Response:
 
 async def open_session(request: web.Request) -> web.Response:
     """Sign a browser in by a code, which is good once; the answer has the cookie."""
+    refuse_key(request, "A session")
     body = await read_body(request, Code)
     if not 0 < len(body.code) <= _LONGEST_CODE:
         raise BadInput("This is no code", "Open the link that the server printed.", field="code")
@@ -97,6 +98,7 @@ async def close_session(request: web.Request) -> web.Response:
 
 async def make_login_link(request: web.Request) -> web.Response:
     """Make a link that signs one browser in."""
+    refuse_key(request, "A link")
     return json_response(LoginLink(path=login_path(request.app[IDENTITIES].make_code())))
 
 

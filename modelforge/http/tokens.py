@@ -11,7 +11,7 @@ from msgspec import Struct
 from modelforge.domain import access_token
 from modelforge.domain.access_token import Scope
 from modelforge.errors import BadInput
-from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
+from modelforge.http.plumbing.body import idempotency_key, json_response, read_body, refuse_key
 from modelforge.http.plumbing.identities import actor_of, new_token, sha256_of
 from modelforge.http.plumbing.keys import HANDLER, PROJECTOR
 from modelforge.http.plumbing.route import Route
@@ -59,11 +59,7 @@ async def list_tokens(request: web.Request) -> web.Response:
 
 async def create_token(request: web.Request) -> web.Response:
     """Make a token; it is shown this once."""
-    if await idempotency_key(request) is not None:
-        raise BadInput(
-            "A token is shown once, so this request takes no Idempotency-Key",
-            "Send it without; revoke what is too much.",
-        )
+    refuse_key(request, "A token")
     asked = await read_body(request, NewToken)
     token = new_token()
     command = create_command(asked, token)

@@ -128,6 +128,15 @@ def test_without_a_token_nobody_makes_one_over_the_network(module_server: Runnin
     assert (made.status_code, module_server.get("/api/tokens").status_code) == (403, 403)
 
 
+def test_what_is_shown_once_takes_no_key(closed: tuple[RunningServer, dict[str, str]]) -> None:
+    server, tokens = closed
+    headers = {**bearer(tokens["admin"]), "Idempotency-Key": "k"}
+    bodies = {"/api/tokens": {"name": "n", "scope": "read"}, "/api/login_links": {}, "/api/session": {"code": "c"}}
+    for path, body in bodies.items():
+        answer = server.post(path, body, headers=headers)
+        assert (answer.status_code, "Idempotency-Key" in answer.text) == (400, True), path
+
+
 def test_only_the_hash_is_kept(closed: tuple[RunningServer, dict[str, str]], closed_dir: Path) -> None:
     server, tokens = closed
     events = requests.get(f"{server.url}/api/events", headers=bearer(tokens["read"]), timeout=20).text

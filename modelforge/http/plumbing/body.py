@@ -110,6 +110,16 @@ def key_of(request: web.Request) -> str | None:
     return value
 
 
+def refuse_key(request: web.Request, what: str) -> None:
+    """Refuse a key where the first answer is not to be had again: it has a secret, which is shown once.
+
+    Raises:
+        BadInput: there is one.
+    """
+    if key_of(request) is not None:
+        raise BadInput(f"{what} is shown once, so this request takes no Idempotency-Key", "Send it without one.")
+
+
 async def idempotency_key(request: web.Request, content: bytes | None = None) -> IdempotencyKey | None:
     """The request's `Idempotency-Key`, bound to what it asks; `content` stands for a body that was streamed."""
     value = key_of(request)

@@ -20,6 +20,7 @@ from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
 from modelforge.http.plumbing.route import Handler, Route
 from modelforge.http.plumbing.visits import CLIENT, Visits, client_of
 from modelforge.settings import Settings
+from trainer_entry.wire.redaction import Redaction
 
 _RANK: Mapping[Scope, int] = {"read": 0, "write": 1, "admin": 2}
 _EXPIRY_SECONDS = 1.0
@@ -29,12 +30,13 @@ _NOBODY = Identity(name=None, scope="read")
 class Gate:
     """Lets requests in, one by one."""
 
-    def __init__(self, settings: Settings, routes: Sequence[Route], identities: Identities) -> None:
+    def __init__(self, settings: Settings, routes: Sequence[Route], identities: Identities, redact: Redaction) -> None:
         self._settings = settings
         self._guard = Guard(settings.host, settings.allowed_hosts, settings.max_body_bytes)
         self._routes: dict[tuple[str, str], Route] = {(route.method, route.path): route for route in routes}
         self._identities = identities
         self._visits = Visits(settings)
+        self._redact = redact
 
     def middleware(self) -> Middleware:
         """The middleware, for the application."""
@@ -46,7 +48,7 @@ class Gate:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - everything becomes an answer, and what nobody foresaw is logged
-                return _refusal(request, error)
+                return self._refusal(request, error)
 
         return gate
 
@@ -96,6 +98,23 @@ class Gate:
             )
         return identity
 
+    def _refusal(self, request: web.Request, error: Exception) -> web.Response:
+        """An error as an answer, without a secret."""
+        gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
+        problem = problems.CUT_OFF if gone else problems.problem_of(error)
+        response = problems.response(problem)
+        response.body = self._redact(problems.body_of(problem).decode()).encode()
+        match error:
+            case web.HTTPMethodNotAllowed():
+                response.headers["Allow"] = error.headers["Allow"]
+            case TooManyRequests():
+                response.headers["Retry-After"] = str(error.retry_after)
+            case Unauthorized():
+                response.headers["WWW-Authenticate"] = 'Bearer realm="ModelForge"'
+            case _:
+                pass
+        return response
+
     def take(self, records: Sequence[Record]) -> None:
         """End what a revoked token asked; and what was asked without one, once there is one."""
         for record in records:
@@ -116,18 +135,3 @@ class Gate:
 
 def _is_called(name: str, identity: Identity) -> bool:
     return identity.name == name
-
-
-def _refusal(request: web.Request, error: Exception) -> web.Response:
-    gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
-    response = problems.response(problems.CUT_OFF if gone else problems.problem_of(error))
-    match error:
-        case web.HTTPMethodNotAllowed():
-            response.headers["Allow"] = error.headers["Allow"]
-        case TooManyRequests():
-            response.headers["Retry-After"] = str(error.retry_after)
-        case Unauthorized():
-            response.headers["WWW-Authenticate"] = 'Bearer realm="ModelForge"'
-        case _:
-            pass
-    return response
