@@ -9,6 +9,7 @@ code is 1 if anything was found.
 import argparse
 import contextlib
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -73,6 +74,8 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background too, where a shell has them ignored
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         campaign = fuzz(root, build_tiny_model(root / "base"), options.seed, options.requests, Round())

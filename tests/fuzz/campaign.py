@@ -150,6 +150,8 @@ class Campaign:
             match event:
                 case events.ScenarioFinished(recorder=recorder):
                     self._read(recorder)
+                case events.Interrupted():
+                    raise KeyboardInterrupt
                 case events.NonFatalError(label=label, value=error):
                     self.find(type(error).__name__, label, str(error)[:100], str(error))
                 case events.FatalError(exception=error):
