@@ -47,6 +47,7 @@ from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
 from modelforge.machine.devices import machine_of
 from modelforge.machine.hub_secrets import server_redaction
+from modelforge.machine.isolation import isolation_of
 from modelforge.projections.projector import Projector
 from modelforge.projections.snapshots import SnapshotWriter, rebuild
 from modelforge.settings import Settings
@@ -65,15 +66,16 @@ FAILED = web.AppKey("failed", asyncio.Future[None])
 def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Application:
     """The application; `launcher` runs the attempts, by default as processes of this machine."""
     layout = Layout(settings.data_dir)
+    isolation = isolation_of(settings)
     identities = Identities(required=settings.require_token or not settings.is_local)
     gate = Gate(settings, ROUTES, identities, server_redaction())
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[gate.middleware()])
     app.on_response_prepare.append(secure_answer)
     app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities
     app[OPENAPI] = document()
-    app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers()
+    app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers(isolation)
     add_routes(app)
-    chosen = launcher or LocalLauncher(layout)
+    chosen = launcher or LocalLauncher(layout, isolation=isolation)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
         with claimed(layout), kept_secret(layout.owner_key, identities.owner_key):
@@ -91,7 +93,9 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
         app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR])
-        app[PLAYGROUND] = InferenceWorker(settings.playground_idle_seconds, settings.data_dir / "playground.log")
+        app[PLAYGROUND] = InferenceWorker(
+            settings.playground_idle_seconds, settings.data_dir / "playground.log", isolation
+        )
         yield
         await app[PLAYGROUND].close()
 

@@ -17,6 +17,7 @@ from modelforge.errors import ForgeError, PlaygroundFailed, TooMuchWork
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import ChildLimits, limit_process
 from modelforge.machine.hub_secrets import asks_hub, handed_secrets
+from modelforge.machine.isolation import Isolation
 from modelforge.turns import Turns
 from trainer_entry import wire
 
@@ -32,7 +33,9 @@ _decoder: msgspec.json.Decoder[wire.AnyWorkerMessage] = msgspec.json.Decoder(wir
 class InferenceWorker:
     """Answers prompts one at a time, in the order in which they came, and each client's in turn."""
 
-    def __init__(self, idle_seconds: float, stderr: Path) -> None:
+    def __init__(self, idle_seconds: float, stderr: Path, isolation: Isolation | None = None) -> None:
+        self._isolation = isolation
+        self._within: list[str] = []
         self._idle_seconds = idle_seconds
         self._stderr = stderr
         self._worker: asyncio.subprocess.Process | None = None
@@ -85,7 +88,7 @@ class InferenceWorker:
     async def close(self) -> None:
         """End the worker, if there is one."""
         self._keep()
-        worker, self._worker, self._may_ask_hub = self._worker, None, False
+        worker, self._worker, self._may_ask_hub, self._within = self._worker, None, False, []
         if worker is not None:
             with contextlib.suppress(ProcessLookupError):
                 worker.kill()
@@ -93,9 +96,7 @@ class InferenceWorker:
 
     async def _answers(self, prompt: wire.Generate) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
         """What a worker says to a prompt; one that was dead before it got the prompt is replaced."""
-        if asks_hub(prompt.model_path) and not self._may_ask_hub:
-            await self.close()  # it has no token
-            self._may_ask_hub = True
+        await self._fit_worker(prompt)
         for may_be_dead in (self._worker is not None, False):
             worker = self._worker = self._worker or await self._start()
             received = False
@@ -111,12 +112,21 @@ class InferenceWorker:
             else:
                 return
 
+    async def _fit_worker(self, prompt: wire.Generate) -> None:
+        """End a worker that could not get at the prompt's model: it has no token, or it is set apart from it."""
+        network = asks_hub(prompt.model_path)
+        models = (prompt.model_path, prompt.adapter_path)
+        within = [] if self._isolation is None else self._isolation.around_prompts(models, network=network)
+        if (network and not self._may_ask_hub) or within != self._within:
+            await self.close()
+            self._may_ask_hub, self._within = network, within
+
     async def _start(self) -> asyncio.subprocess.Process:
         descriptor = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             with handed_secrets(asks_hub=self._may_ask_hub) as handed:
                 worker = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "trainer_entry.infer"),
+                    *(*self._within, sys.executable, "-m", "trainer_entry.infer"),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=descriptor,
@@ -140,7 +150,7 @@ class InferenceWorker:
 
     def _retire(self) -> None:
         """Let the worker go: it ends by itself at the end of its input."""
-        worker, self._worker, self._may_ask_hub = self._worker, None, False
+        worker, self._worker, self._may_ask_hub, self._within = self._worker, None, False, []
         if worker is not None and worker.stdin is not None:
             worker.stdin.close()
             leaving = asyncio.get_running_loop().create_task(worker.wait())

@@ -47,6 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
     unix_socket: Path | None = None
     require_token: bool = False
+    isolate: bool = False
     behind_proxy: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None

@@ -36,6 +36,8 @@ _RETRY_SECONDS = 1.0
 _LONGEST_STOP_WAIT = 5
 _OOM_WINDOW_SECONDS = 3.0  # a launcher reports its rank's death a second later
 _ERROR = 1
+_SIGNALLED = 128
+"""What a program that runs another one adds to the number of the signal by which that ended (bwrap(1))."""
 _SECRET_FILES = ("hub-token", "proxies.json")
 _TAIL_BYTES = 16_384
 # accelerate and torchrun end with 1 whatever killed the rank; how it died stands in what they print.
@@ -80,6 +82,7 @@ class _Shim:
         self._checkpoint_asked = False
         self._killed_after_grace = False
         self._launcher = 0
+        self._is_wrapped = False
         self._launcher_status: int | None = None
         self._oom_kills = self._oom_kills_before = count_oom_kills()
         self._counted_at = time.monotonic()
@@ -107,6 +110,7 @@ class _Shim:
 
     def run(self, command: list[str], spool: int, stderr: int) -> int:
         """Run the attempt to its end."""
+        self._is_wrapped = Path(command[0]).name == "bwrap"
         os.dup2(stderr, 2)
         with open(os.devnull, "r+b") as null:  # noqa: PTH123 - a device, not a path of ours
             os.dup2(null.fileno(), 0)
@@ -192,6 +196,8 @@ class _Shim:
         status = self._launcher_status
         code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
         number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+        if code and code > _SIGNALLED and self._is_wrapped:
+            number, code = code - _SIGNALLED, None
         if code and (match := _last_match(self._folder / "stderr.log")):
             number = int(match[1] or match[2])
         report: dict[str, str | int | float | bool | None] = {

@@ -69,6 +69,12 @@ def _add_serve(commands: "_Commands") -> None:
         default=None,
         help="a reverse proxy on the way has TLS, and says who the clients are (X-Forwarded-For)",
     )
+    serve.add_argument(
+        "--isolate",
+        action="store_true",
+        default=None,
+        help="let trainings, previews and the playground see the files of their work only (needs bubblewrap)",
+    )
     serve.add_argument("--max-concurrent-jobs", type=int, help="how many jobs may train at once (1)")
 
 

@@ -66,6 +66,7 @@ def _serve(options: argparse.Namespace) -> int:
             "unix_socket",
             "require_token",
             "behind_proxy",
+            "isolate",
             "tls_cert",
             "tls_key",
             "max_concurrent_jobs",

@@ -14,6 +14,7 @@ from modelforge.errors import BadInput, Conflict, TooMuchWork
 from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import Ended, run_module
 from modelforge.machine.hub_secrets import asks_hub
+from modelforge.machine.isolation import Isolation
 from trainer_entry import wire
 
 _log = structlog.get_logger()
@@ -36,7 +37,8 @@ _WITHOUT_MEMORY = frozenset({-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
 class PreviewWorkers:
     """Runs the workers, a few at once; other requests wait for their turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, isolation: Isolation | None = None) -> None:
+        self._isolation = isolation
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._of_models: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._waiting = 0
@@ -72,8 +74,9 @@ class PreviewWorkers:
         try:
             async with of_this, self._places:
                 asked = msgspec.json.encode(request)
+                within = () if self._isolation is None else self._isolation.around_view(request.job)
                 ended = await run_module(
-                    _WORKER, stdin=asked, seconds=_SECONDS, limits=_LIMITS, asks_hub=asks_hub(path)
+                    _WORKER, stdin=asked, seconds=_SECONDS, limits=_LIMITS, asks_hub=asks_hub(path), within=within
                 )
         except TimeoutError as error:
             raise TooMuchWork(

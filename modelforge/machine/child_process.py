@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from msgspec import Struct
@@ -27,10 +28,11 @@ async def run_module(
     seconds: float | None = None,
     limits: ChildLimits = UNLIMITED,
     asks_hub: bool = False,
+    within: Sequence[str] = (),
 ) -> Ended:
     """Run `python -m MODULE ARGUMENTS…` on an input, or an open file; it is killed if nobody waits for it any more.
 
-    `asks_hub`: it gets the token of the hub, and the proxies' passwords.
+    `asks_hub`: it gets the token of the hub, and the proxies' passwords. `within`: the words of a command that runs it.
 
     Raises:
         TimeoutError: it did not end within `seconds`, and was killed.
@@ -38,7 +40,7 @@ async def run_module(
     given = stdin if isinstance(stdin, bytes) else b""
     with handed_secrets(asks_hub=asks_hub) as handed:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, *arguments),
+            *(*within, sys.executable, "-m", module, *arguments),
             stdin=(asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL)
             if isinstance(stdin, bytes)
             else stdin,

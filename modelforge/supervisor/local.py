@@ -17,6 +17,7 @@ from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
 from modelforge.machine.hub_secrets import job_asks_hub, remove_secrets, write_secrets
+from modelforge.machine.isolation import Isolation
 from modelforge.supervisor.launcher import Ending
 from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_with, processes_with, send, wait_for
 from trainer_entry import wire
@@ -45,6 +46,8 @@ def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> lis
 class LocalLauncher:
     """Runs attempts in their folders of the data directory; `module` is what the ranks run, `command` runs it.
 
+    `isolation`: they see what their work needs, and nothing else.
+
     Work on a trained model is one process, which needs no launcher.
     """
 
@@ -53,10 +56,12 @@ class LocalLauncher:
         layout: Layout,
         module: str = TRAINER,
         command: Callable[[wire.AttemptSpec, str, Path], list[str]] = accelerate_command,
+        isolation: Isolation | None = None,
     ) -> None:
         self._layout = layout
         self._module = module
         self._command = command
+        self._isolation = isolation
         self._cores = cpu_count()
 
     async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
@@ -66,6 +71,8 @@ class LocalLauncher:
             module, command = self._module, self._command(spec, self._module, folder)
         else:
             module, command = AFTER_TRAINING, [sys.executable, "-m", AFTER_TRAINING, str(folder)]
+        if self._isolation is not None:
+            command = [*self._isolation.around_job(spec.job, folder), *command]
         try:
             await asyncio.to_thread(_write_spec, folder, spec)
             secrets = await asyncio.to_thread(write_secrets, folder) if job_asks_hub(spec.job) else {}
