@@ -115,7 +115,7 @@ def _no_server(layout: Layout) -> RequestRefused:
     return RequestRefused("No server runs", f"{layout.root} is served by none; `modelforge serve` prints a link.")
 
 
-def _moment(expires: str | None) -> datetime | None:
+def _moment(expires: str | None) -> str | None:
     """When a token expires, by a length (90m, 12h, 30d, 4w) or a moment.
 
     Raises:
@@ -124,12 +124,12 @@ def _moment(expires: str | None) -> datetime | None:
     if expires is None:
         return None
     if (length := _LENGTH.fullmatch(expires)) is not None:
-        return datetime.now(UTC) + timedelta(**{_UNITS[length[2]]: int(length[1])})
+        return (datetime.now(UTC) + timedelta(**{_UNITS[length[2]]: int(length[1])})).isoformat()
     try:
         moment = datetime.fromisoformat(expires)
     except ValueError as error:
         raise BadInput("--expires cannot be used", f"{expires!r}: write 30d, 12h, or 2027-01-31T12:00:00Z.") from error
-    return moment if moment.tzinfo is not None else moment.astimezone()
+    return (moment if moment.tzinfo is not None else moment.astimezone()).isoformat()
 
 
 def _show(name: str, scope: str, token: str) -> None:

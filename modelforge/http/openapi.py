@@ -36,6 +36,7 @@ _NAMES = {
     "job_id": ("job_id", "jobs/0/job_id"),
     "model_id": ("id", "model_id", "models/0/id"),
     "filename": ("filename", "datasets/0/filename"),
+    "name": ("tokens/0/name",),
 }
 """The fields of answers, as JSON pointers, in which the names of paths stand."""
 

@@ -2,12 +2,11 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Annotated, Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from modelforge.errors import BadInput
 from modelforge.http.plumbing.body import json_response, read_body, refuse_key
 from modelforge.http.plumbing.identities import COOKIE, SESSION_SECONDS
 from modelforge.http.plumbing.keys import IDENTITIES, SETTINGS
@@ -20,7 +19,7 @@ _LONGEST_CODE = 200
 class Code(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What stands behind the # of the link."""
 
-    code: str
+    code: Annotated[str, Meta(min_length=1, max_length=_LONGEST_CODE)]
 
 
 class SignedIn(Struct, frozen=True, kw_only=True):
@@ -67,8 +66,6 @@ async def open_session(request: web.Request) -> web.Response:
     """Sign a browser in by a code, which is good once; the answer has the cookie."""
     refuse_key(request, "A session")
     body = await read_body(request, Code)
-    if not 0 < len(body.code) <= _LONGEST_CODE:
-        raise BadInput("This is no code", "Open the link that the server printed.", field="code")
     session = request.app[IDENTITIES].open_session(body.code)
     response = json_response(SignedIn())
     response.set_cookie(

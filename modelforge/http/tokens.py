@@ -3,10 +3,10 @@
 import re
 import time
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from modelforge.domain import access_token
 from modelforge.domain.access_token import Scope
@@ -17,7 +17,8 @@ from modelforge.http.plumbing.keys import HANDLER, PROJECTOR
 from modelforge.http.plumbing.route import Route
 from modelforge.projections.tokens import TokenDetails
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 _RESERVED = frozenset({"owner"})
 _LONGEST_YEARS = 100
 
@@ -31,9 +32,9 @@ class TokenList(Struct, frozen=True, kw_only=True):
 class NewToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A token to make. `expires_at`: a moment with its time zone, as in 2027-01-31T12:00:00Z; null is never."""
 
-    name: str
+    name: Annotated[str, Meta(pattern=_NAME)]
     scope: Scope
-    expires_at: datetime | None = None
+    expires_at: Annotated[str, Meta(pattern=_MOMENT)] | None = None
 
 
 class MadeToken(Struct, frozen=True, kw_only=True):
@@ -75,7 +76,7 @@ def create_command(asked: NewToken, token: str) -> access_token.CreateToken:
     Raises:
         BadInput: its name cannot be used, or it would never be good.
     """
-    if not _NAME.fullmatch(asked.name) or asked.name in _RESERVED:
+    if not re.fullmatch(_NAME, asked.name) or asked.name in _RESERVED:
         raise BadInput(
             "The token's name cannot be used",
             f"{asked.name[:100]!r}: it takes up to 64 letters, digits, dots, dashes, underscores, and is not 'owner'.",
@@ -86,17 +87,18 @@ def create_command(asked: NewToken, token: str) -> access_token.CreateToken:
     )
 
 
-def _expiry(moment: datetime | None) -> int | None:
+def _expiry(moment: str | None) -> int | None:
     """A moment in unix microseconds."""
     if moment is None:
         return None
-    if moment.tzinfo is None:
-        raise BadInput("The moment has no time zone", "Write it as 2027-01-31T12:00:00Z.", field="expires_at")
-    seconds = moment.timestamp()
+    try:
+        seconds = datetime.fromisoformat(moment).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise BadInput("There is no such moment", f"{moment}: {error}.", field="expires_at") from error
     if not time.time() < seconds < time.time() + _LONGEST_YEARS * 366 * 86_400:
         raise BadInput(
             "A token cannot expire then",
-            f"{moment.isoformat()}: it takes a moment to come, within {_LONGEST_YEARS} years.",
+            f"{moment}: it takes a moment to come, within {_LONGEST_YEARS} years.",
             field="expires_at",
         )
     return int(seconds) * 1_000_000

@@ -21,6 +21,8 @@ from support.tiny_model import build_tiny_model
 from fuzz.campaign import Campaign, Round
 from fuzz.contents import Contents
 
+_SETTINGS = {"MODELFORGE_PLAYGROUND_DEADLINE_SECONDS": "2", "MODELFORGE_MAX_REQUESTS_PER_MINUTE": "10000000"}
+
 
 def resident_mebibytes(pid: int) -> int:
     """What a process holds of the memory."""
@@ -32,14 +34,15 @@ def fuzz(folder: Path, model: Path, seed: int, requests: int, size: Round) -> Ca
     """What was found on a server of its own."""
     data_dir = folder / "data"
     command = [sys.executable, "-m", "support.served", str(data_dir)]
-    server = RunningServer(command, environment(MODELFORGE_PLAYGROUND_DEADLINE_SECONDS="2"))
+    server = RunningServer(command, environment(**_SETTINGS))
+    server.shown = server.as_owner()  # tokens come and go, and from the first one on each request needs one
 
     def tell(text: str) -> None:
         sys.stdout.write(f"{text.strip()}, server {resident_mebibytes(server.process.pid)} MiB\n")
         sys.stdout.flush()
 
     contents = Contents(server, model, random.Random(seed))  # noqa: S311 - no secret
-    campaign = Campaign(server.url, contents, size, tell)
+    campaign = Campaign(server.url, server.shown, contents, size, tell)
     try:
         with contextlib.suppress(KeyboardInterrupt):  # what was found until then is told
             campaign.run(seed, requests)

@@ -31,9 +31,9 @@ _MALFORMED = re.compile(
 )
 """How a refusal begins that `openapi.json` should have foretold; what else is refused is so by its meaning."""
 
-ACCEPTED = ["2xx", "304", "400", "404", "409", "416"]
-"""To a request within its schema: 400 if its fields do not go together, or name what cannot be used."""
-REFUSED = ["400", "403", "404", "405", "409", "413", "415", "417", "421"]
+ACCEPTED = ["2xx", "304", "400", "401", "404", "409", "416"]
+"""To a request within its schema: 400 if its fields do not go together, or name what cannot be used; 401 for a code."""
+REFUSED = ["400", "401", "403", "404", "405", "409", "413", "415", "417", "421"]
 
 
 @schemathesis.check
@@ -71,11 +71,12 @@ class Round:
     prompts: bool = True
 
 
-def configuration(seed: int, size: Round) -> SchemathesisConfig:
-    """The checks that are on, and how much is sent in one round."""
+def configuration(seed: int, size: Round, shown: dict[str, str]) -> SchemathesisConfig:
+    """The checks that are on, and how much is sent in one round; `shown` are headers of each request."""
     return SchemathesisConfig.from_dict(
         {
             "seed": seed,
+            "headers": shown,
             "continue-on-failure": True,
             "request-timeout": SLOWEST_SECONDS,
             "warnings": False,
@@ -86,7 +87,7 @@ def configuration(seed: int, size: Round) -> SchemathesisConfig:
             "checks": {
                 "positive_data_acceptance": {"expected-statuses": ACCEPTED},
                 "negative_data_rejection": {"expected-statuses": REFUSED},
-                # No route asks for a credential, and none takes a header that it needs.
+                # On loopback none is needed until there is a token, and no route takes a header that it needs.
                 "ignored_auth": {"enabled": False},
                 "missing_required_header": {"enabled": False},
             },
@@ -107,8 +108,11 @@ def configuration(seed: int, size: Round) -> SchemathesisConfig:
 class Campaign:
     """What was sent, what came back, and what should not have."""
 
-    def __init__(self, url: str, contents: Contents, size: Round, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, url: str, shown: dict[str, str], contents: Contents, size: Round, tell: Callable[[str], None]
+    ) -> None:
         self._url = url
+        self._shown = shown
         self._contents = contents
         self._size = size
         self._tell = tell
@@ -142,7 +146,8 @@ class Campaign:
                 return
 
     def _round(self, seed: int, requests: int) -> None:
-        schema = schemathesis.openapi.from_url(f"{self._url}/api/openapi.json", config=configuration(seed, self._size))
+        config = configuration(seed, self._size, self._shown)
+        schema = schemathesis.openapi.from_url(f"{self._url}/api/openapi.json", config=config, headers=self._shown)
         stream = from_schema(schema).execute()
         tended = self.requests
         self._contents.tend()

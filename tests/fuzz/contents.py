@@ -57,6 +57,7 @@ class Contents:
             "job_id": [job["job_id"] for job in self._server.get("/api/jobs?limit=50").json()["jobs"]],
             "model_id": [model["id"] for model in self._server.get("/api/models").json()["models"]],
             "filename": [one["filename"] for one in self._server.get("/api/datasets").json()["datasets"]],
+            "name": [one["name"] for one in self._server.get("/api/tokens").json()["tokens"]],
         }
 
     def train(self, behaviour: str) -> str:

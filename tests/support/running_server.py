@@ -29,6 +29,7 @@ class RunningServer:
         self._command = command
         self._environment = environment
         self._warm = warm
+        self.shown: dict[str, str] = {}  # with each request: a token, where one is needed
         self.start()
 
     def start(self, *flags: str) -> None:
@@ -89,17 +90,23 @@ class RunningServer:
         return self._command[self._command.index(after) + 1]
 
     def get(self, path: str, **options: object) -> requests.Response:
+        options["headers"] = {**self.shown, **options.get("headers", {})}  # type: ignore[dict-item]
         return requests.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
 
     def post(self, path: str, json: object = None, **options: object) -> requests.Response:
+        options["headers"] = {**self.shown, **options.get("headers", {})}  # type: ignore[dict-item]
         return requests.post(self.url + path, json=json, timeout=120, **options)  # type: ignore[arg-type]
 
     def delete(self, path: str) -> requests.Response:
-        return requests.delete(self.url + path, timeout=60)
+        return requests.delete(self.url + path, timeout=60, headers=self.shown)
 
     def upload(self, content: bytes, filename: str = "data.jsonl", **fields: str) -> requests.Response:
         return requests.post(
-            self.url + "/api/upload_dataset", files={"file": (filename, content)}, data=fields, timeout=60
+            self.url + "/api/upload_dataset",
+            files={"file": (filename, content)},
+            data=fields,
+            timeout=60,
+            headers=self.shown,
         )
 
     def wait_for(self, job_id: str, *statuses: str, seconds: float = 120) -> dict[str, object]:
