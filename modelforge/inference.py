@@ -182,7 +182,7 @@ def _cause_of(ended: _WorkerEnded) -> ForgeError:
             "It went on after its deadline (playground_deadline_seconds): the model's chat template may never end, or "
             "the prompt takes too long to read. Ask another model, or send a shorter prompt.",
         )
-    return PlaygroundFailed(
+    return TooMuchWork(
         "The playground's worker ended while it answered",
         "Probably out of memory, or out of time; the next prompt starts another. "
         "Its last words stand in playground.log in the data directory.",

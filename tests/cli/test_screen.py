@@ -137,7 +137,8 @@ def test_the_log_of_a_server_commands_no_terminal_and_says_the_same_to_a_program
     script = (
         "import json, logging, sys, warnings, structlog\n"
         "from modelforge.server_log import configure_log\n"
-        "configure_log()\n"
+        "from trainer_entry.wire.redaction import Redaction\n"
+        "configure_log(Redaction(()))\n"
         "words = json.loads(sys.argv[1])\n"
         "structlog.get_logger().info('said', words=words)\n"
         "structlog.get_logger().info('said', words=words + chr(0xdc80))\n"

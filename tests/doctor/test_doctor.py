@@ -550,7 +550,7 @@ def test_what_the_log_does_not_know_is_told_however_it_is_called(past: Path) -> 
     ]
     ended = modelforge("doctor", "--data-dir", str(past))
     assert ended.returncode == 0
-    assert "two\\nlines is not in the log" in ended.stdout
+    assert "two\\x0alines is not in the log" in ended.stdout
     assert "no\\udcfftext is not in the log" in ended.stdout
 
 

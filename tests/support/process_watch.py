@@ -7,12 +7,16 @@ from typing import Self
 
 
 class ProcessWatch(threading.Thread):
-    """Looks into the environment and the command line of every process but some, again and again, for some texts."""
+    """Looks into the environment and the command line of every process below one, again and again, for some texts.
 
-    def __init__(self, secrets: tuple[str, ...], *but: int) -> None:
+    Those of an attempt are below nobody, and known by the folder of their server, which stands in their command.
+    """
+
+    def __init__(self, secrets: tuple[str, ...], folder: Path, server: int) -> None:
         super().__init__(daemon=True)
         self._secrets = tuple(secret.encode() for secret in secrets)
-        self._but = {str(pid) for pid in but}
+        self._folder = str(folder).encode()
+        self._server = str(server)
         self._ended = threading.Event()
         self.looked_at: set[str] = set()
         self.found: set[str] = set()
@@ -30,14 +34,17 @@ class ProcessWatch(threading.Thread):
     def run(self) -> None:
         while not self._ended.wait(0.02):
             for process in Path("/proc").iterdir():
-                if process.name.isdigit() and process.name not in self._but:
+                if process.name.isdigit() and process.name != self._server:
                     self._look_at(process)
 
     def _look_at(self, process: Path) -> None:
         try:
             command = (process / "cmdline").read_bytes()
             shown = (process / "environ").read_bytes() + command
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
         except OSError:  # gone, or somebody else's
+            return
+        if parent != self._server and self._folder not in command:
             return
         words = command.replace(b"\0", b" ").decode(errors="replace")
         self.looked_at.add(words)

@@ -1,7 +1,6 @@
 """A real adapter of a tiny model: merged, exported, and pushed to a stand-in of the hub."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import tarfile
@@ -235,7 +234,7 @@ def test_a_pushed_model_lies_on_the_hub_byte_for_byte_and_its_card_names_no_loca
 @pytest.mark.parametrize(("repository", "status"), [("me/again", "completed"), ("others/no", "failed")])
 def test_the_token_stands_in_no_record_no_log_and_no_environment(forge: Forge, repository: str, status: str) -> None:
     secrets = (TOKEN, PROXY_PASSWORD)
-    with ProcessWatch(secrets, forge.server.process.pid, os.getpid()) as watch:
+    with ProcessWatch(secrets, forge.folder, forge.server.process.pid) as watch:
         job = forge.work(2, "push", repo_id=repository)
     assert job["status"] == status
     assert any("trainer_entry.after_training" in command for command in watch.looked_at)
@@ -248,7 +247,7 @@ def test_the_token_stands_in_no_record_no_log_and_no_environment(forge: Forge, r
 
 
 def test_a_training_of_a_folder_gets_no_token_at_all(forge: Forge) -> None:
-    with ProcessWatch((TOKEN, PROXY_PASSWORD), forge.server.process.pid, os.getpid()) as watch:
+    with ProcessWatch((TOKEN, PROXY_PASSWORD), forge.folder, forge.server.process.pid) as watch:
         job_id = forge.train(max_steps=2)
         folder = forge.folder / "data" / "jobs" / job_id / "attempt-1"
         kept: set[str] = set()
