@@ -20,8 +20,8 @@ from modelforge.errors import LogUnusable, SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.openapi import document
 from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
-from modelforge.http.plumbing.gate import Gate
-from modelforge.http.plumbing.identities import Identities
+from modelforge.http.plumbing.gate import GATE, Gate
+from modelforge.http.plumbing.identities import OWNER_IDENTITY, Identities
 from modelforge.http.plumbing.keys import (
     ADMISSION,
     DATASET_STORE,
@@ -67,9 +67,10 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     """The application; `launcher` runs the attempts, by default as processes of this machine."""
     layout = Layout(settings.data_dir)
     isolation = isolation_of(settings)
-    identities = Identities(required=settings.require_token or not settings.is_local)
+    identities = Identities(required=settings.require_token or settings.is_reached_by_others)
     gate = Gate(settings, ROUTES, identities, server_redaction())
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[gate.middleware()])
+    app[GATE] = gate
     app.on_response_prepare.append(secure_answer)
     app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities
     app[OPENAPI] = document()
@@ -183,10 +184,11 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
         loop.add_signal_handler(number, ended.set)
     try:
         await runner.setup()
-        if not settings.is_local and not app[IDENTITIES].has_usable_token():
+        if settings.is_reached_by_others and not app[IDENTITIES].has_usable_token():
+            how = "--behind-proxy" if settings.behind_proxy else f"--host {settings.host}"
             raise SettingsInvalid(
-                "No token exists, and others can reach this address",
-                f"--host {settings.host}: make one first, with `modelforge token create --name NAME --scope admin "
+                "No token exists, and others can reach the server",
+                f"{how}: make one first, with `modelforge token create --name NAME --scope admin "
                 f"--data-dir {settings.data_dir}`.",
             )
         listener = await listen(runner, settings)
@@ -194,7 +196,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
         tell_holder(app[LAYOUT], holder)
         sys.stdout.write(f"ModelForge {VERSION} listens on {listener.url}  (data: {settings.data_dir})\n")
         if app[IDENTITIES].are_required:
-            link = f"{listener.url}{login_path(app[IDENTITIES].make_code())}"
+            link = f"{listener.url}{login_path(app[IDENTITIES].make_code(OWNER_IDENTITY))}"
             sys.stdout.write(f"To sign a browser in, once: {link}\n")
         sys.stdout.flush()
         app[FAILED].add_done_callback(lambda _: ended.set())

@@ -80,13 +80,17 @@ def read_index(folder: Path, name: str) -> bytes:
     return content
 
 
+_ITEMS_A_PAIR = 4
+
+
 def check_pairs(name: str, content: bytes, most: int) -> None:
     """Refuse JSON that would become many times its size: `most` is how many pairs of names and values it may have.
 
     Raises:
         UnsafeFile: it has more.
     """
-    if content.count(b":") > most + _OTHER_PAIRS:
+    items = content.count(b",") + content.count(b"[") + content.count(b"{")
+    if content.count(b":") > most + _OTHER_PAIRS or items > _ITEMS_A_PAIR * (most + _OTHER_PAIRS):
         raise UnsafeFile(name, f"it names more than {most} tensors or fields")
 
 

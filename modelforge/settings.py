@@ -76,6 +76,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.unix_socket is not None or is_loopback(self.host)
 
     @property
+    def is_reached_by_others(self) -> bool:
+        """Whether users of other machines reach it, be it through a proxy of this one."""
+        return self.behind_proxy or not self.is_local
+
+    @property
     def has_tls(self) -> bool:
         """Whether the server itself encrypts."""
         return self.tls_cert is not None

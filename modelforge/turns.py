@@ -1,4 +1,4 @@
-"""Turns at what can do one thing at a time: in the order of coming, and fair between clients."""
+"""Turns at what can do one thing at a time, or a few: in the order of coming, and fair between clients."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,16 @@ _RETRY_SECONDS = 5
 
 
 class Turns:
-    """Gives turns, one after the other, to each client that waits in turn.
+    """Gives turns, as many at once as there are places, to each client that waits in turn.
 
     Of a full queue, who has most in it gives up the last of its places to a client that would still have fewer.
     """
 
-    def __init__(self, what: str, most_waiting: int) -> None:
+    def __init__(self, what: str, most_waiting: int, places: int = 1) -> None:
         self._what = what
         self._most_waiting = most_waiting
-        self._taken = False
+        self._places = places
+        self._taken = 0
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @contextlib.asynccontextmanager
@@ -29,9 +30,10 @@ class Turns:
         Raises:
             TooManyRequests: too many wait already, or the place was given to somebody who has fewer.
         """
-        if self._taken:
+        if self._taken >= self._places:
             await self._wait(client)
-        self._taken = True
+        else:
+            self._taken += 1
         try:
             yield
         finally:
@@ -81,4 +83,4 @@ class Turns:
             if not one.done():
                 one.set_result(None)
                 return
-        self._taken = False
+        self._taken -= 1

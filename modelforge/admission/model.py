@@ -39,6 +39,10 @@ _READERS = frozenset(
 )
 
 
+_MOST_NOTES = 16
+"""How many files may be called configurations that no library of ours reads as one."""
+_MOST_BYTES = 16 << 20
+"""What all configurations of a model may have together."""
 _LOADED = frozenset({"config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json"})
 """What of a model's folder is read as its configuration."""
 
@@ -158,9 +162,21 @@ def _check_files(name: str, names: frozenset[str], field: str) -> None:
 
 
 def _check_configs(name: str, folder: Path, names: frozenset[str], field: str, purpose: Purpose | None) -> None:
-    for file in sorted(one for one in names if one.endswith("config.json")):
+    found = [one for one in names if one.endswith("config.json")]
+    others = sorted(one for one in found if one not in _LOADED)
+    if len(others) > _MOST_NOTES:
+        raise BadInput(
+            "The model has too many configurations",
+            f"{name}: {len(others)} files beside the usual ones end in config.json; take some away.",
+            field=field,
+        )
+    left = _MOST_BYTES
+    for file in (*sorted(_LOADED.intersection(found)), *others):
         try:
             content = model_files.read_file(folder, file)
+            left -= len(content)
+            if left < 0:
+                raise model_files.UnsafeFile(file, f"with those before it, it has more than {_MOST_BYTES} bytes")
             model_files.check_pairs(file, content, _MOST_PAIRS)
             code, config = code_in(content), msgspec.json.decode(content, type=_Config)
         except (OSError, RecursionError, ValueError) as error:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from modelforge import audit
 from modelforge.backup.files import begun, copy, make_folders, opened_inside, sync_folder, sync_folders, told
 from modelforge.backup.manifest import LOG, RESTORED_NAMES, Manifest, check_files, data_of, read_manifest
 from modelforge.errors import BackupUnusable, DirectoryInUse
+from modelforge.event_log.sqlite import log_schema
 from modelforge.layout import Layout
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.supervisor.processes import tokens
@@ -83,12 +85,34 @@ def _kept_from_servers(layout: Layout) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _check_schema(log: Path) -> None:
+    """Refuse a file that has anything but our tables: a view may have no end, and a trigger does what it likes.
+
+    Raises:
+        BackupUnusable: it has.
+    """
+    asked = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{log.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as found,
+            contextlib.closing(sqlite3.connect(":memory:")) as ours,
+        ):
+            found.execute("PRAGMA trusted_schema = OFF")
+            ours.executescript(log_schema())
+            is_ours = found.execute(asked).fetchall() == ours.execute(asked).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise BackupUnusable("The log of the backup is damaged", f"{log}: {error}.") from error
+    if not is_ours:
+        raise BackupUnusable("The log of the backup is none of ours", f"{log}: it has other tables than a log has.")
+
+
 def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
     """What the log of a backup says; every record is what was written, up to the one that the manifest names.
 
     Raises:
         BackupUnusable: it is not.
     """
+    _check_schema(data / LOG)
     found = audit.verify(Layout(data))
     if found.faults:
         raise BackupUnusable("The log of the backup is damaged", f"{data / LOG}: {next(audit.broken_records(found))}.")

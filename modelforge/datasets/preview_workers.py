@@ -10,11 +10,12 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from modelforge.errors import BadInput, Conflict, TooMuchWork
+from modelforge.errors import BadInput, TooMuchWork
 from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import Ended, run_module
 from modelforge.machine.hub_secrets import asks_hub
 from modelforge.machine.isolation import Isolation
+from modelforge.turns import Turns
 from trainer_entry import wire
 
 _log = structlog.get_logger()
@@ -39,19 +40,18 @@ class PreviewWorkers:
 
     def __init__(self, isolation: Isolation | None = None) -> None:
         self._isolation = isolation
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns("The preview", _MOST_WAITING, _AT_ONCE)
         self._of_models: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._waiting = 0
 
-    async def ask(self, request: wire.AnyDatasetViewRequest) -> bytes:
-        """The worker's answer as JSON: a preview or statistics.
+    async def ask(self, request: wire.AnyDatasetViewRequest, client: str) -> bytes:
+        """The worker's answer to a client as JSON: a preview or statistics.
 
         Raises:
             BadInput: the model cannot read the dataset, and why.
-            Conflict: too many requests wait already.
+            TooManyRequests: too many requests wait already.
             TooMuchWork: it took too much time or memory.
         """
-        ended = await self._run(request)
+        ended = await self._run(request, client)
         model = request.job.model_name
         if ended.code == wire.PREVIEW_FAILED:
             raise _refusal(model, msgspec.json.decode(ended.output, type=wire.PreviewFailed), ended.words)
@@ -62,17 +62,12 @@ class PreviewWorkers:
             raise RuntimeError(f"The preview worker ended with {ended.code}: {ended.words[-2000:]}")
         return ended.output
 
-    async def _run(self, request: wire.AnyDatasetViewRequest) -> Ended:
-        if self._waiting >= _MOST_WAITING:
-            raise Conflict(
-                "Too many previews are asked for", f"{self._waiting} requests wait already; try again later."
-            )
-        self._waiting += 1
+    async def _run(self, request: wire.AnyDatasetViewRequest, client: str) -> Ended:
         path = request.job.model_path
         of_this = self._of_models.get(path) or asyncio.Semaphore(_AT_ONCE_OF_A_MODEL)
         self._of_models[path] = of_this
         try:
-            async with of_this, self._places:
+            async with of_this, self._turns.turn(client):
                 asked = msgspec.json.encode(request)
                 within = () if self._isolation is None else self._isolation.around_view(request.job)
                 ended = await run_module(
@@ -84,8 +79,6 @@ class PreviewWorkers:
                 f"It took more than {_SECONDS:.0f} s: the model's chat template may never end, or there is too much to "
                 "read. Ask for fewer records (limit, sample), or check the model's chat template.",
             ) from error
-        finally:
-            self._waiting -= 1
         if ended.code in _WITHOUT_MEMORY:
             raise _out_of_memory(request.job.model_name)
         return ended

@@ -226,6 +226,11 @@ class EventLog:
         await self._writer.close()
 
 
+def log_schema() -> str:
+    """The statements that make the tables of a log."""
+    return Path(__file__).with_name("schema.sql").read_text()
+
+
 async def _begin(path: Path, writer: aiosqlite.Connection) -> None:
     """Make the tables in a new file."""
     async with writer.execute("PRAGMA user_version") as cursor:
@@ -240,8 +245,7 @@ async def _begin(path: Path, writer: aiosqlite.Connection) -> None:
             f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
         )
     # Before WAL, so that the number stands in the file's header, where it is read without SQLite.
-    schema = Path(__file__).with_name("schema.sql").read_text()
-    await writer.executescript(f"BEGIN; {schema} PRAGMA user_version = {SCHEMA}; COMMIT;")
+    await writer.executescript(f"BEGIN; {log_schema()} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -25,6 +25,7 @@ from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import ADMISSION, LAYOUT, PREVIEW_WORKERS
 from modelforge.http.plumbing.query import GIVEN
 from modelforge.http.plumbing.route import REVISION, Query, Route
+from modelforge.http.plumbing.visits import CLIENT
 from modelforge.layout import Layout
 from modelforge.projections.datasets import DatasetSummary, summary_of
 from trainer_entry import wire
@@ -135,7 +136,7 @@ def _first_records(path: Path, limit: int) -> Iterator[wire.PreviewedRecord]:
 
 async def _ask_worker(request: web.Request, asked: wire.AnyDatasetViewRequest) -> web.Response:
     """The worker's answer, as it is."""
-    body = await cancel_on_disconnect(request, request.app[PREVIEW_WORKERS].ask(asked))
+    body = await cancel_on_disconnect(request, request.app[PREVIEW_WORKERS].ask(asked, request[CLIENT]))
     return web.Response(body=body, content_type="application/json")
 
 
@@ -158,6 +159,7 @@ ROUTES = (
         handler=preview_dataset,
         answer=wire.DatasetPreview,
         query=(Query("limit", Shown, "How many records, from 1 to 100; 10 by default."), *_VIEW),
+        at_once=64,
         errors=(400, 404, 409, 503),
     ),
     Route(
@@ -166,6 +168,7 @@ ROUTES = (
         handler=measure_dataset,
         answer=wire.DatasetStatistics,
         query=(Query("sample", Measured, "How many records at most; 10000 by default."), *_VIEW),
+        at_once=64,
         errors=(400, 404, 409, 503),
     ),
 )

@@ -8,7 +8,8 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from modelforge.http.plumbing.body import json_response, read_body, refuse_key
-from modelforge.http.plumbing.identities import COOKIE, SESSION_SECONDS
+from modelforge.http.plumbing.gate import GATE
+from modelforge.http.plumbing.identities import COOKIE, IDENTITY, SESSION_SECONDS
 from modelforge.http.plumbing.keys import IDENTITIES, SETTINGS
 from modelforge.http.plumbing.route import Route
 from modelforge.http.plumbing.security_headers import PAGE_POLICY
@@ -87,7 +88,8 @@ def _is_encrypted(request: web.Request) -> bool:
 
 async def close_session(request: web.Request) -> web.Response:
     """Sign a browser out."""
-    request.app[IDENTITIES].close_session(request.cookies.get(COOKIE))
+    session = request.app[IDENTITIES].close_session(request.cookies.get(COOKIE))
+    request.app[GATE].end_session(session)
     response = json_response(SignedOut())
     response.del_cookie(COOKIE, httponly=True, samesite="Strict", secure=_is_encrypted(request))
     return response
@@ -96,7 +98,7 @@ async def close_session(request: web.Request) -> web.Response:
 async def make_login_link(request: web.Request) -> web.Response:
     """Make a link that signs one browser in."""
     refuse_key(request, "A link")
-    return json_response(LoginLink(path=login_path(request.app[IDENTITIES].make_code())))
+    return json_response(LoginLink(path=login_path(request.app[IDENTITIES].make_code(request[IDENTITY]))))
 
 
 def login_path(code: str) -> str:

@@ -12,14 +12,14 @@ from modelforge.domain import access_token
 from modelforge.domain.access_token import Scope
 from modelforge.errors import BadInput
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body, refuse_key
-from modelforge.http.plumbing.identities import actor_of, new_token, sha256_of
+from modelforge.http.plumbing.identities import OWNER, actor_of, new_token, sha256_of
 from modelforge.http.plumbing.keys import HANDLER, PROJECTOR
 from modelforge.http.plumbing.route import Route
 from modelforge.projections.tokens import TokenDetails
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
-_RESERVED = frozenset({"owner"})
+_RESERVED = frozenset({OWNER})
 _LONGEST_YEARS = 100
 
 

@@ -15,7 +15,12 @@ _PASSED_PREFIXES = (
 )
 
 
-_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"})
+_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "_KEY", "AUTH")
+_NO_SECRETS = frozenset({"TOKENIZERS_PARALLELISM"})
+
+
+def _is_secret(name: str) -> bool:
+    return name not in _NO_SECRETS and any(word in name.upper() for word in _SECRET_WORDS)
 
 
 def child_environment(**added: str) -> dict[str, str]:
@@ -24,9 +29,9 @@ def child_environment(**added: str) -> dict[str, str]:
     Addresses are passed on without the name and password that may stand in them.
     """
     passed = {
-        name: without_credentials(value)
+        name: without_credentials(value) if "://" in value or name.lower().endswith("_proxy") else value
         for name, value in os.environ.items()
-        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and name not in _SECRETS
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and not _is_secret(name)
     }
     return {
         "HF_HUB_DISABLE_TELEMETRY": "1",

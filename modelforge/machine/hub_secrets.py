@@ -21,7 +21,7 @@ PROXIES_VARIABLE = "MODELFORGE_PROXIES"
 SECRET_FILES = ("hub-token", "proxies.json")
 """The files in the folder of an attempt; they go when it ends."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-_SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "ACCESS_KEY")
+_SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "_KEY", "CREDENTIAL")
 
 
 class Handed(Struct, frozen=True):

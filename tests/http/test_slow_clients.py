@@ -156,7 +156,7 @@ def test_who_has_too_many_connections_keeps_nobody_out(serve: Callable[..., Runn
 
 
 def test_there_is_an_end_to_sockets_and_uploads_of_one_client(serve: Callable[..., RunningServer]) -> None:
-    server = serve(MODELFORGE_MAX_SOCKETS_PER_CLIENT="2", MODELFORGE_MAX_UPLOADS="2")
+    server = serve(MODELFORGE_MAX_SOCKETS_PER_CLIENT="2", MODELFORGE_MAX_UPLOADS="4")
     upgrade = (
         b"GET /ws/training HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

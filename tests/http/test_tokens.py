@@ -246,6 +246,53 @@ def test_a_browser_is_signed_in_once_by_a_link(data_dir: Path, serve: Callable[.
     assert modelforge("token", "revoke", "boss", "--data-dir", str(data_dir)).returncode == 0
 
 
+def test_a_session_is_no_more_and_no_longer_than_who_made_its_link(
+    data_dir: Path, serve: Callable[..., RunningServer]
+) -> None:
+    admin, other = create(data_dir, "boss", "admin"), create(data_dir, "viewer", "admin")
+    server = serve()
+    codes = [server.post("/api/login_links", {}, headers=bearer(other)).json()["path"].partition("#")[2] for _ in "ab"]
+    browser = requests.Session()
+    assert browser.post(f"{server.url}/api/session", json={"code": codes[0]}, timeout=20).status_code == 200
+    made = browser.post(f"{server.url}/api/tokens", json={"name": "more", "scope": "read"}, timeout=20)
+    assert made.status_code == 200
+    events = server.get("/api/events?type=TokenCreated", headers=bearer(admin)).json()["events"]
+    assert events[-1]["actor"] == "api:viewer"
+    assert server.post("/api/tokens/nobody", {}, headers=bearer(admin)).status_code == 405
+    revoked = requests.delete(f"{server.url}/api/tokens/viewer", headers=bearer(other), timeout=20)
+    assert revoked.status_code == 200  # who ends itself is told so
+    assert browser.get(f"{server.url}/api/jobs", timeout=20).status_code == 401
+    assert server.post("/api/session", {"code": codes[1]}).status_code == 401
+    for name in ("boss", "more"):
+        assert modelforge("token", "revoke", name, "--data-dir", str(data_dir)).returncode == 0
+
+
+async def test_who_signs_out_has_nothing_open_any_more(data_dir: Path, serve: Callable[..., RunningServer]) -> None:
+    create(data_dir, "boss", "admin")
+    server = serve()
+    link = await asyncio.to_thread(modelforge, "token", "link", "--data-dir", str(data_dir))
+    jar = aiohttp.CookieJar(unsafe=True)  # an address is no name
+    async with aiohttp.ClientSession(cookie_jar=jar) as session:
+        body = {"code": link.stdout.strip().partition("#")[2]}
+        async with session.post(f"{server.url}/api/session", json=body) as answer:
+            assert answer.status == 200
+        async with session.ws_connect(f"{server.url}/ws/training") as socket:
+            await socket.receive(timeout=10)
+            async with session.delete(f"{server.url}/api/session") as answer:
+                assert answer.status == 200
+            assert (await socket.receive(timeout=10)).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
+    await asyncio.to_thread(modelforge, "token", "revoke", "boss", "--data-dir", str(data_dir))
+
+
+def test_who_is_asked_for_no_token_sends_nothing_large(closed: tuple[RunningServer, dict[str, str]]) -> None:
+    large = json.dumps({"code": "x" * 5000})
+    url = f"{closed[0].url}/api/session"
+    headers = {"Content-Type": "application/json"}
+    assert requests.post(url, data=large, headers=headers, timeout=20).status_code == 413
+    pieces = iter([large.encode()])
+    assert requests.post(url, data=pieces, headers=headers, timeout=20).status_code == 413
+
+
 def test_the_owner_s_key_is_for_the_owner_and_for_this_run(data_dir: Path, serve: Callable[..., RunningServer]) -> None:
     server = serve()
     path = data_dir / "owner.key"

@@ -47,7 +47,15 @@ def test_a_link_within_a_model_goes_with_it_and_what_it_leads_to_stays(
 def test_a_secret_of_the_server_s_environment_reaches_no_trainer_no_file_and_no_answer(
     serve: Serve, start: Start, data_dir: Path
 ) -> None:
-    names = ("AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "OPENAI_API_KEY", "DATABASE_URL", "MY_TOKEN")
+    names = (
+        "AWS_SECRET_ACCESS_KEY",
+        "WANDB_API_KEY",
+        "OPENAI_API_KEY",
+        "DATABASE_URL",
+        "MY_TOKEN",
+        "NVIDIA_API_KEY",
+        "HF_API_TOKEN",
+    )
     server = serve(**dict.fromkeys(names, CANARY))
     for behaviour in ("completes", "raises"):
         job_id = start(server, behaviour)

@@ -82,6 +82,16 @@ def test_an_address_that_others_reach_needs_a_token(served: Served, certificate:
     assert requests.get(f"{url}/api/info", headers=shown, timeout=20).status_code == 200
 
 
+def test_a_proxy_brings_others_and_so_needs_a_token_on_this_machine_too(served: Served) -> None:
+    assert "token create" in served.refusal("--behind-proxy")
+    served.create("ops")
+    server = served.start("--behind-proxy", "--allowed-host", "forge.example")
+    asked = {"Host": "forge.example", "X-Forwarded-For": "203.0.113.9"}
+    assert requests.get(f"{server.url}/api/jobs", headers=asked, timeout=20).status_code == 401
+    assert modelforge("token", "revoke", "ops", "--data-dir", str(served.data_dir)).returncode == 0
+    assert requests.get(f"{server.url}/api/jobs", headers=asked, timeout=20).status_code == 401
+
+
 def test_a_token_that_has_expired_lets_no_server_start(served: Served) -> None:
     name = ("--name", "old", "--scope", "read", "--expires", "1m")
     assert modelforge("token", "create", *name, "--data-dir", str(served.data_dir)).returncode == 0

@@ -42,6 +42,9 @@ def test_an_address_has_its_credentials_taken_out() -> None:
     assert without_credentials(address) == "http://proxy.example:3128"
     assert credentials_in(address) == ("me:pass", "pass")
     assert without_credentials("http://proxy:3128/a@b") == "http://proxy:3128/a@b"
+    assert credentials_in("me:pa@ss@proxy:3128") == ("me:pa@ss", "pa@ss")
+    assert without_credentials("me:pa@ss@proxy:3128") == "proxy:3128"
+    assert Redaction(())("via http://me:pa@ss@proxy:3128/ it failed") == f"via http://{REDACTED}@proxy:3128/ it failed"
 
 
 def test_what_a_client_sends_of_a_secret_is_in_no_record_error_or_log(

@@ -8,8 +8,10 @@ _SHORTEST = 8
 """A shorter secret stands in too many words."""
 _TOKENS = re.compile(r"\b(?:hf_[A-Za-z0-9]{34}|mf_[A-Za-z0-9_-]{43})(?![A-Za-z0-9_-])")
 """The tokens of the hub, and those of this server, by their form."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"'\\:]+:[^/@\s\"'\\]+(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"'\\:]+:[^/\s\"'\\]+(?=@)")
 """A name and a password in an address."""
+_BEFORE_HOST = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://|)([^/\s]*)@")
+"""What may stand before the host of an address, which may have no scheme: up to the last @ before a slash."""
 
 
 class Redaction:
@@ -32,13 +34,13 @@ class Redaction:
 
 def without_credentials(address: str) -> str:
     """An address without the name and password in it."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", address)
+    return _BEFORE_HOST.sub(r"\1", address)
 
 
 def credentials_in(address: str) -> tuple[str, ...]:
     """The secrets in an address: its password, and name and password as they stand together."""
-    found = re.search(r"://([^/@\s]*)@", address)
+    found = _BEFORE_HOST.match(address)
     if found is None:
         return ()
-    _, colon, password = found[1].partition(":")
-    return (found[1], password) if colon else (found[1],)
+    _, colon, password = found[2].partition(":")
+    return (found[2], password) if colon else (found[2],)

@@ -22,6 +22,7 @@ from modelforge.settings import Settings
 _log = structlog.get_logger()
 _BODY_SECONDS = 30.0
 _BODY_BYTES_A_SECOND = 500
+_FORM = "multipart/form-data"
 _SWEEP_SECONDS = 1.0
 _LAST_WORD_SECONDS = 2.0
 _TOO_SLOW = of_status(HTTPStatus.REQUEST_TIMEOUT, "The request did not come in time; send it again, in one go.")
@@ -33,7 +34,7 @@ _TOO_MANY = of_status(
 class Connection(RequestHandler):
     """One connection: what comes, what is waited for, and since when."""
 
-    __slots__ = ("_connections", "_last_received", "_received", "_since", "_unread_since", "client")
+    __slots__ = ("_answering", "_connections", "_last_received", "_received", "_since", "_unread_since", "client")
 
     def __init__(
         self, connections: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop, **options: object
@@ -42,6 +43,7 @@ class Connection(RequestHandler):
         self._connections = connections
         self._since = self._last_received = loop.time()
         self._received = 0
+        self._answering = False
         self._unread_since: float | None = None
         self.client = ""
 
@@ -60,7 +62,7 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Note that something came."""
         if data:
-            if not self._received and self._current_request is None:
+            if not self._received and not self._answering:
                 self._since = self._loop.time()  # a head begins
             self._received += len(data)
             self._last_received = self._loop.time()
@@ -79,12 +81,12 @@ class Connection(RequestHandler):
     async def _handle_request(  # the one place that aiohttp has around a request from its head to its answer
         self, request: web.BaseRequest, *rest: object
     ) -> tuple[web.StreamResponse, bool]:
-        self._since = self._loop.time()
+        self._since, self._answering = self._loop.time(), True
         self._connections.is_busy(self)
         try:
             return await super()._handle_request(request, *rest)  # type: ignore[arg-type]
         finally:
-            self._since, self._received = self._loop.time(), 0
+            self._since, self._received, self._answering = self._loop.time(), 0, False
             self._connections.is_waiting(self)
 
     def handle_error(
@@ -113,6 +115,11 @@ class Connection(RequestHandler):
         return self._received
 
     @property
+    def unread_since(self) -> float | None:
+        """Since when the client has taken nothing of what waits for it; None where nothing does."""
+        return self._unread_since
+
+    @property
     def waits_for_body(self) -> bool:
         """Whether a part of the request's body is still to come, and the server is ready for it."""
         request = self._current_request
@@ -130,7 +137,7 @@ class Connection(RequestHandler):
             return None  # a WebSocket has its pings
         if self._unread_since is not None and now - self._unread_since > settings.still_seconds:
             return "took no answer"
-        if self._current_request is None:
+        if not self._answering:
             if not self._received:
                 is_new = not self._request_count
                 limit = min(settings.head_seconds, settings.keepalive_seconds) if is_new else settings.keepalive_seconds
@@ -139,7 +146,9 @@ class Connection(RequestHandler):
         if self.waits_for_body:
             took = now - self._since
             is_still = now - self._last_received > settings.still_seconds
-            if is_still or took > _BODY_SECONDS + self._received / _BODY_BYTES_A_SECOND:
+            is_file = self._current_request is not None and self._current_request.content_type == _FORM
+            more = self._received / _BODY_BYTES_A_SECOND if is_file else min(self._received / _BODY_BYTES_A_SECOND, 30)
+            if is_still or took > _BODY_SECONDS + more:
                 return _TOO_SLOW
         return None
 
@@ -197,11 +206,15 @@ class Connections:
             self._waiting[connection] = None
 
     def _leaving(self, newcomer: Connection, *, of_client: bool) -> Connection:
-        """Who goes: the one that waits longest for its client, else that of whose request least has come, else it."""
+        """Who goes: who waits longest for a request, or takes no answer; else that whose body is least, else it."""
         for one in self._waiting:
             if one is not newcomer and (not of_client or one.client == newcomer.client):
                 return one
-        slow = [one for one in self._all if one.waits_for_body and (not of_client or one.client == newcomer.client)]
+        others = [one for one in self._all if not of_client or one.client == newcomer.client]
+        unread = [one for one in others if one.unread_since is not None]
+        if unread:
+            return min(unread, key=lambda one: one.unread_since or 0)
+        slow = [one for one in others if one.waits_for_body]
         return min(slow, key=lambda one: one.received, default=newcomer)
 
     async def watch(self) -> None:

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 
 from modelforge.domain.access_token import Scope, TokenCreated, TokenRevoked
 from modelforge.domain.messages import Record
-from modelforge.errors import Forbidden, TooManyRequests, TooMuchWork, Unauthorized
+from modelforge.errors import Forbidden, TooLarge, TooManyRequests, TooMuchWork, Unauthorized
 from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.guard import Guard
 from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
@@ -24,6 +24,8 @@ from trainer_entry.wire.redaction import Redaction
 
 _RANK: Mapping[Scope, int] = {"read": 0, "write": 1, "admin": 2}
 _EXPIRY_SECONDS = 1.0
+_LARGEST_UNASKED = 4096
+"""The largest body of somebody who is not asked for a token."""
 _NOBODY = Identity(name=None, scope="read")
 
 
@@ -55,6 +57,8 @@ class Gate:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         route = self._route_of(request)
         self._guard.check(request, takes_form=route is not None and route.takes_form)
+        if route is not None and route.needs == "open":
+            _check_small(request)
         identity = self._admitted(request, route)
         request[IDENTITY] = identity
         request[CLIENT] = client_of(request, identity, behind_proxy=self._settings.behind_proxy)
@@ -122,9 +126,14 @@ class Gate:
                 case TokenCreated():
                     self._visits.end("A token is needed from now on.", lambda identity: identity.name is None)
                 case TokenRevoked(name=name):
+                    self._identities.forget(name)
                     self._visits.end("The token was revoked.", partial(_is_called, name))
                 case _:
                     pass
+
+    def end_session(self, session: str) -> None:
+        """End what a browser asked that was signed out."""
+        self._visits.end("Signed out.", partial(_is_of_session, session))
 
     async def watch(self) -> None:
         """End what tokens asked that expire, until cancelled."""
@@ -133,5 +142,25 @@ class Gate:
             self._visits.end_expired(time.time())
 
 
+def _check_small(request: web.Request) -> None:
+    """Refuse a body of somebody who is not asked for a token that is large, or does not say how large it is.
+
+    Raises:
+        TooLarge: it is.
+    """
+    size = request.content_length
+    if request.body_exists and (size is None or size > _LARGEST_UNASKED):
+        raise TooLarge(
+            "The body is too large", f"At most {_LARGEST_UNASKED} bytes, as Content-Length says, are accepted here."
+        )
+
+
 def _is_called(name: str, identity: Identity) -> bool:
     return identity.name == name
+
+
+def _is_of_session(session: str, identity: Identity) -> bool:
+    return identity.session == session
+
+
+GATE = web.AppKey("gate", Gate)

@@ -1,10 +1,12 @@
 """Who asks: a token, the owner's key, a browser that was signed in, or on this machine somebody who need not say."""
 
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -16,18 +18,23 @@ from modelforge.projections.tokens import KnownToken
 COOKIE = "modelforge_session"
 TOKEN_PREFIX = "mf_"  # noqa: S105 - what tokens begin with, so that they are known where they leak
 _BEARER = "bearer "
-_OWNER = "owner"
+OWNER = "owner"
+"""The name of whoever can read the data directory; no token has it."""
 _CODE_SECONDS = 3600.0
 SESSION_SECONDS = 7 * 86_400
 _MOST_SESSIONS = 1000
 
 
 class Identity(Struct, frozen=True, kw_only=True, gc=False):
-    """Who asks. `name`: of the token; None of somebody who was asked for none. `expires_at`: unix seconds."""
+    """Who asks. `name`: of the token; None of somebody who was asked for none. `expires_at`: unix seconds.
+
+    `session`: of a browser that was signed in, by its hash. Such a one is who made its link, and lasts no longer.
+    """
 
     name: str | None
     scope: Scope
     expires_at: float | None = None
+    session: str | None = None
 
     @property
     def actor(self) -> str:
@@ -35,6 +42,7 @@ class Identity(Struct, frozen=True, kw_only=True, gc=False):
         return API if self.name is None else f"{API}:{self.name}"
 
 
+OWNER_IDENTITY = Identity(name=OWNER, scope="admin")
 IDENTITY = web.RequestKey("identity", Identity)
 
 
@@ -61,8 +69,8 @@ class Identities:
         self._required = required
         self._clock = clock
         self._owner_key = new_token()
-        self._codes: dict[str, float] = {}
-        self._sessions: dict[str, float] = {}
+        self._codes: dict[str, Identity] = {}
+        self._sessions: dict[str, Identity] = {}
 
     @property
     def owner_key(self) -> str:
@@ -102,7 +110,7 @@ class Identities:
             if secrets.compare_digest(known.sha256, digest):
                 found = known
         if secrets.compare_digest(sha256_of(self._owner_key), digest):
-            return Identity(name=_OWNER, scope="admin")
+            return OWNER_IDENTITY
         if found is None:
             raise Unauthorized("The token is not known", "It was revoked, or never made; ask for another.")
         expires_at = None if found.expires_at is None else self._seconds(found)
@@ -115,13 +123,12 @@ class Identities:
         return (token.expires_at or 0) / 1_000_000
 
     def _of_session(self, cookie: str | None) -> Identity | None:
-        """The owner, at a browser that was signed in; an old cookie is no reason to refuse, but none to let in."""
-        expires_at = None if cookie is None else _find(self._sessions, cookie, self._clock())
-        return None if expires_at is None else Identity(name=_OWNER, scope="admin", expires_at=expires_at)
+        """Who signed a browser in; an old cookie is no reason to refuse, but none to let in."""
+        return None if cookie is None else _find(self._sessions, cookie, self._clock())
 
-    def make_code(self) -> str:
-        """A code that signs one browser in, once, within the hour."""
-        return _make(self._codes, self._clock(), _CODE_SECONDS)
+    def make_code(self, maker: Identity) -> str:
+        """A code that signs one browser in, as who made it, once, within the hour."""
+        return _make(self._codes, maker, self._clock(), _CODE_SECONDS)
 
     def open_session(self, code: str) -> str:
         """Sign a browser in; what it is to show from now on.
@@ -129,32 +136,44 @@ class Identities:
         Raises:
             Unauthorized: the code was used, or is old, or is none.
         """
-        if _find(self._codes, code, self._clock()) is None:
+        made = _find(self._codes, code, self._clock())
+        if made is None:
             remedy = "Get another: `modelforge token link` prints one."
             raise Unauthorized("The link was used already, or is too old", remedy)
-        del self._codes[sha256_of(code)]
-        return _make(self._sessions, self._clock(), SESSION_SECONDS)
+        maker = self._codes.pop(sha256_of(code))
+        token = self.tokens.get(maker.name or "")
+        until = None if token is None or token.expires_at is None else self._seconds(token)
+        return _make(self._sessions, msgspec.structs.replace(maker, expires_at=until), self._clock(), SESSION_SECONDS)
 
-    def close_session(self, cookie: str | None) -> None:
-        """Sign a browser out."""
-        self._sessions.pop(sha256_of(cookie or ""), None)
+    def close_session(self, cookie: str | None) -> str:
+        """Sign a browser out; the hash by which its session was known."""
+        digest = sha256_of(cookie or "")
+        self._sessions.pop(digest, None)
+        return digest
+
+    def forget(self, name: str) -> None:
+        """Sign out whoever was signed in by a token."""
+        for kept in (self._codes, self._sessions):
+            for digest in [digest for digest, identity in kept.items() if identity.name == name]:
+                del kept[digest]
 
 
-def _make(kept: dict[str, float], now: float, seconds: float) -> str:
-    """A new secret, of which only the hash is kept, and until when it is good; the oldest are forgotten."""
-    for digest in [digest for digest, until in kept.items() if until <= now]:
+def _make(kept: dict[str, Identity], maker: Identity, now: float, seconds: float) -> str:
+    """A new secret, of which the hash is kept, with whom it stands for and until when; the oldest are forgotten."""
+    for digest in [digest for digest, identity in kept.items() if (identity.expires_at or 0) <= now]:
         del kept[digest]
     while len(kept) >= _MOST_SESSIONS:
         del kept[next(iter(kept))]
     secret = secrets.token_urlsafe(32)
-    kept[sha256_of(secret)] = now + seconds
+    digest, until = sha256_of(secret), min(now + seconds, maker.expires_at or math.inf)
+    kept[digest] = Identity(name=maker.name, scope=maker.scope, expires_at=until, session=digest)
     return secret
 
 
-def _find(kept: Mapping[str, float], secret: str, now: float) -> float | None:
-    """Until when a secret is good, if it is."""
+def _find(kept: Mapping[str, Identity], secret: str, now: float) -> Identity | None:
+    """Whom a secret stands for, if it is still good."""
     digest, found = sha256_of(secret), None
-    for known, until in kept.items():
-        if secrets.compare_digest(known, digest) and until > now:
-            found = until
+    for known, identity in kept.items():
+        if secrets.compare_digest(known, digest) and (identity.expires_at or 0) > now:
+            found = identity
     return found

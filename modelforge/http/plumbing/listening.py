@@ -16,6 +16,7 @@ from modelforge.settings import Settings
 
 _BACKLOG = 1024
 _OWN_FILES = 512
+_HANDSHAKE_SECONDS = 10.0
 _OWNER_ONLY = 0o600
 
 
@@ -32,7 +33,7 @@ def allow_open_files(connections: int) -> None:
     A process that has none left accepts nobody, and many systems give 1024.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OWN_FILES
+    wanted = 2 * connections + _OWN_FILES  # and as many whose handshake is not done
     if soft < wanted:
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -48,7 +49,7 @@ async def listen(runner: web.AppRunner, settings: Settings) -> Listener:
         await _listen_on_socket(runner, settings.unix_socket)
         return Listener(f"unix:{settings.unix_socket}")
     context = _tls_context(settings)
-    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, reuse_address=True, backlog=_BACKLOG)
+    site = _Site(runner, settings.host, settings.port, ssl_context=context, reuse_address=True, backlog=_BACKLOG)
     try:
         await site.start()
     except OSError as error:
@@ -59,6 +60,29 @@ async def listen(runner: web.AppRunner, settings: Settings) -> Listener:
     scheme = "http" if context is None else "https"
     certificate = None if settings.tls_cert is None else _fingerprint(settings.tls_cert)
     return Listener(f"{scheme}://{host}:{runner.addresses[0][1]}", certificate)
+
+
+class _Site(web.TCPSite):
+    """An address, where a handshake has its time too: until it is done, nobody knows of a connection."""
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        if self._ssl_context is None:
+            await super().start()
+            return
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        if server is None:
+            raise AssertionError("the runner was set up")
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            backlog=self._backlog,
+            reuse_address=self._reuse_address,
+        )
 
 
 async def _listen_on_socket(runner: web.AppRunner, path: Path) -> None:

@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, web
 from msgspec import Struct
 
 from modelforge.errors import TooManyRequests
-from modelforge.http.plumbing.identities import IDENTITY, Identity
+from modelforge.http.plumbing.identities import IDENTITY, OWNER_IDENTITY, Identity
 from modelforge.http.plumbing.route import Handler, Route
 from modelforge.settings import Settings
 
@@ -44,6 +44,7 @@ class Visits:
         self._buckets: dict[str, _Bucket] = {}
         self._sockets: Counter[str] = Counter()
         self._answered: Counter[Handler] = Counter()
+        self._shares: Counter[tuple[str, Handler]] = Counter()
         self._present: dict[int, web.Request] = {}
         self._goodbyes: set[asyncio.Task[None]] = set()
 
@@ -55,7 +56,7 @@ class Visits:
             TooManyRequests: the client has or asks too many.
         """
         identity, client = request[IDENTITY], request[CLIENT]
-        if identity.name is not None:
+        if identity.name is not None and identity is not OWNER_IDENTITY:  # who could always revoke the others
             self._take(client)
         is_socket = route is not None and route.is_socket
         if is_socket and self._sockets[client] >= self._settings.max_sockets_per_client:
@@ -65,10 +66,11 @@ class Visits:
                 "max_sockets_per_client.",
                 retry_after=_FULL_AGAIN_SECONDS,
             )
-        self._check_places(route)
+        self._check_places(route, client)
         self._sockets[client] += is_socket
         if route is not None:
             self._answered[route.handler] += 1
+            self._shares[client, route.handler] += 1
         self._present[id(request)] = request
         try:
             yield
@@ -76,21 +78,27 @@ class Visits:
             del self._present[id(request)]
             if route is not None:
                 self._answered[route.handler] -= 1
+                self._shares[client, route.handler] -= 1
+                if not self._shares[client, route.handler]:
+                    del self._shares[client, route.handler]
             self._sockets[client] -= is_socket
             if not self._sockets[client]:
                 del self._sockets[client]
 
-    def _check_places(self, route: Route | None) -> None:
-        """Refuse what has as many of its kind before it as are answered at once."""
+    def _check_places(self, route: Route | None, client: str) -> None:
+        """Refuse what has as many of its kind before it as are answered at once; half the uploads are for others."""
         if route is None:
             return
         most = self._settings.max_uploads if route.takes_form else route.at_once
-        if most is not None and self._answered[route.handler] >= most:
+        if most is None:
+            return
+        share = max(1, most // 2) if route.takes_form else most
+        if self._answered[route.handler] >= most or self._shares[client, route.handler] >= share:
             what = "uploads are under way" if route.takes_form else f"requests for {route.path} are answered"
             remedy = "set max_uploads, or wait" if route.takes_form else "wait"
             raise TooManyRequests(
                 f"Too many {what}",
-                f"The server takes {most} at once; {remedy} for the end of one.",
+                f"The server takes {most} at once, and half of that of one client; {remedy} for the end of one.",
                 retry_after=_FULL_AGAIN_SECONDS,
             )
 
@@ -134,12 +142,21 @@ async def _say_goodbye(request: web.Request, why: str) -> None:
             await asyncio.wait_for(
                 socket.close(code=WSCloseCode.POLICY_VIOLATION, message=why.encode()), _GOODBYE_SECONDS
             )
-    if request.transport is not None:
+    elif not _revokes(request):
+        request.task.cancel()  # or the handler would go on, with what nobody may ask any more
+    if request.transport is not None and not _revokes(request):
         request.transport.abort()
 
 
+def _revokes(request: web.Request) -> bool:
+    """Whether it is the request that ends itself, which is to be answered."""
+    return request.method == "DELETE" and request.path.startswith(("/api/tokens/", "/api/session"))
+
+
 def client_of(request: web.Request, identity: Identity | None, *, behind_proxy: bool) -> str:
-    """Who is counted as one client: a token, else the address, of which a proxy on the way says what it was."""
+    """Who is counted as one client: a token, a browser, else the address, which a proxy on the way has to say."""
+    if identity is not None and identity.session is not None:
+        return f"session {identity.session[:16]}"
     if identity is not None and identity.name is not None:
         return f"token {identity.name}"
     if behind_proxy:
