@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -320,6 +321,34 @@ def test_a_name_that_leaves_the_folder_or_is_none_of_ours_is_refused(
             assert (ended.returncode, "names what no backup has" in ended.stderr) == (1, True)
         for path, content in good.items():
             path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        (
+            "ALTER TABLE records RENAME TO kept; CREATE VIEW records AS WITH RECURSIVE n(x) AS "
+            "(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS position, '' AS stream FROM n"
+        ),
+        "CREATE TRIGGER later AFTER INSERT ON records BEGIN DELETE FROM records; END",
+        "CREATE TABLE more (x)",
+    ],
+    ids=["view", "trigger", "table"],
+)
+def test_a_log_with_anything_but_our_tables_is_refused_unread(backup: Path, data_dir: Path, statement: str) -> None:
+    log = data_of(backup) / "events.sqlite"
+    with contextlib.closing(sqlite3.connect(log)) as connection:
+        connection.executescript(f"PRAGMA legacy_alter_table = ON; {statement}")
+
+    def as_it_is_now(manifest: dict[str, object]) -> None:
+        content = log.read_bytes()
+        for file in manifest["files"]:  # type: ignore[attr-defined]
+            if file["name"] == "events.sqlite":
+                file.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    rewrite(backup, as_it_is_now)
+    with pytest.raises(BackupUnusable, match="none of ours"):
+        restore_backup(backup, Layout(data_dir))
 
 
 def test_a_manifest_that_lies_is_refused(backup: Path, data_dir: Path) -> None:

@@ -119,6 +119,16 @@ def a_config_of_gigabytes(model: Path, _canary: Path) -> None:
         file.truncate(1_500_000_000)
 
 
+def a_config_of_lists(model: Path, _canary: Path) -> None:
+    lists = b"[" + b"[]," * 1_300_000 + b"[]]"
+    (model / "config.json").write_bytes(b'{"model_type": "llama", "more": ' + lists + b"}")
+
+
+def configs_without_number(model: Path, _canary: Path) -> None:
+    for number in range(200):
+        os.link(model / "config.json", model / f"a{number}_config.json")
+
+
 def a_header_that_lies(model: Path, _canary: Path) -> None:
     with (model / "model.safetensors").open("wb") as file:
         file.write((90_000_000).to_bytes(8, "little"))
@@ -138,6 +148,8 @@ REFUSED_AT_ONCE = {
     a_template_from_elsewhere: "chat_template.jinja: it is a link that leaves",
     zeros_without_end: "tokenizer_config.json: it is a link that leaves",
     a_config_of_gigabytes: "config.json: it has 1500000000 bytes",
+    a_config_of_lists: "config.json: it names more than",
+    configs_without_number: "200 files beside the usual ones end in config.json",
 }
 REFUSED_BY_PREFLIGHT = {
     a_pickle_that_an_index_names: "weights.bin",

@@ -1,8 +1,10 @@
 """Who may do what: every scope on every route, and the life of a token and of a browser's session."""
 
 import asyncio
+import contextlib
 import json
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -244,6 +246,34 @@ def test_a_browser_is_signed_in_once_by_a_link(data_dir: Path, serve: Callable[.
     browser.cookies.set("modelforge_session", cookie.partition("=")[2].partition(";")[0])
     assert browser.get(f"{server.url}/api/jobs", timeout=20).status_code == 401
     assert modelforge("token", "revoke", "boss", "--data-dir", str(data_dir)).returncode == 0
+
+
+def test_nothing_is_done_for_a_token_after_it_is_revoked(
+    data_dir: Path, serve: Callable[..., RunningServer], start: Callable[..., str]
+) -> None:
+    server = serve()
+    job_id = start(server, "completes")
+    server.wait_for(job_id)
+    admin, gone = create(data_dir, "boss", "admin"), create(data_dir, "gone", "write")
+    server.shown = bearer(admin)
+
+    def rerun() -> None:
+        with contextlib.suppress(requests.ConnectionError):
+            server.post(f"/api/jobs/{job_id}/rerun", {"queue": True}, headers=bearer(gone))
+
+    threads = [threading.Thread(target=rerun) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    assert requests.delete(f"{server.url}/api/tokens/gone", headers=bearer(admin), timeout=20).status_code == 200
+    for thread in threads:
+        thread.join()
+    records = server.get("/api/events?limit=1000").json()["events"]
+    (revoked,) = [record["position"] for record in records if record["type"] == "TokenRevoked"]
+    assert all(record["position"] < revoked for record in records if record["actor"] == "api:gone")
+    for job in server.get("/api/jobs").json()["jobs"]:
+        server.wait_for(job["job_id"])
+    assert requests.delete(f"{server.url}/api/tokens/boss", headers=bearer(admin), timeout=20).status_code == 200
+    server.shown = {}
 
 
 def test_a_session_is_no_more_and_no_longer_than_who_made_its_link(
