@@ -182,7 +182,8 @@ def _check_configs(name: str, folder: Path, names: frozenset[str], field: str, p
         except (OSError, RecursionError, ValueError) as error:
             if file not in _LOADED and not isinstance(error, model_files.UnsafeFile):
                 continue  # whoever made the model keeps notes of their own beside it
-            raise BadInput("A model's file cannot be read", f"{name}: {file}: {error}", field=field) from error
+            why = getattr(error, "strerror", None) or error
+            raise BadInput("A model's file cannot be read", f"{name}: {file}: {why}", field=field) from error
         _check_code(name, file, code, field)
         if file == "config.json":
             _check_purpose(name, config, field, purpose)

@@ -148,7 +148,7 @@ REFUSED_AT_ONCE = {
     a_template_from_elsewhere: "chat_template.jinja: it is a link that leaves",
     zeros_without_end: "tokenizer_config.json: it is a link that leaves",
     a_config_of_gigabytes: "config.json: it has 1500000000 bytes",
-    a_config_of_lists: "config.json: it names more than",
+    a_config_of_lists: "config.json: it names more than 200000",
     configs_without_number: "200 files beside the usual ones end in config.json",
 }
 REFUSED_BY_PREFLIGHT = {
