@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import stat
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -95,17 +97,27 @@ def _uploaded(
 async def _named_by_path(
     admission: Admission, name: str, columns: Mapping[str, Source] | None, encoding: str | None, staged: Path
 ) -> wire.DatasetFile:
-    path = await asyncio.to_thread(allowed_file, name, admission.settings.dataset_roots)
-    found = await check_dataset(
-        path,
-        "dataset",
-        filename=path.name,
-        records=staged,
-        limit=admission.settings.max_upload_bytes,
-        columns=columns,
-        encoding=encoding,
-        reserve=admission.settings.reserve_disk_bytes,
-    )
+    roots = admission.settings.dataset_roots
+    path = await asyncio.to_thread(allowed_file, name, roots)
+    held = await asyncio.to_thread(_open_allowed, path, roots)
+    before = os.fstat(held)
+    try:
+        found = await check_dataset(
+            Path(f"/proc/{os.getpid()}/fd/{held}"),  # the same file, whatever becomes of its name meanwhile
+            "dataset",
+            filename=path.name,
+            records=staged,
+            limit=admission.settings.max_upload_bytes,
+            columns=columns,
+            encoding=encoding,
+            reserve=admission.settings.reserve_disk_bytes,
+        )
+    except RuntimeError as error:
+        if (after := os.fstat(held)).st_size != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+            raise _changed(path) from error
+        raise
+    finally:
+        os.close(held)
     return wire.DatasetFile(
         filename=path.name,
         path=str(path if found.records_sha256 is None else staged),
@@ -144,6 +156,29 @@ async def _fetched(
         records_sha256=found.records_sha256 or found.sha256,
         has_tools=found.has_tools,
         source=asked.at(commit),
+    )
+
+
+def _open_allowed(path: Path, roots: tuple[Path, ...]) -> int:
+    """Open a file that may be read, though its name may lead elsewhere by now; the descriptor is the caller's.
+
+    Raises:
+        BadInput: it does.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _changed(path) from error
+    here = Path(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115 - where it lies, and not where that leads
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not any(here.is_relative_to(root) for root in roots):
+        os.close(descriptor)
+        raise _changed(path)
+    return descriptor
+
+
+def _changed(path: Path) -> BadInput:
+    return BadInput(
+        "The dataset changed while it was read", f"{path}: leave it alone meanwhile, or upload it.", field="dataset"
     )
 
 

@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import json
+import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,9 @@ from pathlib import Path
 import pytest
 from support.running_server import RECORDS, RunningServer
 from test_uploads import files_of
+
+from modelforge.admission.dataset import _open_allowed, allowed_file
+from modelforge.errors import BadInput
 
 Start = Callable[..., str]
 
@@ -88,3 +93,61 @@ def test_columns_of_a_file_by_its_path(
     server.upload(RECORDS).raise_for_status()
     uploaded = server.post("/api/start_training", {**body, "dataset": "data.jsonl", "columns": columns})
     assert (uploaded.status_code, uploaded.json()["field"]) == (400, "columns")
+
+
+def test_a_file_whose_name_leads_elsewhere_by_now_is_not_read(tmp_path: Path) -> None:
+    root, outside = (tmp_path / "root").resolve(), tmp_path / "outside"
+    for folder in (root / "folder", outside):
+        folder.mkdir(parents=True)
+        (folder / "data.jsonl").write_bytes(RECORDS)
+    asked = allowed_file(str(root / "folder" / "data.jsonl"), (root,))
+    os.close(_open_allowed(asked, (root,)))
+    asked.rename(root / "kept")
+    asked.symlink_to(outside / "data.jsonl")
+    with pytest.raises(BadInput, match="changed"):
+        _open_allowed(asked, (root,))
+    asked.unlink()
+    os.mkfifo(asked)
+    with pytest.raises(BadInput, match="changed"):
+        _open_allowed(asked, (root,))  # at once, though nobody writes
+    asked.unlink()
+    asked.parent.rmdir()
+    asked.parent.symlink_to(outside)
+    with pytest.raises(BadInput, match="changed"):
+        _open_allowed(asked, (root,))
+
+
+def test_a_file_that_is_exchanged_again_and_again_is_never_one_from_outside(
+    server: RunningServer, tmp_path: Path, body: dict[str, object]
+) -> None:
+    outside = tmp_path.parent.parent.parent / f"{tmp_path.name}-outside.jsonl"
+    outside.write_bytes(b"".join(RECORDS.splitlines(keepends=True)[:5]))
+    foreign = hashlib.sha256(outside.read_bytes()).hexdigest()
+    path, ended = tmp_path / "swap.jsonl", threading.Event()
+
+    def exchange() -> None:
+        other = tmp_path / "other"
+        while not ended.is_set():
+            other.write_bytes(RECORDS)
+            other.rename(path)
+            other.symlink_to(outside)
+            other.rename(path)
+
+    path.write_bytes(RECORDS)
+    exchanging = threading.Thread(target=exchange)
+    exchanging.start()
+    try:
+        answers = [
+            server.post("/api/start_training", {**body, "dataset": str(path), "queue": True, "output_name": "waits"})
+            for _ in range(12)
+        ]
+    finally:
+        ended.set()
+        exchanging.join()
+        outside.unlink()
+    assert {answer.status_code for answer in answers} <= {200, 400}, [answer.text for answer in answers]
+    jobs = server.get("/api/jobs").json()["jobs"]
+    assert all(job["dataset"]["sha256"] != foreign for job in jobs)
+    for job in jobs:
+        if job["status"] == "queued":
+            server.post(f"/api/jobs/{job['job_id']}/cancel")
