@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from modelforge.domain.access_token import Scope, TokenCreated, TokenRevoked
@@ -149,6 +149,11 @@ def _check_small(request: web.Request) -> None:
         TooLarge: it is.
     """
     size = request.content_length
+    is_packed = hdrs.CONTENT_ENCODING in request.headers or (
+        request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").strip().lower() != "chunked"
+    )
+    if is_packed:
+        return  # it is refused for that, and no byte of it is read
     if request.body_exists and (size is None or size > _LARGEST_UNASKED):
         raise TooLarge(
             "The body is too large", f"At most {_LARGEST_UNASKED} bytes, as Content-Length says, are accepted here."
