@@ -23,7 +23,7 @@ from modelforge.domain.messages import (
     tag_of,
 )
 from modelforge.domain.scheduling import Machine
-from modelforge.domain.state import State, check_key, evolve
+from modelforge.domain.state import State, check_actor, check_key, evolve
 from modelforge.errors import ForgeError, LogUnusable, StorageFull
 from modelforge.event_log.sqlite import EventLog
 from trainer_entry.wire.redaction import Redaction
@@ -86,6 +86,7 @@ class CommandHandler:
 
         Raises:
             NotFound, Conflict: the command cannot be carried out; nothing was recorded.
+            Unauthorized: the token of who asks was revoked before it was this command's turn.
             StorageFull: no space is left; nothing was recorded.
             LogUnusable: the log failed; the server has to be started anew.
         """
@@ -169,6 +170,7 @@ class _Draft:
             events = decide(self.state, message, self._machine)
             self._record_all(events, cause, actor)
             return Outcome(self.state.position, "", tuple(events))
+        check_actor(self.state, actor)
         if (use := check_key(self.state, message.key)) is not None:
             return Outcome(use.position, use.stream, repeated=True)
         command = stamp(self.state, message)

@@ -11,7 +11,7 @@ from modelforge.domain import access_token, dataset, job, model, references
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.messages import Command, Event, Record
 from modelforge.domain.scheduling import queue_after
-from modelforge.errors import Conflict
+from modelforge.errors import Conflict, Unauthorized
 
 
 class KeyUse(Struct, frozen=True, kw_only=True, gc=False):
@@ -100,6 +100,17 @@ def evolve(state: State, record: Record) -> None:
         state.keys[message.key.value] = KeyUse(
             request_sha256=message.key.request_sha256, position=record.position, stream=record.stream
         )
+
+
+def check_actor(state: State, actor: str) -> None:
+    """Refuse what a token asks that is revoked by now.
+
+    Raises:
+        Unauthorized: it is.
+    """
+    token = state.tokens.get(actor.partition(":")[2])
+    if token is not None and token.revoked:
+        raise Unauthorized("The token was revoked", "Nothing was done; ask for another token.")
 
 
 def check_key(state: State, key: IdempotencyKey | None) -> KeyUse | None:
