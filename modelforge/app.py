@@ -56,6 +56,7 @@ from modelforge.supervisor.local import LocalLauncher
 from modelforge.supervisor.reactor import Reactor
 from modelforge.supervisor.trash import empty, remove
 from modelforge.version import VERSION
+from trainer_entry.wire.redaction import Redaction
 
 _GOODBYE_SECONDS = 5.0
 
@@ -68,7 +69,8 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     layout = Layout(settings.data_dir)
     isolation = isolation_of(settings)
     identities = Identities(required=settings.require_token or settings.is_reached_by_others)
-    gate = Gate(settings, ROUTES, identities, server_redaction())
+    redact = server_redaction()
+    gate = Gate(settings, ROUTES, identities, redact)
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[gate.middleware()])
     app[GATE] = gate
     app.on_response_prepare.append(secure_answer)
@@ -89,7 +91,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
         await app[EVENT_LOG].close()
 
     async def writer(app: web.Application) -> AsyncIterator[None]:
-        async with _writing(app, chosen, gate):
+        async with _writing(app, chosen, gate, redact):
             yield
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
@@ -123,7 +125,7 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _writing(app: web.Application, launcher: Launcher, gate: Gate) -> AsyncIterator[None]:
+async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact: Redaction) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
     rebuilt = await log.read(rebuild)
@@ -136,7 +138,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate) -> Asyn
         snapshots.follow(records[-1].position, reactor.report_failure)
 
     machine = machine_of(settings)
-    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, server_redaction())
+    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, redact)
     projector = Projector(rebuilt.read_models)
     snapshots = SnapshotWriter(log, handler, rebuilt.read_models)
     store = DatasetStore(layout, handler)

@@ -94,10 +94,10 @@ def isolation_of(settings: Settings) -> Isolation | None:
 
 def _code() -> tuple[str, ...]:
     """Where the interpreter, the libraries and our own code lie."""
-    ours = (str(Path(module.__file__ or "").parents[1]) for module in (wire,))
+    ours = str(Path(wire.__file__ or "").parents[2])
     paths = [path for path in sys.path if path and Path(path).exists()]
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    found = (sys.base_prefix, sys.prefix, *(str(Path(path).parent) for path in ours), *paths, *filter(None, named))
+    found = (sys.base_prefix, sys.prefix, ours, *paths, *filter(None, named))
     return tuple(dict.fromkeys(str(Path(path).resolve()) for path in found))
 
 

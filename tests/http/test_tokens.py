@@ -319,6 +319,8 @@ def test_who_is_asked_for_no_token_sends_nothing_large(closed: tuple[RunningServ
     url = f"{closed[0].url}/api/session"
     headers = {"Content-Type": "application/json"}
     assert requests.post(url, data=large, headers=headers, timeout=20).status_code == 413
+    packed = {**headers, "Content-Encoding": "identity"}  # which is none
+    assert requests.post(url, data=large, headers=packed, timeout=20).status_code == 413
     pieces = iter([large.encode()])
     assert requests.post(url, data=pieces, headers=headers, timeout=20).status_code == 413
 

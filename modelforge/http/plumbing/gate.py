@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from modelforge.domain.access_token import Scope, TokenCreated, TokenRevoked
@@ -17,6 +17,7 @@ from modelforge.errors import Forbidden, TooLarge, TooManyRequests, TooMuchWork,
 from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.guard import Guard
 from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
+from modelforge.http.plumbing.request_check import packing_of
 from modelforge.http.plumbing.route import Handler, Route
 from modelforge.http.plumbing.visits import CLIENT, Visits, client_of
 from modelforge.settings import Settings
@@ -149,10 +150,7 @@ def _check_small(request: web.Request) -> None:
         TooLarge: it is.
     """
     size = request.content_length
-    is_packed = hdrs.CONTENT_ENCODING in request.headers or (
-        request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").strip().lower() != "chunked"
-    )
-    if is_packed:
+    if packing_of(request) is not None:
         return  # it is refused for that, and no byte of it is read
     if request.body_exists and (size is None or size > _LARGEST_UNASKED):
         raise TooLarge(

@@ -54,10 +54,17 @@ def _check_encoding(request: web.Request) -> None:
     Raises:
         WrongContentType: it says that it is packed.
     """
+    if (packed := packing_of(request)) is not None:
+        raise WrongContentType("The body is packed", f"{packed}: send it as it is.")
+
+
+def packing_of(request: web.Request) -> str | None:
+    """The header that says that a body is packed, if one does."""
     for name, plain in ((hdrs.CONTENT_ENCODING, "identity"), (hdrs.TRANSFER_ENCODING, "chunked")):
         encoding = request.headers.get(name, plain)
         if encoding.strip().lower() != plain:
-            raise WrongContentType("The body is packed", f"{name}: {encoding[:40]}: send it as it is.")
+            return f"{name}: {encoding[:40]}"
+    return None
 
 
 def _check_charset(request: web.Request) -> None:

@@ -153,11 +153,11 @@ def _revokes(request: web.Request) -> bool:
     return request.method == "DELETE" and request.path.startswith(("/api/tokens/", "/api/session"))
 
 
-def client_of(request: web.Request, identity: Identity | None, *, behind_proxy: bool) -> str:
+def client_of(request: web.Request, identity: Identity, *, behind_proxy: bool) -> str:
     """Who is counted as one client: a token, a browser, else the address, which a proxy on the way has to say."""
-    if identity is not None and identity.session is not None:
+    if identity.session is not None:
         return f"session {identity.session[:16]}"
-    if identity is not None and identity.name is not None:
+    if identity.name is not None:
         return f"token {identity.name}"
     if behind_proxy:
         forwarded = request.headers.getall("X-Forwarded-For", ())
