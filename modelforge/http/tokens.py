@@ -127,7 +127,7 @@ ROUTES = (
         path="/api/tokens/{name}",
         handler=revoke_token,
         answer=TokenRevoked,
-        errors=(404, 507),
+        errors=(404, 409, 507),
         scope="admin",
     ),
 )

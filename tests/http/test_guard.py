@@ -84,6 +84,7 @@ def test_every_other_answer_has_the_one_shape(module_server: RunningServer) -> N
         (module_server.get("/nowhere"), 404),
         (module_server.get("/api/start_training"), 405),
         (module_server.delete("/api/info"), 405),
+        (module_server.post("/api/info", data=b"a", headers={"Content-Type": "multipart/form-data; boundary=a"}), 405),
         (
             module_server.post(
                 "/api/start_training", data=b"{" * 2_000_000, headers={"Content-Type": "application/json"}

@@ -15,7 +15,7 @@ from modelforge.domain.access_token import Scope, TokenCreated, TokenRevoked
 from modelforge.domain.messages import Record
 from modelforge.errors import Forbidden, TooLarge, TooManyRequests, TooMuchWork, Unauthorized
 from modelforge.http.plumbing import problems
-from modelforge.http.plumbing.guard import Guard
+from modelforge.http.plumbing.guard import Content, Guard
 from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
 from modelforge.http.plumbing.request_check import packing_of
 from modelforge.http.plumbing.route import Handler, Route
@@ -57,7 +57,7 @@ class Gate:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         route = self._route_of(request)
-        self._guard.check(request, takes_form=route is not None and route.takes_form)
+        self._guard.check(request, takes=_content_of(request, route))
         if route is not None and route.needs == "open":
             _check_small(request)
         identity = self._admitted(request, route)
@@ -141,6 +141,13 @@ class Gate:
         while True:
             await asyncio.sleep(_EXPIRY_SECONDS)
             self._visits.end_expired(time.time())
+
+
+def _content_of(request: web.Request, route: Route | None) -> Content:
+    """What the body of a request has to be; of a path that is none it is no matter, but a page could not send it."""
+    if isinstance(request.match_info.http_exception, web.HTTPMethodNotAllowed):
+        return "nothing"
+    return "form" if route is not None and route.takes_form else "json"
 
 
 def _check_small(request: web.Request) -> None:

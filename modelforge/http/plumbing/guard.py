@@ -7,6 +7,7 @@ point here (Host), not by a request across sites (Origin, Sec-Fetch-Site), not b
 import ipaddress
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 from aiohttp import web
 
@@ -16,6 +17,9 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAME_SITE = frozenset({"none", "same-origin"})
+_CONTENT_TYPES = {"form": "multipart/form-data", "json": "application/json"}
+
+Content = Literal["form", "json", "nothing"]
 
 
 class Guard:
@@ -26,8 +30,10 @@ class Guard:
         self._any_address = host in {"0.0.0.0", "::"}  # noqa: S104 - then every address of the machine is one of ours
         self._max_body_bytes = max_body_bytes
 
-    def check(self, request: web.Request, *, takes_form: bool) -> None:
+    def check(self, request: web.Request, *, takes: Content) -> None:
         """Refuse a request that a page of another origin could have made, or with a body that is not taken.
+
+        `takes`: what its body has to be; nothing, where no route answers its method: then that is the answer.
 
         Raises:
             UnknownHost, Forbidden, WrongContentType, TooLarge: which it was.
@@ -44,9 +50,9 @@ class Guard:
                 raise Forbidden("Cross-origin request refused", f"The Origin {origin!r} is not this server's.")
         if not _SAME_SITE.issuperset(headers.getall("Sec-Fetch-Site", ())):
             raise Forbidden("Cross-origin request refused", "The browser says that another site made this request.")
-        if request.method not in _READS:
-            _check_content_type(request, takes_form=takes_form)
-        if not takes_form and (request.content_length or 0) > self._max_body_bytes:
+        if request.method not in _READS and takes != "nothing":
+            _check_content_type(request, _CONTENT_TYPES[takes])
+        if takes != "form" and (request.content_length or 0) > self._max_body_bytes:
             raise TooLarge("The body is too large", f"At most {self._max_body_bytes} bytes are accepted here.")
 
     def _is_ours(self, name: str) -> bool:
@@ -68,10 +74,9 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _check_content_type(request: web.Request, *, takes_form: bool) -> None:
+def _check_content_type(request: web.Request, wanted: str) -> None:
     if "Content-Type" not in request.headers and not request.body_exists:
         return
-    wanted = "multipart/form-data" if takes_form else "application/json"
     if request.content_type != wanted or "Content-Type" not in request.headers:
         raise WrongContentType(
             "Wrong content type",
