@@ -92,6 +92,12 @@ def test_every_other_answer_has_the_one_shape(module_server: RunningServer) -> N
             413,
         ),
         (module_server.get("/ws/training"), 400),
+        (
+            module_server.post(
+                "/api/jobs/train_000001/checkpoint", data=b"\n", headers={"Content-Type": "application/json"}
+            ),
+            400,
+        ),
     ):
         problem = answer.json()
         assert answer.status_code == problem["status_code"] == status

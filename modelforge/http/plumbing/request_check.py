@@ -84,7 +84,7 @@ async def _refuse_body(request: web.Request) -> None:
     Raises:
         BadInput: there is one, and it is no empty object.
     """
-    if not request.body_exists or not (await request.read()).strip():
+    if not request.body_exists or not await request.read():
         return
     try:
         await read_body(request, NoBody)
