@@ -76,6 +76,8 @@ def figures(message: StatusMessage) -> str:
         parts.append(f"epoch {message.current_epoch}/{message.total_epochs}")
     if message.eta_seconds is not None and message.status == "training":
         parts.append(f"{duration(message.eta_seconds)} left")
+    elif message.phase_eta_seconds is not None and message.status == "training":
+        parts.append(f"{duration(message.phase_eta_seconds)} left in this phase")
     return "  ".join(parts)
 
 

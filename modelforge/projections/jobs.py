@@ -31,6 +31,8 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     """How far a job is. `progress` in percent; steps are optimizer steps as the trainer counts them.
 
     They count through the whole job, `phase_step` through `phase`: rlhf trains a reward model, and then a policy.
+    `eta_seconds` is the time left of the job, null while a later phase's speed is not known; `phase_eta_seconds` that
+    of the phase.
     Of a job that is no training they are what its `unit` says; its status is `training` too while it works.
     """
 
@@ -48,6 +50,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     phase: wire.Phase | None = None
     phase_step: int | None = None
     phase_total_steps: int | None = None
+    phase_eta_seconds: float | None = None
     eval_loss: float | None = None
     reward: float | None = None
     kl: float | None = None
@@ -204,11 +207,12 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 status="starting",
                 phase=None,
                 eta_seconds=None,
+                phase_eta_seconds=None,
                 error=JobError(kind, message),
                 restarts=details.restarts + 1,
             )
         case job.StopRequested():
-            return msgspec.structs.replace(now, status="stopping", eta_seconds=None)
+            return msgspec.structs.replace(now, status="stopping", eta_seconds=None, phase_eta_seconds=None)
         case job.TrainingCompleted(delivery=delivery):
             return msgspec.structs.replace(_ended(now, "completed", at, progress=100.0), delivery=delivery)
         case job.TrainingStopped(checkpoint=checkpoint):
@@ -243,6 +247,7 @@ def _after_step(details: JobDetails, step: wire.StepLogged) -> JobDetails:
         kl=step.kl,
         completion_length=step.completion_length,
         eta_seconds=None if details.status == "stopping" else step.eta_seconds,
+        phase_eta_seconds=None if details.status == "stopping" else step.phase_eta_seconds,
     )
 
 
@@ -260,6 +265,7 @@ def _ended(
         status=status,
         finished_at=iso(at),
         eta_seconds=None,
+        phase_eta_seconds=None,
         phase=None,
         error=error,
         progress=details.progress if progress is None else progress,

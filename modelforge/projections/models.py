@@ -1,6 +1,7 @@
 """The trained models, with all that made them."""
 
 import math
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -10,12 +11,16 @@ from modelforge.fields import project_struct
 from modelforge.projections.jobs import DatasetReference, iso
 from trainer_entry import wire
 
+PerplexityOf = Literal["held_out_records", "training_records"]
+"""The records whose loss a model's perplexity is made of."""
+
 
 class ModelDetails(Struct, frozen=True, kw_only=True):
     """A trained model. `training_params` has every parameter in effect; `size_mb` counts 10^6 bytes.
 
     `base_path` is what the base was loaded from. `metrics`: every final figure; those of the untrained model on the
-    same held-out records begin with `base_`; perplexity is exp(loss), where the loss is one of every token.
+    same held-out records begin with `base_`; perplexity is exp(loss), where the loss is one of every token: that of
+    the records that were held out, or else the final one, as `perplexity_of` says.
     `reward_model_path`: the reward model that was trained with it, and is kept beside it.
     `merged_from`: the adapter that was merged into it, if one was. `job_id`: the job that made it; everything else of
     a merged model's making is the adapter's.
@@ -30,6 +35,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     strategy: wire.Strategy
     training_params: dict[str, str | int | float | bool | list[str] | None]
     metrics: dict[str, float | None]
+    perplexity_of: PerplexityOf | None
     created_at: str
     path: str
     job_id: str
@@ -48,6 +54,7 @@ def megabytes(size: int) -> float:
 def details_of(event: ModelRegistered, at: int) -> ModelDetails:
     """The details of a model, from its registration."""
     spec, parameters = event.spec, event.parameters
+    perplexity_of = _perplexity_of(event.model.metrics, spec)
     return ModelDetails(
         id=event.model_id,
         name=event.name,
@@ -61,7 +68,8 @@ def details_of(event: ModelRegistered, at: int) -> ModelDetails:
             "batch_size": parameters.per_device_train_batch_size,
             **msgspec.to_builtins(parameters),
         },
-        metrics=_with_perplexity(event.model.metrics, spec),
+        metrics=_with_perplexity(event.model.metrics, perplexity_of),
+        perplexity_of=perplexity_of,
         created_at=iso(at),
         path=event.model.path,
         job_id=spec.job_id,
@@ -77,15 +85,23 @@ def _whole(number: float | None) -> float | None:
     return int(number) if number is not None and number == int(number) else number
 
 
-def _with_perplexity(metrics: dict[str, float | None], spec: wire.JobSpec) -> dict[str, float | None]:
-    by_token = spec.strategy in {"sft", "qlora"} and spec.task != "extractive-question-answering"
+def _with_perplexity(metrics: dict[str, float | None], told: PerplexityOf | None) -> dict[str, float | None]:
     pairs = {
-        "perplexity": metrics.get("final_loss"),
+        "perplexity": metrics.get("eval_loss" if told == "held_out_records" else "final_loss"),
         "eval_perplexity": metrics.get("eval_loss"),
         "base_eval_perplexity": metrics.get("base_eval_loss"),
     }
-    figures = {name: _exp(loss) for name, loss in pairs.items() if by_token and loss is not None}
+    figures = {name: _exp(loss) for name, loss in pairs.items() if told is not None and loss is not None}
     return {"final_loss": None, "perplexity": None, **metrics, **figures}
+
+
+def _perplexity_of(metrics: dict[str, float | None], spec: wire.JobSpec) -> PerplexityOf | None:
+    """What the perplexity is that of; None where the loss is none of tokens, or not known."""
+    if spec.strategy not in {"sft", "qlora"} or spec.task == "extractive-question-answering":
+        return None
+    if metrics.get("eval_loss") is not None:
+        return "held_out_records"
+    return None if metrics.get("final_loss") is None else "training_records"
 
 
 def _exp(loss: float) -> float | None:

@@ -208,9 +208,10 @@ def completed(metrics: dict[str, float | None], parameters: wire.TrainingParamet
 
 @pytest.mark.parametrize("loss", [0.0, 0.5, 2.0])
 def test_perplexity_is_the_exponential_of_the_loss(loss: float) -> None:
-    metrics = completed({"final_loss": loss, "eval_loss": 1.0}).models[1].metrics
-    assert metrics["perplexity"] == math.exp(loss)
-    assert metrics["eval_perplexity"] == math.e
+    alone, judged = (completed({"final_loss": loss, **more}).models[1] for more in ({}, {"eval_loss": 1.0}))
+    assert (alone.metrics["perplexity"], alone.perplexity_of) == (math.exp(loss), "training_records")
+    assert (judged.metrics["perplexity"], judged.perplexity_of) == (math.e, "held_out_records")
+    assert judged.metrics["eval_perplexity"] == math.e
 
 
 def test_a_perplexity_too_large_for_a_number_is_null() -> None:

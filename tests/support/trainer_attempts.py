@@ -110,6 +110,12 @@ def questions(count: int) -> list[dict[str, Any]]:
     return [{"input": f"What is {i}?", "output": f"It is {i}, and seven times {7 * i}."} for i in range(count)]
 
 
+def unequal(count: int) -> list[dict[str, Any]]:
+    """Questions with answers of one word up to many."""
+    return [{"input": f"What is {i}?", "output": " and ".join(str(i + n) for n in range(1 + i * i % 17))}
+            for i in range(count)]  # fmt: skip
+
+
 @functools.cache
 def warm_trainer(provider: wire.Provider) -> WarmProcess:
     """The process that the trainers of a provider are forked from; unsloth changes the libraries as it is imported."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import torch
+
 _MODULE = b"trainer_entry.train"
 _PATIENCE = timedelta(days=30)  # one of them may judge a model's answers for hours; the launcher ends them if one dies
 _NOTICED_SECONDS = 2.0  # a dying process closes its sockets before it is gone
@@ -71,6 +73,16 @@ def agree_on(*asked: bool) -> list[bool]:
 def total(number: int) -> int:
     """The sum of their numbers. For all of them, at the same place."""
     return _combined([number], "SUM")[0]
+
+
+def sums(numbers: torch.Tensor) -> torch.Tensor:
+    """The sums of all their numbers, place by place. For all of them, at the same place."""
+    combined = numbers.detach().double().cpu()
+    if count() > 1:
+        import torch
+
+        torch.distributed.all_reduce(combined, group=_group())
+    return combined
 
 
 def wait_for_all() -> None:

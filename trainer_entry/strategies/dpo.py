@@ -21,6 +21,8 @@ from trainer_entry.wire import JobSpec, TrainingParameters
 class PreferenceTrainer(AttemptTrainer, DPOTrainer):
     """trl's own. With an adapter the model without it is the reference; otherwise a second copy is loaded."""
 
+    sides = 2  # chosen and rejected
+
     def _prepare_dataset(self, dataset: Any, *_: object) -> Any:
         """The rows are tokens already; trl writes conversations in another way than a supervised training."""
         return dataset

@@ -71,6 +71,8 @@ class RewardModel(Struct, frozen=True, gc=False):
 class RewardModelTrainer(AttemptTrainer, RewardTrainer):
     """trl's reward trainer."""
 
+    sides = 2  # chosen and rejected
+
 
 def train_reward_model(
     phases: Phases, job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters,

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: of an adapter, or of all weights."""
 # mypy: allow-untyped-calls
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ from trainer_entry.data.examples import IGNORED, LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.adapters import new_adapter
 from trainer_entry.training.arguments import completion_arguments, sequence_arguments, span_arguments
+from trainer_entry.training.evaluation import RowEvaluation, TokenLoss
 from trainer_entry.training.trainer import AttemptTrainer, set_up
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 
-class CompletionTrainer(AttemptTrainer, SFTTrainer):
+class CompletionTrainer(AttemptTrainer, TokenLoss, SFTTrainer):
     """trl's trainer with the model's own loss.
 
     trl's loss also computes entropy and accuracy for its logs, over every position where there is no Triton;
@@ -37,6 +39,7 @@ class CompletionTrainer(AttemptTrainer, SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The mean over the completion tokens of the whole step."""
+        inputs["use_cache"] = False  # with one, records that share a sequence would see each other
         return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
 
@@ -56,12 +59,26 @@ class FusedCompletionTrainer(CompletionTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
-class SequenceTrainer(AttemptTrainer, Seq2SeqTrainer):
+class SequenceTrainer(AttemptTrainer, TokenLoss, Seq2SeqTrainer):
     """For encoder-decoder models."""
 
+    predicts_next = False
 
-class SpanTrainer(AttemptTrainer, Trainer):
-    """For answers that stand in a context."""
+
+class SpanTrainer(AttemptTrainer, RowEvaluation, Trainer):
+    """For answers that stand in a context; no answer stands in what fills a batch up, whatever its weight there."""
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the signature is transformers'
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The mean over the rows of how unlikely both ends of the answer are."""
+        own, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss = _loss_of_ends(outputs, inputs) if "start_logits" in outputs else own  # XLNet gives no other
+        return (loss, outputs) if return_outputs else loss
 
 
 def build_trainer(
@@ -127,3 +144,15 @@ def _loss_by_token(
         logits.reshape(-1, logits.shape[-1]), flat, ignore_index=IGNORED, reduction="sum"
     )
     return total / ((flat != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def _loss_of_ends(outputs: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy of the first and the last token of the answer, each among the tokens of its own row."""
+    filled = inputs["attention_mask"] == 0
+    losses = [
+        torch.nn.functional.cross_entropy(
+            outputs[f"{end}_logits"].float().masked_fill(filled, -torch.inf), inputs[f"{end}_positions"]
+        )
+        for end in ("start", "end")
+    ]
+    return torch.stack(losses).mean()

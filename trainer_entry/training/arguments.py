@@ -40,6 +40,7 @@ def completion_arguments(parameters: TrainingParameters, folder: str) -> SFTConf
         **_common(parameters, folder),
         max_length=parameters.max_seq_length,
         packing=parameters.packing,
+        eval_packing=False,  # a held-out record is judged alone
         # Without packing the records come tokenized, labelled and cut: nothing is left to prepare.
         dataset_kwargs={"skip_prepare_dataset": not parameters.packing},
     )

@@ -18,7 +18,7 @@ from trainer_entry.training.trainer import AttemptTrainer, check_shares_gradient
 from trainer_entry.wire import CheckpointWritten, Evaluated, Phase, StepLogged
 
 _HEARTBEAT_SECONDS = 5.0
-_FIGURES = {
+FIGURES = {
     "loss": ("loss",),
     "learning_rate": ("learning_rate",),
     "grad_norm": ("grad_norm",),
@@ -61,7 +61,6 @@ class WireCallback(TrainerCallback):
         self._last_report = (self._began, 0)
         self._tokens_before = 0
         self.checkpoint: tuple[int, str] | None = None
-        self.last_figures: dict[str, float | None] = {}
         self.evaluation: dict[str, float | None] = {}
         self._evaluated_at: int | None = None
         self._last_heartbeat = self._began
@@ -101,7 +100,8 @@ class WireCallback(TrainerCallback):
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
-        if control.should_training_stop or state.global_step >= state.max_steps:
+        # What was not reported before a checkpoint would be lost with this attempt.
+        if control.should_save or control.should_training_stop or state.global_step >= state.max_steps:
             control.should_log = True
 
     def on_epoch_end(
@@ -122,19 +122,15 @@ class WireCallback(TrainerCallback):
         """Report the figures of a step."""
         if logs is None or "loss" not in logs:
             return
-        figures, nonfinite = finite({name: _figure(logs, names) for name, names in _FIGURES.items()})
+        figures, nonfinite = finite({name: figure_of(logs, names) for name, names in FIGURES.items()})
         now, tokens = time.monotonic(), self._trainer.count_tokens()
         if not tokens and "num_tokens" in logs:  # trl counts completions itself, through all attempts of a job
             tokens = int(logs["num_tokens"]) - self._tokens_before
         seconds, new_tokens = now - self._last_report[0], tokens - self._last_report[1]
         self._last_report = (now, tokens)
         elapsed, done = now - self._began, state.global_step - self.first_step
-        self.last_figures = {
-            f"final_{name}": figure
-            for name, figure in figures.items()
-            if figure is not None and name not in {"learning_rate", "grad_norm"}
-        }
         step, total = self._before + state.global_step, self._before + state.max_steps + self._after
+        left = elapsed / done * (state.max_steps - state.global_step) if done else None
         host, gpu = memory()
         self._wire.send(
             lambda seq: StepLogged(
@@ -144,7 +140,8 @@ class WireCallback(TrainerCallback):
                 total_steps=total,
                 epoch=float(state.epoch or 0.0),
                 elapsed_seconds=elapsed,
-                eta_seconds=elapsed / done * (total - step) if done else None,
+                eta_seconds=left if not self._after else None,  # the next phase has a speed of its own
+                phase_eta_seconds=left,
                 tokens_per_second=new_tokens / seconds if seconds > 0 else None,
                 phase=self._phase,
                 phase_step=state.global_step,
@@ -168,8 +165,8 @@ class WireCallback(TrainerCallback):
     ) -> None:
         """Report the figures on the held-out records."""
         reported = dict(metrics or {})
-        for ours, names in _FIGURES.items():
-            figure = _figure(reported, tuple(f"eval_{name}" for name in names))
+        for ours, names in FIGURES.items():
+            figure = figure_of(reported, tuple(f"eval_{name}" for name in names))
             if figure is not None:
                 reported[f"eval_{ours}"] = figure
         figures, nonfinite = finite(reported)
@@ -237,7 +234,8 @@ class WireCallback(TrainerCallback):
             raise StopNow
 
 
-def _figure(logs: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+def figure_of(logs: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """A figure of a report, by the first of its names that stands there."""
     return next((logs[name] for name in names if name in logs), None)
 
 

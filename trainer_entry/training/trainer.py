@@ -15,12 +15,13 @@ from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry
 from trainer_entry.runtime.failures import LossNotFinite
 from trainer_entry.training.checkpoint import prune, remove, seal
+from trainer_entry.training.evaluation import WeighedEvaluation
 from trainer_entry.wire import CHECKPOINT_MANIFEST, JobSpec, TrainingParameters
 
 _REFERENCE = "ref"  # trl's name
 
 
-class AttemptTrainer(Trainer):
+class AttemptTrainer(WeighedEvaluation):
     """Stands before transformers' or trl's own trainer among the parents of a class.
 
     `steps_before`, `steps_after`: optimizer steps of the job's phases before and after this one; its checkpoints are

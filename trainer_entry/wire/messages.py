@@ -92,7 +92,8 @@ class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
     Of a job that is no training `step` counts what `WorkStarted` says, and there are no figures.
 
     `loss`: mean per completion token since the last report. `elapsed_seconds`: of training in this attempt,
-    by a monotonic clock. `eta_seconds`: as the trainer reckons it. `step` counts through all phases of a job,
+    by a monotonic clock. `eta_seconds`: until the job's last step; null while a later phase's speed is not known.
+    `phase_eta_seconds`: until the last step of this phase. `step` counts through all phases of a job,
     `phase_step` those of `phase`. `reward`, `kl`: means over the completions, `completion_length`: in tokens.
     `reward_accuracy`: how often the chosen answer is rewarded more; `reward_margin`: by how much.
     `memory_mb`, `gpu_memory_mb`: the most that the process, and torch on its GPU, held so far, in 10^6 bytes.
@@ -118,6 +119,7 @@ class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
     memory_mb: float | None = None
     gpu_memory_mb: float | None = None
     nonfinite: tuple[str, ...] = ()
+    phase_eta_seconds: float | None = None
 
 
 class Evaluated(TrainerMessage, frozen=True, tag="evaluated", gc=False):

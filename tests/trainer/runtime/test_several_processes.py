@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.trainer_attempts import IN_TWO, Attempt, write_dataset
+from support.trainer_attempts import IN_TWO, Attempt, unequal, write_dataset
 
 from trainer_entry import wire
 from trainer_entry.runtime.proc import descendants, runs
@@ -91,20 +91,23 @@ def test_what_each_of_them_draws_next_is_in_a_checkpoint_that_is_whole(finished:
     assert len(list((checkpoints / "checkpoint-12").glob("rng_state_*.pth"))) == 2
 
 
-def test_two_learn_what_one_learns_from_batches_of_both(
-    tmp_path: Path, tiny_model: Path, dataset: wire.DatasetFile
-) -> None:
-    shared: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.01, "eval_split": 0.125, "eval_steps": 3}
+def test_two_learn_what_one_learns_from_batches_of_both(tmp_path: Path, tiny_model: Path) -> None:
+    # given 7 records held out, three at a time: the last batch has one, and the second process none of its own
+    dataset = write_dataset(tmp_path / "unequal.jsonl", unequal(63))
+    shared: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.01, "eval_split": 0.115, "eval_steps": 3}
+    shared |= {"per_device_eval_batch_size": 3}
     two = in_two(tmp_path / "two", tiny_model, dataset, per_device_train_batch_size=4, **shared)
     assert two.wait() == 0, two.stderr()
     one = Attempt(tmp_path / "one", tiny_model, dataset, per_device_train_batch_size=8, **shared)
     assert one.wait() == 0, one.stderr()
+    assert one.one(wire.TrainerStarted).eval_examples == 7
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     evaluated = [[told.metrics["eval_loss"] for told in attempt.of_type(wire.Evaluated)] for attempt in (one, two)]
     assert len(evaluated[0]) == 3
     assert evaluated[0] == pytest.approx(evaluated[1], rel=1e-4)
-    tokens = [attempt.one(wire.TrainerFinished).model.metrics["num_tokens"] for attempt in (one, two)]
-    assert tokens[0] == tokens[1]
+    figures = [attempt.one(wire.TrainerFinished).model.metrics for attempt in (one, two)]
+    assert figures[0]["num_tokens"] == figures[1]["num_tokens"]
+    assert figures[0]["final_loss"] == pytest.approx(figures[1]["final_loss"], rel=1e-4)
 
 
 def test_asked_at_different_moments_both_save_the_same_step_and_go_on_from_it(

@@ -120,7 +120,6 @@ def test_the_model_is_whole_and_says_what_it_is(finished: Attempt, dataset: wire
     assert model.size_bytes == sum(file.stat().st_size for file in finished.output.iterdir())
     assert not finished.output.with_name("output.partial").exists()
     assert {"final_loss", "train_loss", "train_runtime", "eval_loss", "num_tokens"} <= model.metrics.keys()
-    assert model.metrics["final_loss"] == finished.of_type(wire.StepLogged)[-1].loss
     card = (finished.output / "README.md").read_text()
     assert dataset.sha256 in card
     assert "| learning_rate | 0.01 |" in card
