@@ -18,6 +18,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trainer_entry.data.examples import IGNORED, LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.adapters import new_adapter
+from trainer_entry.strategies.packing import check_packing
 from trainer_entry.training.arguments import completion_arguments, sequence_arguments, span_arguments
 from trainer_entry.training.evaluation import RowEvaluation, TokenLoss
 from trainer_entry.training.trainer import AttemptTrainer, set_up
@@ -96,7 +97,7 @@ def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: Tr
     answers = job.task == "extractive-question-answering"
     if not answers and not encoder_decoder:
         completion_trainer = FusedCompletionTrainer if job.provider == "unsloth" else CompletionTrainer
-        return completion_trainer(
+        trainer = completion_trainer(
             model=loaded.model,
             args=completion_arguments(parameters, job.checkpoint_dir),
             train_dataset=_packable(examples.train, parameters),
@@ -104,6 +105,9 @@ def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: Tr
             processing_class=loaded.tokenizer,
             peft_config=adapter,
         )
+        if parameters.packing and job.provider == "huggingface":  # unsloth packs in its own way
+            check_packing(trainer)
+        return trainer
     # As trl does it: an adapter begins with the numbers that the seed gives, whatever was drawn before.
     torch.manual_seed(parameters.seed)
     model: Any = get_peft_model(loaded.model, adapter) if adapter is not None else loaded.model

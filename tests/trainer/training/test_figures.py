@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import torch
 from support import task_records
 from support.tiny_model import build_tiny
 from support.trainer_attempts import job_of, unequal, write_dataset
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer_entry import wire
 from trainer_entry.data.records import Records
 from trainer_entry.providers import huggingface
+from trainer_entry.runtime.failures import ConflictingParameters
 from trainer_entry.strategies import dpo, sft
 from trainer_entry.tasks import preferences, question_answering, summarization, text_generation
 from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
@@ -95,6 +98,18 @@ def test_records_that_share_a_sequence_do_not_see_each_other(tiny_model: Path, t
         (batch,) = trainer.get_train_dataloader()
         losses.append(trainer.compute_loss(loaded.model, batch).item())
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["opt", "mamba"])
+def test_a_model_that_cannot_keep_them_apart_is_refused(kind: str, tiny_model: Path, tmp_path: Path) -> None:
+    records = Records(write_dataset(tmp_path / "unequal.jsonl", unequal(16)))
+    loaded = huggingface.load(str(tiny_model), torch.float32, None)
+    examples = text_generation.prepare(records, HELD_OUT, loaded.tokenizer, 128)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 32}
+    config = AutoConfig.for_model(kind, vocab_size=len(loaded.tokenizer), word_embed_proj_dim=32, **sizes)
+    loaded = msgspec.structs.replace(loaded, model=AutoModelForCausalLM.from_config(config))
+    with pytest.raises(ConflictingParameters, match=f"packing: a {kind} model"):
+        trainer_of(tmp_path / "out", tiny_model, examples, loaded, "text-generation", use_lora=False, packing=True)
 
 
 @pytest.mark.parametrize("ran", RAN, ids=str)
