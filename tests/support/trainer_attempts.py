@@ -107,12 +107,8 @@ def job_of(parameters: wire.TrainingParameters, **fields: Any) -> wire.JobSpec:
 
 
 def questions(count: int) -> list[dict[str, Any]]:
-    return [{"input": f"What is {i}?", "output": f"It is {i}, and seven times {7 * i}."} for i in range(count)]
-
-
-def unequal(count: int) -> list[dict[str, Any]]:
-    """Questions with answers of one word up to many."""
-    return [{"input": f"What is {i}?", "output": " and ".join(str(i + n) for n in range(1 + i * i % 17))}
+    """Questions with answers of unequal lengths."""
+    return [{"input": f"What is {i}?", "output": f"It is {i}, and seven times {7 * i}{', or so' * (i * i % 7)}."}
             for i in range(count)]  # fmt: skip
 
 

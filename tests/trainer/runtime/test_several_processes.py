@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.trainer_attempts import IN_TWO, Attempt, unequal, write_dataset
+from support.trainer_attempts import IN_TWO, Attempt, questions, write_dataset
 
 from trainer_entry import wire
 from trainer_entry.runtime.proc import descendants, runs
@@ -93,7 +93,7 @@ def test_what_each_of_them_draws_next_is_in_a_checkpoint_that_is_whole(finished:
 
 def test_two_learn_what_one_learns_from_batches_of_both(tmp_path: Path, tiny_model: Path) -> None:
     # given 7 records held out, three at a time: the last batch has one, and the second process none of its own
-    dataset = write_dataset(tmp_path / "unequal.jsonl", unequal(63))
+    dataset = write_dataset(tmp_path / "questions.jsonl", questions(63))
     shared: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.01, "eval_split": 0.115, "eval_steps": 3}
     shared |= {"per_device_eval_batch_size": 3}
     two = in_two(tmp_path / "two", tiny_model, dataset, per_device_train_batch_size=4, **shared)

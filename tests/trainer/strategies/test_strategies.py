@@ -124,16 +124,14 @@ def test_the_reward_model_is_kept_beside_the_policy_and_can_be_given_to_another(
     assert kept == str(rewarded.output / "reward_model")
     assert not (rewarded.folder / "checkpoints" / "reward_model").exists()
     # when
-    settings = POLICY | {"rl_algorithm": "grpo", "max_steps": 6, "reward_model": "the one before"}
+    settings = POLICY | {"rl_algorithm": "grpo", "max_steps": 12, "reward_model": "the one before"}
     attempt = Attempt(tmp_path / "attempt", undecided, no_is_better, reward_model_path=kept, **settings)
     # then
     assert attempt.wait() == 0, attempt.stderr()
     assert {step.phase for step in attempt.of_type(wire.StepLogged)} == {"training"}
     model = attempt.one(wire.TrainerFinished).model
     assert model.reward_model_path is None
-    assert model.metrics["base_eval_reward"] == pytest.approx(
-        rewarded.one(wire.TrainerFinished).model.metrics["base_eval_reward"], abs=1.5
-    )
+    assert model.metrics["eval_reward"] > model.metrics["base_eval_reward"] + 0.5
 
 
 def test_a_policy_that_was_stopped_goes_on_with_the_same_reward_model(

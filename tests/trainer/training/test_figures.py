@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import task_records
 from support.tiny_model import build_tiny
-from support.trainer_attempts import job_of, unequal, write_dataset
+from support.trainer_attempts import job_of, questions, write_dataset
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer_entry import wire
@@ -76,7 +76,7 @@ def mean_by_token(loaded: LoadedModel, examples: Examples) -> float:
 def test_a_loss_on_held_out_records_is_the_mean_over_their_tokens(
     ran: dict[str, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    records = Records(write_dataset(tmp_path / "unequal.jsonl", unequal(16)))
+    records = Records(write_dataset(tmp_path / "questions.jsonl", questions(16)))
     loaded = huggingface.load(str(tiny_model), torch.float32, None)
     examples = text_generation.prepare(records, HELD_OUT, loaded.tokenizer, 128)
     truth = mean_by_token(loaded, examples)
@@ -84,25 +84,9 @@ def test_a_loss_on_held_out_records_is_the_mean_over_their_tokens(
     assert figures(trainer) == pytest.approx([truth], abs=1e-5)
 
 
-def test_records_that_share_a_sequence_do_not_see_each_other(tiny_model: Path, tmp_path: Path) -> None:
-    records = Records(write_dataset(tmp_path / "unequal.jsonl", unequal(16)))
-    loaded = huggingface.load(str(tiny_model), torch.float32, None)
-    examples = text_generation.prepare(records, HELD_OUT, loaded.tokenizer, 128)
-    rows = 16 - len(HELD_OUT)
-    losses = []
-    for packing in (False, True):
-        trainer = trainer_of(
-            tmp_path / str(packing), tiny_model, examples, loaded, "text-generation",
-            use_lora=False, packing=packing, per_device_train_batch_size=rows,
-        )  # fmt: skip
-        (batch,) = trainer.get_train_dataloader()
-        losses.append(trainer.compute_loss(loaded.model, batch).item())
-    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
-
-
 @pytest.mark.parametrize("kind", ["opt", "mamba"])
-def test_a_model_that_cannot_keep_them_apart_is_refused(kind: str, tiny_model: Path, tmp_path: Path) -> None:
-    records = Records(write_dataset(tmp_path / "unequal.jsonl", unequal(16)))
+def test_a_model_that_cannot_keep_packed_records_apart_is_refused(kind: str, tiny_model: Path, tmp_path: Path) -> None:
+    records = Records(write_dataset(tmp_path / "questions.jsonl", questions(16)))
     loaded = huggingface.load(str(tiny_model), torch.float32, None)
     examples = text_generation.prepare(records, HELD_OUT, loaded.tokenizer, 128)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 32}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
+from safetensors.torch import load_file
 from support.trainer_attempts import BY_ACCELERATE, Attempt, questions, write_dataset
 
 from trainer_entry import wire
@@ -248,7 +250,9 @@ def test_all_weights_are_trained_packed_and_saved_as_a_model(
     assert started.parameters.learning_rate == pytest.approx(2e-5)
     assert [step.step for step in attempt.of_type(wire.StepLogged)] == [2, 3]
     assert attempt.one(wire.TrainerFinished).model.kind == "full"
-    assert (attempt.output / "model.safetensors").exists()
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_model, attempt.output))
+    assert before.keys() == after.keys()
+    assert not [name for name, weights in before.items() if torch.equal(weights, after[name])]
 
 
 def test_qlora_trains_on_four_bits_and_evaluates(tiny_model: Path, dataset: wire.DatasetFile, tmp_path: Path) -> None:
