@@ -24,7 +24,7 @@ from gpu.bench import FULL, TINY, Bench
 from gpu.lines import LINES, run_line
 from gpu.models import prepare_model
 from gpu.table import HEAD, Report, Row
-from modelforge.machine.devices import cpu_count, gpu_memory
+from modelforge.machine.devices import cpu_count, gpu_memory, visible_gpus
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -108,10 +108,11 @@ def _card() -> str:
     import pynvml
 
     pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    name = visible_gpus()[0]
+    card = pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+    total = int(pynvml.nvmlDeviceGetMemoryInfo(card).total)
     driver = pynvml.nvmlSystemGetDriverVersion()
-    return f"{pynvml.nvmlDeviceGetName(handle)}, {total / 1e9:.0f} GB, driver {driver}"
+    return f"{pynvml.nvmlDeviceGetName(card)}, {total / 1e9:.0f} GB, driver {driver}"
 
 
 def _torch_sees_a_gpu() -> bool:

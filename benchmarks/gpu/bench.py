@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from msgspec import Struct
 
 from modelforge.machine.child_environment import child_environment
-from modelforge.machine.devices import cpu_count
+from modelforge.machine.devices import cpu_count, visible_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +25,15 @@ _POLL_SECONDS = 0.02
 _LAST_WORDS = 600
 
 
-class OutOfTime(Exception):
-    """The line's limit, or that of the whole run, is reached."""
-
-
 class Broken(Exception):
     """A process did not do what a line needs of it; the message has its last words."""
+
+
+class OutOfTime(Broken):
+    """The line's limit, or that of the whole run, is reached."""
+
+    def __init__(self) -> None:
+        super().__init__("cut off by the limit of the line, or of the whole run")
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
@@ -135,14 +138,22 @@ class Bench:
         return folder
 
     def environment(self, **added: str) -> dict[str, str]:
-        """What the server gives its trainers, on this device, and never a hub."""
-        if not self.on_gpu:
-            added["CUDA_VISIBLE_DEVICES"] = ""
+        """What the server gives its trainers, on one card or none, and never a hub."""
+        # With several cards in sight transformers would divide each batch among them.
+        cards = {"CUDA_VISIBLE_DEVICES": visible_gpus()[0] if self.on_gpu else ""}
+        if "CUDA_VISIBLE_DEVICES" not in os.environ:  # then the driver counted them, in this order
+            cards["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         threads = {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        return child_environment(**threads, **added) | {"HF_HUB_OFFLINE": "1"}
+        return child_environment(**threads, **cards, **added) | {"HF_HUB_OFFLINE": "1"}
 
     def start(self, command: Sequence[str], stdout: Path, stderr: Path) -> subprocess.Popen[bytes]:
-        """Start a process in a session of its own, so that all of it can be ended."""
+        """Start a process in a session of its own, so that all of it can be ended.
+
+        Raises:
+            OutOfTime: it is too late to start one.
+        """
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
         with stdout.open("ab") as out, stderr.open("ab") as err:
             process = subprocess.Popen(
                 command,
@@ -179,7 +190,10 @@ class Bench:
             time.sleep(_POLL_SECONDS)
 
     def together(self, works: Sequence[Callable[[], _T]]) -> list[_T | Broken]:
-        """Do several works, as many at once as the card is shared by; in order, what came of each, or how it broke."""
+        """Do several works, as many at once as the card is shared by; in order, what came of each, or how it broke.
+
+        Those that are done stand, also where the time is over before the others are.
+        """
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
                 return list(pool.map(_caught, works))

@@ -46,8 +46,10 @@ def losses_of_plain_trl(bench: Bench) -> Iterator[Finding]:
     for place, case in enumerate(_CASES):
         what = f"{case.strategy}, {case.precision}"
         ours, theirs = done[2 * place : 2 * place + 2]
-        if isinstance(ours, Broken) or isinstance(theirs, Broken):
-            yield failed(what, ours if isinstance(ours, Broken) else Broken(str(theirs)))
+        if isinstance(ours, Broken):
+            yield failed(what, ours)
+        elif isinstance(theirs, Broken):
+            yield failed(what, theirs)
         else:
             yield _compared(what, ours, theirs, _RELATIVE[case.precision])
 

@@ -27,9 +27,11 @@ _STEPS = 3
 _CPU_LIMIT = 7_000_000_000
 """Where there is no card that could be too small; the libraries alone take addresses of 4 GB."""
 _CONTEXT = """
-import pynvml, torch
+import os, pynvml, torch
 pynvml.nvmlInit()
-def used(): return pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).used
+name = os.environ["CUDA_VISIBLE_DEVICES"]
+card = pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+def used(): return pynvml.nvmlDeviceGetMemoryInfo(card).used
 before = used()
 matrix = torch.ones(1024, 1024, device="cuda", dtype=torch.bfloat16)
 (matrix @ matrix).sum().item()

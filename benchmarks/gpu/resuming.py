@@ -43,10 +43,11 @@ def killed_and_resumed(bench: Bench) -> Iterator[Finding]:
     def resumed() -> dict[int, float]:
         return _losses(Attempt(bench, "resumed", dataset, resumes=cut, **given).wait())
 
-    both = bench.together([alone, resumed])
-    whole, after = both
-    if isinstance(whole, Broken) or isinstance(after, Broken):
-        raise whole if isinstance(whole, Broken) else Broken(str(after))
+    whole, after = bench.together([alone, resumed])
+    if isinstance(whole, Broken):
+        raise whole
+    if isinstance(after, Broken):
+        raise after
     yield _compared(whole, after, reached, sizes.resume_steps)
 
 

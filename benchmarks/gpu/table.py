@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, assert_never
 import msgspec
 from msgspec import Struct
 
+from gpu.bench import OutOfTime
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -88,6 +90,8 @@ def not_shown(what: str, why: str) -> Finding:
 
 def failed(what: str, error: BaseException) -> Finding:
     """An exception in place of a figure."""
+    if isinstance(error, OutOfTime):
+        return Finding(what=what, measured=str(error), bound="", outcome="no time")
     return Finding(what=what, measured=f"{type(error).__name__}: {error}", bound="", outcome="failed")
 
 

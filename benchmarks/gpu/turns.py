@@ -96,7 +96,9 @@ def playground_and_training(bench: Bench) -> Iterator[Finding]:
     job_id = server.call("/api/start_training", body)["job_id"]
     status = server.wait_for(job_id, {"training"})["status"]
     if status == "training":
-        times["meanwhile"] = server.ask(base_model=base)
+        took = server.ask(base_model=base)
+        if server.call(f"/api/jobs/{job_id}")["status"] == "training":
+            times["meanwhile"] = took
     job = server.wait_for(job_id, set())
     if job["status"] != "completed":
         raise Broken(f"the training {job['status']}: {job.get('error')}")

@@ -17,7 +17,7 @@ import pytest
 from gpu.__main__ import main
 from gpu.bench import TINY, Bench, Broken
 from gpu.lines import LINES, Line, run_line
-from gpu.table import HEAD, Report, Row, judged
+from gpu.table import HEAD, Report, Row, failed, judged
 from gpu.wheels import keep_kernels
 
 if TYPE_CHECKING:
@@ -87,13 +87,17 @@ def test_a_line_ends_at_its_limit_with_all_that_it_started(bench: Bench, tmp_pat
         bench.wait(process)
 
     def hangs(_: Bench) -> Iterator[Finding]:
-        bench.together([sleep, sleep])
-        yield judged("never", "", "", holds=True)
+        done, cut = bench.together([lambda: "done", sleep])
+        yield judged(f"{done}", "1", "1", holds=True)
+        yield failed("cut", cut or AssertionError())
+        sleep()
 
-    (row,) = rows_of(bench, Line("hangs", hangs, 0.3))
-    assert (row.finding.outcome, row.falls_short) == ("no time", True)
-    assert "its own limit" in row.finding.measured
-    assert len(started) == 2
+    rows = rows_of(bench, Line("hangs", hangs, 0.3), Line("next", holds, 60))
+    # then what was done stands, and what was not is told
+    assert [row.finding.outcome for row in rows] == ["held", "no time", "no time", "held", "not shown"]
+    assert [row.finding.what for row in rows[:2]] == ["done", "cut"]
+    assert "its own limit" in rows[2].finding.measured
+    assert len(started) == 1
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)
 
 
