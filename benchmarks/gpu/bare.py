@@ -37,6 +37,7 @@ def main(path: str) -> None:
 
 def _trainer(order: BareOrder, records: Any) -> Any:
     import torch
+    from transformers import set_seed
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.sft_config import SFTConfig
@@ -58,6 +59,7 @@ def _trainer(order: BareOrder, records: Any) -> Any:
         "dataloader_pin_memory": not on_cpu,
         "max_length": order.length,
     }
+    set_seed(order.settings["seed"])  # before trl 1.16 an adapter began with whatever numbers came next
     given = _model(order)
     if order.strategy == "dpo":
         return DPOTrainer(args=DPOConfig(**settings, beta=order.beta), train_dataset=records, **given)
