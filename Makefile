@@ -15,7 +15,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth run demo test test-fast coverage matrix torture fuzz check clean
+.PHONY: setup setup-unsloth run demo test test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -64,6 +64,26 @@ torture: setup
 ## fuzz: REQUESTS requests, by default 100000, that openapi.json allows or not, each answer checked against it
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
+
+## gpu: what only a GPU shows of trainings, in 8 minutes; ONLY="line line", MODEL=folder, OUT=folder, DEVICE=cpu to try it
+GPU_OPTIONS = $(if $(DEVICE),--device $(DEVICE)) $(if $(MODEL),--model $(MODEL)) $(if $(OUT),--out $(OUT)) \
+  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(foreach line,$(ONLY),--only $(line))
+ifdef WHEELS
+# The machine's own Python with its torch, and what it lacks from a folder; a virtual environment would not see a torch
+# that is itself in one.
+gpu:
+	rm -rf build/gpu-site
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps --target build/gpu-site $(WHEELS)/*.whl
+	PYTHONPATH=$(CURDIR)/build/gpu-site:$(CURDIR):$(CURDIR)/benchmarks $(PYTHON) -m gpu $(GPU_OPTIONS)
+else
+gpu: setup
+	PYTHONPATH=benchmarks $(BIN)/python -m gpu $(GPU_OPTIONS)
+endif
+
+## gpu-wheels: the wheels for `make gpu WHEELS=folder`, for TARGET (3.12) and CUDA (130), into WHEELS (build/wheels)
+gpu-wheels: setup
+	PYTHONPATH=benchmarks $(BIN)/python -m gpu.wheels $(or $(WHEELS),build/wheels) \
+	  $(if $(TARGET),--python $(TARGET)) $(if $(CUDA),--cuda $(CUDA))
 
 ## check: format, lint, types, import rules, known dangers
 check: setup

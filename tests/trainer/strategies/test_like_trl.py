@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from gpu.bare_order import BareOrder, BareStep
 from support import task_records
 from support.tiny_model import build_tiny_model
 from support.trainer_attempts import Attempt, child_environment, questions, write_dataset
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.training
 
-PLAIN = Path(__file__).parents[2] / "support" / "plain_trl.py"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 SETTINGS: dict[str, Any] = {
     "per_device_train_batch_size": 3,
     "gradient_accumulation_steps": 2,
@@ -30,11 +31,11 @@ SETTINGS: dict[str, Any] = {
     "warmup_steps": 2,
     "weight_decay": 0.01,
     "seed": 7,
-    "max_seq_length": 128,
-    "lora_r": 8,
-    "lora_alpha": 16,
-    "lora_dropout": 0.1,
+    "bf16": False,
 }
+"""Those that have one name here and there."""
+OURS: dict[str, Any] = {"max_seq_length": 128, "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.1}
+THEIRS: dict[str, Any] = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": "all-linear"}
 
 
 @pytest.mark.parametrize("strategy", ["sft", "dpo"])
@@ -45,15 +46,28 @@ def test_the_losses_are_those_of_plain_trl(strategy: Strategy, tmp_path: Path) -
     dataset = write_dataset(tmp_path / "records.jsonl", records)
     beta = {"beta": 0.3} if strategy == "dpo" else {}
     # when
-    attempt = Attempt(tmp_path / "attempt", model, dataset, strategy=strategy, **SETTINGS, **beta)
-    output = tmp_path / "losses.json"
-    command = [sys.executable, str(PLAIN), strategy, str(model), dataset.path, str(output)]
-    plain = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
+    attempt = Attempt(tmp_path / "attempt", model, dataset, strategy=strategy, **SETTINGS, **OURS, **beta)
+    order = BareOrder(
+        strategy="dpo" if strategy == "dpo" else "sft",
+        provider="huggingface",
+        model=str(model),
+        dataset=dataset.path,
+        output=str(tmp_path / "steps.json"),
+        length=128,
+        settings={**SETTINGS, "logging_steps": 1},
+        adapter=THEIRS,
+        **beta,
+    )
+    (tmp_path / "order.json").write_bytes(msgspec.json.encode(order))
+    command = [sys.executable, "-m", "gpu.bare", str(tmp_path / "order.json")]
+    variables = child_environment()
+    variables["PYTHONPATH"] += f":{BENCHMARKS}"
+    plain = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     # then
     assert attempt.wait() == 0, attempt.stderr()
     assert plain.returncode == 0, plain.stderr
     ours = [step.loss for step in attempt.of_type(wire.StepLogged)]
-    theirs = json.loads(output.read_text())
+    theirs = [step.loss for step in msgspec.json.decode(Path(order.output).read_bytes(), type=list[BareStep])]
     assert len(ours) == 8
     assert ours == pytest.approx(theirs, rel=1e-5)
 
