@@ -7,9 +7,12 @@ import math
 
 from msgspec import Struct
 
-from trainer_entry.wire.job import Strategy
+from trainer_entry.wire.job import Strategy, Task
 from trainer_entry.wire.parameters import TrainingParameters
 
+_LEAST_TEXT = 2
+_LEAST_WINDOW = 4
+_MOST_SEED = 2**32 - 1
 _LAST_RATE = 1e-7
 """Where the schedule `polynomial` ends, in transformers: it has to begin above."""
 
@@ -82,6 +85,18 @@ def in_context(parameters: TrainingParameters, strategy: Strategy, context: int)
     )
 
 
+def in_seed(parameters: TrainingParameters, strategy: Strategy) -> Obstacle | None:
+    """What speaks against a seed: each process of reinforcement learning has its own, counted from it."""
+    most = _MOST_SEED - (parameters.num_processes - 1)
+    if strategy != "rlhf" or parameters.seed <= most:
+        return None
+    return Obstacle(
+        "seed",
+        f"seed {parameters.seed} leaves none for {parameters.num_processes} processes",
+        f"Each counts its own from it: send {most} or less.",
+    )
+
+
 def in_reward_model(name: str, figures: int) -> Obstacle | None:
     """What speaks against a model that gives so many figures, and is to reward a policy."""
     if figures == 1:
@@ -90,6 +105,19 @@ def in_reward_model(name: str, figures: int) -> Obstacle | None:
         "reward_model",
         f"{name} is no reward model: it gives {figures} figures, and a reward is one",
         "Name a sequence classifier with num_labels 1, or leave out reward_model to have one trained.",
+    )
+
+
+def in_length(parameters: TrainingParameters, task: Task) -> Obstacle | None:
+    """What speaks against a length: a text's first token is never predicted, and a window has tokens of its own."""
+    least = _LEAST_WINDOW if task == "extractive-question-answering" else _LEAST_TEXT
+    length = parameters.max_seq_length
+    if length is None or length < 1 or length >= least:
+        return None
+    return Obstacle(
+        "max_seq_length",
+        f"Nothing can be learned within max_seq_length {length}",
+        f"Send {least} or more, or leave it out for the model's own maximum.",
     )
 
 

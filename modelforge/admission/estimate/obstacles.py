@@ -28,6 +28,16 @@ class _Classifier(Struct):
     architectures: list[str] | None = None
 
 
+class _GenerationSettings(Struct):
+    """The parts of `generation_config.json` for which transformers refuses all of it."""
+
+    max_new_tokens: int | None = None
+    early_stopping: bool | str | int | None = None
+    num_return_sequences: int | None = None
+    num_beams: int | None = None
+    do_sample: bool | None = None
+
+
 class _TokenizerSettings(Struct):
     model_max_length: int | float | None = None
 
@@ -38,12 +48,15 @@ def known_obstacles(spec: wire.JobSpec, architecture: Architecture | None, folde
     context = _context_of(architecture, folder)
     found = (
         obstacles.in_records(parameters, strategy, spec.dataset.num_examples),
+        obstacles.in_length(parameters, spec.task),
         obstacles.in_schedule(parameters),
+        obstacles.in_seed(parameters, strategy),
         obstacles.in_context(parameters, strategy, context) if context is not None else None,
         obstacles.on_cpu_with_unsloth(parameters, strategy)
         if spec.provider == "unsloth" and not visible_gpus()
         else None,
         _in_reward_model(spec),
+        _in_generation(spec.model_name, folder) if folder is not None else None,
     )
     return [BadInput(one.message, one.remedy, field=one.field) for one in found if one is not None]
 
@@ -59,6 +72,29 @@ def _context_of(architecture: Architecture | None, folder: Path | None) -> int |
         if said.model_max_length is not None and 0 < said.model_max_length <= _LONGEST_SAID:
             limits.append(int(said.model_max_length))
     return min(limits, default=None)
+
+
+def _in_generation(name: str, folder: Path) -> obstacles.Obstacle | None:
+    """What in a model's generation settings keeps transformers from loading it; beside less it settles the rest."""
+    try:
+        own = msgspec.json.decode(read_file(folder, "generation_config.json"), type=_GenerationSettings)
+    except (OSError, ValueError, RecursionError):  # none, or none that is read
+        return None
+    fewest = 1 if own.num_beams is None else own.num_beams
+    several = own.num_return_sequences is not None and own.num_return_sequences > 1
+    if own.max_new_tokens is not None and own.max_new_tokens <= 0:
+        why = f"max_new_tokens is {own.max_new_tokens}"
+    elif own.early_stopping not in {None, True, False, "never"}:
+        why = f"early_stopping is {own.early_stopping!r}"
+    elif several and ((fewest == 1 and not own.do_sample) or 1 < fewest < (own.num_return_sequences or 0)):
+        why = f"num_return_sequences {own.num_return_sequences} are more than num_beams {fewest}"
+    else:
+        return None
+    return obstacles.Obstacle(
+        "model_name",
+        "The model's generation_config.json cannot be used",
+        f"{name}: {why}. Correct the file, or take it away.",
+    )
 
 
 def _in_reward_model(spec: wire.JobSpec) -> obstacles.Obstacle | None:

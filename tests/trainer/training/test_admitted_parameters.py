@@ -62,7 +62,7 @@ drawn: dict[str, some.SearchStrategy[Any]] = {
     "seed": some.sampled_from([0, 42, 2**32 - 1]),
     "bf16": some.none() | some.booleans(),
     "fp16": some.none() | some.booleans(),
-    "max_seq_length": some.none() | some.sampled_from([-1, 0, 8, 10_000_000]),
+    "max_seq_length": some.none() | some.sampled_from([-1, 0, 1, 2, 8, 10_000_000]),
     "packing": some.booleans(),
     "eval_split": some.sampled_from([0, 0.001, 0.5, 0.9]),
     "eval_steps": some.none() | some.sampled_from([1, 7, 1_000_000]),
@@ -111,6 +111,7 @@ def is_let_through(asked: Asked) -> bool:
         return False
     found = (
         obstacles.in_records(job.parameters, job.strategy, asked.records),
+        obstacles.in_length(job.parameters, job.task),
         obstacles.in_schedule(job.parameters),
         obstacles.in_context(job.parameters, job.strategy, CONTEXT),
     )
