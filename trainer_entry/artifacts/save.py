@@ -66,7 +66,10 @@ def write_model(
 ) -> None:
     """Write a model into a folder, with all that belongs to it."""
     model.save_pretrained(folder)
-    write_beside(folder, "adapter" if isinstance(model, PeftModel) else "full", loaded, job, parameters, metrics)
+    is_adapter = isinstance(model, PeftModel)
+    if is_adapter and model.can_generate():  # peft writes none
+        model.generation_config.save_pretrained(folder)
+    write_beside(folder, "adapter" if is_adapter else "full", loaded, job, parameters, metrics)
 
 
 def write_beside(
@@ -77,9 +80,7 @@ def write_beside(
     parameters: TrainingParameters,
     metrics: dict[str, float | None],
 ) -> None:
-    """Write what belongs to a model's weights: tokenizer, chat template, generation config and card."""
+    """Write what is known before the model is loaded: tokenizer, chat template and card."""
     loaded.tokenizer.save_pretrained(folder)
-    if kind == "adapter" and loaded.model.can_generate():  # peft writes none
-        loaded.model.generation_config.save_pretrained(folder)
     card = write_card(job, parameters, metrics, kind, loaded.revision, encoder_decoder=loaded.is_encoder_decoder)
     (folder / "README.md").write_text(card, encoding="utf-8")
