@@ -151,6 +151,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         read_models=rebuilt.read_models,
         handler=handler,
         fetches=asyncio.Semaphore(FETCHES_AT_ONCE),
+        workers=app[PREVIEW_WORKERS],
     )
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.report_failure)

@@ -1,4 +1,4 @@
-"""A preview or the statistics of a dataset, as a model would read it in a training.
+"""A preview or the statistics of a dataset, as a model would read it in a training; or only whether it could.
 
     python -m trainer_entry.dataset_view
 
@@ -30,6 +30,8 @@ from trainer_entry.wire import (
     PreviewFailed,
     PreviewRequest,
     StatisticsRequest,
+    Trial,
+    TrialRequest,
 )
 
 _MEMORY = 2 << 30
@@ -44,7 +46,7 @@ def main() -> int:
     signal.setitimer(signal.ITIMER_REAL, request.deadline_seconds)  # nobody else may be there to end it
     go_first()
     _prepare_process(request.job)
-    reply: DatasetPreview | DatasetStatistics | PreviewFailed
+    reply: DatasetPreview | DatasetStatistics | Trial | PreviewFailed
     code = 0
     try:
         reply = answer(request)
@@ -56,13 +58,14 @@ def main() -> int:
     return code
 
 
-def answer(request: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics:
+def answer(request: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics | Trial:
     """What was asked for.
 
     Raises:
         ModelUnavailable: the model is not to be had, not to be read, or not for the task.
         NoChatTemplate: the records are conversations, and the model does not say how to write one.
         ChatTemplateFails: the model's template cannot write one of them.
+        TokenWithoutEmbedding, NoTrainableTokens, NoSuchLayers: a training would fail at that.
     """
     from trainer_entry.preview.examples import examples_of
     from trainer_entry.preview.sequences import tokenization_context
@@ -78,6 +81,13 @@ def answer(request: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics
 
             lines = read_lines(dataset, places_of(dataset.num_examples, sample))
             return statistics_of(examples_of(lines, context), context, dataset, request.revision)
+        case TrialRequest(sample=sample):
+            from trainer_entry.preview.trial import places_of as places_tried
+            from trainer_entry.preview.trial import try_out
+
+            return try_out(
+                examples_of(read_lines(dataset, places_tried(dataset.num_examples, sample)), context), context
+            )
         case _:
             assert_never(request)
 

@@ -18,7 +18,7 @@ from trainer_entry.data.records import Records, split_eval
 from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import resumed_step, run_attempt
-from trainer_entry.runtime.failures import ConflictingParameters, ModelUnavailable
+from trainer_entry.runtime.failures import ModelUnavailable, refuse
 from trainer_entry.training.loop import Phases
 from trainer_entry.wire import (
     AttemptSpec,
@@ -27,6 +27,7 @@ from trainer_entry.wire import (
     TrainerStarted,
     TrainingParameters,
 )
+from trainer_entry.wire.obstacles import in_prompts, in_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +52,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     phases.enter("loading_model")
     records = Records(job.dataset)
     _prepare_process(spec, folder)
+    from trainer_entry.artifacts.rehearsal import rehearse_beside, rehearse_saving
     from trainer_entry.artifacts.save import save_model
     from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
 
@@ -89,6 +91,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         case "rlhf":
             from trainer_entry.strategies import reward_model, rlhf
 
+            rehearse_beside(loaded, job, parameters)
             rewarding = reward_model.train_reward_model(phases, job, loaded, examples, parameters, report_started)
             trainer = rlhf.build_policy(job, _prepared(loaded, parameters), rewarding, examples, parameters)
             earlier, reward_model_dir = rewarding.report.metrics, rewarding.folder
@@ -97,6 +100,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         case _:
             assert_never(job.strategy)
 
+    rehearse_saving(trainer, loaded, job, parameters)
     trained = phases.train(
         trainer,
         lambda state: report_started(trainer, parameters, state),
@@ -139,6 +143,15 @@ def _import_unsloth(folder: Path) -> None:
 
 
 def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
+    """The model as it is trained, with generation settings that can be saved with it."""
+    from trainer_entry.data.generation_settings import settle_generation
+
+    loaded = _load(job, parameters)
+    settle_generation(loaded.model, loaded.tokenizer)
+    return loaded
+
+
+def _load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
     from transformers import set_seed
 
     from trainer_entry.providers.precision import quantization_config, weight_dtype
@@ -168,12 +181,19 @@ def _prepared(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedMode
 
 
 def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:
+    """The records as the trainer takes them, each token of which the model has an embedding of."""
+    from trainer_entry.data.embedding import check_examples
+
+    examples = _make_examples(job, records, loaded, parameters)
+    check_examples(examples, loaded.model.config, loaded.tokenizer)
+    if job.strategy == "rlhf":
+        refuse(in_prompts(parameters, len(examples.train)))
+    return examples
+
+
+def _make_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:
+    refuse(in_records(parameters, job.strategy, records.count))
     places = split_eval(records.count, parameters.eval_split, parameters.seed)
-    if parameters.eval_split > 0 and not places:
-        raise ConflictingParameters(
-            f"eval_split {parameters.eval_split} cannot hold back one of {records.count} records: add some, or leave "
-            "it out."
-        )
     length, truncation = parameters.max_seq_length or loaded.context, parameters.truncation
     if job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.tasks import preferences

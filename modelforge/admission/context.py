@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from modelforge.command_handler import CommandHandler
+from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.layout import Layout
 from modelforge.projections.read_models import ReadModels
 from modelforge.settings import Settings
@@ -16,7 +17,8 @@ FETCHES_AT_ONCE = 2
 class Admission(Struct, frozen=True, kw_only=True):
     """The settings, the data directory, and what the log says of jobs, models and datasets.
 
-    `fetches`: how many datasets may be fetched from the hub at once; others wait for their turn.
+    `fetches`: how many datasets may be fetched from the hub at once; others wait for their turn. `workers`: those that
+    read datasets as a model does, in processes of their own.
     """
 
     settings: Settings
@@ -24,6 +26,7 @@ class Admission(Struct, frozen=True, kw_only=True):
     read_models: ReadModels
     handler: CommandHandler
     fetches: asyncio.Semaphore
+    workers: PreviewWorkers
 
     @property
     def model_roots(self) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fi
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
+from modelforge.admission.trial import try_out
 from modelforge.domain.compatibility import Purpose, check_combination, check_format
 from modelforge.errors import BadInput, Refusal
 from modelforge.fields import check_label, project_struct
@@ -156,6 +157,9 @@ async def estimate_fit(
     fit = await estimate_training(spec, data_dir, waits=queue or len(running) >= slots)
     for problem in fit.problems:
         problems.add(problem)
+    if not problems.all:
+        with problems.collecting("model_name"):
+            await try_out(admission, spec)
     return fit
 
 

@@ -44,7 +44,7 @@ class PreviewWorkers:
         self._of_models: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def ask(self, request: wire.AnyDatasetViewRequest, client: str) -> bytes:
-        """The worker's answer to a client as JSON: a preview or statistics.
+        """The worker's answer to a client as JSON: a preview or statistics, or that a trial went well.
 
         Raises:
             BadInput: the model cannot read the dataset, and why.
@@ -52,12 +52,11 @@ class PreviewWorkers:
             TooMuchWork: it took too much time or memory.
         """
         ended = await self._run(request, client)
-        model = request.job.model_name
         if ended.code == wire.PREVIEW_FAILED:
-            raise _refusal(model, msgspec.json.decode(ended.output, type=wire.PreviewFailed), ended.words)
+            raise _refusal(request, msgspec.json.decode(ended.output, type=wire.PreviewFailed), ended.words)
         if ended.code == -signal.SIGVTALRM:
             words = "its chat template never ends, and could not be interrupted"
-            raise _refusal(model, wire.PreviewFailed(kind="ChatTemplateFails", message=words), ended.words)
+            raise _refusal(request, wire.PreviewFailed(kind="ChatTemplateFails", message=words), ended.words)
         if ended.code != 0:
             raise RuntimeError(f"The preview worker ended with {ended.code}: {ended.words[-2000:]}")
         return ended.output
@@ -91,17 +90,22 @@ def _out_of_memory(model: str) -> TooMuchWork:
     )
 
 
-def _refusal(model: str, failed: wire.PreviewFailed, words: str) -> BadInput | TooMuchWork:
+def _refusal(request: wire.AnyDatasetViewRequest, failed: wire.PreviewFailed, words: str) -> BadInput | TooMuchWork:
+    model = request.job.model_name
     match failed.kind:
         case "OutOfMemory":
             return _out_of_memory(model)
         case "ConflictingParameters":
             field = "max_completion_length"
-        case "PromptTooLong":
+        case "PromptTooLong" | "NoTrainableTokens":
             field = "max_seq_length"
-        case "ModelUnavailable" | "NoChatTemplate" | "ChatTemplateFails":
+        case "NoSuchLayers":
+            field = "target_modules"
+        case "ModelUnavailable" | "NoChatTemplate" | "ChatTemplateFails" | "TokenWithoutEmbedding":
             field = "model_name"
         case _:
             _log.warning("preview_failed", kind=failed.kind, words=words[-4000:])
             field = "model_name"
-    return BadInput("The preview cannot be made", f"{model}: {failed.kind}: {failed.message}", field=field)
+    is_trial = isinstance(request, wire.TrialRequest)
+    message = "The training would fail" if is_trial else "The preview cannot be made"
+    return BadInput(message, f"{model}: {failed.kind}: {failed.message}", field=field)

@@ -249,3 +249,58 @@ def test_the_built_in_model_is_known_before_it_is_built(stocked: RunningServer) 
     told = stocked.post("/api/preflight", body_of("smollm2-135m-instruct")).json()
     assert told["memory"]["weights_bytes"] > 134_515_008
     assert told["memory"]["largest_sequence_length"] is None or told["memory"]["largest_sequence_length"] <= 8192
+
+
+def turns_of(*turns: tuple[str, str]) -> bytes:
+    return json.dumps({"messages": [{"role": role, "content": said} for role, said in turns]}).encode() + b"\n"
+
+
+SAID = (("user", "Hello"), ("assistant", "Hi"))
+REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+
+
+def test_turns_that_the_chat_template_refuses_are_named_by_their_line(stocked: RunningServer, copied: Path) -> None:
+    records = turns_of(*SAID) * 2 + turns_of(("system", "Be brief."), *SAID)
+    stocked.upload(records, filename="turns.jsonl").raise_for_status()
+    body = body_of(copied, dataset="turns.jsonl")
+    template = copied / "chat_template.jinja"
+    template.write_text(REFUSES_SYSTEM + template.read_text())
+    (problem,) = problems_of(stocked, body)
+    assert problem["field"] == "model_name"
+    assert "Line 3 of the dataset" in problem["remedy"]
+    assert "System role not supported" in problem["remedy"]
+
+
+def test_a_token_that_the_model_has_no_embedding_of_is_refused(stocked: RunningServer, copied: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(copied)
+    tokenizer.add_tokens(["<new>"], special_tokens=True)
+    tokenizer.save_pretrained(copied)
+    stocked.upload(b'{"input": "Why <new>?", "output": "So."}\n' * 3, filename="new.jsonl").raise_for_status()
+    (problem,) = problems_of(stocked, body_of(copied, dataset="new.jsonl"))
+    assert problem["field"] == "model_name"
+    assert "Line 1 of the dataset has the token '<new>'" in problem["remedy"]
+
+
+def test_a_pattern_that_no_layer_has_is_refused(stocked: RunningServer, tiny: Path) -> None:
+    (problem,) = problems_of(stocked, body_of(tiny, target_modules="c_attn.*"))
+    assert problem["field"] == "target_modules"
+    assert "not found" in problem["remedy"]
+
+
+def test_too_few_records_for_what_is_asked_are_refused(stocked: RunningServer, tiny: Path) -> None:
+    stocked.upload(RECORDS.splitlines(keepends=True)[0], filename="one.jsonl").raise_for_status()
+    (problem,) = problems_of(stocked, body_of(tiny, dataset="one.jsonl", eval_split=0.5))
+    assert (problem["field"], "one of 1 records" in problem["message"]) == ("eval_split", True)
+    assert problems_of(stocked, body_of(tiny, dataset="one.jsonl")) == []
+    preference = b'{"prompt": "Why?", "chosen": "So.", "rejected": "No."}\n'
+    stocked.upload(preference * 3, filename="prefer.jsonl").raise_for_status()
+    policy = {"dataset": "prefer.jsonl", "strategy": "rlhf", "max_steps": 3, "max_completion_length": 8}
+    (problem,) = problems_of(stocked, body_of(tiny, **policy, per_device_train_batch_size=16))
+    assert (problem["field"], "fill no step" in problem["message"]) == ("per_device_train_batch_size", True)
+    assert problems_of(stocked, body_of(tiny, **policy, per_device_train_batch_size=8)) == []
+    (problem,) = problems_of(stocked, body_of(tiny, **{**policy, "max_completion_length": 256}))
+    assert (problem["field"], "256 tokens" in problem["remedy"]) == ("max_completion_length", True)
+    (problem,) = problems_of(stocked, body_of(tiny, **policy, reward_model=str(tiny)))
+    assert (problem["field"], "no reward model" in problem["message"]) == ("reward_model", True)

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from trainer_entry.artifacts.model_card import write_card
+from trainer_entry.data.generation_settings import settle_generation
 from trainer_entry.providers import hub
 from trainer_entry.providers.builtin_model import resolve
 from trainer_entry.providers.huggingface import model_class, revision_of
@@ -124,9 +125,11 @@ def _save(model: PreTrainedModel, job: JobSpec, work: Merge, dtype: str, progres
     partial.mkdir(parents=True)
     if (adapter / _GENERATION_CONFIG).is_file():
         model.generation_config = GenerationConfig.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
+    settle_generation(model, tokenizer)  # an adapter of an older release says nothing of turns
     with disk_full_errors(partial):
         model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
         card = write_card(
             job, job.parameters, work.metrics, "full", work.base_revision,
             encoder_decoder=bool(model.config.is_encoder_decoder),

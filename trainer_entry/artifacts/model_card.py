@@ -93,8 +93,10 @@ def _loading(task: Task, kind: ModelKind, *, encoder_decoder: bool) -> list[str]
     else:
         ending = "ForSeq2SeqLM" if encoder_decoder else "ForCausalLM"
     auto = f"AutoPeftModel{ending}" if kind == "adapter" else f"AutoModel{ending}"
+    # peft leaves the base's settings, which may not know where a turn ends.
+    settings = ["GenerationConfig"] if kind == "adapter" and task != "extractive-question-answering" else []
     imports = (
-        [f"from peft import {auto}", "from transformers import AutoTokenizer"]
+        [f"from peft import {auto}", f"from transformers import {', '.join(['AutoTokenizer', *settings])}"]
         if kind == "adapter"
         else [f"from transformers import {auto}, AutoTokenizer"]
     )
@@ -102,6 +104,7 @@ def _loading(task: Task, kind: ModelKind, *, encoder_decoder: bool) -> list[str]
         *imports,
         "",
         f'model = {auto}.from_pretrained(".")',
+        *(f'model.generation_config = {name}.from_pretrained(".")' for name in settings),
         'tokenizer = AutoTokenizer.from_pretrained(".")',
     ]
 

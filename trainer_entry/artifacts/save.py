@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 
@@ -31,25 +31,18 @@ def save_model(
 
     `reward_model`: the folder of one that was trained for this model; it is moved to stand in the model's folder.
     """
-    kind: ModelKind = "adapter" if isinstance(trainer.model, PeftModel) else "full"
     output = Path(job.output_dir)
     partial = output.with_name(output.name + ".partial")
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    kind: ModelKind = "adapter" if isinstance(model, PeftModel) else "full"
     if trainer.is_world_process_zero():
         for leftover in (partial, output):  # of an earlier attempt that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         with disk_full_errors(partial):
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            model.save_pretrained(partial)
-            loaded.tokenizer.save_pretrained(partial)
-            if kind == "adapter" and model.can_generate():
-                model.generation_config.save_pretrained(partial)
+            write_model(partial, model, loaded, job, parameters, metrics)
             if reward_model is not None:
                 shutil.copytree(reward_model, partial / reward_model.name, dirs_exist_ok=True)
-            card = write_card(
-                job, parameters, metrics, kind, loaded.revision, encoder_decoder=loaded.is_encoder_decoder
-            )
-            (partial / "README.md").write_text(card, encoding="utf-8")
             sync_folder(partial)
         partial.rename(output)
         sync_entry(output.parent)
@@ -61,3 +54,33 @@ def save_model(
     return SavedModel(
         path=str(output), kind=kind, size_bytes=size, metrics=metrics, reward_model_path=reward_model_path
     )
+
+
+def write_model(
+    folder: Path,
+    model: Any,
+    loaded: LoadedModel,
+    job: JobSpec,
+    parameters: TrainingParameters,
+    metrics: dict[str, float | None],
+) -> None:
+    """Write a model into a folder, with all that belongs to it."""
+    model.save_pretrained(folder)
+    is_adapter = isinstance(model, PeftModel)
+    if is_adapter and model.can_generate():  # peft writes none
+        model.generation_config.save_pretrained(folder)
+    write_beside(folder, "adapter" if is_adapter else "full", loaded, job, parameters, metrics)
+
+
+def write_beside(
+    folder: Path,
+    kind: ModelKind,
+    loaded: LoadedModel,
+    job: JobSpec,
+    parameters: TrainingParameters,
+    metrics: dict[str, float | None],
+) -> None:
+    """Write what is known before the model is loaded: tokenizer, chat template and card."""
+    loaded.tokenizer.save_pretrained(folder)
+    card = write_card(job, parameters, metrics, kind, loaded.revision, encoder_decoder=loaded.is_encoder_decoder)
+    (folder / "README.md").write_text(card, encoding="utf-8")

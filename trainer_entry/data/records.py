@@ -12,6 +12,7 @@ from msgspec import Struct
 from trainer_entry.runtime.failures import DatasetChanged
 from trainer_entry.wire import DatasetFile, formats
 from trainer_entry.wire.formats import Message, Text
+from trainer_entry.wire.obstacles import held_out_count
 from trainer_entry.wire.turns import (
     arguments_of,
     function_of,
@@ -236,5 +237,5 @@ def _schemas(tools: list[dict[str, Any]] | str | None) -> list[dict[str, Any]] |
 
 def split_eval(count: int, fraction: float, seed: int) -> frozenset[int]:
     """Which of `count` records are kept for evaluation: at least one if a fraction is asked for, never all."""
-    size = min(max(1, round(count * fraction)), count - 1) if fraction > 0 else 0
-    return frozenset(random.Random(seed).sample(range(count), max(0, size)))  # noqa: S311 - no secret
+    size = held_out_count(count, fraction)
+    return frozenset(random.Random(seed).sample(range(count), size))  # noqa: S311 - no secret

@@ -127,9 +127,37 @@ def find(path: str) -> Source:
             f"{path} is neither a folder nor in this machine's cache, and the hub cannot be reached."
         ) from error
     config = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=cache_only)
-    if tokenizer.pad_token is None:
+    _check_generation(path, where, local_files_only=cache_only)
+    count, padding = embedded_tokens(config), tokenizer.pad_token_id
+    # One that was added after the model was made has no embedding; what is padded with is never looked at.
+    if padding is None or (count is not None and padding >= count):
         tokenizer.pad_token = tokenizer.eos_token
     return Source(where, cache_only, config, tokenizer)
+
+
+def _check_generation(path: str, where: str, *, local_files_only: bool) -> None:
+    """Refuse a model whose generation settings contradict each other: its weights could not be loaded.
+
+    Raises:
+        ModelUnavailable: it says what is wrong with them.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        GenerationConfig.from_pretrained(where, local_files_only=local_files_only)
+    except OSError:  # it has none; transformers makes one of its config
+        return
+    except (TypeError, ValueError) as error:
+        raise ModelUnavailable(
+            f"The generation_config.json of {path} cannot be used: {error} Correct the file, or take it away."
+        ) from error
+
+
+def embedded_tokens(config: PreTrainedConfig) -> int | None:
+    """How many tokens, from 0 on, a model has embeddings of; None where its config does not say."""
+    parts = (config.get_text_config(encoder=True), config.get_text_config(decoder=True))
+    counts = [count for part in parts if isinstance(count := getattr(part, "vocab_size", None), int)]
+    return min(counts, default=None)
 
 
 def model_class(config: PreTrainedConfig, task: Task) -> AnyAutoModel:

@@ -20,8 +20,9 @@ from trainer_entry.providers.huggingface import (
     revision_of,
 )
 from trainer_entry.providers.precision import quantization_config, weight_dtype
-from trainer_entry.runtime.failures import ConflictingParameters
+from trainer_entry.runtime.failures import ConflictingParameters, refuse
 from trainer_entry.wire import JobSpec, TrainingParameters
+from trainer_entry.wire.obstacles import on_cpu_with_unsloth
 
 _OFFLOADED = "unsloth"
 """Its own way of gradient checkpointing: on a GPU, the activations that are kept wait in the host's memory."""
@@ -35,17 +36,10 @@ def settle(job: JobSpec) -> JobSpec:
     """
     if not _on_cpu():
         return job
+    refuse(on_cpu_with_unsloth(job.parameters, job.strategy))
     from unsloth_zoo.cpu.trainer import normalize_cpu_training_arguments
 
     asked = job.parameters
-    if asked.fp16:
-        raise ConflictingParameters(
-            "unsloth does not compute in fp16 on a CPU: set bf16, or neither, or use the provider huggingface."
-        )
-    if asked.use_8bit:
-        raise ConflictingParameters(
-            "unsloth does not quantize to 8 bits on a CPU: set use_4bit, or use the provider huggingface."
-        )
     settled = SimpleNamespace(optim=asked.optim, packing=asked.packing, bf16=asked.bf16)
     normalize_cpu_training_arguments(settled)
     parameters = msgspec.structs.replace(asked, optim=settled.optim, packing=settled.packing, bf16=settled.bf16)
@@ -67,7 +61,8 @@ def load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             f"unsloth trains causal models, and {job.task} with a {source.config.model_type} model is no work for one: "
             "use the provider huggingface."
         )
-    _refuse_other_quantization(parameters)
+    if _on_cpu():
+        refuse(on_cpu_with_unsloth(parameters, job.strategy))  # in what is computed, is chosen by now
     context = context_of(source.config, source.tokenizer)
     checkpointing: Any = _OFFLOADED if parameters.gradient_checkpointing else False
     model, _ = FastLanguageModel.from_pretrained(
@@ -93,13 +88,12 @@ def load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
     keep_gradients_exact(model)
     revision = revision_of(source.where, model.config)
     if parameters.use_lora:
-        target = parameters.target_modules
         model = FastLanguageModel.get_peft_model(
             model,
             r=parameters.lora_r,
             lora_alpha=parameters.lora_alpha,
             lora_dropout=parameters.lora_dropout,
-            target_modules=target if isinstance(target, str) else list(target),
+            target_modules=parameters.adapted_layers,
             use_gradient_checkpointing=checkpointing,
             random_state=parameters.seed,
         )
@@ -110,16 +104,3 @@ def _on_cpu() -> bool:
     from unsloth import DEVICE_TYPE
 
     return bool(DEVICE_TYPE == "cpu")
-
-
-def _refuse_other_quantization(parameters: TrainingParameters) -> None:
-    if not parameters.use_4bit or not _on_cpu():
-        return
-    computed_in = str(weight_dtype(parameters)).removeprefix("torch.")
-    if (parameters.bnb_4bit_quant_type, parameters.use_nested_quant) != ("nf4", True) or (
-        parameters.bnb_4bit_compute_dtype != computed_in
-    ):
-        raise ConflictingParameters(
-            "On a CPU unsloth quantizes in one way only: leave out bnb_4bit_quant_type, bnb_4bit_compute_dtype and "
-            f'use_nested_quant, which are then "nf4", "{computed_in}" and true, or use the provider huggingface.'
-        )

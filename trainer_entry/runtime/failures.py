@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from trainer_entry.runtime.bounds import RECORD_SECONDS, time_for
 from trainer_entry.runtime.disk import says_no_room
 from trainer_entry.runtime.secrets import redact
+from trainer_entry.wire.obstacles import Obstacle
 
 _MESSAGE_CHARACTERS = 2_000
 _NO_MEMORY_WORDS = (
@@ -38,8 +39,26 @@ class ConflictingParameters(Exception):
     """Two parameters cannot both be had."""
 
 
+def refuse(obstacle: Obstacle | None) -> None:
+    """Refuse what cannot be trained, in the words in which the server refuses it before a start.
+
+    Raises:
+        ConflictingParameters: there is an obstacle.
+    """
+    if obstacle is not None:
+        raise ConflictingParameters(obstacle.text)
+
+
 class WrongRecords(Exception):
     """The records are of a format that the task or the strategy cannot learn from."""
+
+
+class TokenWithoutEmbedding(Exception):
+    """The tokenizer writes a text with a token that the model has no embedding of."""
+
+
+class NoSuchLayers(Exception):
+    """The model has no layers that the adapter could be put on."""
 
 
 class ModelUnavailable(Exception):
@@ -48,6 +67,10 @@ class ModelUnavailable(Exception):
 
 class BaseChanged(Exception):
     """The base model's weights are not those that the adapter was trained on."""
+
+
+class CannotBeSaved(Exception):
+    """The model that a training would make could not be saved; it is found out before the first step."""
 
 
 class NotMergeable(Exception):

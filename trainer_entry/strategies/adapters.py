@@ -24,14 +24,13 @@ def lora_config(parameters: TrainingParameters, task: Task, *, encoder_decoder: 
 
     Such an adapter has no task type: peft's own class for answers would keep the token types from the model.
     """
-    target = parameters.target_modules
     answers = task == "extractive-question-answering"
     return LoraConfig(
         task_type=None if answers else "SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM",
         r=parameters.lora_r,
         lora_alpha=parameters.lora_alpha,
         lora_dropout=parameters.lora_dropout,
-        target_modules=target if isinstance(target, str) else list(target),
+        target_modules=parameters.adapted_layers,
         modules_to_save=["qa_outputs"] if answers else None,
         exclude_modules=["qa_outputs"] if answers else None,
     )

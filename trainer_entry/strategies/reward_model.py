@@ -17,6 +17,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 from trl.trainer.reward_trainer import RewardTrainer
 
+from trainer_entry.artifacts.rehearsal import rehearse_merged
 from trainer_entry.providers.huggingface import find
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
@@ -24,6 +25,7 @@ from trainer_entry.runtime.stdout import note
 from trainer_entry.strategies.adapters import reward_lora_config
 from trainer_entry.training.arguments import policy_steps, reward_arguments
 from trainer_entry.training.trainer import AttemptTrainer, count_rows, rows_left_out, set_up, trained_model
+from trainer_entry.wire.obstacles import in_reward_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +108,8 @@ def train_reward_model(
     )
     _check_rows(trainer, examples, parameters)
     set_up(trainer, job, parameters)
+    if trainer.is_world_process_zero():
+        rehearse_merged(trained_model(trainer), loaded.tokenizer, folder)
     trainer.steps_after = policy_steps(parameters, len(examples.train))
     trainer.left_out_elsewhere = examples.dropped  # for the policy has no room for their prompts
     trained = phases.train(
@@ -172,9 +176,7 @@ def _load(path: str, parameters: TrainingParameters, report: RewardReport, folde
         use_safetensors=True,
         local_files_only=source.cache_only,
     )
-    if model.config.num_labels != 1:
-        raise ModelUnavailable(
-            f"{path} is no reward model: it gives {model.config.num_labels} figures, and a reward is one. Name a "
-            "sequence classifier with num_labels 1, or leave out reward_model to have one trained."
-        )
+    obstacle = in_reward_model(path, model.config.num_labels)
+    if obstacle is not None:
+        raise ModelUnavailable(obstacle.text)
     return RewardModel(model.eval(), source.tokenizer, report, folder)

@@ -15,11 +15,10 @@ import msgspec
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-from trainer_entry.data.edges import end_token_ids, text_ids
+from trainer_entry.data.edges import text_ids
 from trainer_entry.data.prompts import asked_ids, rendered_ids
 from trainer_entry.data.records import Turn
 from trainer_entry.data.templates import write_by_template
-from trainer_entry.runtime.failures import NoTrainableTokens
 from trainer_entry.strategies.adapters import new_adapter
 from trainer_entry.training.arguments import policy_arguments, policy_steps
 from trainer_entry.training.trainer import AttemptTrainer, set_up
@@ -90,13 +89,6 @@ def build_policy(
 ) -> AttemptTrainer:
     """A trainer for the model as it is loaded, rewarded by `reward_model`."""
     steps = policy_steps(parameters, len(examples.train))
-    if steps == 0:
-        raise NoTrainableTokens(
-            f"{len(examples.train)} prompts fill no step: it completes per_device_train_batch_size * "
-            "gradient_accumulation_steps / num_generations of them. Lower these, or add records."
-        )
-    own = loaded.model.generation_config
-    own.eos_token_id = end_token_ids(loaded.tokenizer, own.eos_token_id)  # where trl ends a completion
     arguments: dict[str, Any] = {
         "model": loaded.model,
         "reward_funcs": [reward_model.model],

@@ -14,9 +14,10 @@ from trainer_entry.data.edges import kept_places
 from trainer_entry.data.examples import Examples, Rows, in_words
 from trainer_entry.data.prompts import answered_ids, asked_ids, plain_question, summarization_prompt
 from trainer_entry.data.records import Preference, Record, Records, Turn
-from trainer_entry.runtime.failures import ConflictingParameters, NoTrainableTokens, WrongRecords, naming_line
+from trainer_entry.runtime.failures import NoTrainableTokens, WrongRecords, naming_line, refuse
 from trainer_entry.runtime.stdout import note
 from trainer_entry.wire import Strategy, Task, TrainingParameters, Truncation
+from trainer_entry.wire.obstacles import in_context
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -180,13 +181,8 @@ def prompt_room(context: int, parameters: TrainingParameters) -> int:
     Raises:
         ConflictingParameters: none.
     """
-    room = context - parameters.max_completion_length
-    if room < 1:
-        raise ConflictingParameters(
-            f"max_completion_length {parameters.max_completion_length} leaves no room for a prompt: the model takes "
-            f"{context} tokens. Lower it."
-        )
-    return room
+    refuse(in_context(parameters, "rlhf", context))
+    return context - parameters.max_completion_length
 
 
 def _preference(record: Record, tokenizer: PreTrainedTokenizerBase, task: Task) -> Preference:

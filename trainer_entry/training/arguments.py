@@ -29,7 +29,7 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from trainer_entry.wire import TrainingParameters
+from trainer_entry.wire import TrainingParameters, obstacles
 
 _NEARLY_ONE = 1 - 1e-9
 
@@ -84,17 +84,8 @@ def policy_arguments(parameters: TrainingParameters, folder: str, steps: int) ->
 
 
 def policy_steps(parameters: TrainingParameters, prompts: int) -> int:
-    """The optimizer steps of reinforcement learning; each completes as many prompts as its groups have room for.
-
-    trl's RepeatSampler leaves out the prompts at an epoch's end that fill no step.
-    """
-    if parameters.max_steps > 0:
-        return parameters.max_steps
-    completions = (
-        parameters.per_device_train_batch_size * parameters.gradient_accumulation_steps * parameters.num_processes
-    )
-    in_epoch = prompts * parameters.num_generations // completions
-    return math.ceil((parameters.num_train_epochs or 1) * in_epoch)
+    """The optimizer steps of reinforcement learning."""
+    return obstacles.policy_steps(parameters, prompts)
 
 
 def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:

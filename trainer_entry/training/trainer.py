@@ -77,6 +77,17 @@ class AttemptTrainer(WeighedEvaluation):
         """How many tokens this trainer has read, in all processes together, which all ask at the same place."""
         return distributed.total(int(self.token_count))
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As transformers does it; `polynomial` divides by the steps after the warm-up, of which one is left."""
+        if (
+            self.args.lr_scheduler_type == "polynomial"
+            and self.args.get_warmup_steps(num_training_steps) == num_training_steps
+        ):
+            self.args.warmup_steps = num_training_steps - 1
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint is no model: the card is written with the model, once."""
 

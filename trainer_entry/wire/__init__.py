@@ -83,6 +83,8 @@ from trainer_entry.wire.preview import (
     SequenceView,
     StatisticsRequest,
     TokenView,
+    Trial,
+    TrialRequest,
 )
 
 __all__ = [
@@ -157,6 +159,8 @@ __all__ = [
     "TrainerStarted",
     "TrainerStopped",
     "TrainingParameters",
+    "Trial",
+    "TrialRequest",
     "Truncation",
     "Unit",
     "Work",

@@ -79,3 +79,11 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
     num_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     report_to: Literal["none", "tensorboard"] = "none"
+
+    @property
+    def adapted_layers(self) -> str | list[str]:
+        """`target_modules` as peft takes it, for which a text is a pattern of whole paths: one name is a list of it."""
+        target = self.target_modules
+        if not isinstance(target, str):
+            return list(target)
+        return [target] if target.isidentifier() else target

@@ -45,7 +45,17 @@ class StatisticsRequest(DatasetViewRequest, frozen=True, tag="statistics", gc=Fa
     sample: int
 
 
-AnyDatasetViewRequest = PreviewRequest | StatisticsRequest
+class TrialRequest(DatasetViewRequest, frozen=True, tag="trial", gc=False):
+    """Find out whether a training could read `sample` records, the first and others spread over the file.
+
+    What it takes beside them to build the trainer is tried too, as far as no weights are needed; the answer is a
+    `Trial`.
+    """
+
+    sample: int
+
+
+AnyDatasetViewRequest = PreviewRequest | StatisticsRequest | TrialRequest
 
 SequenceName = Literal["text", "source", "target", "window", "chosen", "rejected", "prompt"]
 """What a model reads at once. Text: a prompt and its answer, or a text to go on with. Source, target: what an
@@ -191,6 +201,12 @@ class DatasetStatistics(Struct, frozen=True, kw_only=True, gc=False):
     lengths: tuple[Lengths, ...]
     seen_with: PreviewSettings
     cut: int = 0
+
+
+class Trial(Struct, frozen=True, kw_only=True, gc=False):
+    """Nothing was found that a training would fail at, in so many records."""
+
+    records: int
 
 
 class PreviewFailed(Struct, frozen=True, kw_only=True, gc=False):

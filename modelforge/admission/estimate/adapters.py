@@ -36,6 +36,13 @@ def targeted_layers(weights: tuple[Weight, ...], target_modules: str | tuple[str
     return tuple(weight for weight in matrices if _is_named(weight.name.removesuffix(".weight"), target_modules))
 
 
+def are_linear(weights: tuple[Weight, ...], names: tuple[str, ...]) -> bool:
+    """Whether the names are those of linear layers, one at least, and of nothing else that has weights."""
+    linear = {weight.name for weight in linear_layers(weights)}
+    named = {weight.name for weight in weights if _is_named(weight.name.rpartition(".")[0], names)}
+    return bool(named) and all(name in linear or name.endswith(".bias") for name in named)
+
+
 def layer_names(weights: tuple[Weight, ...]) -> list[str]:
     """The last parts of the layers' names, which `target_modules` takes."""
     return sorted({weight.name.removesuffix(".weight").rpartition(".")[2] for weight in linear_layers(weights)})

@@ -14,6 +14,7 @@ from modelforge.admission.estimate.architecture import Architecture, architectur
 from modelforge.admission.estimate.capacity import Capacity, free_disk, memory_capacity
 from modelforge.admission.estimate.disk import disk_of
 from modelforge.admission.estimate.memory import Plan, sizes_of
+from modelforge.admission.estimate.obstacles import known_obstacles
 from modelforge.admission.estimate.records import longest_record
 from modelforge.admission.estimate.remote_model import built_in, built_in_folder, fetch_remote_model
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
@@ -47,7 +48,7 @@ class _Model(Struct, kw_only=True, gc=False):
 async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) -> Fit:
     """Read the model, and estimate memory and disk. `waits`: the job may wait until others have given theirs back."""
     problems: list[BadInput] = []
-    folder = await read_apart(_folder_of, spec.model_path)
+    folder = await read_apart(model_folder, spec.model_path)
     if folder is not None:
         model = await _read(spec, folder, problems)
     elif spec.model_path == wire.BUILT_IN_MODEL:
@@ -56,6 +57,7 @@ async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) 
     else:
         remote = await fetch_remote_model(spec.model_path)
         model = _Model() if remote is None else _Model(weights=remote.weights, architecture=remote.architecture)
+    problems += known_obstacles(spec, model.architecture, folder)
     problems += _target_problems(spec, model)
     memory, disk = await asyncio.to_thread(_estimate, spec, model, data_dir, problems, waits=waits)
     return Fit(problems=tuple(problems), memory=memory, disk=disk)
@@ -67,7 +69,7 @@ async def unknown_fit(batch_size: int, data_dir: Path) -> Fit:
     return Fit(problems=(), memory=report.unknown_memory(batch_size, None, room), disk=report.unknown_disk(free))
 
 
-def _folder_of(model_path: str) -> Path | None:
+def model_folder(model_path: str) -> Path | None:
     """Where the model's files are, if they are on this machine."""
     if model_path == wire.BUILT_IN_MODEL:
         folder = built_in_folder()

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from modelforge.admission.estimate.architecture import architecture_of
 from modelforge.errors import BadInput
 from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import run_module
@@ -20,6 +21,7 @@ from trainer_entry.wire.model_files import TEMPLATES
 
 _FAST = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
+_MODEL = "config.json"
 # What transformers makes a tokenizer of where there is none: word pieces, byte pairs, and others.
 _VOCABULARIES = ("vocab.json", "vocab.txt", "bpe.codes", "tekken.json", "byte_maps.json", "prophetnet.tokenizer")
 _SENTENCE_PIECES = (
@@ -41,6 +43,7 @@ class _Settings(Struct):
 
     tokenizer_class: str | None = None
     chat_template: msgspec.Raw = msgspec.Raw(b"null")  # a text, or several with names
+    added_tokens_decoder: dict[int, msgspec.Raw] = {}
 
 
 class _File(Struct, frozen=True, gc=False):
@@ -51,8 +54,8 @@ class _File(Struct, frozen=True, gc=False):
     changed: int
 
 
-_readable: set[_File] = set()
-"""Files that were read without a fault: not read again while they stay as they are."""
+_readable: dict[_File, int] = {}
+"""Files that were read without a fault, and how many tokens each has: not read again while they stay as they are."""
 _MOST_REMEMBERED = 1000
 
 
@@ -86,7 +89,34 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
         raise RuntimeError(f"The tokenizer check ended with {ended.code}: {ended.words}")
     if len(_readable) >= _MOST_REMEMBERED:
         _readable.clear()
-    _readable.add(file)
+    _readable[file] = int(ended.output)
+
+
+def tokens_beyond(folder: Path) -> bool:
+    """Whether a tokenizer that was checked may have more tokens than its model has embeddings of."""
+    try:
+        architecture, settings = architecture_of(read_file(folder, _MODEL)), _settings_in(folder)
+    except (OSError, ValueError, RecursionError):  # the checks of the model have said so
+        return False
+    count = max([_count_read(folder / _FAST), *(number + 1 for number in settings.added_tokens_decoder)])
+    return architecture is not None and count > architecture.vocabulary
+
+
+def _count_read(path: Path) -> int:
+    """How many tokens a file had when it was read; 0 where it was not, as it is now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return _readable.get(_File(path, status.st_size, status.st_mtime_ns), 0)
+
+
+def _settings_in(folder: Path) -> _Settings:
+    """What a tokenizer's settings say; nothing where it has none."""
+    try:
+        return msgspec.json.decode(read_file(folder, _CONFIG), type=_Settings)
+    except FileNotFoundError:
+        return _Settings()
 
 
 def _unreadable(name: str, why: str, field: str) -> BadInput:
@@ -160,14 +190,15 @@ def _further_templates(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Read the file, and say what is wrong with it on stderr."""
+    """Read the file, and say how many tokens it has on stdout, or what is wrong with it on stderr."""
     from tokenizers import Tokenizer
 
     try:
-        Tokenizer.from_str(sys.stdin.buffer.read().decode())
+        tokens = Tokenizer.from_str(sys.stdin.buffer.read().decode()).get_vocab(with_added_tokens=True)
     except Exception as error:  # noqa: BLE001 - the library raises nothing more precise
         sys.stderr.write(f"{error}\n")
         return _UNREADABLE
+    sys.stdout.write(str(max(tokens.values(), default=-1) + 1))
     return 0
 
 

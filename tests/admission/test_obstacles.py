@@ -1,0 +1,124 @@
+"""What a trainer would refuse after its launch, found in a request and in a model's small files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support.attempt_files import write_model, write_weights
+from support.trainer_attempts import job_of
+
+from modelforge.admission.estimate.architecture import Architecture
+from modelforge.admission.estimate.obstacles import known_obstacles
+from trainer_entry import wire
+
+SIZES = Architecture(hidden=8, layers=1, heads=1, vocabulary=16, intermediate=16, cached=16, context=512)
+JUDGE = {"architectures": ["LlamaForSequenceClassification"]}
+
+
+def found(folder: Path | None = None, records: int = 100, **given: Any) -> list[tuple[str | None, str]]:
+    """The fields that are refused, and why."""
+    fields = {name: given.pop(name) for name in ("task", "strategy", "provider", "reward_model_path") if name in given}
+    dataset = wire.DatasetFile(filename="", path="", sha256="", format="input_output", num_examples=records)
+    job = job_of(msgspec.convert(given, wire.TrainingParameters), dataset=dataset, **fields)
+    return [(one.field, f"{one.message}. {one.detail}") for one in known_obstacles(job, SIZES, folder)]
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "says"),
+    [
+        ({"records": 1, "eval_split": 0.9}, "eval_split", "one of 1 records"),
+        ({"max_seq_length": 1}, "max_seq_length", "Send 2 or more"),
+        ({"max_seq_length": 3, "task": "extractive-question-answering"}, "max_seq_length", "Send 4 or more"),
+        ({"lr_scheduler_type": "polynomial", "learning_rate": 1e-7}, "learning_rate", "1e-07"),
+        ({"strategy": "rlhf", "max_completion_length": 512}, "max_completion_length", "512 tokens"),
+        ({"strategy": "rlhf", "seed": 2**32 - 1, "num_processes": 2}, "seed", "4294967294 or less"),
+        (
+            {"strategy": "rlhf", "records": 5, "per_device_train_batch_size": 32},
+            "per_device_train_batch_size",
+            "5 prompts",
+        ),
+        ({"provider": "unsloth", "fp16": True}, "fp16", "on a CPU"),
+        ({"provider": "unsloth", "strategy": "qlora", "use_8bit": True}, "use_8bit", "on a CPU"),
+        ({"provider": "unsloth", "strategy": "qlora", "use_nested_quant": False}, "provider", "use_nested_quant"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_its_field(
+    given: dict[str, Any], field: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    ((named, why),) = found(**given)
+    assert (named, says in why) == (field, True), why
+
+
+def test_what_is_just_enough_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert found(records=2, eval_split=0.001, max_seq_length=2) == []
+    assert (
+        found(strategy="rlhf", max_completion_length=511, seed=2**32 - 1, records=8, per_device_train_batch_size=32)
+        == []
+    )
+    assert found(provider="unsloth", strategy="qlora") == []
+
+
+def test_the_tokenizer_bounds_a_context_too(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    ((field, why),) = found(tmp_path, strategy="rlhf", max_completion_length=64)
+    assert (field, "64 tokens" in why) == ("max_completion_length", True)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1e30}')
+    assert found(tmp_path, strategy="rlhf", max_completion_length=64) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"temperature": 0.6, "num_beams": 4, "num_return_sequences": 4}, None),
+        ({"do_sample": True, "num_return_sequences": 4}, None),
+        ({"num_return_sequences": 4}, "num_return_sequences 4"),
+        ({"num_beams": 2, "num_return_sequences": 4}, "num_beams 2"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"early_stopping": "sometimes"}, "'sometimes'"),
+        ({"early_stopping": "never"}, None),
+    ],
+)
+def test_generation_settings_that_no_library_takes_are_refused(
+    settings: dict[str, Any], says: str | None, tmp_path: Path
+) -> None:
+    from transformers import GenerationConfig
+
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(settings))
+    told = found(tmp_path)
+    if says is None:
+        assert told == []
+        GenerationConfig.from_pretrained(tmp_path)
+    else:
+        ((field, why),) = told
+        assert (field, says in why) == ("model_name", True), why
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            GenerationConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "figures"),
+    [
+        ({**JUDGE, "id2label": {"0": "REWARD"}}, 1),
+        ({**JUDGE, "num_labels": 3}, 3),
+        ({**JUDGE, "id2label": {"0": "NO", "1": "YES"}}, 2),
+        (JUDGE, None),  # its head says it
+        ({"architectures": ["LlamaForCausalLM"]}, 0),
+    ],
+)
+def test_a_reward_model_gives_one_figure(config: dict[str, Any], figures: int | None, tmp_path: Path) -> None:
+    judge = write_model(tmp_path / "judge", config)
+    told = found(strategy="rlhf", reward_model=str(judge), reward_model_path=str(judge))
+    if figures is None or figures == 1:
+        assert told == []
+        write_weights(judge / "model.safetensors", {"score.weight": (5, 8)})
+        told, figures = found(strategy="rlhf", reward_model=str(judge), reward_model_path=str(judge)), 5
+        if "id2label" in config:  # which wins
+            assert told == []
+            return
+    ((field, why),) = told
+    assert (field, f"{figures} figures" in why or "LlamaForCausalLM" in why) == ("reward_model", True), why
