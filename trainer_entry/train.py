@@ -62,7 +62,13 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         check_folder(spec.resume_from)
     parameters = resolve_parameters(job)
     loaded = _load_model(job, parameters)
-    parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
+    parameters = with_model(
+        parameters,
+        job,
+        loaded.context,
+        encoder_decoder=loaded.is_encoder_decoder,
+        recomputes=loaded.model.supports_gradient_checkpointing,
+    )
 
     phases.enter("preparing_data")
     examples = _prepare_examples(job, records, loaded, parameters)
@@ -74,23 +80,19 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
 
     resume_from, earlier, reward_model_dir = spec.resume_from, {}, None
     match job.strategy:
-        case "sft":
+        case "sft" | "qlora":
             from trainer_entry.strategies import sft
 
             trainer = sft.build_trainer(job, loaded, examples, parameters)
-        case "qlora":
-            from trainer_entry.strategies import sft
-
-            trainer = sft.build_trainer(job, _prepared(loaded, parameters), examples, parameters)
         case "dpo":
             from trainer_entry.strategies import dpo
 
-            trainer = dpo.build_trainer(job, _prepared(loaded, parameters), examples, parameters)
+            trainer = dpo.build_trainer(job, loaded, examples, parameters)
         case "rlhf":
             from trainer_entry.strategies import reward_model, rlhf
 
             rewarding = reward_model.train_reward_model(phases, job, loaded, examples, parameters, report_started)
-            trainer = rlhf.build_policy(job, _prepared(loaded, parameters), rewarding, examples, parameters)
+            trainer = rlhf.build_policy(job, loaded, rewarding, examples, parameters)
             earlier, reward_model_dir = rewarding.report.metrics, rewarding.folder
             if resumed_step(spec) <= rewarding.report.steps:  # a checkpoint of the reward model
                 resume_from = None
@@ -149,22 +151,14 @@ def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             from trainer_entry.providers import huggingface
 
             quantization = quantization_config(parameters, job.task)
-            return huggingface.load(job.model_path, weight_dtype(parameters), quantization, job.task)
+            attention = parameters.attn_implementation
+            return huggingface.load(job.model_path, weight_dtype(parameters), quantization, job.task, attention)
         case "unsloth":
             from trainer_entry.providers import unsloth
 
             return unsloth.load(job, parameters)
         case _:
             assert_never(job.provider)
-
-
-def _prepared(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
-    """The model, made ready for an adapter where it is quantized and has none yet."""
-    if loaded.is_adapted or (not parameters.use_4bit and not parameters.use_8bit):
-        return loaded
-    from trainer_entry.strategies import qlora
-
-    return qlora.prepare(loaded, parameters)
 
 
 def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:

@@ -22,13 +22,14 @@ from transformers import (
 from trainer_entry.providers import hub
 from trainer_entry.providers.builtin_model import resolve
 from trainer_entry.providers.model_folder import check_folder
+from trainer_entry.providers.precision import placement
 from trainer_entry.runtime.failures import ModelUnavailable
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel  # with all that a model is made of, which takes seconds
 
-    from trainer_entry.wire import Task
+    from trainer_entry.wire import Attention, Task
 
 _REPACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' 4-bit modules
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".gguf"}
@@ -78,11 +79,15 @@ class Source(Struct, frozen=True, gc=False):
 
 
 def load(
-    path: str, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, task: Task = "text-generation"
+    path: str,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None,
+    task: Task = "text-generation",
+    attention: Attention | None = None,
 ) -> LoadedModel:
     """Load a model for a task: from a local folder, by a hub id, or by the built-in name.
 
-    A head that the weights do not have is made new, with random ones.
+    A head that the weights do not have is made new, with random ones. `attention`: None for transformers' own choice.
 
     Raises:
         ModelUnavailable: it is not to be had, or has no form for this task.
@@ -92,6 +97,8 @@ def load(
         source.where,
         dtype=dtype,
         quantization_config=quantization,
+        attn_implementation=attention,
+        device_map=placement(),
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=source.cache_only,
