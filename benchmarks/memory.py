@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import hashlib
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
@@ -117,7 +116,7 @@ def measure(case: Case, folder: Path) -> tuple[float, float]:
         checkpoint_dir=str(folder / "checkpoints"),
     )
     fit = asyncio.run(estimate_training(job, folder, waits=False))
-    attempt = wire.AttemptSpec(job=job, attempt=1, token="none", cpu_threads=os.cpu_count() or 1)  # noqa: S106
+    attempt = wire.AttemptSpec(job=job, attempt=1, token="none", cpu_threads=1)  # noqa: S106
     (folder / "spec.json").write_bytes(msgspec.json.encode(attempt))
     command = [sys.executable, "-m", "trainer_entry.train", str(folder)]
     done = subprocess.run(command, capture_output=True, check=False)
