@@ -153,7 +153,7 @@ def _record(case: Case, number: int) -> dict[str, str]:
             return {"prompt": asked + words[: case.length], "chosen": words, "rejected": f"No. {words}"}
         case "rlhf":
             prompt = words[: 4 * (case.length - 80)]
-            return {"prompt": asked + prompt, "chosen": "the " * 24, "rejected": "No. " * 24}
+            return {"prompt": asked + prompt, "chosen": "the " * 16, "rejected": "No " * 16}
 
 
 if __name__ == "__main__":

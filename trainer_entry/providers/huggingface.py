@@ -48,10 +48,10 @@ _PADDING_FIRST = frozenset(
 AnyAutoModel = type[AutoModelForCausalLM | AutoModelForSeq2SeqLM | AutoModelForQuestionAnswering]
 
 
-class LoadedModel(Struct, frozen=True, gc=False):
-    """A model with its tokenizer, and which weights these are."""
+class KnownModel(Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of a model before its weights are read: how it is built, and which weights these are."""
 
-    model: PreTrainedModel
+    config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     revision: str | None
     context: int
@@ -59,7 +59,13 @@ class LoadedModel(Struct, frozen=True, gc=False):
     @property
     def is_encoder_decoder(self) -> bool:
         """Whether a text is read by one part of the model, and the answer written by another."""
-        return bool(self.model.config.is_encoder_decoder)
+        return bool(self.config.is_encoder_decoder)
+
+
+class LoadedModel(KnownModel, frozen=True, kw_only=True, gc=False):
+    """A model with its weights."""
+
+    model: PreTrainedModel
 
     @property
     def is_adapted(self) -> bool:
@@ -107,10 +113,32 @@ def load(
         keep_gradients_exact(model)
     return LoadedModel(
         model=model,
+        config=model.config,
         tokenizer=source.tokenizer,
         revision=revision_of(source.where, model.config),
         context=context_of(model.config, source.tokenizer),
     )
+
+
+def know(path: str) -> KnownModel:
+    """A model without its weights, which take memory.
+
+    Raises:
+        ModelUnavailable: it is not to be had.
+    """
+    source = find(path)
+    return KnownModel(
+        config=source.config,
+        tokenizer=source.tokenizer,
+        revision=revision_of(source.where, source.config),
+        context=context_of(source.config, source.tokenizer),
+    )
+
+
+def recomputes(config: PreTrainedConfig, task: Task) -> bool:
+    """Whether a model of this architecture can compute its activations again, as gradient checkpointing needs."""
+    kind = model_class(config, task)._model_mapping[type(config)]  # noqa: SLF001
+    return bool(getattr(kind, "supports_gradient_checkpointing", False))
 
 
 def find(path: str) -> Source:

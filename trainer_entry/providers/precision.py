@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from trainer_entry.wire import Task, TrainingParameters
 
 
-def quantization_config(parameters: TrainingParameters, task: Task = "text-generation") -> BitsAndBytesConfig | None:
+def quantization_config(
+    parameters: TrainingParameters, task: Task = "text-generation", *, rewards: bool = False
+) -> BitsAndBytesConfig | None:
     """How the frozen weights are compressed, if at all; a head is left as it is.
 
-    transformers finds a head that writes tokens by itself, and not one that answers.
+    transformers finds a head that writes tokens by itself, and not one that answers, nor one that rewards.
     """
     from transformers import BitsAndBytesConfig
 
-    heads = ["qa_outputs"] if task == "extractive-question-answering" else None
+    heads = ["score"] if rewards else ["qa_outputs"] if task == "extractive-question-answering" else None
     if parameters.use_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
     if not parameters.use_4bit:
