@@ -6,7 +6,7 @@ Peaks of real trainings were measured against them (SmolLM2-135M on the CPU): no
 import msgspec
 from msgspec import Struct
 
-from modelforge.admission.estimate.adapters import linear_layers, targeted_layers
+from modelforge.admission.estimate.adapters import embeddings, linear_layers, targeted_layers
 from modelforge.admission.estimate.architecture import Architecture
 from modelforge.admission.estimate.weights import Weight
 from trainer_entry import wire
@@ -16,7 +16,7 @@ PROCESS_BYTES = 650_000_000
 
 _FLOAT32, _FLOAT16 = 4, 2
 _LOGITS_COPIES = 5  # measured: the logits twice, their log-probabilities, and the gradients of both
-_TILE_COPIES = 5  # measured: a tile of logits, scaled, exponentiated, its gradient, and what these are made through
+_TILE_COPIES = 7  # measured: a tile of logits, scaled, exponentiated, its gradient, and what these are made through
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768  # trl's
 _BLOCK, _OUTER_BLOCK = 64, 256
 _MATRIX = 2
@@ -26,7 +26,7 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
     """Numbers of a model, counted once. `layers`: in linear layers, those that quantisation is for.
 
     `factors`: what Adafactor keeps, a row and a column of each trained matrix. `outputs`: numbers that the layers
-    with an adapter give for one token.
+    with an adapter give for one token. `embedded`: those of `trainable` in embeddings.
     """
 
     parameters: int
@@ -34,6 +34,7 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
     trainable: int
     factors: int
     outputs: int
+    embedded: int = 0
 
 
 class Plan(Struct, frozen=True, kw_only=True, gc=False):
@@ -87,7 +88,8 @@ def sizes_of(weights: tuple[Weight, ...], parameters: wire.TrainingParameters) -
     layers = sum(weight.size for weight in linear_layers(weights))
     if not parameters.use_lora:
         factors = sum(sum(weight.shape) if len(weight.shape) == _MATRIX else weight.size for weight in weights)
-        return Sizes(parameters=whole, layers=layers, trainable=whole, factors=factors, outputs=0)
+        embedded = sum(weight.size for weight in embeddings(weights))
+        return Sizes(parameters=whole, layers=layers, trainable=whole, factors=factors, outputs=0, embedded=embedded)
     targets = targeted_layers(weights, parameters.target_modules)
     rank, edges = parameters.lora_r, sum(sum(weight.shape) for weight in targets)
     return Sizes(
@@ -152,13 +154,14 @@ def _frozen_bytes(plan: Plan, sizes: Sizes) -> int:
 def optimizer_bytes(optim: wire.Optimizer, sizes: Sizes, trained_bytes: int = _FLOAT32) -> int:
     """Adam: two numbers a parameter of its type (arXiv 1412.6980), of 1 byte each in 8 bits (arXiv 2110.02861).
 
+    transformers leaves those of embeddings in 32 bits there, as section 2.3 of that paper says.
     Adafactor: a row and a column a matrix (arXiv 1804.04235). Plain SGD has no state.
     """
     match optim:
         case "adamw_torch" | "adamw_torch_fused":
             return 2 * trained_bytes * sizes.trainable
         case "adamw_8bit" | "paged_adamw_8bit":
-            return 2 * sizes.trainable
+            return 2 * (sizes.trainable - sizes.embedded) + 2 * _FLOAT32 * sizes.embedded
         case "adafactor":
             return _FLOAT32 * sizes.factors
         case "sgd":
