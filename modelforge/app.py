@@ -137,12 +137,16 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         gate.take(records)
         snapshots.follow(records[-1].position, reactor.report_failure)
 
+    async def clear_gpu() -> None:
+        if PLAYGROUND in app:  # it is made after what follows the log, and takes the first GPU that it sees
+            await app[PLAYGROUND].give_way()
+
     machine = machine_of(settings)
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, redact)
     projector = Projector(rebuilt.read_models)
     snapshots = SnapshotWriter(log, handler, rebuilt.read_models)
     store = DatasetStore(layout, handler)
-    reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds)
+    reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds, clear_gpu)
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens
     app[ADMISSION] = Admission(

@@ -45,6 +45,7 @@ class InferenceWorker:
         self._idle: asyncio.TimerHandle | None = None
         self._in_use: Counter[str | None] = Counter()
         self._leaving: set[asyncio.Task[int]] = set()
+        self._times_given_way = 0
 
     def uses(self, path: str) -> bool:
         """Whether a prompt for the model at this path is being answered, or waits."""
@@ -58,7 +59,7 @@ class InferenceWorker:
         Raises:
             TooManyRequests: too many prompts wait already.
             PlaygroundFailed: the model could not answer, and why.
-            TooMuchWork: the answer took more time or memory than it may.
+            TooMuchWork: the answer took more time or memory than it may, or its GPU was given to a job.
         """
         self._last_id += 1
         prompt = ask(self._last_id)
@@ -67,6 +68,7 @@ class InferenceWorker:
         try:
             async with self._turns.turn(client):
                 self._keep()
+                ways = self._times_given_way
                 at_rest = False  # whether the worker is done with this prompt: the next must not get this answer
                 try:
                     async with aclosing(self._answers(prompt)) as messages:
@@ -76,7 +78,7 @@ class InferenceWorker:
                                 raise _refusal(message)
                             yield message
                 except _WorkerEnded as error:
-                    raise _cause_of(error) from error
+                    raise (_gave_way() if ways != self._times_given_way else _cause_of(error)) from error
                 finally:
                     if at_rest:
                         self._retire_when_idle()
@@ -84,6 +86,13 @@ class InferenceWorker:
                         await self.close()
         finally:
             self._in_use.subtract(used)
+
+    async def give_way(self) -> None:
+        """End the worker, whose model lies on a GPU that a job is about to have; the next prompt starts another."""
+        if self._worker is not None:
+            self._times_given_way += 1
+            _log.info("playground_gave_way", pid=self._worker.pid)
+            await self.close()
 
     async def close(self) -> None:
         """End the worker, if there is one."""
@@ -97,6 +106,7 @@ class InferenceWorker:
     async def _answers(self, prompt: wire.Generate) -> AsyncGenerator[wire.AnyWorkerMessage, None]:
         """What a worker says to a prompt; one that was dead before it got the prompt is replaced."""
         await self._fit_worker(prompt)
+        ways = self._times_given_way
         for may_be_dead in (self._worker is not None, False):
             worker = self._worker = self._worker or await self._start()
             received = False
@@ -107,7 +117,8 @@ class InferenceWorker:
             except _WorkerEnded as error:
                 await self.close()
                 error.code = worker.returncode
-                if received or not may_be_dead or error.code in _OUT_OF_TIME:
+                gave_way = ways != self._times_given_way
+                if received or gave_way or not may_be_dead or error.code in _OUT_OF_TIME:
                     raise
             else:
                 return
@@ -156,6 +167,14 @@ class InferenceWorker:
             leaving = asyncio.get_running_loop().create_task(worker.wait())
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
+
+
+def _gave_way() -> ForgeError:
+    return TooMuchWork(
+        "The playground gave its GPU to a job",
+        "One was launched on the GPU that the model lay on. Ask again: the model is loaded anew, and answers as soon "
+        "as it fits beside the job.",
+    )
 
 
 class _WorkerEnded(Exception):

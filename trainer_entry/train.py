@@ -10,6 +10,7 @@ and goes on. The exit code is 0 after TrainerFinished and TrainerStopped, 1 afte
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING, assert_never
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
     from transformers import TrainerState
 
     from trainer_entry.data.examples import Examples
-    from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.providers.huggingface import KnownModel, LoadedModel
     from trainer_entry.runtime.signals import Signals
     from trainer_entry.runtime.stdout import Wire
     from trainer_entry.training.trainer import AttemptTrainer
+
+
+_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""How torch is told of its allocator, and how it was before 2.9."""
 
 
 def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
@@ -54,6 +59,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     _prepare_process(spec, folder)
     from trainer_entry.artifacts.rehearsal import rehearse_beside, rehearse_saving
     from trainer_entry.artifacts.save import save_model
+    from trainer_entry.providers import huggingface
     from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
 
     if job.provider == "unsloth":
@@ -62,45 +68,49 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         job = unsloth.settle(job)
     if spec.resume_from is not None:
         check_folder(spec.resume_from)
-    parameters = resolve_parameters(job)
-    loaded = _load_model(job, parameters)
-    parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
+    resolved = resolve_parameters(job)
+    load = functools.cache(lambda: _load_model(job, resolved))
+    # A policy is loaded when its reward model is trained: both take memory.
+    known = huggingface.know(job.model_path) if job.strategy == "rlhf" else load()
+    parameters = with_model(
+        resolved,
+        job,
+        known.context,
+        encoder_decoder=known.is_encoder_decoder,
+        recomputes=huggingface.recomputes(known.config, job.task),
+    )
 
     phases.enter("preparing_data")
-    examples = _prepare_examples(job, records, loaded, parameters)
+    examples = _prepare_examples(job, records, known, parameters)
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
     parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens)
 
     def report_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
-        _report_started(wire, spec, state, parameters, trainer, loaded, records, examples)
+        _report_started(wire, spec, state, parameters, trainer, known, records, examples)
 
     resume_from, earlier, reward_model_dir = spec.resume_from, {}, None
     match job.strategy:
-        case "sft":
+        case "sft" | "qlora":
             from trainer_entry.strategies import sft
 
-            trainer = sft.build_trainer(job, loaded, examples, parameters)
-        case "qlora":
-            from trainer_entry.strategies import sft
-
-            trainer = sft.build_trainer(job, _prepared(loaded, parameters), examples, parameters)
+            trainer = sft.build_trainer(job, load(), examples, parameters)
         case "dpo":
             from trainer_entry.strategies import dpo
 
-            trainer = dpo.build_trainer(job, _prepared(loaded, parameters), examples, parameters)
+            trainer = dpo.build_trainer(job, load(), examples, parameters)
         case "rlhf":
             from trainer_entry.strategies import reward_model, rlhf
 
-            rehearse_beside(loaded, job, parameters)
-            rewarding = reward_model.train_reward_model(phases, job, loaded, examples, parameters, report_started)
-            trainer = rlhf.build_policy(job, _prepared(loaded, parameters), rewarding, examples, parameters)
+            rehearse_beside(known, job, parameters)
+            rewarding = reward_model.train_reward_model(phases, job, known, examples, parameters, report_started)
+            trainer = rlhf.build_policy(job, load(), rewarding, examples, parameters)
             earlier, reward_model_dir = rewarding.report.metrics, rewarding.folder
             if resumed_step(spec) <= rewarding.report.steps:  # a checkpoint of the reward model
                 resume_from = None
         case _:
             assert_never(job.strategy)
 
-    rehearse_saving(trainer, loaded, job, parameters)
+    rehearse_saving(trainer, load(), job, parameters)
     trained = phases.train(
         trainer,
         lambda state: report_started(trainer, parameters, state),
@@ -108,7 +118,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         measure=examples.measure,
     )
     phases.enter("saving")
-    model = save_model(trainer, loaded, job, parameters, {**trained.metrics, **earlier}, reward_model_dir)
+    model = save_model(trainer, load(), job, parameters, {**trained.metrics, **earlier}, reward_model_dir)
     wire.send(lambda seq: TrainerFinished(attempt=spec.attempt, seq=seq, messages=seq, step=trained.step, model=model))
 
 
@@ -119,6 +129,9 @@ def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     if spec.job.provider == "unsloth":
         _import_unsloth(folder)
+    elif not any(name in os.environ for name in _ALLOCATOR):
+        # A GPU's memory in pieces that grow: nothing of it is lost between tensors of different sizes.
+        os.environ[_ALLOCATOR[0]] = "expandable_segments:True"
     import datasets
     import torch
     import transformers
@@ -162,7 +175,8 @@ def _load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             from trainer_entry.providers import huggingface
 
             quantization = quantization_config(parameters, job.task)
-            return huggingface.load(job.model_path, weight_dtype(parameters), quantization, job.task)
+            attention = parameters.attn_implementation
+            return huggingface.load(job.model_path, weight_dtype(parameters), quantization, job.task, attention)
         case "unsloth":
             from trainer_entry.providers import unsloth
 
@@ -171,50 +185,41 @@ def _load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             assert_never(job.provider)
 
 
-def _prepared(loaded: LoadedModel, parameters: TrainingParameters) -> LoadedModel:
-    """The model, made ready for an adapter where it is quantized and has none yet."""
-    if loaded.is_adapted or (not parameters.use_4bit and not parameters.use_8bit):
-        return loaded
-    from trainer_entry.strategies import qlora
-
-    return qlora.prepare(loaded, parameters)
-
-
-def _prepare_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:
+def _prepare_examples(job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters) -> Examples:
     """The records as the trainer takes them, each token of which the model has an embedding of."""
     from trainer_entry.data.embedding import check_examples
 
-    examples = _make_examples(job, records, loaded, parameters)
-    check_examples(examples, loaded.model.config, loaded.tokenizer)
+    examples = _make_examples(job, records, known, parameters)
+    check_examples(examples, known.config, known.tokenizer)
     if job.strategy == "rlhf":
         refuse(in_prompts(parameters, len(examples.train)))
     return examples
 
 
-def _make_examples(job: JobSpec, records: Records, loaded: LoadedModel, parameters: TrainingParameters) -> Examples:
+def _make_examples(job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters) -> Examples:
     refuse(in_records(parameters, job.strategy, records.count))
     places = split_eval(records.count, parameters.eval_split, parameters.seed)
-    length, truncation = parameters.max_seq_length or loaded.context, parameters.truncation
+    length, truncation = parameters.max_seq_length or known.context, parameters.truncation
     if job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.tasks import preferences
 
         room = length
         if job.strategy == "rlhf":
-            room = min(length, preferences.prompt_room(loaded.context, parameters))
-        return preferences.prepare(records, places, loaded.tokenizer, (job.task, job.strategy), room, truncation)
+            room = min(length, preferences.prompt_room(known.context, parameters))
+        return preferences.prepare(records, places, known.tokenizer, (job.task, job.strategy), room, truncation)
     match job.task:
         case "text-generation":
             from trainer_entry.tasks import text_generation
 
-            return text_generation.prepare(records, places, loaded.tokenizer, length, truncation)
+            return text_generation.prepare(records, places, known.tokenizer, length, truncation)
         case "summarization":
             from trainer_entry.tasks import summarization
 
-            return summarization.prepare(records, places, loaded.model.config, loaded.tokenizer, length)
+            return summarization.prepare(records, places, known.config, known.tokenizer, length)
         case "extractive-question-answering":
             from trainer_entry.tasks import question_answering
 
-            return question_answering.prepare(records, places, loaded.tokenizer, length, parameters.doc_stride)
+            return question_answering.prepare(records, places, known.tokenizer, length, parameters.doc_stride)
         case _:
             assert_never(job.task)
 
@@ -225,7 +230,7 @@ def _report_started(
     state: TrainerState,
     parameters: TrainingParameters,
     trainer: AttemptTrainer,
-    loaded: LoadedModel,
+    known: KnownModel,
     records: Records,
     examples: Examples,
 ) -> None:
@@ -250,8 +255,8 @@ def _report_started(
             trainable_parameters=trainable,
             all_parameters=total,
             dataset_sha256=records.sha256,
-            base_revision=loaded.revision,
-            chat_template=loaded.tokenizer.chat_template is not None,
+            base_revision=known.revision,
+            chat_template=known.tokenizer.chat_template is not None,
             resumed_step=trainer.steps_before + state.global_step,
             left_out_examples=examples.dropped + unrewarded + trainer.left_out_elsewhere,
             cut_examples=examples.cut,

@@ -175,6 +175,8 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
             'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
             field="provider",
         )
+    if parameters.attn_implementation == "flash_attention_2":
+        _check_flash_attention()
     gpus = len(visible_gpus()) if parameters.num_processes > 1 else 0
     if 0 < gpus < parameters.num_processes:
         raise BadInput(
@@ -188,6 +190,18 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
             f'Install it beside the server (pip install {parameters.report_to}), or send "report_to": "none".',
             field="report_to",
         )
+
+
+def _check_flash_attention() -> None:
+    """Refuse attention by a package that is not here, or runs on no device of this machine."""
+    if not visible_gpus():
+        message, remedy = "flash_attention_2 needs a GPU", 'This machine has none that trainers may use: send "sdpa".'
+    elif not any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels")):
+        message = "flash_attention_2 is not installed"
+        remedy = 'Install it beside the server (pip install flash-attn, or kernels), or send "sdpa".'
+    else:
+        return
+    raise BadInput(message, f"{remedy} Left out, transformers chooses.", field="attn_implementation")
 
 
 def output_name(model_name: str) -> str:

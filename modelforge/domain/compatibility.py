@@ -21,6 +21,7 @@ def check_combination(
     _check_provider(provider, parameters)
     _check_quantisation(strategy, parameters)
     _check_strategy(task, strategy, parameters)
+    _check_precision(parameters)
     if parameters.bf16 and parameters.fp16:
         raise _conflict("bf16", "fp16", "Set at most one of them; with neither, the machine decides.")
     if parameters.max_seq_length == 0:
@@ -60,12 +61,42 @@ def _check_provider(provider: wire.Provider, parameters: wire.TrainingParameters
             "It needs a length that is fixed: send one, or leave it out for 2048.",
             "max_seq_length",
         )
+    if parameters.attn_implementation is not None:
+        raise _conflict(
+            "attn_implementation", "provider unsloth", 'It has its own: leave it out, or use "huggingface".'
+        )
     if parameters.num_processes > 1:
         raise _conflict(
             f"num_processes {parameters.num_processes}",
             "provider unsloth",
             'It trains in one process: send "num_processes": 1, or use "huggingface".',
             "num_processes",
+        )
+
+
+def _check_precision(parameters: wire.TrainingParameters) -> None:
+    """Refuse types of numbers that contradict each other, or what attention can be computed with."""
+    if parameters.weight_dtype is not None and parameters.use_lora:
+        raise _conflict(
+            "weight_dtype",
+            "use_lora",
+            "The frozen weights of an adapter are held as they are computed with, and it is itself held in 32 bits: "
+            'leave weight_dtype out, or send "use_lora": false to train all weights.',
+        )
+    if parameters.weight_dtype == "bfloat16" and (parameters.bf16 is False or parameters.fp16):
+        name = "fp16" if parameters.fp16 else "bf16 false"
+        raise _conflict(
+            "weight_dtype bfloat16",
+            name,
+            "They are computed with in bfloat16: leave bf16 and fp16 out.",
+            "weight_dtype",
+        )
+    if parameters.attn_implementation == "flash_attention_2" and parameters.bf16 is False and not parameters.fp16:
+        raise _conflict(
+            "attn_implementation flash_attention_2",
+            "bf16 false",
+            'It computes in 16 bits: leave bf16 out, or send "fp16": true, or use "sdpa".',
+            "attn_implementation",
         )
 
 

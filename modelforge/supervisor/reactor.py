@@ -41,13 +41,16 @@ class Reactor:
         store: DatasetStore,
         machine: Machine,
         stalled_seconds: float,
+        clear_gpu: Callable[[], Awaitable[None]],
     ) -> None:
+        """`clear_gpu` takes what else is on the first GPU off it."""
         self._handler = handler
         self._launcher = launcher
         self._layout = layout
         self._store = store
         self._machine = machine
         self._stalled_seconds = stalled_seconds
+        self._clear_gpu = clear_gpu
         self._tasks: set[asyncio.Task[None]] = set()
         self._shims: dict[tuple[str, int], asyncio.Future[wire.ShimReport | None]] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -114,6 +117,8 @@ class Reactor:
             resume_from=launch.resume_from,
             gpus=launch.gpus,
         )
+        if set(self._machine.gpus[:1]) & set(launch.gpus or ()):
+            await self._clear_gpu()
         try:
             shim = await self._launcher.launch(spec)
         except LaunchFailed as error:

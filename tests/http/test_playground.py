@@ -59,6 +59,29 @@ def test_the_worker_ends_when_idle_and_another_comes(served: tuple[RunningServer
     assert ask(server, model)["generated_text"] == first["generated_text"]
 
 
+def test_the_worker_leaves_the_gpu_to_a_job_and_whoever_waits_is_told(tmp_path: Path) -> None:
+    # given a long answer of a model that lies where the next job trains
+    model = build_tiny_model(tmp_path / "model", context=4096)
+    server = real_server(tmp_path, CUDA_VISIBLE_DEVICES="4")
+    server.upload(b'{"input": "Hello?", "output": "Hello."}\n' * 8)
+    prompt = {"prompt": "Hello", "base_model": str(model), "max_new_tokens": 4000, "temperature": 0, "stream": True}
+    answer = server.post("/api/playground/generate", prompt, stream=True)
+    pieces = answer.iter_lines(decode_unicode=True)
+    assert next(pieces) == "event: token"
+    # when
+    body = {"task": "text-generation", "model_name": str(model), "dataset": "data.jsonl"}
+    started = server.post("/api/start_training", body)
+    # then
+    assert started.ok, started.text
+    rest = list(pieces)
+    assert "event: error" in rest
+    assert "gave its GPU" in rest[-2]
+    assert workers(server) == []
+    server.post("/api/stop_training")
+    server.wait_for(started.json()["job_id"])
+    server.end()
+
+
 def test_a_killed_worker_costs_no_later_answer(served: tuple[RunningServer, Path]) -> None:
     server, model = served
     before = ask(server, model)

@@ -13,6 +13,10 @@ from modelforge.supervisor.local import LocalLauncher
 from modelforge.supervisor.reactor import Reactor
 
 
+async def _no_playground() -> None:
+    """Nothing else is on a GPU."""
+
+
 async def until_removed(running: RunningLog, filename: str) -> None:
     while running.state.datasets[filename].removing:  # noqa: ASYNC110 - the state has no event to wait for
         await asyncio.sleep(0.01)
@@ -24,7 +28,7 @@ async def test_what_is_put_there_again_before_it_is_on_record_is_not_removed(tmp
     async with running_log(layout.log) as running:
         await running.submit(register_dataset())
         store = DatasetStore(layout, running.handler)
-        reactor = Reactor(running.handler, LocalLauncher(layout), layout, store, ONE_SLOT, 60.0)
+        reactor = Reactor(running.handler, LocalLauncher(layout), layout, store, ONE_SLOT, 60.0, _no_playground)
         async with store.lock:  # as an upload does, from when its file lies there until it is on record
             layout.dataset(SHA256).write_bytes(b"the same bytes")
             await running.submit(DeleteDataset(filename="three_lines.jsonl"))

@@ -39,7 +39,7 @@ _LIBRARIES = (
     *("trainer_entry.tasks.text_generation", "trainer_entry.tasks.summarization"),
     *("trainer_entry.tasks.question_answering", "trainer_entry.tasks.preferences"),
     *("trainer_entry.strategies.sft", "trainer_entry.strategies.dpo", "trainer_entry.strategies.rlhf"),
-    *("trainer_entry.strategies.reward_model", "trainer_entry.strategies.qlora"),
+    "trainer_entry.strategies.reward_model",
     *("trainer_entry.training.defaults", "trainer_entry.training.arguments", "trainer_entry.training.trainer"),
     *("trainer_entry.training.loop", "trainer_entry.training.callback", "trainer_entry.training.outcome"),
     *("trainer_entry.artifacts.save", "trainer_entry.artifacts.merge", "trainer_entry.artifacts.model_card"),

@@ -3,6 +3,7 @@
 
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,36 @@ from trainer_entry.wire import AttemptSpec, JobSpec, Merge, SavedModel
 _GENERATION_CONFIG = "generation_config.json"
 
 
+def layers_of(adapted: PeftModel) -> list[BaseTunerLayer]:
+    """The layers that an adapter is on."""
+    return [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def merge_layers(
+    adapted: PeftModel, dtype: torch.dtype, merged: Callable[[], object] = lambda: None
+) -> PreTrainedModel:
+    """The model with the adapter in its weights, in `dtype`; `merged` is told of each layer.
+
+    Each layer is added up in 32 bits, so that no small change is lost before the end, and one at a time.
+
+    Raises:
+        NotMergeable: no weights can be computed that do the same.
+    """
+    for layer in layers_of(adapted):
+        plain = _plain(layer)
+        plain.float()
+        _merge_layer(layer)
+        plain.to(dtype)
+        merged()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        model: PreTrainedModel = adapted.merge_and_unload()
+    model.to(dtype)  # type: ignore[arg-type]
+    return model
+
+
 def merge(spec: AttemptSpec, work: Merge, progress: Progress) -> SavedModel:
-    """Merge in 32 bits, and save in `work.dtype`, or in the type that the base has on disk.
+    """Merge layer by layer in 32 bits, and save in `work.dtype`, or in the type that the base has on disk.
 
     Raises:
         ModelUnavailable: adapter or base are not there.
@@ -45,25 +74,21 @@ def merge(spec: AttemptSpec, work: Merge, progress: Progress) -> SavedModel:
     transformers.utils.logging.disable_progress_bar()
     progress.enter("loading_model")
     adapted, base = _load(spec.job, work)
-    dtype = getattr(torch, work.dtype) if work.dtype is not None else base.dtype or torch.float32
+    dtype: torch.dtype = getattr(torch, work.dtype or str(base.dtype or torch.float32).removeprefix("torch."))
 
-    layers = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
-    progress.begin(len(layers), "layers", describe())
+    progress.begin(len(layers_of(adapted)), "layers", describe())
     progress.enter("merging")
-    for layer in layers:
-        _merge_layer(layer)
-        progress.advance(1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="All adapters are already merged")
-        model: PreTrainedModel = adapted.merge_and_unload()
-    model.to(dtype)  # type: ignore[arg-type]
+    model = merge_layers(adapted, dtype, lambda: progress.advance(1))
 
     progress.enter("saving")
     return _save(model, spec.job, work, str(dtype).removeprefix("torch."), progress)
 
 
 def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
-    """The adapter on its base in 32 bits, and the base's configuration as it is on disk."""
+    """The adapter on its base, and the base's configuration as it is on disk.
+
+    The base is in its own type where that is the one to save, else in 32 bits, so that nothing is rounded twice.
+    """
     if not (Path(work.path) / "adapter_config.json").is_file():
         raise ModelUnavailable(f"{work.path} is no adapter's folder: it has no adapter_config.json.")
     where = resolve(job.model_path)
@@ -79,8 +104,9 @@ def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
     config = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
     if getattr(config, "quantization_config", None) is not None:
         raise NotMergeable(f"The weights of {job.model_name} are stored quantized: merge into a full-precision base.")
+    own = config.dtype if work.dtype in {None, str(config.dtype).removeprefix("torch.")} else None
     base = model_class(config, job.task).from_pretrained(
-        where, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **options
+        where, dtype=own or torch.float32, trust_remote_code=False, use_safetensors=True, **options
     )
     revision = revision_of(where, base.config)
     if work.base_revision is not None and revision != work.base_revision:

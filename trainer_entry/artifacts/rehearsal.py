@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.providers.huggingface import KnownModel, LoadedModel
     from trainer_entry.training.trainer import AttemptTrainer
     from trainer_entry.wire import JobSpec, TrainingParameters
 
@@ -49,7 +49,7 @@ def rehearse_saving(trainer: AttemptTrainer, loaded: LoadedModel, job: JobSpec, 
             write_model(folder, model, loaded, job, parameters, {})
 
 
-def rehearse_beside(loaded: LoadedModel, job: JobSpec, parameters: TrainingParameters) -> None:
+def rehearse_beside(known: KnownModel, job: JobSpec, parameters: TrainingParameters) -> None:
     """The same for what stands beside a policy's weights, before its reward model is trained.
 
     Raises:
@@ -59,7 +59,7 @@ def rehearse_beside(loaded: LoadedModel, job: JobSpec, parameters: TrainingParam
     if distributed.rank() > 0:
         return
     with _rehearsed(Path(job.output_dir)) as folder:
-        write_beside(folder, "adapter" if parameters.use_lora else "full", loaded, job, parameters, {})
+        write_beside(folder, "adapter" if parameters.use_lora else "full", known, job, parameters, {})
 
 
 def rehearse_merged(model: Any, tokenizer: Any, place: Path) -> None:

@@ -15,7 +15,7 @@ from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.wire import JobSpec, ModelKind, SavedModel, TrainingParameters
 
 if TYPE_CHECKING:
-    from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.providers.huggingface import KnownModel, LoadedModel
     from trainer_entry.training.trainer import AttemptTrainer
 
 
@@ -75,12 +75,12 @@ def write_model(
 def write_beside(
     folder: Path,
     kind: ModelKind,
-    loaded: LoadedModel,
+    known: KnownModel,
     job: JobSpec,
     parameters: TrainingParameters,
     metrics: dict[str, float | None],
 ) -> None:
     """Write what is known before the model is loaded: tokenizer, chat template and card."""
-    loaded.tokenizer.save_pretrained(folder)
-    card = write_card(job, parameters, metrics, kind, loaded.revision, encoder_decoder=loaded.is_encoder_decoder)
+    known.tokenizer.save_pretrained(folder)
+    card = write_card(job, parameters, metrics, kind, known.revision, encoder_decoder=known.is_encoder_decoder)
     (folder / "README.md").write_text(card, encoding="utf-8")

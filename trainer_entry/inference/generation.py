@@ -62,8 +62,6 @@ class Models:
                 limit_memory(_memory_for(path))
             torch.manual_seed(0)  # a head that is made new is the same one each time
             loaded = huggingface.load(path, _dtype(), None, task)
-            if torch.cuda.is_available():
-                torch.nn.Module.to(loaded.model, "cuda")
             loaded.model.eval()
             if loaded.model.can_generate():
                 loaded.model.generation_config = _tokens_of(loaded.model.generation_config)
@@ -254,4 +252,4 @@ def _dtype() -> torch.dtype:
     """As training computes: in 32 bits on the CPU, in 16 on a GPU."""
     if not torch.cuda.is_available():
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

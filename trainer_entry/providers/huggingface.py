@@ -22,13 +22,14 @@ from transformers import (
 from trainer_entry.providers import hub
 from trainer_entry.providers.builtin_model import resolve
 from trainer_entry.providers.model_folder import check_folder
+from trainer_entry.providers.precision import placement
 from trainer_entry.runtime.failures import ModelUnavailable
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel  # with all that a model is made of, which takes seconds
 
-    from trainer_entry.wire import Task
+    from trainer_entry.wire import Attention, Task
 
 _REPACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' 4-bit modules
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".gguf"}
@@ -47,10 +48,10 @@ _PADDING_FIRST = frozenset(
 AnyAutoModel = type[AutoModelForCausalLM | AutoModelForSeq2SeqLM | AutoModelForQuestionAnswering]
 
 
-class LoadedModel(Struct, frozen=True, gc=False):
-    """A model with its tokenizer, and which weights these are."""
+class KnownModel(Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of a model before its weights are read: how it is built, and which weights these are."""
 
-    model: PreTrainedModel
+    config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     revision: str | None
     context: int
@@ -58,7 +59,13 @@ class LoadedModel(Struct, frozen=True, gc=False):
     @property
     def is_encoder_decoder(self) -> bool:
         """Whether a text is read by one part of the model, and the answer written by another."""
-        return bool(self.model.config.is_encoder_decoder)
+        return bool(self.config.is_encoder_decoder)
+
+
+class LoadedModel(KnownModel, frozen=True, kw_only=True, gc=False):
+    """A model with its weights."""
+
+    model: PreTrainedModel
 
     @property
     def is_adapted(self) -> bool:
@@ -78,11 +85,15 @@ class Source(Struct, frozen=True, gc=False):
 
 
 def load(
-    path: str, dtype: torch.dtype, quantization: BitsAndBytesConfig | None, task: Task = "text-generation"
+    path: str,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None,
+    task: Task = "text-generation",
+    attention: Attention | None = None,
 ) -> LoadedModel:
     """Load a model for a task: from a local folder, by a hub id, or by the built-in name.
 
-    A head that the weights do not have is made new, with random ones.
+    A head that the weights do not have is made new, with random ones. `attention`: None for transformers' own choice.
 
     Raises:
         ModelUnavailable: it is not to be had, or has no form for this task.
@@ -92,6 +103,8 @@ def load(
         source.where,
         dtype=dtype,
         quantization_config=quantization,
+        attn_implementation=attention,
+        device_map=placement(),
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=source.cache_only,
@@ -100,10 +113,32 @@ def load(
         keep_gradients_exact(model)
     return LoadedModel(
         model=model,
+        config=model.config,
         tokenizer=source.tokenizer,
         revision=revision_of(source.where, model.config),
         context=context_of(model.config, source.tokenizer),
     )
+
+
+def know(path: str) -> KnownModel:
+    """A model without its weights, which take memory.
+
+    Raises:
+        ModelUnavailable: it is not to be had.
+    """
+    source = find(path)
+    return KnownModel(
+        config=source.config,
+        tokenizer=source.tokenizer,
+        revision=revision_of(source.where, source.config),
+        context=context_of(source.config, source.tokenizer),
+    )
+
+
+def recomputes(config: PreTrainedConfig, task: Task) -> bool:
+    """Whether a model of this architecture can compute its activations again, as gradient checkpointing needs."""
+    kind = model_class(config, task)._model_mapping[type(config)]  # noqa: SLF001
+    return bool(getattr(kind, "supports_gradient_checkpointing", False))
 
 
 def find(path: str) -> Source:

@@ -97,7 +97,7 @@ def load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             use_gradient_checkpointing=checkpointing,
             random_state=parameters.seed,
         )
-    return LoadedModel(model=model, tokenizer=source.tokenizer, revision=revision, context=context)
+    return LoadedModel(model=model, config=model.config, tokenizer=source.tokenizer, revision=revision, context=context)
 
 
 def _on_cpu() -> bool:

@@ -6,6 +6,7 @@ It lies beside the checkpoints until the policy is saved, so that a job that is 
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,11 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 from trl.trainer.reward_trainer import RewardTrainer
 
+from trainer_entry.artifacts.merge import merge_layers
 from trainer_entry.artifacts.rehearsal import rehearse_merged
-from trainer_entry.providers.huggingface import find
+from trainer_entry.providers.huggingface import find, keep_gradients_exact
+from trainer_entry.providers.precision import placement, quantization_config, weight_dtype
+from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
 from trainer_entry.runtime.stdout import note
@@ -31,11 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, TrainerState
+    from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase, TrainerState
     from trl.trainer.reward_config import RewardConfig
 
     from trainer_entry.data.examples import Examples
-    from trainer_entry.providers.huggingface import LoadedModel
+    from trainer_entry.providers.huggingface import KnownModel
     from trainer_entry.training.loop import Phases
     from trainer_entry.wire import JobSpec, TrainingParameters
 
@@ -77,39 +81,47 @@ class RewardModelTrainer(AttemptTrainer, RewardTrainer):
 
 
 def train_reward_model(
-    phases: Phases, job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: TrainingParameters,
+    phases: Phases, job: JobSpec, known: KnownModel, examples: Examples, parameters: TrainingParameters,
     report_started: ReportStarted,
 ) -> RewardModel:  # fmt: skip
     """The reward model: the one that was given, the one of an earlier attempt, or a new one."""
     if job.reward_model_path is not None:
         return _load(job.reward_model_path, parameters, RewardReport(0, {}), None)
     folder = Path(job.checkpoint_dir) / _FOLDER
-    if (folder / _REPORT).exists():
-        report = msgspec.json.decode((folder / _REPORT).read_bytes(), type=RewardReport)
-        return _load(str(folder), parameters, report, folder)
+    if not (folder / _REPORT).exists():
+        report = _train(phases, job, known, examples, parameters, report_started)
+        gc.collect()  # the trainer, its model and its optimizer, which hold each other
+        torch.cuda.empty_cache()
+        if distributed.rank() == 0:
+            _save(job, known.tokenizer, parameters, report, folder)
+        distributed.wait_for_all()
+    report = msgspec.json.decode((folder / _REPORT).read_bytes(), type=RewardReport)
+    return _load(str(folder), parameters, report, folder)
+
+
+def _train(
+    phases: Phases, job: JobSpec, known: KnownModel, examples: Examples, parameters: TrainingParameters,
+    report_started: ReportStarted,
+) -> RewardReport:  # fmt: skip
+    """Train a new one, leave what was learned in its folder, and say what it came to."""
     set_seed(parameters.seed)  # the head that rewards begins with random numbers
-    source = find(job.model_path)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        source.where,
-        num_labels=1,
-        dtype=torch.float32,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=source.cache_only,
-    )
-    model.config.get_text_config().pad_token_id = loaded.tokenizer.pad_token_id
+    dtype, quantization = weight_dtype(parameters), quantization_config(parameters, rewards=True)
+    model, _ = _model_at(job.model_path, parameters, dtype, quantization, placement(), num_labels=1)
+    if quantization is not None:
+        keep_gradients_exact(model)
+    model.config.get_text_config().pad_token_id = known.tokenizer.pad_token_id
     trainer = RewardModelTrainer(
         model=model,
         args=reward_arguments(parameters, job.checkpoint_dir),
         train_dataset=examples.train,
         eval_dataset=examples.evaluation,
-        processing_class=loaded.tokenizer,
+        processing_class=known.tokenizer,
         peft_config=reward_lora_config(parameters) if parameters.use_lora else None,
     )
     _check_rows(trainer, examples, parameters)
     set_up(trainer, job, parameters)
     if trainer.is_world_process_zero():
-        rehearse_merged(trained_model(trainer), loaded.tokenizer, folder)
+        rehearse_merged(trained_model(trainer), known.tokenizer, Path(job.checkpoint_dir) / _FOLDER)
     trainer.steps_after = policy_steps(parameters, len(examples.train))
     trainer.left_out_elsewhere = examples.dropped  # for the policy has no room for their prompts
     trained = phases.train(
@@ -119,12 +131,15 @@ def train_reward_model(
         resume_from=phases.spec.resume_from,
     )
     phases.enter("merging_reward_model")
-    figures = {f"reward_model_{name}": trained.metrics[name] for name in _REPORTED if name in trained.metrics}
-    report = RewardReport(trained.step, figures, examples.dropped + rows_left_out(trainer, examples))
     if trainer.is_world_process_zero():
-        _save(trainer, loaded.tokenizer, report, folder)
-    trainer.accelerator.wait_for_everyone()
-    return _load(str(folder), parameters, report, folder)
+        learned = _learned(job)
+        shutil.rmtree(learned, ignore_errors=True)
+        with disk_full_errors(learned):
+            unwrapped: Any = trainer.accelerator.unwrap_model(trained_model(trainer))
+            unwrapped.save_pretrained(learned)
+    trainer.accelerator.free_memory()
+    figures = {f"reward_model_{name}": trained.metrics[name] for name in _REPORTED if name in trained.metrics}
+    return RewardReport(trained.step, figures, examples.dropped + rows_left_out(trainer, examples))
 
 
 def tokenized_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, arguments: RewardConfig) -> Dataset:
@@ -133,14 +148,25 @@ def tokenized_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, arguments
     return RewardTrainer._prepare_dataset(trainer, rows, tokenizer, arguments, "train")  # noqa: SLF001 - no public way
 
 
-def _save(trainer: AttemptTrainer, tokenizer: PreTrainedTokenizerBase, report: RewardReport, folder: Path) -> None:
-    model: Any = trainer.accelerator.unwrap_model(trained_model(trainer))
-    merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    partial = folder.with_name(f"{_FOLDER}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+def _learned(job: JobSpec) -> Path:
+    """Where the adapter lies until it is merged, or all weights until they are the reward model."""
+    return Path(job.checkpoint_dir) / f"{_FOLDER}.partial" / "learned"
+
+
+def _save(
+    job: JobSpec, tokenizer: PreTrainedTokenizerBase, parameters: TrainingParameters, report: RewardReport, folder: Path
+) -> None:
+    """Put an adapter into the weights as they are on disk, which may have been quantized for the training."""
+    learned = _learned(job)
+    partial, dtype = learned.parent, weight_dtype(parameters)
+    where = job.model_path if parameters.use_lora else str(learned)
+    model, _ = _model_at(where, parameters, dtype, None, None, num_labels=1)
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if parameters.use_lora:
+        model = merge_layers(PeftModel.from_pretrained(model, str(learned)), dtype)
     with disk_full_errors(partial):
-        merged.save_pretrained(partial)
+        model.save_pretrained(partial)
+        shutil.rmtree(learned)
         tokenizer.save_pretrained(partial)
         (partial / _REPORT).write_bytes(msgspec.json.encode(report))
         sync_folder(partial)
@@ -168,15 +194,34 @@ def _check_rows(trainer: AttemptTrainer, examples: Examples, parameters: Trainin
 
 
 def _load(path: str, parameters: TrainingParameters, report: RewardReport, folder: Path | None) -> RewardModel:
+    quantization = quantization_config(parameters, rewards=True)
+    computed_in = torch.bfloat16 if parameters.bf16 else torch.float16 if parameters.fp16 else torch.float32
+    model, tokenizer = _model_at(path, parameters, computed_in, quantization, placement())
+    obstacle = in_reward_model(path, model.config.num_labels or 0)
+    if obstacle is not None:
+        raise ModelUnavailable(obstacle.text)
+    return RewardModel(model.eval(), tokenizer, report, folder)
+
+
+def _model_at(
+    path: str,
+    parameters: TrainingParameters,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None,
+    place: dict[str, torch.device] | None,
+    **config: int,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model that gives figures for a text, and its tokenizer."""
     source = find(path)
     model = AutoModelForSequenceClassification.from_pretrained(
         source.where,
-        dtype=torch.bfloat16 if parameters.bf16 else torch.float32,
+        dtype=dtype,
+        quantization_config=quantization,
+        attn_implementation=parameters.attn_implementation,
+        device_map=place,
         trust_remote_code=False,
         use_safetensors=True,
         local_files_only=source.cache_only,
+        **config,
     )
-    obstacle = in_reward_model(path, model.config.num_labels)
-    if obstacle is not None:
-        raise ModelUnavailable(obstacle.text)
-    return RewardModel(model.eval(), source.tokenizer, report, folder)
+    return model, source.tokenizer

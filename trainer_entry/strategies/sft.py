@@ -1,10 +1,11 @@
-"""Supervised fine-tuning: of an adapter, or of all weights."""
+"""Supervised fine-tuning: of an adapter, on weights of 4 or 8 bits too (QLoRA, arXiv 2305.14314), or of all weights."""
 # mypy: allow-untyped-calls
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import trl.trainer.utils
 from datasets import Dataset
 from peft import get_peft_model
 from transformers import (
@@ -24,13 +25,19 @@ from trainer_entry.training.evaluation import RowEvaluation, TokenLoss
 from trainer_entry.training.trainer import AttemptTrainer, set_up
 from trainer_entry.wire import JobSpec, TrainingParameters
 
+_TRL_HAS_HEAD = hasattr(trl.trainer.utils, "add_fused_lm_head")
+"""From 1.16 on; before, trl put such a loss in the place of the model's own."""
+
 
 class CompletionTrainer(AttemptTrainer, TokenLoss, SFTTrainer):
-    """trl's trainer with the model's own loss.
+    """trl's trainer with the model's own loss, or on a GPU that of trl's head, which never holds all logits.
 
-    trl's loss also computes entropy and accuracy for its logs, over every position where there is no Triton;
-    the loss is the same, and a test holds it to that.
+    trl's loss also computes entropy and accuracy for its logs, over every position where there is no Triton, and
+    its head computes the logits twice: on the CPU that takes a fifth more time, and saves little. The loss is the same,
+    and tests hold it to that.
     """
+
+    fuses_head = _TRL_HAS_HEAD and torch.cuda.is_available()
 
     def compute_loss(
         self,
@@ -41,11 +48,14 @@ class CompletionTrainer(AttemptTrainer, TokenLoss, SFTTrainer):
     ) -> Any:
         """The mean over the completion tokens of the whole step."""
         inputs["use_cache"] = False  # with one, records that share a sequence would see each other
-        return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        asked = {**inputs, "fused_lm_head": True} if self.fuses_head else inputs
+        return Trainer.compute_loss(self, model, asked, return_outputs, num_items_in_batch)
 
 
 class FusedCompletionTrainer(CompletionTrainer):
     """With the loss that unsloth put into trl's trainer: the same one, without holding the logits of all tokens."""
+
+    fuses_head = False
 
     def compute_loss(
         self,

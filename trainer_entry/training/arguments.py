@@ -10,6 +10,7 @@
     rl_algorithm                  RLOOConfig or GRPOConfig
     lora_r, target_modules, …     LoraConfig.r, target_modules, …                        (parameters.py)
     use_4bit, use_nested_quant    BitsAndBytesConfig.load_in_4bit, bnb_4bit_use_double_quant        (the same)
+    weight_dtype                  dtype of from_pretrained, where all weights are trained           (precision.py)
 
 Every other parameter has the name that it has there.
 """
@@ -103,6 +104,7 @@ def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:
         "per_device_eval_batch_size": parameters.per_device_eval_batch_size,
         "gradient_accumulation_steps": parameters.gradient_accumulation_steps,
         checkpointing: parameters.gradient_checkpointing,
+        f"{checkpointing}_kwargs": {"use_reentrant": False},
         "learning_rate": parameters.learning_rate,
         "lr_scheduler_type": parameters.lr_scheduler_type,
         "warmup_steps": parameters.warmup_steps or min(parameters.warmup_ratio, _NEARLY_ONE),

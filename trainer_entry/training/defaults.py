@@ -75,12 +75,16 @@ def resolve_parameters(job: JobSpec) -> TrainingParameters:
     if use_4bit is None:
         use_4bit = strategy == "qlora" and not parameters.use_8bit
     bf16, fp16 = _precision(parameters)
+    checkpointing = parameters.gradient_checkpointing
     length = parameters.max_seq_length
     chosen = msgspec.structs.replace(
         parameters,
         per_device_eval_batch_size=_eval_batch(parameters, strategy),
+        # As trl has it, where memory is short: on the CPU the time is missed more.
+        gradient_checkpointing=torch.cuda.is_available() if checkpointing is None else checkpointing,
         bf16=bf16,
         fp16=fp16,
+        weight_dtype=None if parameters.use_lora else parameters.weight_dtype or "float32",
         use_4bit=use_4bit,
         bnb_4bit_compute_dtype=parameters.bnb_4bit_compute_dtype
         or ("bfloat16" if bf16 else "float16" if fp16 else "float32"),
@@ -91,14 +95,23 @@ def resolve_parameters(job: JobSpec) -> TrainingParameters:
 
 
 def with_model(
-    parameters: TrainingParameters, job: JobSpec, context: int, *, encoder_decoder: bool
+    parameters: TrainingParameters, job: JobSpec, context: int, *, encoder_decoder: bool, recomputes: bool = True
 ) -> TrainingParameters:
-    """The parameters with what depends on the model: learning rates, and a length that its context has room for."""
+    """The parameters with what depends on the model: learning rates, and a length that its context has room for.
+
+    `recomputes`: it can compute its activations again, as gradient checkpointing needs.
+
+    Raises:
+        ConflictingParameters: gradient checkpointing was asked for, and the model cannot do it.
+    """
+    if job.parameters.gradient_checkpointing and not recomputes:
+        raise ConflictingParameters("This model has no gradient checkpointing: leave gradient_checkpointing out.")
     defaults = defaults_of(job.task, job.strategy, parameters.rl_algorithm, encoder_decoder=encoder_decoder)
     rewards = REWARD_DEFAULTS if job.strategy == "rlhf" and parameters.reward_model is None else None
     asked = parameters.max_seq_length
     return msgspec.structs.replace(
         parameters,
+        gradient_checkpointing=parameters.gradient_checkpointing and recomputes,
         num_train_epochs=parameters.num_train_epochs or defaults.epochs,
         learning_rate=parameters.learning_rate or _rate(parameters, defaults),
         beta=defaults.beta if parameters.beta is None else parameters.beta,
@@ -133,10 +146,11 @@ def _eval_batch(parameters: TrainingParameters, strategy: Strategy) -> int:
 
 
 def _precision(parameters: TrainingParameters) -> tuple[bool, bool]:
-    """16-bit computing where the device is made for it; on the CPU only if asked for."""
+    """16-bit computing where the device is made for it, and does not emulate it; on the CPU only if asked for."""
     bf16, fp16 = parameters.bf16, parameters.fp16
     if bf16 is None:
-        bf16 = not fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        made_for_it = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        bf16 = not fp16 and (made_for_it or parameters.weight_dtype == "bfloat16")
     if fp16 is None:
         fp16 = not bf16 and torch.cuda.is_available()
     return bf16, fp16
@@ -155,6 +169,10 @@ def _refuse_conflicts(parameters: TrainingParameters, strategy: Strategy) -> Non
             "qlora trains on quantized weights: set use_4bit or use_8bit, or use the strategy sft.",
         ),
         (parameters.bf16 and parameters.fp16, "bf16 and fp16 exclude each other: keep one."),
+        (
+            parameters.weight_dtype == "bfloat16" and not parameters.bf16,
+            "Weights in bfloat16 are computed with in it: leave out bf16 and fp16, or weight_dtype.",
+        ),
         (
             parameters.early_stopping_patience is not None and parameters.eval_split == 0,
             "early_stopping_patience needs records to evaluate on: set eval_split.",

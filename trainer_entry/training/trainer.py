@@ -149,7 +149,8 @@ def set_up(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingParameters
         trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)
     drop_reference(trainer)
-    keep_updates_exact(trainer)
+    if parameters.weight_dtype != "bfloat16":
+        keep_updates_exact(trainer)
 
 
 def trained_model(trainer: Trainer) -> torch.nn.Module:

@@ -56,6 +56,7 @@ from trainer_entry.wire.messages import (
 )
 from trainer_entry.wire.parameters import (
     UNSLOTH_LENGTH,
+    Attention,
     Fraction,
     Optimizer,
     PositiveInt,
@@ -99,6 +100,7 @@ __all__ = [
     "AnyTrainerMessage",
     "AnyWorkerMessage",
     "AttemptSpec",
+    "Attention",
     "CheckpointManifest",
     "CheckpointWritten",
     "Compression",

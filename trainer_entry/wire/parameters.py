@@ -15,6 +15,11 @@ Scheduler = Literal[
 ]
 Optimizer = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"]
 
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
+"""How attention is computed, by transformers' names."""
+WeightDtype = Literal["float32", "bfloat16"]
+"""In what weights are held that are all trained."""
+
 Truncation = Literal["right", "left", "drop"]
 """What is taken of an example that is too long: its beginning, its end, or nothing."""
 
@@ -37,7 +42,7 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     per_device_train_batch_size: Annotated[int, Meta(ge=1, le=4096)] = 4
     per_device_eval_batch_size: Annotated[int, Meta(ge=1, le=4096)] | None = None
     gradient_accumulation_steps: Annotated[int, Meta(ge=1, le=65_536)] = 1
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
     learning_rate: Annotated[float, Meta(gt=0, le=10)] | None = None
     lr_scheduler_type: Scheduler = "linear"
     warmup_steps: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
@@ -48,6 +53,7 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 42
     bf16: bool | None = None
     fp16: bool | None = None
+    attn_implementation: Attention | None = None
     max_seq_length: Annotated[int, Meta(ge=-1, le=10_000_000)] | None = None
     truncation: Truncation = "right"
     packing: bool = False
@@ -65,6 +71,7 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
         | Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=1, max_length=100)]
     ) = "all-linear"
     use_lora: bool = True
+    weight_dtype: WeightDtype | None = None
     use_4bit: bool | None = None
     use_8bit: bool = False
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"

@@ -14,6 +14,8 @@ _NO_LAYER = re.compile(
     r"qa_outputs|pooler)(\.|$)"
 )
 
+_EMBEDDING = re.compile(r"(^|\.)(embed\w*|\w*embeddings?|wte|wpe|shared)(\.|$)")
+
 
 def linear_layers(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
     """The weights of linear layers, without embeddings and heads. GPT-2's are transposed: the same in sum."""
@@ -22,6 +24,11 @@ def linear_layers(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
         for weight in weights
         if len(weight.shape) == _MATRIX and weight.name.endswith(".weight") and not _NO_LAYER.search(weight.name)
     )
+
+
+def embeddings(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    """The weights that stand for words and places."""
+    return tuple(weight for weight in weights if _EMBEDDING.search(weight.name))
 
 
 def targeted_layers(weights: tuple[Weight, ...], target_modules: str | tuple[str, ...]) -> tuple[Weight, ...]:

@@ -17,7 +17,7 @@ class Architecture(Struct, frozen=True, kw_only=True, gc=False):
     """What activations depend on. `context` is None where the model has no limit.
 
     `cached`: numbers that a token keeps in each layer while an answer is written, its keys and values. `gated`: the
-    feed-forward part has three matrices.
+    feed-forward part has three matrices. `encoder_decoder`: one part reads a text, and another writes the answer.
     """
 
     hidden: int
@@ -28,6 +28,7 @@ class Architecture(Struct, frozen=True, kw_only=True, gc=False):
     cached: int
     context: int | None = None
     gated: bool = False
+    encoder_decoder: bool = False
 
 
 class _Config(Struct):
@@ -62,6 +63,7 @@ class _Config(Struct):
     model_type: str | None = None
     hidden_act: str | None = None
     feed_forward_proj: str | None = None
+    is_encoder_decoder: bool | None = None
     text_config: _Config | None = None
     encoder: _Config | None = None
     decoder: _Config | None = None
@@ -77,7 +79,7 @@ def architecture_of(content: bytes) -> Architecture | None:
         encoder, decoder = _sizes(config.encoder), _sizes(config.decoder)
         if encoder is None or decoder is None:
             return None
-        return msgspec.structs.replace(decoder, layers=encoder.layers + decoder.layers)
+        return msgspec.structs.replace(decoder, layers=encoder.layers + decoder.layers, encoder_decoder=True)
     return _sizes(config.text_config or config)
 
 
@@ -117,6 +119,7 @@ def _sizes(config: _Config) -> Architecture | None:
         cached=cached,
         context=min(context, _LONGEST) if context and context > 0 else None,
         # Llama and all that came after it gate with SiLU or a GELU that they call by a longer name; T5 says so.
+        encoder_decoder=bool(config.is_encoder_decoder),
         gated=config.hidden_act in _GATES or (config.feed_forward_proj or "").startswith("gated"),
     )
 

@@ -6,8 +6,6 @@ from msgspec import Struct
 
 from modelforge.admission.estimate.memory import Plan, Sizes, optimizer_bytes
 
-_FLOAT32 = 4
-
 
 class Disk(Struct, frozen=True, kw_only=True, gc=False):
     """What is written: `checkpoints` at the most at one time, each of `checkpoint` bytes, and the `model`."""
@@ -28,10 +26,10 @@ def disk_of(plan: Plan, sizes: Sizes, examples: int) -> Disk:
     kept = saves_of(plan, examples)
     if parameters.save_total_limit is not None:
         kept = min(kept, parameters.save_total_limit + 1)
-    trained = _FLOAT32 * sizes.trainable
+    trained = plan.trained_bytes * sizes.trainable
     rewards = plan.compute_bytes * sizes.parameters if plan.strategy == "rlhf" else 0
     return Disk(
-        checkpoint=trained + optimizer_bytes(parameters.optim, sizes),
+        checkpoint=trained + optimizer_bytes(parameters.optim, sizes, plan.trained_bytes),
         checkpoints=kept,
         model=trained + rewards,
     )

@@ -133,10 +133,11 @@ def _estimate(
     plan = Plan(
         task=spec.task,
         strategy=spec.strategy,
-        parameters=spec.parameters,
+        parameters=_chosen(spec.parameters, room),
         compute_bytes=_compute_bytes(spec.parameters, room),
         batch_size=spec.parameters.per_device_train_batch_size,
         length=length,
+        on_gpu=room.device == "gpu",
     )
     if model.weights is None:
         return report.unknown_memory(plan.batch_size, plan.length, room), report.unknown_disk(free)
@@ -151,11 +152,18 @@ def _estimate(
     return memory, disk
 
 
+def _chosen(parameters: wire.TrainingParameters, room: Capacity) -> wire.TrainingParameters:
+    """As the trainer chooses what was left out and memory depends on."""
+    if parameters.gradient_checkpointing is not None:
+        return parameters
+    return msgspec.structs.replace(parameters, gradient_checkpointing=room.device == "gpu")
+
+
 def _compute_bytes(parameters: wire.TrainingParameters, room: Capacity) -> int:
     """As the trainer chooses: 16 bits on a GPU unless both kinds are refused, on the CPU only if asked for."""
     if room.device == "gpu":
         return 4 if parameters.bf16 is False and parameters.fp16 is False else 2
-    return 2 if parameters.bf16 or parameters.fp16 else 4
+    return 2 if parameters.bf16 or parameters.fp16 or parameters.weight_dtype == "bfloat16" else 4
 
 
 def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[int, str]:

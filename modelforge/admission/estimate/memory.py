@@ -6,7 +6,7 @@ Peaks of real trainings were measured against them (SmolLM2-135M on the CPU): no
 import msgspec
 from msgspec import Struct
 
-from modelforge.admission.estimate.adapters import linear_layers, targeted_layers
+from modelforge.admission.estimate.adapters import embeddings, linear_layers, targeted_layers
 from modelforge.admission.estimate.architecture import Architecture
 from modelforge.admission.estimate.weights import Weight
 from trainer_entry import wire
@@ -16,6 +16,8 @@ PROCESS_BYTES = 650_000_000
 
 _FLOAT32, _FLOAT16 = 4, 2
 _LOGITS_COPIES = 5  # measured: the logits twice, their log-probabilities, and the gradients of both
+_TILE_COPIES = 7  # measured: a tile of logits, scaled, exponentiated, its gradient, and what these are made through
+_TILE_TOKENS, _TILE_WORDS = 4096, 32_768  # trl's
 _BLOCK, _OUTER_BLOCK = 64, 256
 _MATRIX = 2
 
@@ -24,7 +26,7 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
     """Numbers of a model, counted once. `layers`: in linear layers, those that quantisation is for.
 
     `factors`: what Adafactor keeps, a row and a column of each trained matrix. `outputs`: numbers that the layers
-    with an adapter give for one token.
+    with an adapter give for one token. `embedded`: those of `trainable` in embeddings.
     """
 
     parameters: int
@@ -32,10 +34,14 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
     trainable: int
     factors: int
     outputs: int
+    embedded: int = 0
 
 
 class Plan(Struct, frozen=True, kw_only=True, gc=False):
-    """What of a training its memory depends on. `compute_bytes`: of a number as it is computed with, 2 or 4."""
+    """What of a training its memory depends on. `compute_bytes`: of a number as it is computed with, 2 or 4.
+
+    `length`: of a sequence in tokens, with its completion where a policy learns. `on_gpu`: where it is computed.
+    """
 
     task: wire.Task
     strategy: wire.Strategy
@@ -43,6 +49,7 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     compute_bytes: int
     batch_size: int
     length: int
+    on_gpu: bool = False
 
     @property
     def bits(self) -> int | None:
@@ -51,6 +58,11 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
             return 8
         in_four = self.parameters.use_4bit
         return 4 if in_four or (in_four is None and self.strategy == "qlora") else None
+
+    @property
+    def trained_bytes(self) -> int:
+        """Of a number that is trained: 4, unless all weights are held in 16 bits."""
+        return _FLOAT16 if self.parameters.weight_dtype == "bfloat16" and not self.parameters.use_lora else _FLOAT32
 
 
 class Memory(Struct, frozen=True, kw_only=True, gc=False):
@@ -76,7 +88,8 @@ def sizes_of(weights: tuple[Weight, ...], parameters: wire.TrainingParameters) -
     layers = sum(weight.size for weight in linear_layers(weights))
     if not parameters.use_lora:
         factors = sum(sum(weight.shape) if len(weight.shape) == _MATRIX else weight.size for weight in weights)
-        return Sizes(parameters=whole, layers=layers, trainable=whole, factors=factors, outputs=0)
+        embedded = sum(weight.size for weight in embeddings(weights))
+        return Sizes(parameters=whole, layers=layers, trainable=whole, factors=factors, outputs=0, embedded=embedded)
     targets = targeted_layers(weights, parameters.target_modules)
     rank, edges = parameters.lora_r, sum(sum(weight.shape) for weight in targets)
     return Sizes(
@@ -88,63 +101,67 @@ def sizes_of(weights: tuple[Weight, ...], parameters: wire.TrainingParameters) -
     )
 
 
-def memory_of(plan: Plan, sizes: Sizes, architecture: Architecture) -> Memory:
+def memory_of(plan: Plan, sizes: Sizes, architecture: Architecture | None) -> Memory:
     """The estimate: every part at its largest, though not all of them are at once.
 
-    Gradients are of 32 bits, since what is trained is held in 32 bits.
+    Of several phases it is the one that takes the most. Without an architecture the activations are left out.
     """
+    if plan.strategy != "rlhf":
+        activations = 0 if architecture is None else activations_bytes(plan, sizes, architecture)
+        return _phase(plan, sizes, activations, reference=plan.strategy == "dpo")
+    learns, judges = (0, 0) if architecture is None else _both_bytes(plan, sizes, architecture)
+    policy = _phase(plan, sizes, learns, reference=True)
+    judged = msgspec.structs.replace(policy, weights=policy.weights + _frozen_bytes(plan, sizes))
+    if plan.parameters.reward_model is not None:
+        return judged
+    return max(judged, _phase(plan, sizes, judges, reference=False), key=lambda phase: phase.total)
+
+
+def _phase(plan: Plan, sizes: Sizes, activations: int, *, reference: bool) -> Memory:
     return Memory(
-        weights=weights_bytes(plan, sizes),
-        gradients=_FLOAT32 * sizes.trainable,
-        optimizer=optimizer_bytes(plan.parameters.optim, sizes),
-        activations=activations_bytes(plan, sizes, architecture),
+        weights=weights_bytes(plan, sizes, reference=reference),
+        gradients=plan.trained_bytes * sizes.trainable,
+        optimizer=optimizer_bytes(plan.parameters.optim, sizes, plan.trained_bytes),
+        activations=activations,
     )
 
 
-def weights_bytes(plan: Plan, sizes: Sizes) -> int:
-    """The model, the adapter, and the models beside it.
+def weights_bytes(plan: Plan, sizes: Sizes, *, reference: bool = False) -> int:
+    """The model, the adapter, and the model that it is held to: itself without its adapter, or a copy in 32 bits.
 
-    All weights trained: 4 bytes each, and 2 more for the copy that autocast keeps when it computes in 16 bits.
-    Frozen: as they are computed with. 4 bits: half a byte, and for each 64 a constant of 4 bytes, or with nested
-    quantisation of 1 byte and of 4 bytes for each 256 of these (QLoRA, arXiv 2305.14314, section 3). What is no linear
-    layer is then held in 4 bytes (peft's prepare_model_for_kbit_training).
+    All weights trained: as they are held, and where that is in 32 bits, 2 bytes more for the copy that autocast keeps
+    when it computes in 16. Frozen: as they are computed with, or in 4 or 8 bits.
     """
-    adapter = _FLOAT32 * sizes.trainable if plan.parameters.use_lora else 0
-    if not plan.parameters.use_lora:
-        each = _FLOAT32 + (_FLOAT16 if plan.compute_bytes == _FLOAT16 else 0)
-        model = each * sizes.parameters
-    elif plan.bits is None:
-        model = plan.compute_bytes * sizes.parameters
-    else:
-        constant = (1 + _FLOAT32 / _OUTER_BLOCK) if plan.parameters.use_nested_quant else _FLOAT32
-        each_layer = 1.0 if plan.bits == 8 else 0.5 + constant / _BLOCK  # noqa: PLR2004 - bits
-        model = int(each_layer * sizes.layers) + _FLOAT32 * (sizes.parameters - sizes.layers)
-    return adapter + model + _models_beside(plan, sizes)
+    if plan.parameters.use_lora:
+        return _FLOAT32 * sizes.trainable + _frozen_bytes(plan, sizes)
+    copy = _FLOAT16 if plan.compute_bytes < plan.trained_bytes else 0
+    return (plan.trained_bytes + copy + (_FLOAT32 if reference else 0)) * sizes.parameters
 
 
-def _models_beside(plan: Plan, sizes: Sizes) -> int:
-    """A reference is the model without its adapter, else a second copy; rlhf has a reward model of the same size."""
-    copy = (_FLOAT32 if not plan.parameters.use_lora else plan.compute_bytes) * sizes.parameters
-    reference = 0 if plan.parameters.use_lora else copy
-    match plan.strategy:
-        case "dpo":
-            return reference
-        case "rlhf":
-            return reference + copy
-        case "sft" | "qlora":
-            return 0
+def _frozen_bytes(plan: Plan, sizes: Sizes) -> int:
+    """A model that is not trained itself.
+
+    4 bits: half a byte, and for each 64 a constant of 4 bytes, or with nested quantisation of 1 byte and of 4 bytes for
+    each 256 of these (QLoRA, arXiv 2305.14314, section 3). What is no linear layer stays as it is computed with.
+    """
+    if plan.bits is None:
+        return plan.compute_bytes * sizes.parameters
+    constant = (1 + _FLOAT32 / _OUTER_BLOCK) if plan.parameters.use_nested_quant else _FLOAT32
+    each_layer = 1.0 if plan.bits == 8 else 0.5 + constant / _BLOCK  # noqa: PLR2004 - bits
+    return int(each_layer * sizes.layers) + plan.compute_bytes * (sizes.parameters - sizes.layers)
 
 
-def optimizer_bytes(optim: wire.Optimizer, sizes: Sizes) -> int:
-    """Adam: two numbers a parameter (arXiv 1412.6980), of 1 byte each in 8 bits (arXiv 2110.02861).
+def optimizer_bytes(optim: wire.Optimizer, sizes: Sizes, trained_bytes: int = _FLOAT32) -> int:
+    """Adam: two numbers a parameter of its type (arXiv 1412.6980), of 1 byte each in 8 bits (arXiv 2110.02861).
 
+    transformers leaves those of embeddings in 32 bits there, as section 2.3 of that paper says.
     Adafactor: a row and a column a matrix (arXiv 1804.04235). Plain SGD has no state.
     """
     match optim:
         case "adamw_torch" | "adamw_torch_fused":
-            return 2 * _FLOAT32 * sizes.trainable
+            return 2 * trained_bytes * sizes.trainable
         case "adamw_8bit" | "paged_adamw_8bit":
-            return 2 * sizes.trainable
+            return 2 * (sizes.trainable - sizes.embedded) + 2 * _FLOAT32 * sizes.embedded
         case "adafactor":
             return _FLOAT32 * sizes.factors
         case "sgd":
@@ -152,27 +169,54 @@ def optimizer_bytes(optim: wire.Optimizer, sizes: Sizes) -> int:
 
 
 def activations_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> int:
-    """What the backward pass needs, and the logits.
+    """What the backward pass needs, and the logits."""
+    tokens = plan.batch_size * plan.length * (2 if plan.strategy == "dpo" else 1)  # chosen and rejected
+    words = 2 if plan.task == "extractive-question-answering" else architecture.vocabulary
+    tiled = plan.strategy == "dpo" or (plan.on_gpu and not architecture.encoder_decoder)
+    head = _tiles_bytes(plan, tokens, architecture) if tiled else _LOGITS_COPIES * _FLOAT32 * tokens * words
+    return max(_layers_bytes(plan, tokens, sizes, architecture) + head, _evaluation_bytes(plan, words))
+
+
+def _both_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> tuple[int, int]:
+    """The activations of a policy, and those of its reward model.
+
+    A policy writes the completions of a whole step at once, whose keys and values are kept, and then learns from them.
+    A reward model gives one number for each of two answers: it has no logits.
+    """
+    tokens = plan.batch_size * plan.length
+    written = tokens * plan.parameters.gradient_accumulation_steps
+    cache = plan.compute_bytes * written * architecture.layers * architecture.cached
+    learns = _layers_bytes(plan, tokens, sizes, architecture) + _tiles_bytes(plan, tokens, architecture)
+    answers = 2 * plan.batch_size * max(1, plan.length - plan.parameters.max_completion_length)
+    return max(learns, cache), _layers_bytes(plan, answers, sizes, architecture)
+
+
+def _layers_bytes(plan: Plan, tokens: int, sizes: Sizes, architecture: Architecture) -> int:
+    """What all layers keep for their gradients.
 
     A layer keeps 34 s b h bytes in 16 bits, twice that in 32 (Korthikanti et al., arXiv 2205.05198, equation 1; less
     2 s b h for masks of dropout), here by its parts: 8 h numbers of attention, norms and residuals, and of the
     feed-forward part 2 i, or 4 i where that is gated. Its 5 a s² b falls away: attention is computed in tiles
     (FlashAttention, arXiv 2205.14135). An adapter keeps the output of its layer once more (measured). With
-    checkpointing: the input of each layer, and one whole layer (section 5 there). Logits are of 32 bits.
+    checkpointing: the input of each layer, and one whole layer (section 5 there).
     """
-    sequences = plan.batch_size * (2 if plan.strategy == "dpo" else 1)  # chosen and rejected
-    tokens = sequences * plan.length
     kept = 8 * architecture.hidden + (4 if architecture.gated else 2) * architecture.intermediate
     adapter = sizes.outputs // architecture.layers if plan.parameters.use_lora else 0
     layer = plan.compute_bytes * tokens * (kept + adapter)
     if plan.parameters.gradient_checkpointing:
-        layers = plan.compute_bytes * tokens * architecture.hidden * architecture.layers + layer
-    else:
-        layers = layer * architecture.layers
-    words = 2 if plan.task == "extractive-question-answering" else architecture.vocabulary
-    logits = _LOGITS_COPIES * _FLOAT32 * tokens * words
-    cache = plan.compute_bytes * tokens * architecture.layers * architecture.cached if plan.strategy == "rlhf" else 0
-    return max(layers + logits, _evaluation_bytes(plan, words), cache)
+        return plan.compute_bytes * tokens * architecture.hidden * architecture.layers + layer
+    return layer * architecture.layers
+
+
+def _tiles_bytes(plan: Plan, tokens: int, architecture: Architecture) -> int:
+    """The head by trl's kernel, which makes logits tile by tile, and gradients of its input in 32 bits.
+
+    On a GPU a tile is changed in place; elsewhere torch makes new ones of it, of 32 bits.
+    """
+    tile = min(tokens, _TILE_TOKENS) * _TILE_WORDS
+    tiles = plan.compute_bytes * tile if plan.on_gpu else _TILE_COPIES * _FLOAT32 * tile
+    head = 0 if plan.parameters.use_lora else _FLOAT32 * architecture.vocabulary * architecture.hidden
+    return tiles + _FLOAT32 * tokens * architecture.hidden + head
 
 
 def _evaluation_bytes(plan: Plan, words: int) -> int:

@@ -14,10 +14,8 @@ from modelforge.admission.estimate.memory import (
     Sizes,
     largest,
     memory_of,
-    optimizer_bytes,
     sizes_of,
 )
-from modelforge.admission.estimate.memory import weights_bytes as reckon_weights
 from modelforge.admission.estimate.weights import Weight
 from modelforge.errors import BadInput
 
@@ -84,15 +82,16 @@ def memory_fit(
     plan: Plan, sizes: Sizes, architecture: Architecture | None, room: Capacity, about_length: str
 ) -> MemoryFit:
     """What the training takes beside what there is."""
+    counted = memory_of(plan, sizes, None)
     known = MemoryFit(
         device=room.device,
         available_bytes=room.available,
         total_bytes=room.total,
         batch_size=plan.batch_size,
         sequence_length=plan.length,
-        weights_bytes=reckon_weights(plan, sizes),
-        gradients_bytes=4 * sizes.trainable,
-        optimizer_bytes=optimizer_bytes(plan.parameters.optim, sizes),
+        weights_bytes=counted.weights,
+        gradients_bytes=counted.gradients,
+        optimizer_bytes=counted.optimizer,
         note="Activations are not known: config.json does not have the model's sizes.",
     )
     if architecture is None:
@@ -105,6 +104,7 @@ def memory_fit(
     return msgspec.structs.replace(
         known,
         required_bytes=memory.total * _sharers(plan, room),
+        weights_bytes=memory.weights,
         activations_bytes=memory.activations,
         largest_batch_size=largest(plan, sizes, architecture, "batch_size", _LARGEST_BATCH, each),
         largest_sequence_length=largest(plan, sizes, architecture, "length", longest, each),
@@ -179,11 +179,17 @@ def _cheaper(plan: Plan) -> list[tuple[str, Plan]]:
         changed = msgspec.structs.replace(parameters, gradient_checkpointing=True)
         ways.append(('"gradient_checkpointing": true', msgspec.structs.replace(plan, parameters=changed)))
     if not parameters.use_lora:
-        changed = msgspec.structs.replace(parameters, use_lora=True)
+        changed = msgspec.structs.replace(parameters, use_lora=True, weight_dtype=None)
         ways.append(('"use_lora": true', msgspec.structs.replace(plan, parameters=changed)))
+        changed = msgspec.structs.replace(parameters, weight_dtype="bfloat16", optim="adamw_8bit")
+        words = '"weight_dtype": "bfloat16" with "optim": "adamw_8bit"'
+        ways.append((words, msgspec.structs.replace(plan, parameters=changed, compute_bytes=2)))
     if plan.strategy == "sft":
-        changed = msgspec.structs.replace(parameters, use_lora=True)
+        changed = msgspec.structs.replace(parameters, use_lora=True, weight_dtype=None)
         ways.append(('"strategy": "qlora"', msgspec.structs.replace(plan, strategy="qlora", parameters=changed)))
+    elif parameters.use_lora and plan.bits != 4:  # noqa: PLR2004 - bits
+        changed = msgspec.structs.replace(parameters, use_4bit=True, use_8bit=False)
+        ways.append(('"use_4bit": true', msgspec.structs.replace(plan, parameters=changed)))
     return ways
 
 

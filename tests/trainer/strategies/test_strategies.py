@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
@@ -110,11 +111,18 @@ def test_what_either_phase_of_rlhf_leaves_out_is_counted_in_both(tiny_model: Pat
     ]
     dataset = write_dataset(tmp_path / "preferences.jsonl", records)
     attempt = Attempt(
-        tmp_path / "attempt", tiny_model, dataset, **POLICY | {"max_steps": 1, "eval_split": 0.0}, max_seq_length=60
+        tmp_path / "attempt",
+        tiny_model,
+        dataset,
+        **POLICY | {"max_steps": 1, "eval_split": 0.0, "use_4bit": True, "bf16": True},
+        max_seq_length=60,
     )
     assert attempt.wait() == 0, attempt.stderr()
     reports = attempt.of_type(wire.TrainerStarted)
     assert [(started.train_examples, started.left_out_examples) for started in reports] == [(16, 3), (17, 3)]
+    # and the reward model's adapter, learned on 4 bits, is merged into the weights as they were before
+    config = json.loads((attempt.output / "reward_model" / "config.json").read_text())
+    assert ("quantization_config" in config, config["dtype"]) == (False, "bfloat16")
 
 
 def test_the_reward_model_is_kept_beside_the_policy_and_can_be_given_to_another(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import transformers
 from support.tiny_model import build_tiny_model
 from support.trainer_attempts import job_of, questions, write_dataset
 from trl import SFTTrainer
@@ -13,7 +14,7 @@ from trl import SFTTrainer
 from trainer_entry.data.records import Records
 from trainer_entry.providers import huggingface
 from trainer_entry.providers.precision import quantization_config, weight_dtype
-from trainer_entry.strategies import qlora, sft
+from trainer_entry.strategies import sft
 from trainer_entry.tasks.text_generation import prepare
 from trainer_entry.training.defaults import resolve_parameters, with_model
 from trainer_entry.wire import Strategy, TrainingParameters
@@ -31,14 +32,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("wide") / "model", hidden_size=256)
 
 
-def build(model: Path, folder: Path, strategy: Strategy, *, packing: bool = False) -> sft.CompletionTrainer:
-    job = job_of(TrainingParameters(packing=packing), strategy=strategy, checkpoint_dir=str(folder / "checkpoints"))
+def build(model: Path, folder: Path, strategy: Strategy, **asked: Any) -> sft.CompletionTrainer:
+    job = job_of(TrainingParameters(**asked), strategy=strategy, checkpoint_dir=str(folder / "checkpoints"))
     parameters = with_model(resolve_parameters(job), job, 128, encoder_decoder=False)
     loaded = huggingface.load(str(model), weight_dtype(parameters), quantization_config(parameters))
     records = Records(write_dataset(folder / "data.jsonl", questions(16)))
     examples = prepare(records, frozenset(), loaded.tokenizer, 128)
-    if strategy == "qlora":
-        loaded = qlora.prepare(loaded, parameters)
     trainer = sft.build_trainer(job, loaded, examples, parameters)
     assert isinstance(trainer, sft.CompletionTrainer)
     return trainer
@@ -74,6 +73,56 @@ def test_adapters_are_trained_in_32_bits(strategy: Strategy, model: Path, tmp_pa
     trainer = build(model, tmp_path, strategy)
     trained = {weights.dtype for weights in trainer.model.parameters() if weights.requires_grad}
     assert trained == {torch.float32}
+
+
+def test_all_weights_are_trained_in_the_type_that_was_asked_for(model: Path, tmp_path: Path) -> None:
+    for asked, dtype in (({}, torch.float32), ({"weight_dtype": "bfloat16"}, torch.bfloat16)):
+        trainer = build(model, tmp_path, "sft", use_lora=False, optim="adamw_8bit", **asked)
+        assert {weights.dtype for weights in trainer.model.parameters()} == {dtype}
+        assert trainer.args.bf16 == (dtype == torch.bfloat16)
+
+
+@pytest.mark.parametrize("post", ["plain", "capped", "scaled", "divided"])
+def test_the_fused_head_gives_the_model_s_own_loss_and_gradients(post: str, model: Path, tmp_path: Path) -> None:
+    # given models that change their logits, each in its own way
+    path = model if post == "plain" else _with_other_logits(model, tmp_path / "model", post)
+    trainer = build(path, tmp_path, "sft")
+    batch = next(iter(trainer.get_train_dataloader()))
+    count = (batch["labels"][:, 1:] != -100).sum()
+    # when it is computed as on a GPU, and as on a CPU
+    found = []
+    for trainer.fuses_head in (True, False):
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=count)
+        loss.backward()
+        parts = [weights.grad.flatten() for weights in trainer.model.parameters() if weights.grad is not None]
+        found.append((loss.item(), torch.cat(parts)))
+    # then
+    (fused, its_gradient), (own, gradient) = found
+    assert fused == pytest.approx(own, rel=1e-5)
+    torch.testing.assert_close(its_gradient, gradient, rtol=1e-4, atol=1e-6)
+
+
+def _with_other_logits(model: Path, folder: Path, post: str) -> Path:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+    }
+    kinds = {
+        "capped": lambda: transformers.Gemma2Config(**sizes, final_logit_softcapping=2.0),
+        "scaled": lambda: transformers.CohereConfig(**sizes, logit_scale=0.3),
+        "divided": lambda: transformers.GraniteConfig(**sizes, logits_scaling=3.0),
+    }
+    made = transformers.AutoModelForCausalLM.from_config(kinds[post]())
+    made.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_the_loss_is_the_one_that_trl_computes(model: Path, tmp_path: Path) -> None:

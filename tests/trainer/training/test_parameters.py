@@ -10,7 +10,7 @@ import torch
 from support.trainer_attempts import job_of
 
 from trainer_entry.data.records import split_eval
-from trainer_entry.providers.precision import quantization_config
+from trainer_entry.providers.precision import quantization_config, weight_dtype
 from trainer_entry.runtime.failures import ConflictingParameters
 from trainer_entry.strategies.adapters import lora_config, reward_lora_config
 from trainer_entry.training.arguments import (
@@ -78,7 +78,10 @@ QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
     "use_nested_quant": (False, "bnb_4bit_use_double_quant", False),
 }
 # Tested by what they do: how many records are held out, which weights are trained, whose rewards count.
-ELSEWHERE = {"eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride", "truncation"}
+ELSEWHERE = {
+    *("eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride", "truncation"),
+    *("weight_dtype", "attn_implementation"),
+}
 
 
 def effective(strategy: Strategy = "sft", task: Task = "text-generation", **values: Any) -> TrainingParameters:
@@ -170,6 +173,37 @@ def test_what_the_trainer_chooses_depends_on_strategy_and_task(
     chosen = effective(strategy, task)
     assert (chosen.learning_rate, chosen.num_train_epochs, chosen.beta) == (adapter_rate, epochs, beta)
     assert effective(strategy, task, use_lora=False).learning_rate == full_rate
+
+
+def test_a_gpu_computes_its_activations_again_and_in_no_type_that_it_emulates(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert effective().gradient_checkpointing is False
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    chosen = effective()
+    assert (chosen.gradient_checkpointing, chosen.bf16, chosen.fp16) == (True, False, True)
+    assert effective(gradient_checkpointing=False).gradient_checkpointing is False
+
+
+def test_a_model_without_gradient_checkpointing_is_trained_without_it_unless_it_was_asked_for() -> None:
+    job = job_of(TrainingParameters(gradient_checkpointing=True))
+    resolved = resolve_parameters(job)
+    with pytest.raises(ConflictingParameters, match="gradient_checkpointing"):
+        with_model(resolved, job, 512, encoder_decoder=False, recomputes=False)
+    chosen = with_model(resolved, job_of(TrainingParameters()), 512, encoder_decoder=False, recomputes=False)
+    assert chosen.gradient_checkpointing is False
+
+
+def test_activations_are_computed_again_in_the_way_that_needs_no_gradients_of_inputs(tmp_path: Path) -> None:
+    for trainer in TRAINERS:
+        arguments = arguments_of(trainer, tmp_path, gradient_checkpointing=True)
+        assert arguments.gradient_checkpointing_kwargs == {"use_reentrant": False}
+
+
+@pytest.mark.parametrize(("asked", "chosen"), [(None, "float32"), ("bfloat16", "bfloat16")])
+def test_weights_that_are_all_trained_are_held_in_32_bits_unless_told_otherwise(asked: Any, chosen: str) -> None:
+    parameters = effective(use_lora=False, weight_dtype=asked)
+    assert (parameters.weight_dtype, parameters.bf16) == (chosen, chosen == "bfloat16")
+    assert str(weight_dtype(parameters)) == f"torch.{chosen}"
 
 
 def test_qlora_alone_quantizes_by_itself() -> None:

@@ -12,7 +12,7 @@ from support.trainer_attempts import job_of, questions, write_dataset
 from trainer_entry.data.records import Records
 from trainer_entry.providers import huggingface
 from trainer_entry.providers.precision import quantization_config, weight_dtype
-from trainer_entry.strategies import qlora, sft
+from trainer_entry.strategies import sft
 from trainer_entry.tasks.text_generation import prepare
 from trainer_entry.training.defaults import resolve_parameters, with_model
 from trainer_entry.wire import TrainingParameters
@@ -54,8 +54,6 @@ def losses(model: Path, folder: Path, **way: Any) -> list[float]:
     parameters = with_model(resolve_parameters(job), job, 128, encoder_decoder=False)
     loaded = huggingface.load(str(model), weight_dtype(parameters), quantization_config(parameters))
     records = Records(write_dataset(folder / "data.jsonl", questions(40)))
-    if quantized:
-        loaded = qlora.prepare(loaded, parameters)
     trainer = sft.build_trainer(job, loaded, prepare(records, frozenset(), loaded.tokenizer, 128), parameters)
     trainer.args.save_strategy = "no"
     trainer.train()

@@ -1,0 +1,160 @@
+"""Peaks of real trainings beside what preflight reckons: `python benchmarks/memory.py [--fitted] [ONLY]`.
+
+The built-in model on this machine's own device, a case after another, a few steps each. The formulas were fitted on the
+cases that `--fitted` runs; the others were not looked at for them. ONLY: a part of a case's name.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import itertools
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from modelforge.admission.estimate.fit import estimate_training
+from trainer_entry import wire
+
+STEPS = 2
+_DECODER = msgspec.json.Decoder(wire.AnyTrainerMessage)
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """One training: `length` tokens in each of `batch` sequences."""
+
+    strategy: wire.Strategy
+    batch: int
+    length: int
+    parameters: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """All of it, in a line."""
+        others = " ".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.strategy} {self.batch}x{self.length} {others}".strip()
+
+
+def _case(strategy: wire.Strategy, batch: int, length: int, **parameters: Any) -> Case:
+    return Case(strategy=strategy, batch=batch, length=length, parameters=parameters)
+
+
+FITTED = (
+    _case("sft", 1, 128),
+    _case("sft", 2, 256),
+    _case("sft", 2, 384, gradient_checkpointing=True),
+    _case("sft", 1, 256, use_lora=False),
+    _case("sft", 1, 256, use_lora=False, weight_dtype="bfloat16", optim="adamw_8bit"),
+    _case("qlora", 2, 256),
+    _case("qlora", 2, 256, bf16=True),
+    _case("dpo", 1, 256),
+    _case("rlhf", 4, 192, max_completion_length=16),
+)
+UNSEEN = (
+    _case("sft", 1, 512),
+    _case("sft", 4, 192),
+    _case("sft", 1, 768, gradient_checkpointing=True),
+    _case("sft", 2, 256, lora_r=64),
+    _case("sft", 2, 256, bf16=True),
+    _case("sft", 2, 256, use_lora=False),
+    _case("sft", 2, 256, use_lora=False, optim="adafactor", gradient_checkpointing=True),
+    _case("sft", 1, 384, use_lora=False, optim="sgd"),
+    _case("sft", 2, 256, use_lora=False, weight_dtype="bfloat16", optim="adamw_8bit"),
+    _case("qlora", 1, 512),
+    _case("qlora", 4, 192, gradient_checkpointing=True),
+    _case("qlora", 1, 384, bf16=True),
+    _case("dpo", 1, 384),
+    _case("dpo", 2, 192, gradient_checkpointing=True),
+    _case("dpo", 1, 192, use_lora=False),
+    _case("rlhf", 4, 256, max_completion_length=32, gradient_checkpointing=True),
+    _case("rlhf", 4, 128, max_completion_length=64, num_generations=2),
+)
+
+
+def main() -> None:
+    """Measure case by case, and print a table. The exit code is 1 where an estimate was too far off."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fitted", action="store_true")
+    parser.add_argument("only", nargs="?", default="")
+    asked = parser.parse_args()
+    far = 0
+    print(f"{'case':<70} {'measured':>9} {'reckoned':>9} {'ratio':>6}")
+    for case in FITTED if asked.fitted else UNSEEN:
+        if asked.only not in case.name:
+            continue
+        with tempfile.TemporaryDirectory(prefix="memory-") as folder:
+            measured, reckoned = measure(case, Path(folder))
+        ratio = reckoned / measured
+        far += not 0.8 <= ratio <= 1.25  # noqa: PLR2004 - what is promised
+        print(f"{case.name:<70} {measured:>6.0f} MB {reckoned:>6.0f} MB {ratio:>6.2f}", flush=True)
+    sys.exit(1 if far else 0)
+
+
+def measure(case: Case, folder: Path) -> tuple[float, float]:
+    """The most that a training held, and what was reckoned before it, in 10^6 bytes."""
+    parameters: dict[str, Any] = {
+        "per_device_train_batch_size": case.batch,
+        "max_seq_length": case.length,
+        "max_steps": STEPS,
+        **case.parameters,
+    }
+    job = wire.JobSpec(
+        job_id="train_000001",
+        task="text-generation",
+        strategy=case.strategy,
+        provider="huggingface",
+        model_name=wire.BUILT_IN_MODEL,
+        model_path=wire.BUILT_IN_MODEL,
+        dataset=_dataset(case, folder),
+        parameters=msgspec.convert(parameters, wire.TrainingParameters),
+        output_name="measured",
+        output_dir=str(folder / "output"),
+        checkpoint_dir=str(folder / "checkpoints"),
+    )
+    fit = asyncio.run(estimate_training(job, folder, waits=False))
+    attempt = wire.AttemptSpec(job=job, attempt=1, token="none", cpu_threads=1)  # noqa: S106
+    (folder / "spec.json").write_bytes(msgspec.json.encode(attempt))
+    command = [sys.executable, "-m", "trainer_entry.train", str(folder)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{case.name}: {done.stderr.decode(errors='replace')[-2000:]}")
+    messages = [_DECODER.decode(line) for line in done.stdout.splitlines()]
+    steps = [message for message in messages if isinstance(message, wire.StepLogged)]
+    peaks = [step.gpu_memory_mb if step.gpu_memory_mb is not None else step.memory_mb for step in steps]
+    return max(peak or 0.0 for peak in peaks), (fit.memory.required_bytes or 0) / 1e6
+
+
+def _dataset(case: Case, folder: Path) -> wire.DatasetFile:
+    """Records of exactly `length` tokens once they are cut; those of rlhf are left out where they are longer."""
+    path, preferences = folder / "records.jsonl", case.strategy in {"dpo", "rlhf"}
+    count = case.batch * (STEPS + 1)
+    lines = [msgspec.json.encode(_record(case, number)) for number in itertools.islice(itertools.count(), count)]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return wire.DatasetFile(
+        filename=path.name,
+        path=str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        format="preferences" if preferences else "input_output",
+        num_examples=count,
+    )
+
+
+def _record(case: Case, number: int) -> dict[str, str]:
+    words = "the " * case.length  # a token each
+    asked = f"Say {number}. "
+    match case.strategy:
+        case "sft" | "qlora":
+            return {"input": asked + words[: case.length], "output": words}
+        case "dpo":
+            return {"prompt": asked + words[: case.length], "chosen": words, "rejected": f"No. {words}"}
+        case "rlhf":
+            prompt = words[: 4 * (case.length - 80)]
+            return {"prompt": asked + prompt, "chosen": "the " * 16, "rejected": "No " * 16}
+
+
+if __name__ == "__main__":
+    main()
