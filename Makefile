@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
+OLDER := .venv-unsloth
 BIN := $(VENV)/bin
 PORT ?= 8000
 
@@ -15,7 +16,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth run demo test test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
+.PHONY: setup setup-unsloth run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -44,6 +45,16 @@ demo: setup
 ## test: everything, on tiny models
 test: setup
 	$(PYTEST) --numprocesses 2 --dist worksteal
+
+## test-older: the trainers with the releases that unsloth holds its host to, in an environment of their own
+test-older: $(OLDER)/.complete
+	$(subst $(BIN),$(OLDER)/bin,$(PYTEST)) --numprocesses 2 --dist worksteal $(addprefix tests/trainer/,providers training strategies)
+
+$(OLDER)/.complete: pyproject.toml constraints-cpu.txt constraints-unsloth.txt
+	$(PYTHON) -m venv $(OLDER)
+	$(OLDER)/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -c constraints-unsloth.txt --editable '.[dev]'
+	$(OLDER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(UNSLOTH)
+	touch $@
 
 ## test-fast: in under a minute, all that needs no training library: the inner loop
 test-fast: setup
@@ -96,6 +107,6 @@ check: setup
 
 ## clean: everything that make made; trained models and datasets stay
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDER) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf *.egg-info

@@ -28,7 +28,7 @@ from trainer_entry.wire import (
     TrainerStarted,
     TrainingParameters,
 )
-from trainer_entry.wire.obstacles import in_prompts, in_records
+from trainer_entry.wire.obstacles import in_packing, in_prompts, in_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +79,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         encoder_decoder=known.is_encoder_decoder,
         recomputes=huggingface.recomputes(known.config, job.task),
     )
+    refuse(in_packing(parameters, known.config.model_type, encoder_decoder=known.is_encoder_decoder))
 
     phases.enter("preparing_data")
     examples = _prepare_examples(job, records, known, parameters)

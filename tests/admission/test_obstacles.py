@@ -71,6 +71,24 @@ def test_the_tokenizer_bounds_a_context_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model_type": "llama"}, None),
+        ({"model_type": "opt"}, "type opt"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "an encoder-decoder"),
+    ],
+)
+def test_records_are_packed_only_where_a_model_knows_them_apart(
+    config: dict[str, Any], says: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert found(tmp_path) == []
+    told = found(tmp_path, packing=True)
+    assert [field for field, _ in told] == ([] if says is None else ["packing"])
+    assert all(str(says) in why for _, why in told)
+
+
+@pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"temperature": 0.6, "num_beams": 4, "num_return_sequences": 4}, None),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer_entry.runtime.failures import ConflictingParameters
+from trainer_entry.runtime.failures import ConflictingParameters, refuse
 from trainer_entry.training.trainer import trained_model
+from trainer_entry.wire.obstacles import read_as_one
 
 if TYPE_CHECKING:
     from trainer_entry.training.trainer import AttemptTrainer
@@ -34,10 +35,7 @@ def check_packing(trainer: AttemptTrainer) -> None:
         raise ConflictingParameters(f"packing: {error} Or leave packing out.") from error
     # Equal but for how sums are rounded: the two batches have the same shape.
     if not torch.allclose(said[0], said[1], rtol=1e-3, atol=1e-3 * float(said[0].abs().max())):
-        raise ConflictingParameters(
-            f"packing: a {model.config.model_type} model does not know records apart that share a sequence, and would "
-            "learn each from those before it. Leave packing out, or use a model of another kind, such as Llama or Qwen."
-        )
+        refuse(read_as_one(model.config.model_type))
 
 
 def _logits(trainer: AttemptTrainer, model: Any, before: list[int], after: list[int]) -> torch.Tensor:

@@ -118,8 +118,6 @@ def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: Tr
         if parameters.packing and job.provider == "huggingface":  # unsloth packs in its own way
             check_packing(trainer)
         return trainer
-    # As trl does it: an adapter begins with the numbers that the seed gives, whatever was drawn before.
-    torch.manual_seed(parameters.seed)
     model: Any = get_peft_model(loaded.model, adapter) if adapter is not None else loaded.model
     if adapter is not None and parameters.gradient_checkpointing:
         model.enable_input_require_grads()

@@ -17,6 +17,10 @@ _LAST_RATE = 1e-7
 """Where the schedule `polynomial` ends, in transformers: it has to begin above."""
 
 
+_READ_AS_ONE = frozenset({"bert", "bloom", "gpt_oss", "mamba", "mpt", "opt", "xglm"})
+"""Types of models that were found to read records which share a sequence as one; the trainer tries each other one."""
+
+
 class Obstacle(Struct, frozen=True, gc=False):
     """Why a training cannot be made. `field`: the setting to change; `remedy`: what would work."""
 
@@ -118,6 +122,29 @@ def in_length(parameters: TrainingParameters, task: Task) -> Obstacle | None:
         "max_seq_length",
         f"Nothing can be learned within max_seq_length {length}",
         f"Send {least} or more, or leave it out for the model's own maximum.",
+    )
+
+
+def in_packing(parameters: TrainingParameters, kind: str | None, *, encoder_decoder: bool) -> Obstacle | None:
+    """What speaks against packing the records of a model of a kind, as its config has it in `model_type`."""
+    if not parameters.packing:
+        return None
+    if encoder_decoder:
+        return Obstacle(
+            "packing",
+            "packing is for causal models, and this is an encoder-decoder",
+            "Leave it out, or use a causal model.",
+        )
+    return read_as_one(kind) if kind in _READ_AS_ONE else None
+
+
+def read_as_one(kind: str | None) -> Obstacle:
+    """That models of a kind read records which share a sequence as one."""
+    return Obstacle(
+        "packing",
+        f"packing: models of type {kind} do not know records apart that share a sequence, and would learn each from "
+        "those before it",
+        "Leave packing out, or use a model of another kind, such as Llama or Qwen.",
     )
 
 

@@ -20,6 +20,13 @@ _HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
 _REWARDS = "ForSequenceClassification"
 
 
+class _Build(Struct):
+    """The parts of a model's `config.json` that are read."""
+
+    model_type: str | None = None
+    is_encoder_decoder: bool = False
+
+
 class _Classifier(Struct):
     """The parts of a reward model's `config.json` that are read."""
 
@@ -55,6 +62,7 @@ def known_obstacles(spec: wire.JobSpec, architecture: Architecture | None, folde
         obstacles.on_cpu_with_unsloth(parameters, strategy)
         if spec.provider == "unsloth" and not visible_gpus()
         else None,
+        _in_packing(spec, folder) if folder is not None else None,
         _in_reward_model(spec),
         _in_generation(spec.model_name, folder) if folder is not None else None,
     )
@@ -72,6 +80,14 @@ def _context_of(architecture: Architecture | None, folder: Path | None) -> int |
         if said.model_max_length is not None and 0 < said.model_max_length <= _LONGEST_SAID:
             limits.append(int(said.model_max_length))
     return min(limits, default=None)
+
+
+def _in_packing(spec: wire.JobSpec, folder: Path) -> obstacles.Obstacle | None:
+    try:
+        build = msgspec.json.decode(read_file(folder, "config.json"), type=_Build)
+    except (OSError, ValueError, RecursionError):  # the check of the model has said so
+        return None
+    return obstacles.in_packing(spec.parameters, build.model_type, encoder_decoder=build.is_encoder_decoder)
 
 
 def _in_generation(name: str, folder: Path) -> obstacles.Obstacle | None:
