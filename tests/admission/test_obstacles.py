@@ -11,6 +11,8 @@ from support.trainer_attempts import job_of
 
 from modelforge.admission.estimate.architecture import Architecture
 from modelforge.admission.estimate.obstacles import known_obstacles
+from modelforge.admission.training import check_installed
+from modelforge.errors import BadInput
 from trainer_entry import wire
 
 SIZES = Architecture(hidden=8, layers=1, heads=1, vocabulary=16, intermediate=16, cached=16, context=512)
@@ -140,3 +142,15 @@ def test_a_reward_model_gives_one_figure(config: dict[str, Any], figures: int | 
             return
     ((field, why),) = told
     assert (field, f"{figures} figures" in why or "LlamaForCausalLM" in why) == ("reward_model", True), why
+
+
+def test_flash_attention_needs_a_gpu_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = wire.TrainingParameters(attn_implementation="flash_attention_2")
+    for seen, says in (("", "needs a GPU"), ("0", "is not installed")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        with pytest.raises(BadInput, match=f"flash_attention_2 {says}") as refused:
+            check_installed("huggingface", asked)
+        assert refused.value.field == "attn_implementation"
+        assert '"sdpa"' in refused.value.detail
+    for plain in ("eager", "sdpa", None):
+        check_installed("huggingface", wire.TrainingParameters(attn_implementation=plain))

@@ -101,6 +101,11 @@ def test_the_three_phases_of_rlhf_are_counted_through(rewarded: Attempt) -> None
     assert {step.total_steps for step in steps} == {32}
     assert [step.phase_step for step in steps] == [*range(1, 17), *range(1, 17)]
     assert [started.total_steps for started in rewarded.of_type(wire.TrainerStarted)] == [32, 32]
+    # How long the policy takes is not known before its first step.
+    assert {step.eta_seconds for step in steps[:16]} == {None}
+    assert all(step.phase_eta_seconds is not None for step in steps)
+    assert [step.phase_eta_seconds for step in steps[15::16]] == [0, 0]
+    assert [step.eta_seconds for step in steps[16:]] == [step.phase_eta_seconds for step in steps[16:]]
 
 
 def test_what_either_phase_of_rlhf_leaves_out_is_counted_in_both(tiny_model: Path, tmp_path: Path) -> None:
