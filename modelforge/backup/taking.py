@@ -40,12 +40,12 @@ from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
 from modelforge.errors import BackupUnusable
 from modelforge.layout import Layout
-from modelforge.machine.hub_secrets import SECRET_FILES
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.supervisor.trash import remove
 from modelforge.version import VERSION
 from modelforge.visible_text import visible
 from trainer_entry import wire
+from trainer_entry.wire.secret_files import SECRET_FILES
 
 _TRIES = 20
 _AGAIN_SECONDS = 0.1

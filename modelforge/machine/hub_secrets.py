@@ -15,11 +15,8 @@ from msgspec import Struct
 from modelforge.hub import hub_token
 from trainer_entry import wire
 from trainer_entry.wire.redaction import Redaction, credentials_in
+from trainer_entry.wire.secret_files import PROXIES_VARIABLE, SECRET_FILES, TOKEN_FILE_VARIABLE
 
-TOKEN_FILE_VARIABLE = "HF_TOKEN_PATH"  # noqa: S105 - the variable by which the hub's library finds the file
-PROXIES_VARIABLE = "MODELFORGE_PROXIES"
-SECRET_FILES = ("hub-token", "proxies.json")
-"""The files in the folder of an attempt; they go when it ends."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "_KEY", "CREDENTIAL")
 

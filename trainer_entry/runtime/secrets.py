@@ -13,10 +13,8 @@ from typing import Any, TextIO
 import msgspec
 
 from trainer_entry.wire.redaction import Redaction, credentials_in
+from trainer_entry.wire.secret_files import PROXIES_VARIABLE, TOKEN_FILE_VARIABLE
 
-PROXIES_VARIABLE = "MODELFORGE_PROXIES"
-"""Names a file of variables, as JSON: the addresses of proxies that have a password in them."""
-_TOKEN_FILE = "HF_TOKEN_PATH"  # noqa: S105 - the variable by which the hub's own library finds its token
 _LONGEST_FILE = 1 << 16
 
 
@@ -33,7 +31,7 @@ def redact(text: str) -> str:
 
 @cache
 def _redaction() -> Redaction:
-    token = _content(os.environ.get(_TOKEN_FILE, "")).decode(errors="replace").strip()
+    token = _content(os.environ.get(TOKEN_FILE_VARIABLE, "")).decode(errors="replace").strip()
     known = [token, os.environ.get("HF_TOKEN", "").strip()]
     known += [secret for address in _proxies().values() for secret in credentials_in(address)]
     return Redaction(known)
