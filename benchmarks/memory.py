@@ -59,6 +59,7 @@ FITTED = (
     _case("qlora", 2, 256, bf16=True),
     _case("dpo", 1, 256),
     _case("rlhf", 4, 192, max_completion_length=16),
+    _case("sft", 4, 256, "extractive-question-answering"),
 )
 UNSEEN = (
     _case("sft", 1, 512),
@@ -83,7 +84,6 @@ UNSEEN = (
     _case("sft", 2, 256, packing=True),
     _case("sft", 4, 256, "summarization"),
     _case("sft", 4, 256, "summarization", use_lora=False),
-    _case("sft", 4, 256, "extractive-question-answering"),
     _case("sft", 4, 256, "extractive-question-answering", use_lora=False),
 )
 
