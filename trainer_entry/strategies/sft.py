@@ -33,8 +33,8 @@ class CompletionTrainer(AttemptTrainer, TokenLoss, SFTTrainer):
     """trl's trainer with the model's own loss, or on a GPU that of trl's head, which never holds all logits.
 
     trl's loss also computes entropy and accuracy for its logs, over every position where there is no Triton, and
-    its head computes the logits twice: on the CPU that takes a fifth more time, and saves little. The loss is the same,
-    and tests hold it to that.
+    its head computes the logits twice: on the CPU a step of 4 x 256 took 10 to 13 seconds of processor time with it and
+    7.9 to 8.6 without (SmolLM2-135M). The loss is the same, and tests hold it to that.
     """
 
     fuses_head = _TRL_HAS_HEAD and torch.cuda.is_available()

@@ -18,6 +18,7 @@ class Architecture(Struct, frozen=True, kw_only=True, gc=False):
 
     `cached`: numbers that a token keeps in each layer while an answer is written, its keys and values. `gated`: the
     feed-forward part has three matrices. `encoder_decoder`: one part reads a text, and another writes the answer.
+    `drops`: attention leaves out some of what it sees at random while it learns.
     """
 
     hidden: int
@@ -29,6 +30,7 @@ class Architecture(Struct, frozen=True, kw_only=True, gc=False):
     context: int | None = None
     gated: bool = False
     encoder_decoder: bool = False
+    drops: bool = False
 
 
 class _Config(Struct):
@@ -62,6 +64,10 @@ class _Config(Struct):
     n_positions: int | None = None
     model_type: str | None = None
     hidden_act: str | None = None
+    attention_probs_dropout_prob: float | None = None
+    attention_dropout: float | None = None
+    attn_pdrop: float | None = None
+    dropout_rate: float | None = None
     feed_forward_proj: str | None = None
     is_encoder_decoder: bool | None = None
     text_config: _Config | None = None
@@ -110,6 +116,12 @@ def _sizes(config: _Config) -> Architecture | None:
     sizes = (hidden, heads, config.vocab_size, cached, feed_forward or 4 * hidden)
     if layers > _MOST_LAYERS or not all(0 < size <= _LARGEST for size in sizes):
         return None
+    dropped = (
+        config.attention_probs_dropout_prob,
+        config.attention_dropout,
+        config.attn_pdrop,
+        config.dropout_rate,
+    )
     return Architecture(
         hidden=hidden,
         layers=layers,
@@ -120,6 +132,7 @@ def _sizes(config: _Config) -> Architecture | None:
         context=min(context, _LONGEST) if context and context > 0 else None,
         # Llama and all that came after it gate with SiLU or a GELU that they call by a longer name; T5 says so.
         encoder_decoder=bool(config.is_encoder_decoder),
+        drops=any(dropped),
         gated=config.hidden_act in _GATES or (config.feed_forward_proj or "").startswith("gated"),
     )
 

@@ -1,6 +1,6 @@
 """How much memory a training takes, in bytes: pure formulas, each with where it comes from.
 
-Peaks of real trainings were measured against them (SmolLM2-135M on the CPU): none was off by half.
+Peaks of real trainings on the CPU were measured against them, by `benchmarks/memory.py`.
 """
 
 import msgspec
@@ -16,7 +16,8 @@ PROCESS_BYTES = 650_000_000
 
 _FLOAT32, _FLOAT16 = 4, 2
 _LOGITS_COPIES = 5  # measured: the logits twice, their log-probabilities, and the gradients of both
-_TILE_COPIES = 7  # measured: a tile of logits, scaled, exponentiated, its gradient, and what these are made through
+_TILE_COPIES = 7  # fitted to peaks: a tile of logits, scaled, exponentiated, its gradient, and what these come through
+_HOLES = 1.3  # fitted to peaks: what glibc's heap grows by for a reward model, beside what sft fits in
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768  # trl's
 _BLOCK, _OUTER_BLOCK = 64, 256
 _MATRIX = 2
@@ -181,14 +182,17 @@ def _both_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> tuple[i
     """The activations of a policy, and those of its reward model.
 
     A policy writes the completions of a whole step at once, whose keys and values are kept, and then learns from them.
-    A reward model gives one number for each of two answers: it has no logits.
+    A reward model gives one number for each of two answers: it has no logits. Its answers are filled up to one length,
+    so attention takes a mask and keys and values are repeated for each head (transformers' `repeat_kv`); and on the CPU
+    the heap grew by 20,800 numbers a token and layer where autograd kept 11,000, for glibc does not use all its holes.
     """
     tokens = plan.batch_size * plan.length
     written = tokens * plan.parameters.gradient_accumulation_steps
     cache = plan.compute_bytes * written * architecture.layers * architecture.cached
     learns = _layers_bytes(plan, tokens, sizes, architecture) + _tiles_bytes(plan, tokens, architecture)
     answers = 2 * plan.batch_size * max(1, plan.length - plan.parameters.max_completion_length)
-    return max(learns, cache), _layers_bytes(plan, answers, sizes, architecture)
+    judges = _layers_bytes(plan, answers, sizes, architecture)
+    return max(learns, cache), judges if plan.on_gpu else int(_HOLES * judges)
 
 
 def _layers_bytes(plan: Plan, tokens: int, sizes: Sizes, architecture: Architecture) -> int:
@@ -196,13 +200,17 @@ def _layers_bytes(plan: Plan, tokens: int, sizes: Sizes, architecture: Architect
 
     A layer keeps 34 s b h bytes in 16 bits, twice that in 32 (Korthikanti et al., arXiv 2205.05198, equation 1; less
     2 s b h for masks of dropout), here by its parts: 8 h numbers of attention, norms and residuals, and of the
-    feed-forward part 2 i, or 4 i where that is gated. Its 5 a s² b falls away: attention is computed in tiles
-    (FlashAttention, arXiv 2205.14135). An adapter keeps the output of its layer once more (measured). With
+    feed-forward part 2 i, or 4 i where that is gated. Its 5 a s² b, of what attention sees, what it leaves out at
+    random and the rest, falls away where that is computed in tiles (FlashAttention, arXiv 2205.14135): on the CPU torch
+    does so only without dropout. An adapter adds the output of its layer once more: fitted to peaks on the CPU,
+    where heaps grew by 12,800 to 19,600 numbers a token and layer and autograd kept 10,100; this says 15,900. With
     checkpointing: the input of each layer, and one whole layer (section 5 there).
     """
     kept = 8 * architecture.hidden + (4 if architecture.gated else 2) * architecture.intermediate
     adapter = sizes.outputs // architecture.layers if plan.parameters.use_lora else 0
     layer = plan.compute_bytes * tokens * (kept + adapter)
+    if architecture.drops and not plan.on_gpu:
+        layer += (2 * plan.compute_bytes + 1) * architecture.heads * plan.length * tokens
     if plan.parameters.gradient_checkpointing:
         return plan.compute_bytes * tokens * architecture.hidden * architecture.layers + layer
     return layer * architecture.layers
