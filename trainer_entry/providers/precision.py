@@ -43,6 +43,11 @@ def weight_dtype(parameters: TrainingParameters) -> torch.dtype:
     """
     if not parameters.use_lora:
         return torch.bfloat16 if parameters.weight_dtype == "bfloat16" else torch.float32
+    return compute_dtype(parameters)
+
+
+def compute_dtype(parameters: TrainingParameters) -> torch.dtype:
+    """In what is computed."""
     return torch.bfloat16 if parameters.bf16 else torch.float16 if parameters.fp16 else torch.float32
 
 

@@ -20,7 +20,7 @@ from trl.trainer.reward_trainer import RewardTrainer
 from trainer_entry.artifacts.merge import merge_layers
 from trainer_entry.artifacts.rehearsal import rehearse_merged
 from trainer_entry.providers.huggingface import find, keep_gradients_exact
-from trainer_entry.providers.precision import placement, quantization_config, weight_dtype
+from trainer_entry.providers.precision import compute_dtype, placement, quantization_config, weight_dtype
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
@@ -196,8 +196,7 @@ def _check_rows(trainer: AttemptTrainer, examples: Examples, parameters: Trainin
 
 def _load(path: str, parameters: TrainingParameters, report: RewardReport, folder: Path | None) -> RewardModel:
     quantization = quantization_config(parameters, rewards=True)
-    computed_in = torch.bfloat16 if parameters.bf16 else torch.float16 if parameters.fp16 else torch.float32
-    model, tokenizer = _model_at(path, parameters, computed_in, quantization, placement())
+    model, tokenizer = _model_at(path, parameters, compute_dtype(parameters), quantization, placement())
     obstacle = in_reward_model(path, model.config.num_labels or 0)
     if obstacle is not None:
         raise ModelUnavailable(obstacle.text)

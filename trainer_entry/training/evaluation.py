@@ -80,17 +80,19 @@ class WeighedEvaluation(Trainer):
         In the last batch accelerate gives out rows once more, so that every process has as many; the records are the
         first of all those rows, in the order of the processes.
         """
-        last = self.accelerator.gradient_state
-        if distributed.count() == 1 or not last.end_of_dataloader or last.remainder <= 0:
-            return rows
-        return min(max(int(last.remainder) - distributed.rank() * rows, 0), rows)
+        records = self._records_of_last()
+        return rows if records is None else min(max(records - distributed.rank() * rows, 0), rows)
 
     def _records_of(self, inputs: Any) -> int:
         """How many records the batches of all processes have together."""
+        records = self._records_of_last()
+        return _rows_of(inputs) // self.sides * distributed.count() if records is None else records
+
+    def _records_of_last(self) -> int | None:
+        """How many records the last batches of all processes have together; None where no row is given out twice."""
         last = self.accelerator.gradient_state
-        if distributed.count() > 1 and last.end_of_dataloader and last.remainder > 0:
-            return int(last.remainder)
-        return _rows_of(inputs) // self.sides * distributed.count()
+        repeats = distributed.count() > 1 and last.end_of_dataloader and last.remainder > 0
+        return int(last.remainder) if repeats else None
 
 
 class RowEvaluation(WeighedEvaluation):
