@@ -46,6 +46,7 @@ def _check_deleted(dataset: DatasetReference) -> None:
 async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: bool) -> wire.JobSpec:
     layout, settings = admission.layout, admission.settings
     check_installed(spec.provider, spec.parameters)
+    await asyncio.to_thread(_check_adapter, spec.adapter)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)
     reward = spec.reward_model_path
     readmitted = msgspec.structs.replace(
@@ -63,6 +64,12 @@ async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: 
     await estimate_fit(admission, spec.parameters.per_device_train_batch_size, readmitted, problems, queue=queue)
     problems.refuse()
     return readmitted
+
+
+def _check_adapter(adapter: wire.EarlierAdapter | None) -> None:
+    """Refuse a job that went on from an adapter which is not there any more."""
+    if adapter is not None and not Path(adapter.path).is_dir():
+        raise NotFound("The adapter is gone", f"model_name: {adapter.path} is there no longer; train it again.")
 
 
 def _same_dataset(

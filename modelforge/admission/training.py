@@ -13,6 +13,7 @@ from modelforge.admission.dataset import resolve_dataset
 from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fit
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
 from modelforge.admission.model import check_model
+from modelforge.admission.origin import Origin, resolve_origin
 from modelforge.admission.problems import Problems
 from modelforge.admission.trial import try_out
 from modelforge.domain.compatibility import Purpose, check_combination, check_format
@@ -100,7 +101,7 @@ async def _resolve(
     """
     parameters = project_struct(body, wire.TrainingParameters)
     purpose = Purpose(body.task, body.strategy, body.provider)
-    model_path: str | None = None
+    origin: Origin | None = None
     reward_model_path: str | None = None
     dataset: wire.DatasetFile | None = None
     staged: Path | None = None
@@ -109,8 +110,7 @@ async def _resolve(
     with problems.collecting("provider"):
         check_installed(body.provider, parameters)
     with problems.collecting("model_name"):
-        check_label(body.model_name, "model_name")
-        model_path = await check_model(body.model_name, admission.model_roots, purpose=purpose)
+        origin = await resolve_origin(admission, body.model_name, purpose, parameters)
     with problems.collecting("reward_model"):
         if parameters.reward_model is not None:
             check_label(parameters.reward_model, "reward_model")
@@ -118,7 +118,7 @@ async def _resolve(
     with problems.collecting("dataset"):
         dataset, staged = await resolve_dataset(admission, body.dataset, body.columns, body.encoding)
         check_format(dataset.format, body.task, body.strategy)
-    if model_path is None or dataset is None:
+    if origin is None or dataset is None:
         await _discard(staged)
         return None, None
     spec = wire.JobSpec(
@@ -126,16 +126,18 @@ async def _resolve(
         task=body.task,
         strategy=body.strategy,
         provider=body.provider,
-        model_name=body.model_name,
-        model_path=model_path,
+        model_name=origin.model_name,
+        model_path=origin.model_path,
         dataset=dataset,
-        parameters=parameters,
-        output_name=body.output_name or output_name(model_path),
+        parameters=origin.parameters,
+        output_name=body.output_name or output_name(origin.lineage[0].name if origin.lineage else origin.model_path),
         output_dir=str(admission.layout.models),
         checkpoint_dir=str(admission.layout.jobs),
         reward_model_path=reward_model_path,
         grace_seconds=admission.settings.stop_grace_seconds,
         max_restarts=body.max_restarts,
+        adapter=origin.adapter,
+        lineage=origin.lineage,
     )
     return spec, staged
 
