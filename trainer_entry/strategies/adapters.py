@@ -35,7 +35,7 @@ def go_on(loaded: LoadedModel, job: JobSpec, parameters: TrainingParameters) -> 
     model: Any = loaded.model
     if not parameters.use_lora:
         model = merge_layers(PeftModel.from_pretrained(model, path), model.dtype)
-        model.requires_grad_(True)  # an adapter's base is frozen
+        model.requires_grad_(requires_grad=True)  # an adapter's base is frozen
     elif isinstance(model, PeftModel):  # unsloth's own, which is new
         loading: Any = set_peft_model_state_dict(model, load_peft_weights(path, device="cpu"))
         if loading.unexpected_keys:
@@ -77,7 +77,7 @@ def with_earlier(model: PreTrainedModel, job: JobSpec, revision: str | None) -> 
     config = LoraConfig.from_pretrained(path)
     config.task_type = None  # peft's class for it asks for what only a model that writes has
     merged = merge_layers(PeftModel.from_pretrained(model, path, config=config), model.dtype)
-    merged.requires_grad_(True)  # an adapter's base is frozen
+    merged.requires_grad_(requires_grad=True)  # an adapter's base is frozen
     return merged
 
 
