@@ -87,6 +87,8 @@ UNSEEN = [
     (plan_of(batch_size=1, length=768, gradient_checkpointing=True), 2276),
     (plan_of(batch_size=2, use_lora=False), 3531),
     (plan_of(batch_size=2, packing=True), 2740),
+    (plan_of(batch_size=2, use_dora=True), 3343),
+    (plan_of(batch_size=1, modules_to_save=("embed_tokens",)), 2446),
     (plan_of(batch_size=2, eval_split=0.34), 2569),
     (plan_of("qlora", batch_size=1, length=384, compute_bytes=2, bf16=True), 1725),
     (plan_of("dpo", batch_size=1, length=384), 3729),

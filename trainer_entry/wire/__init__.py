@@ -55,6 +55,8 @@ from trainer_entry.wire.messages import (
     WorkPlanned,
 )
 from trainer_entry.wire.parameters import (
+    ADAPTER_INITIALISATIONS,
+    LOSSES,
     UNSLOTH_LENGTH,
     Attention,
     Fraction,
@@ -63,6 +65,7 @@ from trainer_entry.wire.parameters import (
     Scheduler,
     TrainingParameters,
     Truncation,
+    is_initialisation,
 )
 from trainer_entry.wire.preview import (
     MOST_PREVIEWED_BYTES,
@@ -89,8 +92,10 @@ from trainer_entry.wire.preview import (
 )
 
 __all__ = [
+    "ADAPTER_INITIALISATIONS",
     "BUILT_IN_MODEL",
     "CHECKPOINT_MANIFEST",
+    "LOSSES",
     "MAX_LINE_BYTES",
     "MOST_PREVIEWED_BYTES",
     "PREVIEW_FAILED",
@@ -168,5 +173,6 @@ __all__ = [
     "Work",
     "WorkPlanned",
     "built_in_model_folder",
+    "is_initialisation",
     "partial_export",
 ]

@@ -50,6 +50,27 @@ def are_linear(weights: tuple[Weight, ...], names: tuple[str, ...]) -> bool:
     return bool(named) and all(name in linear or name.endswith(".bias") for name in named)
 
 
+def modules_in(weights: tuple[Weight, ...]) -> set[str]:
+    """The paths of all modules that have weights, or parts with weights."""
+    found: set[str] = set()
+    for weight in weights:
+        parts = weight.name.split(".")[:-1]
+        found.update(".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return found
+
+
+def missing_modules(weights: tuple[Weight, ...], names: tuple[str, ...]) -> list[str]:
+    """Those of the names that no module of the model has."""
+    modules = modules_in(weights)
+    return [name for name in names if not any(_is_named(module, (name,)) for module in modules)]
+
+
+def saved_weights(weights: tuple[Weight, ...], names: tuple[str, ...]) -> tuple[Weight, ...]:
+    """The weights of modules that are trained whole, by the names in `modules_to_save`."""
+    wanted = {module for module in modules_in(weights) if _is_named(module, names)}
+    return tuple(weight for weight in weights if wanted & modules_in((weight,)))
+
+
 def layer_names(weights: tuple[Weight, ...]) -> list[str]:
     """The last parts of the layers' names, which `target_modules` takes."""
     return sorted({weight.name.removesuffix(".weight").rpartition(".")[2] for weight in linear_layers(weights)})
