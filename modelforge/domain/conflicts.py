@@ -14,8 +14,7 @@ _LEFT_OUT = wire.TrainingParameters()
 _ADAM = frozenset({"adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"})
 _OF_ADAPTERS = ("use_rslora", "use_dora", "init_lora_weights", "modules_to_save", "loraplus_lr_ratio")
 _WITHOUT_UNSLOTH = (
-    *("use_dora", "init_lora_weights", "modules_to_save", "loraplus_lr_ratio", "neftune_noise_alpha"),
-    *("group_by_length", "torch_compile", "liger"),
+    *("use_dora", "init_lora_weights", "modules_to_save", "neftune_noise_alpha", "torch_compile", "liger"),
 )
 _OF_A_REFERENCE = "The base without its adapter, from which a part was taken, would be what the model is held to"
 _NOT_IN_BITS = "The part that is taken off its weights would be lost as they are quantised again"

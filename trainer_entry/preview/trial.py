@@ -31,8 +31,8 @@ def try_out(examples: Iterator[TokenizedExample], context: TokenizationContext) 
         NoChatTemplate, ChatTemplateFails: the model's template cannot write one of the records.
         TokenWithoutEmbedding: the tokenizer has more tokens than the model, and writes one of them.
         NoTrainableTokens: these are all records, and none has something to learn.
-        NoSuchLayers: the adapter finds no layer to be put on, or a module that is to be trained whole is not there.
-        ConflictingParameters: such a module cannot be trained whole.
+        NoSuchLayers: the adapter finds no layer to be put on.
+        NotTrainedWhole: a module that is to be trained whole is not there, or cannot be.
     """
     tokenizer, known = context.source.tokenizer, embedded_tokens(context.source.config)
     has_more = known is not None and len(tokenizer) > known

@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 from trainer_entry.data.examples import LINE, Examples, in_words
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry
-from trainer_entry.runtime.failures import ConflictingParameters, LossNotFinite
+from trainer_entry.runtime.failures import LossNotFinite, NotTrainedWhole
 from trainer_entry.training.checkpoint import prune, remove, seal
 from trainer_entry.training.evaluation import WeighedEvaluation
 from trainer_entry.training.sampling import EpochLengthSampler
@@ -62,7 +62,7 @@ class AttemptTrainer(WeighedEvaluation):
 
         Raises:
             LossNotFinite: not even the first loss was a number.
-            ConflictingParameters: what is to be trained whole has no part in it.
+            NotTrainedWhole: what is to be trained whole has no part in it.
         """
         named = inputs if isinstance(inputs, Mapping) else {}
         if "input_ids" in named:
@@ -228,14 +228,14 @@ def check_all_learn(model: torch.nn.Module) -> None:
     """Refuse modules that are trained whole and from which no loss depends: nothing of them would be learned.
 
     Raises:
-        ConflictingParameters: it names the module.
+        NotTrainedWhole: it names the module.
     """
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and all(
             weights.grad is None for weights in module.modules_to_save.parameters()
         ):
             path = name.removeprefix("base_model.model.")
-            raise ConflictingParameters(f"modules_to_save: {path} has no part in what is learned: leave it out.")
+            raise NotTrainedWhole(f"modules_to_save: {path} has no part in what is learned: leave it out.")
 
 
 def count_rows(dataset: Any) -> int:

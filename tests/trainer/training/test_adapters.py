@@ -8,7 +8,8 @@ import msgspec
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from support.tiny_model import build_tiny_model
+from safetensors.torch import load_file, save_file
+from support.tiny_model import build_tiny, build_tiny_model
 from support.trainer_attempts import job_of, questions, write_dataset
 from transformers import AutoModelForCausalLM
 
@@ -19,9 +20,11 @@ from trainer_entry.artifacts.save import write_model
 from trainer_entry.data.records import Records
 from trainer_entry.providers import huggingface
 from trainer_entry.providers.precision import quantization_config, weight_dtype
+from trainer_entry.runtime.failures import ConflictingParameters, ModelUnavailable, NotTrainedWhole
 from trainer_entry.strategies import sft
 from trainer_entry.tasks.text_generation import prepare
 from trainer_entry.training.defaults import resolve_parameters, with_model
+from trainer_entry.training.trainer import check_all_learn
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 if TYPE_CHECKING:
@@ -149,3 +152,39 @@ def test_an_attempt_that_goes_on_learns_what_the_one_before_would_have(finished:
     assert losses[4:] == pytest.approx(finished.losses[4:], rel=1e-5)
     if not finished.run.parameters.use_4bit:
         torch.testing.assert_close(logits_of(resumed.model), finished.logits, rtol=1e-3, atol=1e-4)
+
+
+def test_an_attempt_takes_off_what_was_kept_and_nothing_else(bases: dict[bool, Path], tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"init_lora_weights": "pissa_niter_2", "lora_alpha": 8}
+    first = Run(bases[False], tmp_path, **asked)
+    kept = tmp_path / "checkpoints" / "initial_adapter" / "initial.safetensors"
+    numbers = load_file(kept)
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    # another decomposition, as of another device or release
+    altered = {name: values * 1.25 for name, values in numbers.items()}
+    save_file(altered, kept)
+    second = Run(bases[False], tmp_path, resumes=True, **asked)
+    whole = AutoModelForCausalLM.from_pretrained(bases[False]).model.layers[0].self_attn.q_proj.weight
+    for run, halves in ((first, numbers), (second, altered)):
+        adapter: Any = run.model.get_submodule(layer)
+        part = halves[f"{layer}.lora_B"] @ halves[f"{layer}.lora_A"]
+        torch.testing.assert_close(adapter.base_layer.weight, whole - part)
+        torch.testing.assert_close(adapter.lora_A["default"].weight, halves[f"{layer}.lora_A"])
+    assert load_file(kept)[f"{layer}.lora_A"].equal(altered[f"{layer}.lora_A"])
+    kept.unlink()
+    with pytest.raises(ModelUnavailable, match=r"initial\.safetensors is gone"):
+        Run(bases[False], tmp_path, resumes=True, **asked)
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
+def test_what_no_layer_has_a_part_for_is_refused(bases: dict[bool, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConflictingParameters, match="has a rank of 32 at most"):
+        Run(bases[False], tmp_path / "rank", init_lora_weights="pissa", lora_r=33)
+    with pytest.raises(ConflictingParameters, match="holds its weight transposed"):
+        Run(build_tiny(tmp_path / "gpt2", "gpt2"), tmp_path / "turned", init_lora_weights="olora", lora_r=4)
+
+
+def test_what_is_trained_whole_and_has_no_part_in_the_loss_is_refused(bases: dict[bool, Path], tmp_path: Path) -> None:
+    run = Run(bases[False], tmp_path, modules_to_save=("lm_head",))
+    with pytest.raises(NotTrainedWhole, match="lm_head has no part"):
+        check_all_learn(run.model)  # as if nothing had gone through it

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support import task_records
 from support.tiny_model import build_tiny_model
 from support.trainer_attempts import job_of, questions, write_dataset
@@ -130,6 +131,32 @@ def test_records_by_length_come_in_the_same_order_to_an_attempt_that_goes_on(mod
     mixed = lengths_in(build(model, tmp_path / "mixed"), 0)
     assert spread(first) < 0.7 * spread(mixed)
     assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*mixed))
+
+
+def test_a_compiled_model_learns_and_is_evaluated_saved_and_gone_on_with_as_any_other(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given graphs as they are caught for any backend, but computed by torch: a compiler's code takes minutes
+    compile_model = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compile_model(module, backend="eager"))
+    asked: dict[str, Any] = {"eval_split": 0.1, "eval_steps": 4, "max_steps": 4, "save_steps": 2, "lora_r": 4}
+    plain = build(model, tmp_path / "plain", **asked)
+    compiled = build(model, tmp_path / "compiled", torch_compile=True, **asked)
+    # when
+    for trainer in (plain, compiled):
+        trainer.evaluate()
+        trainer.train()
+    # then
+    assert isinstance(compiled.model_wrapped, torch._dynamo.OptimizedModule)  # noqa: SLF001 - its only name
+    assert losses_of(compiled) == pytest.approx(losses_of(plain), rel=1e-4)
+    figures = [[entry["eval_loss"] for entry in one.state.log_history if "eval_loss" in entry]
+               for one in (plain, compiled)]  # fmt: skip
+    assert figures[1] == pytest.approx(figures[0], rel=1e-4)
+    checkpoint = tmp_path / "compiled" / "checkpoints" / "checkpoint-2"
+    assert not [name for name in load_file(checkpoint / "adapter_model.safetensors") if "_orig_mod" in name]
+    again = build(model, tmp_path / "compiled", torch_compile=True, **asked)
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert losses_of(again) == pytest.approx(losses_of(compiled), rel=1e-4)
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit"])
