@@ -6,13 +6,15 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
 from support import task_records
 from support.tiny_model import build_tiny_model
-from support.trainer_attempts import job_of, questions, write_dataset
+from support.trainer_attempts import Attempt, job_of, questions, write_dataset
 
+from trainer_entry import wire
 from trainer_entry.data.records import Records
 from trainer_entry.providers import huggingface
 from trainer_entry.strategies import dpo, sft
@@ -133,6 +135,9 @@ def test_records_by_length_come_in_the_same_order_to_an_attempt_that_goes_on(mod
     assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*mixed))
 
 
+# torch warns of what its own tracing does.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
 def test_a_compiled_model_learns_and_is_evaluated_saved_and_gone_on_with_as_any_other(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,3 +178,33 @@ def test_the_second_matrix_of_an_adapter_learns_at_a_rate_of_its_own(optim: str,
     assert rates == {"lora_A": (0.01, 0.1), "lora_B": (0.08, 0.1)}
     assert {entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry} == {0.01}
     assert losses_of(trainer)[-1] < losses_of(trainer)[0] - 0.2
+
+
+@pytest.mark.training
+def test_a_reward_model_and_its_policy_take_what_an_adapter_can_be_given(model: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "use_dora": True,
+        "use_rslora": True,
+        "init_lora_weights": "orthogonal",
+        "loraplus_lr_ratio": 4.0,
+        "modules_to_save": ["embed_tokens", "lm_head"],  # of which the reward model lacks one
+    }
+    dataset = write_dataset(tmp_path / "data.jsonl", task_records.preferences(12))
+    attempt = Attempt(
+        tmp_path / "attempt", model, dataset, strategy="rlhf", max_completion_length=4, max_steps=3, learning_rate=0.01,
+        reward_learning_rate=0.001, **asked,
+    )  # fmt: skip
+    assert attempt.wait() == 0, attempt.stderr()
+    started = attempt.of_type(wire.TrainerStarted)
+    assert len(started) == 2
+    for name, value in asked.items():
+        assert {msgspec.json.encode(getattr(one.parameters, name)) for one in started} == {msgspec.json.encode(value)}
+    assert started[0].trainable_parameters < started[1].trainable_parameters
+    losses = [step.loss or 0 for step in attempt.of_type(wire.StepLogged)]
+    assert len(losses) == 6
+    assert losses[2] < losses[0] - 0.05
+    numbers = load_file(attempt.output / "adapter_model.safetensors")
+    assert {name.rpartition("model.")[2] for name in numbers if "lora" not in name} == {
+        "embed_tokens.weight",
+        "lm_head.weight",
+    }
