@@ -267,9 +267,14 @@ def test_as_many_checkpoints_are_reckoned_with_as_are_kept_at_once(
     assert disk.model >= 4 * sizes.trainable
 
 
+_ENDS = ("embed_tokens", "lm_head")  # one in the built-in model
+
+
 def test_an_adapter_that_takes_a_part_off_its_base_is_kept_twice_and_saved_as_large_again() -> None:
     plain, taken = (plan_of(init_lora_weights=how, modules_to_save=("embed_tokens",)) for how in (True, "pissa"))
     sizes = sizes_of(BUILT_IN.weights, plain.parameters)
+    (both,) = {sizes_of(BUILT_IN.weights, wire.TrainingParameters(modules_to_save=(name,))) for name in _ENDS}
+    assert both.saved == both.twice >= BUILT_IN.architecture.vocabulary * BUILT_IN.architecture.hidden
     more = disk_of(taken, sizes, examples=100).total - disk_of(plain, sizes, examples=100).total
     assert more == 2 * 4 * sizes.adapter
     assert sizes.adapter == sizes_of(BUILT_IN.weights, wire.TrainingParameters()).trainable

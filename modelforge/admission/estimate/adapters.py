@@ -14,6 +14,7 @@ _NO_LAYER = re.compile(
     r"qa_outputs|pooler)(\.|$)"
 )
 
+_HEAD, _TIED_TO_HEAD = "lm_head", "embed_tokens"
 _EMBEDDING = re.compile(r"(^|\.)(embed\w*|\w*embeddings?|wte|wpe|shared)(\.|$)")
 
 
@@ -65,8 +66,18 @@ def missing_modules(weights: tuple[Weight, ...], names: tuple[str, ...]) -> list
     return [name for name in names if not any(_is_named(module, (name,)) for module in modules)]
 
 
+def has_tied_head(weights: tuple[Weight, ...]) -> bool:
+    """Whether files of a causal model lack the output's weights, for they are those of the embeddings."""
+    return not any(_HEAD in weight.name for weight in weights)
+
+
 def saved_weights(weights: tuple[Weight, ...], names: tuple[str, ...]) -> tuple[Weight, ...]:
-    """The weights of modules that are trained whole, by the names in `modules_to_save`."""
+    """The weights of modules that are trained whole, by the names in `modules_to_save`.
+
+    The output's are the embeddings' where these are one, and files have them but once.
+    """
+    if any(name.rpartition(".")[2] == _HEAD for name in names) and has_tied_head(weights):
+        names = (*names, _TIED_TO_HEAD)
     wanted = {module for module in modules_in(weights) if _is_named(module, names)}
     return tuple(weight for weight in weights if wanted & modules_in((weight,)))
 

@@ -6,7 +6,13 @@ Peaks of real trainings on the CPU were measured against them, by `benchmarks/me
 import msgspec
 from msgspec import Struct
 
-from modelforge.admission.estimate.adapters import embeddings, linear_layers, saved_weights, targeted_layers
+from modelforge.admission.estimate.adapters import (
+    embeddings,
+    has_tied_head,
+    linear_layers,
+    saved_weights,
+    targeted_layers,
+)
 from modelforge.admission.estimate.architecture import Architecture
 from modelforge.admission.estimate.weights import Weight
 from trainer_entry import wire
@@ -30,7 +36,8 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
 
     `factors`: what Adafactor keeps, a row and a column of each trained matrix. `outputs`: numbers that the layers
     with an adapter give for one token. `embedded`: those of `trainable` in embeddings. `saved`: those of `trainable` in
-    modules that are trained whole beside an adapter, in a copy. `largest`: numbers of the largest layer with one.
+    modules that are trained whole beside an adapter, in a copy; `twice`: those of them that a file has as embeddings
+    and as the output. `largest`: numbers of the largest layer with an adapter.
     """
 
     parameters: int
@@ -40,6 +47,7 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
     outputs: int
     embedded: int = 0
     saved: int = 0
+    twice: int = 0
     largest: int = 0
 
     @property
@@ -106,14 +114,16 @@ def sizes_of(weights: tuple[Weight, ...], parameters: wire.TrainingParameters) -
     targets = [one for one in targeted_layers(weights, parameters.target_modules) if one not in whole_modules]
     rank, edges = parameters.lora_r, sum(sum(weight.shape) for weight in targets)
     outputs, saved = sum(weight.shape[0] for weight in targets), sum(weight.size for weight in whole_modules)
+    embedded = sum(weight.size for weight in embeddings(whole_modules))
     return Sizes(
         parameters=whole,
         layers=layers,
         trainable=rank * edges + (outputs if parameters.use_dora else 0) + saved,
         factors=edges + 2 * rank * len(targets) + (outputs if parameters.use_dora else 0) + _factors(whole_modules),
         outputs=outputs,
-        embedded=sum(weight.size for weight in embeddings(whole_modules)),
+        embedded=embedded,
         saved=saved,
+        twice=embedded if has_tied_head(weights) else 0,
         largest=max((weight.size for weight in targets), default=0),
     )
 
