@@ -73,6 +73,9 @@ CONFLICTS: tuple[Conflict, ...] = (
                  lambda asked: asked.provider == "unsloth")
         for name in _WITHOUT_UNSLOTH
     ),
+    # Its forward pass takes the scales from bitsandbytes' weights, without which the next step fails.
+    Conflict("use_dora", "use_8bit", "Its second step would fail: leave out use_dora, or use_8bit for 4 bits.",
+             lambda asked: asked.parameters.use_8bit),
     Conflict("init_lora_weights", "strategy dpo", f'{_OF_A_REFERENCE}: use "orthogonal", or leave it out.',
              lambda asked: asked.strategy == "dpo" and _changes_base(asked.parameters), _TAKEN_OFF),
     Conflict("init_lora_weights", "strategy rlhf", f'{_OF_A_REFERENCE}: use "orthogonal", or leave it out.',
