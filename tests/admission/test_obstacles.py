@@ -184,6 +184,7 @@ WEIGHTS = (
         ({"modules_to_save": ["tokens"]}, "modules_to_save", "tokens"),
         ({"modules_to_save": ["mlp"], "use_4bit": True}, "modules_to_save", "up_proj"),
         ({"init_lora_weights": "pissa", "lora_r": 9}, "lora_r", "Send 8 or less"),
+        ({"init_lora_weights": "olora", "target_modules": ["embed_tokens"]}, "init_lora_weights", "linear layers"),
     ],
 )
 def test_what_the_weights_show_of_an_adapter_is_refused(asked: dict[str, Any], field: str, says: str) -> None:

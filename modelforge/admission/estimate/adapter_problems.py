@@ -29,7 +29,7 @@ def adapter_problems(
     found = (
         _missing(parameters, weights),
         _not_whole(spec, weights, encoder_decoder=encoder_decoder),
-        _rank(parameters, weights),
+        _part(parameters, weights),
     )
     return [problem for problem in found if problem is not None]
 
@@ -65,10 +65,18 @@ def _not_whole(spec: wire.JobSpec, weights: tuple[Weight, ...], *, encoder_decod
     return None
 
 
-def _rank(parameters: wire.TrainingParameters, weights: tuple[Weight, ...]) -> BadInput | None:
+def _part(parameters: wire.TrainingParameters, weights: tuple[Weight, ...]) -> BadInput | None:
+    """What speaks against taking a part of each layer's weights."""
     if not parameters.changes_base:
         return None
-    least = min((min(weight.shape) for weight in targeted_layers(weights, parameters.target_modules)), default=None)
+    targets = targeted_layers(weights, parameters.target_modules)
+    if words := embeddings(targets):
+        return BadInput(
+            f"target_modules has {words[0].name.removesuffix('.weight')}, of which init_lora_weights takes no part",
+            "It is for linear layers: leave one of the two out.",
+            field="init_lora_weights",
+        )
+    least = min((min(weight.shape) for weight in targets), default=None)
     if least is None or parameters.lora_r <= least:
         return None
     return BadInput(
