@@ -78,6 +78,8 @@ UNSEEN = (
     _case("sft", 4, 192),
     _case("sft", 1, 768, gradient_checkpointing=True),
     _case("sft", 2, 256, lora_r=64),
+    _case("sft", 2, 256, use_dora=True),
+    _case("sft", 1, 256, modules_to_save=["embed_tokens"]),
     _case("sft", 2, 256, bf16=True),
     _case("sft", 2, 256, use_lora=False),
     _case("sft", 2, 256, use_lora=False, optim="adafactor", gradient_checkpointing=True),

@@ -65,7 +65,7 @@ def answer(request: AnyDatasetViewRequest) -> DatasetPreview | DatasetStatistics
         ModelUnavailable: the model is not to be had, not to be read, or not for the task.
         NoChatTemplate: the records are conversations, and the model does not say how to write one.
         ChatTemplateFails: the model's template cannot write one of them.
-        TokenWithoutEmbedding, NoTrainableTokens, NoSuchLayers: a training would fail at that.
+        TokenWithoutEmbedding, NoTrainableTokens, NoSuchLayers, NotTrainedWhole: a training would fail at that.
     """
     from trainer_entry.preview.examples import examples_of
     from trainer_entry.preview.sequences import tokenization_context

@@ -28,7 +28,7 @@ from trainer_entry.wire import (
     TrainerStarted,
     TrainingParameters,
 )
-from trainer_entry.wire.obstacles import in_packing, in_prompts, in_records
+from trainer_entry.wire.obstacles import in_build, in_packing, in_prompts, in_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     phases.enter("loading_model")
     records = Records(job.dataset)
     _prepare_process(spec, folder)
-    from trainer_entry.artifacts.rehearsal import rehearse_beside, rehearse_saving
+    from trainer_entry.artifacts.rehearsal import rehearse_beside
     from trainer_entry.artifacts.save import save_model
     from trainer_entry.providers import huggingface
     from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
@@ -79,7 +79,8 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         encoder_decoder=known.is_encoder_decoder,
         recomputes=huggingface.recomputes(known.config, job.task),
     )
-    refuse(in_packing(parameters, known.config.model_type, encoder_decoder=known.is_encoder_decoder))
+    for speaks_against in (in_packing, in_build):
+        refuse(speaks_against(parameters, known.config.model_type, encoder_decoder=known.is_encoder_decoder))
 
     phases.enter("preparing_data")
     examples = _prepare_examples(job, records, known, parameters)
@@ -111,7 +112,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         case _:
             assert_never(job.strategy)
 
-    rehearse_saving(trainer, load(), job, parameters)
+    _prepare_saving(trainer, load(), job, parameters, resumes=resume_from is not None)
     trained = phases.train(
         trainer,
         lambda state: report_started(trainer, parameters, state),
@@ -121,6 +122,17 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     phases.enter("saving")
     model = save_model(trainer, load(), job, parameters, {**trained.metrics, **earlier}, reward_model_dir)
     wire.send(lambda seq: TrainerFinished(attempt=spec.attempt, seq=seq, messages=seq, step=trained.step, model=model))
+
+
+def _prepare_saving(
+    trainer: AttemptTrainer, loaded: LoadedModel, job: JobSpec, parameters: TrainingParameters, *, resumes: bool
+) -> None:
+    """What has to be known of the untrained model when the trained one is saved, and whether it can be."""
+    from trainer_entry.artifacts.initial_adapter import settle_initial
+    from trainer_entry.artifacts.rehearsal import rehearse_saving
+
+    settle_initial(trainer, job, parameters, resumes=resumes)
+    rehearse_saving(trainer, loaded, job, parameters)
 
 
 def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
@@ -159,7 +171,7 @@ def _import_unsloth(folder: Path) -> None:
 def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
     """The model as it is trained, with generation settings that can be saved with it."""
     from trainer_entry.data.generation_settings import settle_generation
-    from trainer_entry.strategies.adapters import go_on
+    from trainer_entry.strategies.earlier_adapter import go_on
 
     loaded = go_on(_load(job, parameters), job, parameters)
     settle_generation(loaded.model, loaded.tokenizer)

@@ -19,6 +19,7 @@ from trainer_entry import wire
 _FIELD = "model_name"
 _CONFIG = "adapter_config.json"
 _MOST_NAMED = 10
+_ITS_OWN = ("use_rslora", "use_dora", "modules_to_save")
 _LEFT_OUT = wire.TrainingParameters()
 
 
@@ -130,6 +131,8 @@ def _with_adapter(trained: ModelDetails, parameters: wire.TrainingParameters) ->
             "lora_r": config.r,
             "lora_alpha": int(config.lora_alpha),
             "target_modules": layers if isinstance(layers, str) else tuple(sorted(layers)),
+            "init_lora_weights": True,  # it has its numbers
+            **{name: trained.training_params[name] for name in _ITS_OWN if name in trained.training_params},
         }
         changed = msgspec.convert({**msgspec.to_builtins(parameters), **own}, wire.TrainingParameters)
     except (OSError, msgspec.MsgspecError) as error:

@@ -9,9 +9,10 @@ import msgspec
 
 from modelforge.admission.context import Admission
 from modelforge.admission.dataset import allowed_file
+from modelforge.admission.installed import check_installed
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
-from modelforge.admission.training import check_installed, estimate_fit
+from modelforge.admission.training import estimate_fit
 from modelforge.admission.work import readmit_work
 from modelforge.domain.compatibility import Purpose
 from modelforge.domain.dataset import file_of

@@ -1,7 +1,6 @@
 """A training that is asked for: checked in all its parts, and turned into the spec of a job."""
 
 import asyncio
-import importlib.util
 import re
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +11,14 @@ from modelforge.admission.context import Admission
 from modelforge.admission.dataset import resolve_dataset
 from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fit
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
+from modelforge.admission.installed import check_installed
 from modelforge.admission.model import check_model
 from modelforge.admission.origin import Origin, resolve_origin
 from modelforge.admission.problems import Problems
 from modelforge.admission.trial import try_out
 from modelforge.domain.compatibility import Purpose, check_combination, check_format
-from modelforge.errors import BadInput, Refusal
+from modelforge.errors import Refusal
 from modelforge.fields import check_label, project_struct
-from modelforge.machine.devices import visible_gpus
 from trainer_entry import wire
 
 LONGEST_NAME = 100
@@ -163,47 +162,6 @@ async def estimate_fit(
         with problems.collecting("model_name"):
             await try_out(admission, spec)
     return fit
-
-
-def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters) -> None:
-    """Refuse what needs a package or a GPU that is not here.
-
-    Raises:
-        BadInput: it says how to install it, or how many there are.
-    """
-    if provider == "unsloth" and importlib.util.find_spec("unsloth") is None:
-        raise BadInput(
-            "unsloth is not installed",
-            'Install it beside the server with `make setup-unsloth`, or send "provider": "huggingface".',
-            field="provider",
-        )
-    if parameters.attn_implementation == "flash_attention_2":
-        _check_flash_attention()
-    gpus = len(visible_gpus()) if parameters.num_processes > 1 else 0
-    if 0 < gpus < parameters.num_processes:
-        raise BadInput(
-            f"num_processes {parameters.num_processes} is more than there are GPUs",
-            f'Each process trains on a GPU of its own: send "num_processes": {gpus}, or start the server with more.',
-            field="num_processes",
-        )
-    if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
-        raise BadInput(
-            f"{parameters.report_to} is not installed",
-            f'Install it beside the server (pip install {parameters.report_to}), or send "report_to": "none".',
-            field="report_to",
-        )
-
-
-def _check_flash_attention() -> None:
-    """Refuse attention by a package that is not here, or runs on no device of this machine."""
-    if not visible_gpus():
-        message, remedy = "flash_attention_2 needs a GPU", 'This machine has none that trainers may use: send "sdpa".'
-    elif not any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels")):
-        message = "flash_attention_2 is not installed"
-        remedy = 'Install it beside the server (pip install flash-attn, or kernels), or send "sdpa".'
-    else:
-        return
-    raise BadInput(message, f"{remedy} Left out, transformers chooses.", field="attn_implementation")
 
 
 def output_name(model_name: str) -> str:

@@ -95,6 +95,8 @@ def _finds_something(spec: wire.JobSpec, folder: Path | None) -> bool:
         return True
     if parameters.use_lora and parameters.target_modules != _ALL_LAYERS and not _has_targets(spec, folder):
         return True
+    if parameters.modules_to_save is not None:
+        return True
     return _has_turns(dataset) or (folder is not None and tokens_beyond(folder))
 
 

@@ -101,6 +101,8 @@ def _refusal(request: wire.AnyDatasetViewRequest, failed: wire.PreviewFailed, wo
             field = "max_seq_length"
         case "NoSuchLayers":
             field = "target_modules"
+        case "NotTrainedWhole":
+            field = "modules_to_save"
         case "ModelUnavailable" | "NoChatTemplate" | "ChatTemplateFails" | "TokenWithoutEmbedding":
             field = "model_name"
         case _:

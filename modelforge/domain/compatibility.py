@@ -5,6 +5,7 @@ from typing import Literal, assert_never
 
 from msgspec import Struct
 
+from modelforge.domain.conflicts import Asked, check_conflicts
 from modelforge.errors import BadInput
 from trainer_entry import wire
 
@@ -22,6 +23,7 @@ def check_combination(
     _check_quantisation(strategy, parameters)
     _check_strategy(task, strategy, parameters)
     _check_precision(parameters)
+    check_conflicts(Asked(task, strategy, provider, parameters))
     if parameters.bf16 and parameters.fp16:
         raise _conflict("bf16", "fp16", "Set at most one of them; with neither, the machine decides.")
     if parameters.max_seq_length == 0:

@@ -95,6 +95,8 @@ UNSEEN = [
     (plan_of(batch_size=2, use_lora=False), 3531),
     (plan_of(batch_size=2, use_lora=False, optim="adafactor", gradient_checkpointing=True), 1896),
     (plan_of(batch_size=2, packing=True), 2740),
+    (plan_of(batch_size=2, use_dora=True), 3343),
+    (plan_of(batch_size=1, modules_to_save=("embed_tokens",)), 2446),
     (plan_of(batch_size=2, eval_split=0.34), 2569),
     (plan_of("qlora", batch_size=1, length=384, compute_bytes=2, bf16=True), 1725),
     (plan_of("qlora", batch_size=2, compute_bytes=2, bf16=True, gradient_checkpointing=True), 1422),
@@ -227,6 +229,31 @@ def test_an_adapter_has_as_many_numbers_as_peft_gives_it(tmp_path: Path, archite
     assert counted.trainable == trainable
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # peft's own
+def test_directions_lengths_and_what_is_trained_whole_count_as_peft_counts_them(tmp_path: Path) -> None:
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from trainer_entry.strategies.adapters import lora_config
+    from trainer_entry.strategies.whole_modules import whole_modules
+
+    build_tiny_model(tmp_path)
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
+    asked = wire.TrainingParameters(
+        lora_r=4, use_dora=True, modules_to_save=("embed_tokens", "layers.0.mlp", "norm", "self_attn.q_proj")
+    )
+    counted = sizes_of(weights_in("tiny", tmp_path, "model_name"), asked)
+    whole = whole_modules(model, asked)
+    adapted: Any = get_peft_model(model, lora_config(asked, "text-generation", encoder_decoder=False, whole=whole))
+    assert counted.trainable == adapted.get_nb_trainable_parameters()[0]
+    copies = [weights for name, weights in adapted.named_parameters() if "modules_to_save" in name]
+    assert counted.saved == sum(weights.numel() for weights in copies)
+    assert not any(
+        "lora" in name and ("layers.0.mlp" in name or "q_proj" in name) for name, _ in adapted.named_parameters()
+    )
+
+
 @pytest.mark.parametrize(
     "plans",
     [
@@ -294,6 +321,19 @@ def test_as_many_checkpoints_are_reckoned_with_as_are_kept_at_once(
     assert disk.checkpoints == checkpoints
     assert disk.checkpoint >= 12 * sizes.trainable  # the weights and both moments, of 4 bytes each
     assert disk.model >= 4 * sizes.trainable
+
+
+_ENDS = ("embed_tokens", "lm_head")  # one in the built-in model
+
+
+def test_an_adapter_that_takes_a_part_off_its_base_is_kept_twice_and_saved_as_large_again() -> None:
+    plain, taken = (plan_of(init_lora_weights=how, modules_to_save=("embed_tokens",)) for how in (True, "pissa"))
+    sizes = sizes_of(BUILT_IN.weights, plain.parameters)
+    (both,) = {sizes_of(BUILT_IN.weights, wire.TrainingParameters(modules_to_save=(name,))) for name in _ENDS}
+    assert both.saved == both.twice >= BUILT_IN.architecture.vocabulary * BUILT_IN.architecture.hidden
+    more = disk_of(taken, sizes, examples=100).total - disk_of(plain, sizes, examples=100).total
+    assert more == 2 * 4 * sizes.adapter
+    assert sizes.adapter == sizes_of(BUILT_IN.weights, wire.TrainingParameters()).trainable
 
 
 @pytest.mark.parametrize(

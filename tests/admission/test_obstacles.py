@@ -1,6 +1,9 @@
 """What a trainer would refuse after its launch, found in a request and in a model's small files."""
 
+import importlib.metadata
+import importlib.util
 import json
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,12 @@ import pytest
 from support.attempt_files import write_model, write_weights
 from support.trainer_attempts import job_of
 
+from modelforge.admission import installed
+from modelforge.admission.estimate.adapter_problems import adapter_problems
 from modelforge.admission.estimate.architecture import Architecture
 from modelforge.admission.estimate.obstacles import known_obstacles
-from modelforge.admission.training import check_installed
+from modelforge.admission.estimate.weights import Weight
+from modelforge.admission.installed import check_installed
 from modelforge.errors import BadInput
 from trainer_entry import wire
 
@@ -142,6 +148,98 @@ def test_a_reward_model_gives_one_figure(config: dict[str, Any], figures: int | 
             return
     ((field, why),) = told
     assert (field, f"{figures} figures" in why or "LlamaForCausalLM" in why) == ("reward_model", True), why
+
+
+@pytest.mark.parametrize(
+    ("asked", "config", "field"),
+    [
+        ({"neftune_noise_alpha": 5.0}, {"is_encoder_decoder": True}, "neftune_noise_alpha"),
+        ({"torch_compile": True}, {"is_encoder_decoder": True}, "torch_compile"),
+        ({"liger": True}, {"is_encoder_decoder": True}, "liger"),
+        ({"init_lora_weights": "olora"}, {"model_type": "gpt2"}, "init_lora_weights"),
+    ],
+)
+def test_what_a_build_of_model_does_not_have_is_refused(
+    asked: dict[str, Any], config: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ((named, why),) = found(tmp_path, **asked)
+    assert named == field
+    assert field in why
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert found(tmp_path, **asked) == []
+
+
+WEIGHTS = (
+    Weight("model.embed_tokens.weight", (32, 8)),
+    Weight("model.layers.0.mlp.up_proj.weight", (16, 8)),
+    Weight("model.layers.0.input_norm.weight", (8,)),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "says"),
+    [
+        ({"modules_to_save": ["embeddings"]}, "modules_to_save", "embed_tokens, input_norm, layers"),
+        ({"modules_to_save": ["tokens"]}, "modules_to_save", "tokens"),
+        ({"modules_to_save": ["mlp"], "use_4bit": True}, "modules_to_save", "up_proj"),
+        ({"init_lora_weights": "pissa", "lora_r": 9}, "lora_r", "Send 8 or less"),
+        ({"init_lora_weights": "olora", "target_modules": ["embed_tokens"]}, "init_lora_weights", "linear layers"),
+    ],
+)
+def test_what_the_weights_show_of_an_adapter_is_refused(asked: dict[str, Any], field: str, says: str) -> None:
+    job = job_of(msgspec.convert(asked, wire.TrainingParameters))
+    (problem,) = adapter_problems(job, WEIGHTS, SIZES)
+    assert problem.field == field
+    assert says in f"{problem.message} {problem.detail}"
+
+
+def test_what_the_weights_have_is_let_through_and_embeddings_of_two_parts_are_not() -> None:
+    whole = ("embed_tokens", "layers.0.mlp", "input_norm", "lm_head")
+    asked = job_of(wire.TrainingParameters(modules_to_save=whole, init_lora_weights="olora", lora_r=8))
+    assert adapter_problems(asked, WEIGHTS, SIZES) == []
+    two = msgspec.structs.replace(SIZES, encoder_decoder=True)
+    assert [one.field for one in adapter_problems(asked, WEIGHTS, two)] == ["modules_to_save"]
+
+
+def test_liger_needs_a_gpu_its_package_and_a_trl_that_keeps_its_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = wire.TrainingParameters(liger=True)
+
+    def refusal() -> str:
+        with pytest.raises(BadInput) as found:
+            check_installed("huggingface", asked)
+        assert found.value.field == "liger"
+        return f"{found.value.message} {found.value.detail}"
+
+    monkeypatch.setattr(installed, "visible_gpus", tuple)
+    assert "GPU" in refusal()
+    monkeypatch.setattr(installed, "visible_gpus", lambda: ("0",))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert "pip install liger-kernel" in refusal()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.14.2")
+    assert "trl 1.16" in refusal()
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.16.0")
+    check_installed("huggingface", asked)
+
+
+def test_what_is_compiled_needs_a_compiler_and_the_headers_of_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = wire.TrainingParameters(torch_compile=True)
+    monkeypatch.setattr(installed, "visible_gpus", tuple)
+    monkeypatch.delenv("CXX", raising=False)
+    (tmp_path / "g++").write_text("")
+    (tmp_path / "g++").chmod(0o755)
+    (tmp_path / "Python.h").write_text("")
+    for path, headers, package in (("", tmp_path, "apt-get install g++"), (tmp_path, "/", "python3-dev")):
+        monkeypatch.setenv("PATH", str(path))
+        monkeypatch.setattr(sysconfig, "get_path", lambda _, headers=headers: str(headers))
+        with pytest.raises(BadInput, match="compiler") as refusal:
+            check_installed("huggingface", asked)
+        assert (refusal.value.field, package in refusal.value.detail) == ("torch_compile", True)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    check_installed("huggingface", asked)
 
 
 def test_flash_attention_needs_a_gpu_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

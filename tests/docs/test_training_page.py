@@ -8,6 +8,7 @@ import msgspec
 from pages import code, read, rows, section
 
 from modelforge.domain.compatibility import Build, Purpose, check_build, check_combination
+from modelforge.domain.conflicts import CONFLICTS
 from modelforge.errors import BadInput
 from trainer_entry import wire
 from trainer_entry.training.defaults import REWARD_DEFAULTS, defaults_of
@@ -15,7 +16,9 @@ from trainer_entry.training.defaults import REWARD_DEFAULTS, defaults_of
 PAGE = read("docs/training.md")
 PARAMETERS = rows(section(PAGE, "Parameters"))
 LEFT_OUT = wire.TrainingParameters()
-NOTHING = {"early_stopping_patience", "reward_model"}
+NOTHING = {
+    *("early_stopping_patience", "reward_model", "neftune_noise_alpha", "loraplus_lr_ratio", "modules_to_save"),
+}
 """Null is no choice of the trainer's here: there is none."""
 
 
@@ -52,6 +55,22 @@ def test_the_defaults_are_those_of_the_wire() -> None:
         else:
             assert default == f"`{msgspec.json.encode(value).decode()}`", field
         assert meaning
+
+
+def test_the_losses_of_preferences_are_those_that_are_taken() -> None:
+    told = rows(PAGE[PAGE.index("| `loss_type` | What it is |") :])
+    assert [code(name)[0] for name, _ in told] == list(wire.LOSSES)
+    assert all("arXiv" in meaning or code(name) == ["sigmoid_norm"] for name, meaning in told)
+
+
+def test_what_does_not_go_together_is_what_is_refused() -> None:
+    told = [
+        (code(parameter)[0], ", ".join(code(parameter)[1:]), other)
+        for parameter, others in rows(PAGE[PAGE.index("| Parameter | Not with |") :])
+        for other in others.split("; ")
+    ]
+    assert len(set(told)) == len(told)
+    assert set(told) == {(one.parameter, one.value, one.other) for one in CONFLICTS}
 
 
 def test_the_learning_rates_are_those_of_the_trainer() -> None:

@@ -14,6 +14,7 @@ from modelforge.domain.compatibility import (
     purpose_of,
     trainable,
 )
+from modelforge.domain.conflicts import CONFLICTS, Conflict
 from modelforge.errors import BadInput
 from trainer_entry import wire
 
@@ -117,6 +118,12 @@ Changed = dict[str, object]
         ("sft", {"doc_stride": 128, "num_generations": 4}),
         ("sft", {"truncation": "left"}),
         ("dpo", {"truncation": "drop"}),
+        ("sft", {"use_dora": True, "use_rslora": True, "loraplus_lr_ratio": 16.0, "modules_to_save": ("lm_head",)}),
+        ("sft", {"init_lora_weights": "pissa_niter_16", "group_by_length": True, "neftune_noise_alpha": 5.0}),
+        ("sft", {"torch_compile": True, "liger": True, "use_lora": False, "packing": True}),
+        ("qlora", {"use_4bit": True, "use_dora": True, "init_lora_weights": "gaussian", "optim": "adamw_8bit"}),
+        ("dpo", {"loss_type": "ipo", "beta": 0.5, "init_lora_weights": "orthogonal", "torch_compile": True}),
+        ("rlhf", {"use_dora": True, "loraplus_lr_ratio": 4.0, "modules_to_save": ("embed_tokens",)}),
     ],
 )
 def test_settings_that_go_together_are_taken(strategy: wire.Strategy, changed: Changed) -> None:
@@ -184,6 +191,78 @@ def test_settings_that_cannot_work_together_are_refused_with_what_would(
         check_combination(task, strategy, provider, wire.TrainingParameters(**changed))  # type: ignore[arg-type]
     assert refusal.value.field == field
     assert says in refusal.value.message + refusal.value.detail
+
+
+SET: Changed = {
+    "use_rslora": True,
+    "use_dora": True,
+    "init_lora_weights": "gaussian",
+    "modules_to_save": ("lm_head",),
+    "loraplus_lr_ratio": 16.0,
+    "neftune_noise_alpha": 5.0,
+    "loss_type": "apo_zero",
+    "group_by_length": True,
+    "torch_compile": True,
+    "liger": True,
+}
+BESIDE: dict[str, tuple[wire.Task, wire.Strategy, wire.Provider, Changed]] = {
+    "use_lora false": ("text-generation", "sft", "huggingface", {"use_lora": False}),
+    "provider unsloth": ("text-generation", "sft", "unsloth", {}),
+    "strategy dpo": ("text-generation", "dpo", "huggingface", {}),
+    "strategy rlhf": ("text-generation", "rlhf", "huggingface", {}),
+    "another strategy than dpo": ("text-generation", "rlhf", "huggingface", {}),
+    "task extractive-question-answering": (QA, "sft", "huggingface", {}),
+    "quantised weights": ("text-generation", "qlora", "huggingface", {"use_8bit": True}),
+    "use_8bit": ("text-generation", "qlora", "huggingface", {"use_8bit": True}),
+    "use_dora": ("text-generation", "sft", "huggingface", {"use_dora": True}),
+    "an odd lora_r": ("text-generation", "sft", "huggingface", {"lora_r": 7}),
+    "the same in target_modules": ("text-generation", "sft", "huggingface", {"target_modules": ("lm_head", "q_proj")}),
+    "optim adafactor, sgd": ("text-generation", "sft", "huggingface", {"optim": "sgd"}),
+    "beta 0": ("text-generation", "dpo", "huggingface", {"beta": 0.0}),
+    "packing": ("text-generation", "sft", "huggingface", {"packing": True}),
+    "num_processes above 1": ("text-generation", "sft", "huggingface", {"num_processes": 2}),
+}
+"""What each conflict is with, as it is asked for."""
+
+
+@pytest.mark.parametrize("conflict", CONFLICTS, ids=lambda conflict: f"{conflict.setting} with {conflict.other}")
+def test_each_of_the_table_is_refused_by_its_name_and_goes_without_the_other(conflict: Conflict) -> None:
+    name = conflict.parameter
+    task, strategy, provider, beside = BESIDE[conflict.other]
+    for value in conflict.value.split(", ") if conflict.value else (SET[name],):
+        with pytest.raises(BadInput) as refusal:
+            check_combination(task, strategy, provider, wire.TrainingParameters(**{name: value, **beside}))  # type: ignore[arg-type]
+        assert refusal.value.field == name
+        assert name in refusal.value.message
+        assert conflict.other in refusal.value.message
+        assert refusal.value.detail
+        alone: wire.Strategy = "dpo" if name == "loss_type" else "sft"
+        check_combination("text-generation", alone, "huggingface", wire.TrainingParameters(**{name: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"init_lora_weights": False}, "orthogonal"),
+        ({"init_lora_weights": "eva"}, "needs the records"),
+        ({"init_lora_weights": "pissa_niter_0"}, "pissa_niter_4"),
+        ({"init_lora_weights": "kaiming"}, "gaussian"),
+        ({"loss_type": "simpo"}, "trl.experimental"),
+        ({"loss_type": "orpo"}, "trl.experimental"),
+        ({"loss_type": "robust"}, "label_smoothing"),
+        ({"loss_type": "aot"}, "batches"),
+        ({"loss_type": "discopop"}, "rejected"),
+        ({"loss_type": "sft"}, 'strategy "sft"'),
+        ({"loss_type": "focal"}, "sigmoid, sigmoid_norm, hinge"),
+    ],
+)
+def test_a_name_that_is_none_here_is_refused_with_those_that_are(changed: Changed, says: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        check_combination("text-generation", "dpo", "huggingface", wire.TrainingParameters(**changed))  # type: ignore[arg-type]
+    ((name, value),) = changed.items()
+    assert refusal.value.field == name
+    assert str(value).lower() in refusal.value.message
+    assert says in refusal.value.detail
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,14 @@ def test_a_token_that_the_model_has_no_embedding_of_is_refused(stocked: RunningS
     assert "Line 1 of the dataset has the token '<new>'" in problem["remedy"]
 
 
+def test_a_module_that_is_not_there_to_be_trained_whole_is_refused(stocked: RunningServer, tiny: Path) -> None:
+    for name, says in (("head", "embed_tokens"), ("score", "lm_head")):  # by the weights' names, and by a trial
+        (problem,) = problems_of(stocked, body_of(tiny, modules_to_save=[name]))
+        assert problem["field"] == "modules_to_save"
+        assert says in problem["remedy"]
+    assert problems_of(stocked, body_of(tiny, modules_to_save=["lm_head"])) == []
+
+
 def test_a_pattern_that_no_layer_has_is_refused(stocked: RunningServer, tiny: Path) -> None:
     (problem,) = problems_of(stocked, body_of(tiny, target_modules="c_attn.*"))
     assert problem["field"] == "target_modules"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 
+from trainer_entry.artifacts.initial_adapter import save_plain
 from trainer_entry.artifacts.model_card import write_card
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
@@ -65,8 +66,11 @@ def write_model(
     metrics: dict[str, float | None],
 ) -> None:
     """Write a model into a folder, with all that belongs to it."""
-    model.save_pretrained(folder)
     is_adapter = isinstance(model, PeftModel)
+    if is_adapter and parameters.changes_base:
+        save_plain(model, job, folder)
+    else:
+        model.save_pretrained(folder)
     if is_adapter and model.can_generate():  # peft writes none
         model.generation_config.save_pretrained(folder)
     write_beside(folder, "adapter" if is_adapter else "full", loaded, job, parameters, metrics)

@@ -4,6 +4,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from trainer_entry.data.embedding import check_line, check_padding
 from trainer_entry.preview import length_statistics
 from trainer_entry.preview.sequences import TokenizationContext, TokenizedExample
@@ -30,6 +32,7 @@ def try_out(examples: Iterator[TokenizedExample], context: TokenizationContext) 
         TokenWithoutEmbedding: the tokenizer has more tokens than the model, and writes one of them.
         NoTrainableTokens: these are all records, and none has something to learn.
         NoSuchLayers: the adapter finds no layer to be put on.
+        NotTrainedWhole: a module that is to be trained whole is not there, or cannot be.
     """
     tokenizer, known = context.source.tokenizer, embedded_tokens(context.source.config)
     has_more = known is not None and len(tokenizer) > known
@@ -48,7 +51,8 @@ def try_out(examples: Iterator[TokenizedExample], context: TokenizationContext) 
             check_line(example.line, sequence.ids, known or 0, tokenizer)
     if not learns and len(lines) >= context.job.dataset.num_examples and reasons:
         raise NoTrainableTokens(f"No record has something to learn. {reasons[0]}")
-    if context.parameters.use_lora and context.parameters.target_modules != _ALL_LAYERS:
+    parameters = context.parameters
+    if parameters.use_lora and (parameters.target_modules != _ALL_LAYERS or parameters.modules_to_save is not None):
         _try_adapter(context)
     return Trial(records=len(lines))
 
@@ -59,11 +63,15 @@ def _try_adapter(context: TokenizationContext) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     from trainer_entry.strategies.adapters import lora_config
+    from trainer_entry.strategies.whole_modules import whole_modules
 
     config, task, target = context.source.config, context.job.task, context.parameters.target_modules
     with torch.device("meta"):
         model: Any = model_class(config, task).from_config(config)
-        adapter = lora_config(context.parameters, task, encoder_decoder=bool(config.is_encoder_decoder))
+        whole = whole_modules(model, context.parameters)
+        encoder_decoder = bool(config.is_encoder_decoder)
+        plain = msgspec.structs.replace(context.parameters, init_lora_weights=True)  # without weights nothing is taken
+        adapter = lora_config(plain, task, encoder_decoder=encoder_decoder, whole=whole)
         try:
             adapted: Any = get_peft_model(model, adapter)
         except Exception as error:  # peft, and the pattern's own library, have many

@@ -93,6 +93,7 @@ def load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             r=parameters.lora_r,
             lora_alpha=parameters.lora_alpha,
             lora_dropout=parameters.lora_dropout,
+            use_rslora=parameters.use_rslora,
             target_modules=parameters.adapted_layers,
             use_gradient_checkpointing=checkpointing,
             random_state=parameters.seed,

@@ -61,6 +61,10 @@ class NoSuchLayers(Exception):
     """The model has no layers that the adapter could be put on."""
 
 
+class NotTrainedWhole(Exception):
+    """A module that is to be trained whole beside an adapter is not in the model, or cannot be trained so."""
+
+
 class ModelUnavailable(Exception):
     """The model is neither on this machine nor reachable."""
 

@@ -26,7 +26,9 @@ from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
 from trainer_entry.runtime.freed_memory import give_memory_back
 from trainer_entry.runtime.stdout import note
-from trainer_entry.strategies.adapters import reward_lora_config, with_earlier
+from trainer_entry.strategies.adapters import reward_lora_config
+from trainer_entry.strategies.earlier_adapter import with_earlier
+from trainer_entry.strategies.whole_modules import whole_modules
 from trainer_entry.training.arguments import policy_steps, reward_arguments
 from trainer_entry.training.trainer import AttemptTrainer, count_rows, rows_left_out, set_up, trained_model
 from trainer_entry.wire.obstacles import in_reward_model
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
 _FOLDER = "reward_model"
 _REPORT = "reward_model.json"
+_OF_WRITERS = frozenset({"lm_head", "embed_out"})
+"""Modules of a policy that its reward model lacks: it writes nothing."""
 _REPORTED = (
     *("final_loss", "final_reward_accuracy", "final_reward_margin"),
     *("eval_loss", "eval_reward_accuracy", "eval_reward_margin", "base_eval_reward_accuracy"),
@@ -113,13 +117,14 @@ def _train(
     else:
         model = with_earlier(model, job, known.revision)  # which compressed weights would round away
     model.config.get_text_config().pad_token_id = known.tokenizer.pad_token_id
+    whole = whole_modules(model, parameters, lacks=_OF_WRITERS)
     trainer = RewardModelTrainer(
         model=model,
         args=reward_arguments(parameters, job.checkpoint_dir),
         train_dataset=examples.train,
         eval_dataset=examples.evaluation,
         processing_class=known.tokenizer,
-        peft_config=reward_lora_config(parameters) if parameters.use_lora else None,
+        peft_config=reward_lora_config(parameters, whole) if parameters.use_lora else None,
     )
     _check_rows(trainer, examples, parameters)
     set_up(trainer, job, parameters)

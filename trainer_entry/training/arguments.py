@@ -6,9 +6,12 @@
     eval_split, eval_steps        eval_strategy and eval_steps
     early_stopping_patience       EarlyStoppingCallback; the best model by eval_loss is the one that is kept
     gradient_checkpointing        activation_checkpointing (its name from transformers 5.24 on)
+    group_by_length               train_sampling_strategy
+    liger                         use_liger_kernel
+    loraplus_lr_ratio             of peft's create_loraplus_optimizer                               (trainer.py)
     reward_learning_rate          learning_rate of RewardConfig
     rl_algorithm                  RLOOConfig or GRPOConfig
-    lora_r, target_modules, …     LoraConfig.r, target_modules, …                        (parameters.py)
+    lora_r, target_modules, …     LoraConfig.r, target_modules, …                          (adapters.py)
     use_4bit, use_nested_quant    BitsAndBytesConfig.load_in_4bit, bnb_4bit_use_double_quant        (the same)
     weight_dtype                  dtype of from_pretrained, where all weights are trained           (precision.py)
 
@@ -62,6 +65,7 @@ def preference_arguments(parameters: TrainingParameters, folder: str) -> DPOConf
     return DPOConfig(
         **_common(parameters, folder),
         beta=parameters.beta or 0.0,
+        loss_type=[parameters.loss_type],
         max_length=parameters.max_seq_length,
     )
 
@@ -125,6 +129,10 @@ def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:
         "load_best_model_at_end": keep_best,
         "metric_for_best_model": "eval_loss" if keep_best else None,
         "report_to": parameters.report_to,
+        "neftune_noise_alpha": parameters.neftune_noise_alpha,
+        "train_sampling_strategy": "group_by_length" if parameters.group_by_length else "random",
+        "torch_compile": parameters.torch_compile,
+        "use_liger_kernel": parameters.liger,
         # Not parameters: what an isolated trainer needs to be honest and quiet.
         "restore_callback_states_from_checkpoint": True,  # the patience already used up, after a resume
         "logging_nan_inf_filter": False,  # a loss that is not a number is reported as such

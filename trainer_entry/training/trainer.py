@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
+from peft.utils.other import ModulesToSaveWrapper
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
 from trainer_entry.data.examples import LINE, Examples, in_words
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry
-from trainer_entry.runtime.failures import LossNotFinite
+from trainer_entry.runtime.failures import LossNotFinite, NotTrainedWhole
 from trainer_entry.training.checkpoint import prune, remove, seal
 from trainer_entry.training.evaluation import WeighedEvaluation
+from trainer_entry.training.sampling import EpochLengthSampler
 from trainer_entry.wire import CHECKPOINT_MANIFEST, JobSpec, TrainingParameters
 
 _REFERENCE, _TRAINED = "ref", "default"  # trl's name, and peft's
@@ -35,6 +38,7 @@ class AttemptTrainer(WeighedEvaluation):
     steps_before = 0
     steps_after = 0
     left_out_elsewhere = 0
+    loraplus_lr_ratio: float | None = None
     _loss_was_finite = False
 
     def keep_checkpoints(self, folder: str, limit: int | None, steps_before: int = 0) -> None:
@@ -59,6 +63,7 @@ class AttemptTrainer(WeighedEvaluation):
 
         Raises:
             LossNotFinite: not even the first loss was a number.
+            NotTrainedWhole: what is to be trained whole has no part in it.
         """
         named = inputs if isinstance(inputs, Mapping) else {}
         if "input_ids" in named:
@@ -71,12 +76,37 @@ class AttemptTrainer(WeighedEvaluation):
                     f"The loss of the first records is {float(loss)}{self._lines_of(named)}. "
                     "Check these records, the model's weights, and fp16, which overflows where bf16 does not."
                 )
+            check_all_learn(trained_model(self))
             self._loss_was_finite = True
         return loss
 
     def count_tokens(self) -> int:
         """How many tokens this trainer has read, in all processes together, which all ask at the same place."""
         return distributed.total(int(self.token_count))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As transformers does it; with LoRA+ (arXiv 2402.12354), of peft's groups, which have rates of their own."""
+        if self.loraplus_lr_ratio is not None and self.optimizer is None:
+            trained: Any = trained_model(self) if model is None else model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            grouped: Any = create_loraplus_optimizer(
+                trained,
+                _Groups,  # type: ignore[arg-type]  # transformers makes the optimizer of them, for 8 bits too
+                lr=self.args.learning_rate,
+                loraplus_lr_ratio=self.loraplus_lr_ratio,
+                loraplus_weight_decay=self.args.weight_decay,
+            )
+            self.optimizer_cls_and_kwargs = (kind, {**options, "params": grouped.groups})
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        return made
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As the libraries do it; by length, in an order that an attempt which goes on finds again."""
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochLengthSampler(step, [len(ids) for ids in rows["input_ids"]], self.args.seed)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -133,6 +163,13 @@ class AttemptTrainer(WeighedEvaluation):
         return f" (dataset, {in_words(sorted(found))})" if found else ""
 
 
+class _Groups:
+    """Stands where peft makes an optimizer, and has the groups that it makes it of."""
+
+    def __init__(self, groups: list[dict[str, Any]], **_: Any) -> None:
+        self.groups = groups
+
+
 def _texts_of(dataset: Any) -> Iterator[list[list[int]]]:
     """What stands in each row as a model reads it: one text, or a prompt with each of its two answers."""
     for row in dataset:
@@ -146,6 +183,7 @@ def _texts_of(dataset: Any) -> Iterator[list[list[int]]]:
 def set_up(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingParameters, steps_before: int = 0) -> None:
     """What every trainer of a job does beside training."""
     trainer.keep_checkpoints(job.checkpoint_dir, parameters.save_total_limit, steps_before)
+    trainer.loraplus_lr_ratio = parameters.loraplus_lr_ratio
     if parameters.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)
@@ -188,6 +226,20 @@ def check_shares_gradients(trainer: Trainer) -> None:
     """
     if distributed.count() > 1 and not isinstance(trainer.model_wrapped, torch.nn.parallel.DistributedDataParallel):
         raise TypeError(f"A {type(trainer.model_wrapped).__name__} that {distributed.count()} processes do not share.")
+
+
+def check_all_learn(model: torch.nn.Module) -> None:
+    """Refuse modules that are trained whole and from which no loss depends: nothing of them would be learned.
+
+    Raises:
+        NotTrainedWhole: it names the module.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and all(
+            weights.grad is None for weights in module.modules_to_save.parameters()
+        ):
+            path = name.removeprefix("base_model.model.")
+            raise NotTrainedWhole(f"modules_to_save: {path} has no part in what is learned: leave it out.")
 
 
 def count_rows(dataset: Any) -> int:

@@ -57,6 +57,8 @@ from trainer_entry.wire.messages import (
     WorkPlanned,
 )
 from trainer_entry.wire.parameters import (
+    ADAPTER_INITIALISATIONS,
+    LOSSES,
     UNSLOTH_LENGTH,
     Attention,
     Fraction,
@@ -65,6 +67,7 @@ from trainer_entry.wire.parameters import (
     Scheduler,
     TrainingParameters,
     Truncation,
+    is_initialisation,
 )
 from trainer_entry.wire.preview import (
     MOST_PREVIEWED_BYTES,
@@ -91,8 +94,10 @@ from trainer_entry.wire.preview import (
 )
 
 __all__ = [
+    "ADAPTER_INITIALISATIONS",
     "BUILT_IN_MODEL",
     "CHECKPOINT_MANIFEST",
+    "LOSSES",
     "MAX_LINE_BYTES",
     "MOST_PREVIEWED_BYTES",
     "PREVIEW_FAILED",
@@ -172,5 +177,6 @@ __all__ = [
     "Work",
     "WorkPlanned",
     "built_in_model_folder",
+    "is_initialisation",
     "partial_export",
 ]

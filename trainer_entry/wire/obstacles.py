@@ -21,6 +21,10 @@ _READ_AS_ONE = frozenset({"bert", "bloom", "gpt_oss", "mamba", "mpt", "opt", "xg
 """Types of models that were found to read records which share a sequence as one; the trainer tries each other one."""
 
 
+_TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt"})
+"""Types of models whose linear layers are transformers' `Conv1D`."""
+
+
 class Obstacle(Struct, frozen=True, gc=False):
     """Why a training cannot be made. `field`: the setting to change; `remedy`: what would work."""
 
@@ -136,6 +140,31 @@ def in_packing(parameters: TrainingParameters, kind: str | None, *, encoder_deco
             "Leave it out, or use a causal model.",
         )
     return read_as_one(kind) if kind in _READ_AS_ONE else None
+
+
+def in_build(parameters: TrainingParameters, kind: str | None, *, encoder_decoder: bool) -> Obstacle | None:
+    """What speaks against what else was asked for, in a model of a kind, as its config has it in `model_type`."""
+    if encoder_decoder and parameters.neftune_noise_alpha is not None:
+        return Obstacle(
+            "neftune_noise_alpha",
+            "neftune_noise_alpha is for causal models: the parts of an encoder-decoder read embeddings past the noise",
+            "Leave it out, or use a causal model.",
+        )
+    if encoder_decoder and parameters.liger:
+        return Obstacle(
+            "liger", "liger has no kernels for encoder-decoder models", "Leave it out, or use a causal model."
+        )
+    if encoder_decoder and parameters.torch_compile:
+        return Obstacle(
+            "torch_compile", "torch_compile is for causal models here", "Leave it out, or use a causal model."
+        )
+    if kind in _TRANSPOSED and parameters.init_lora_weights == "olora":
+        return Obstacle(
+            "init_lora_weights",
+            f"init_lora_weights olora: models of type {kind} hold their weights transposed, which peft does not heed",
+            'Use "pissa", or leave it out.',
+        )
+    return None
 
 
 def read_as_one(kind: str | None) -> Obstacle:

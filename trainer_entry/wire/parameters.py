@@ -1,5 +1,6 @@
 """The hyperparameters of a job, named as transformers, trl and peft name them."""
 
+import re
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -22,6 +23,17 @@ WeightDtype = Literal["float32", "bfloat16"]
 
 Truncation = Literal["right", "left", "drop"]
 """What is taken of an example that is too long: its beginning, its end, or nothing."""
+
+LOSSES = (
+    *("sigmoid", "sigmoid_norm", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard"),
+    *("apo_zero", "apo_down"),
+)
+"""Losses of `dpo`, by trl's names, that need nothing else and are means over records."""
+ADAPTER_INITIALISATIONS = ("gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora")
+"""How an adapter may begin beside peft's own way (true), by peft's names; of `pissa_niter_` any number."""
+_INITIALISATION = re.compile(r"gaussian|orthogonal|olora|pissa|pissa_niter_([1-9]|[1-5][0-9]|6[0-4])")
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Layers = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=100)]
 
 PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -54,9 +66,13 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     bf16: bool | None = None
     fp16: bool | None = None
     attn_implementation: Attention | None = None
+    torch_compile: bool = False
+    liger: bool = False
     max_seq_length: Annotated[int, Meta(ge=-1, le=10_000_000)] | None = None
     truncation: Truncation = "right"
     packing: bool = False
+    group_by_length: bool = False
+    neftune_noise_alpha: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     eval_split: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
     eval_steps: PositiveInt | None = None
     logging_steps: PositiveInt = 1
@@ -66,10 +82,12 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     lora_r: Annotated[int, Meta(ge=1, le=4096)] = 16
     lora_alpha: Annotated[int, Meta(ge=1, le=65_536)] = 32
     lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    target_modules: (
-        Annotated[str, Meta(min_length=1, max_length=1000)]
-        | Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(min_length=1, max_length=100)]
-    ) = "all-linear"
+    use_rslora: bool = False
+    use_dora: bool = False
+    init_lora_weights: bool | Annotated[str, Meta(min_length=1, max_length=40)] = True
+    loraplus_lr_ratio: Annotated[float, Meta(gt=0, le=10_000)] | None = None
+    target_modules: Annotated[str, Meta(min_length=1, max_length=1000)] | Layers = "all-linear"
+    modules_to_save: Layers | None = None
     use_lora: bool = True
     weight_dtype: WeightDtype | None = None
     use_4bit: bool | None = None
@@ -78,6 +96,7 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     use_nested_quant: bool = True
     beta: Annotated[float, Meta(ge=0, le=100)] | None = None
+    loss_type: Annotated[str, Meta(min_length=1, max_length=40)] = "sigmoid"
     reward_model: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
     reward_learning_rate: Annotated[float, Meta(gt=0, le=10)] | None = None
     rl_algorithm: Literal["rloo", "grpo"] = "rloo"
@@ -94,3 +113,13 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
         if not isinstance(target, str):
             return list(target)
         return [target] if target.isidentifier() else target
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter begins as a part of its base's weights, which is taken off them (PiSSA, OLoRA)."""
+        return isinstance(self.init_lora_weights, str) and self.init_lora_weights.startswith(("pissa", "olora"))
+
+
+def is_initialisation(name: str | bool) -> bool:  # noqa: FBT001 - peft's own type
+    """Whether adapters can begin so here, beside peft's own way."""
+    return isinstance(name, str) and _INITIALISATION.fullmatch(name) is not None

@@ -14,6 +14,7 @@ _NO_LAYER = re.compile(
     r"qa_outputs|pooler)(\.|$)"
 )
 
+_HEAD, _TIED_TO_HEAD = "lm_head", "embed_tokens"
 _EMBEDDING = re.compile(r"(^|\.)(embed\w*|\w*embeddings?|wte|wpe|shared)(\.|$)")
 
 
@@ -48,6 +49,37 @@ def are_linear(weights: tuple[Weight, ...], names: tuple[str, ...]) -> bool:
     linear = {weight.name for weight in linear_layers(weights)}
     named = {weight.name for weight in weights if _is_named(weight.name.rpartition(".")[0], names)}
     return bool(named) and all(name in linear or name.endswith(".bias") for name in named)
+
+
+def modules_in(weights: tuple[Weight, ...]) -> set[str]:
+    """The paths of all modules that have weights, or parts with weights."""
+    found: set[str] = set()
+    for weight in weights:
+        parts = weight.name.split(".")[:-1]
+        found.update(".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return found
+
+
+def missing_modules(weights: tuple[Weight, ...], names: tuple[str, ...]) -> list[str]:
+    """Those of the names that no module of the model has."""
+    modules = modules_in(weights)
+    return [name for name in names if not any(_is_named(module, (name,)) for module in modules)]
+
+
+def has_tied_head(weights: tuple[Weight, ...]) -> bool:
+    """Whether files of a causal model lack the output's weights, for they are those of the embeddings."""
+    return not any(_HEAD in weight.name for weight in weights)
+
+
+def saved_weights(weights: tuple[Weight, ...], names: tuple[str, ...]) -> tuple[Weight, ...]:
+    """The weights of modules that are trained whole, by the names in `modules_to_save`.
+
+    The output's are the embeddings' where these are one, and files have them but once.
+    """
+    if any(name.rpartition(".")[2] == _HEAD for name in names) and has_tied_head(weights):
+        names = (*names, _TIED_TO_HEAD)
+    wanted = {module for module in modules_in(weights) if _is_named(module, names)}
+    return tuple(weight for weight in weights if wanted & modules_in((weight,)))
 
 
 def layer_names(weights: tuple[Weight, ...]) -> list[str]:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.admission.estimate import report
+from modelforge.admission.estimate.adapter_problems import adapter_problems
 from modelforge.admission.estimate.adapters import layer_names, linear_layers, targeted_layers
 from modelforge.admission.estimate.architecture import Architecture, architecture_of
 from modelforge.admission.estimate.capacity import Capacity, free_disk, memory_capacity
@@ -59,6 +60,7 @@ async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) 
         model = _Model() if remote is None else _Model(weights=remote.weights, architecture=remote.architecture)
     problems += known_obstacles(spec, model.architecture, folder)
     problems += _target_problems(spec, model)
+    problems += adapter_problems(spec, model.weights or (), model.architecture)
     memory, disk = await asyncio.to_thread(_estimate, spec, model, data_dir, problems, waits=waits)
     return Fit(problems=tuple(problems), memory=memory, disk=disk)
 

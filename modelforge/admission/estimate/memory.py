@@ -6,7 +6,13 @@ Peaks of real trainings on the CPU were measured against them, by `benchmarks/me
 import msgspec
 from msgspec import Struct
 
-from modelforge.admission.estimate.adapters import embeddings, linear_layers, targeted_layers
+from modelforge.admission.estimate.adapters import (
+    embeddings,
+    has_tied_head,
+    linear_layers,
+    saved_weights,
+    targeted_layers,
+)
 from modelforge.admission.estimate.architecture import Architecture
 from modelforge.admission.estimate.weights import Weight
 from trainer_entry import wire
@@ -20,6 +26,8 @@ _LOGITS_KEPT = 3  # the same where it keeps nothing: as trainers are launched th
 _ATTENTION_COPIES = 3  # fitted to peaks: what each token sees of each other, what was left of that, and a gradient
 _TILE_COPIES = 7  # fitted to peaks: a tile of logits, scaled, exponentiated, its gradient, and what these come through
 _HOLES = 1.3  # fitted to peaks: what glibc's heap grows by for a reward model, beside what sft fits in
+_DORA_OUTPUTS = 3  # what its layer gives without the adapter, what the adapter gives, and their sum
+_DORA_MATRICES = 4  # for one layer at a time: an identity, the adapter as a matrix, its sum with the weight, a copy
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768  # trl's
 _BLOCK, _OUTER_BLOCK = 64, 256
 _MATRIX = 2
@@ -29,7 +37,9 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
     """Numbers of a model, counted once. `layers`: in linear layers, those that quantisation is for.
 
     `factors`: what Adafactor keeps, a row and a column of each trained matrix. `outputs`: numbers that the layers
-    with an adapter give for one token. `embedded`: those of `trainable` in embeddings.
+    with an adapter give for one token. `embedded`: those of `trainable` in embeddings. `saved`: those of `trainable` in
+    modules that are trained whole beside an adapter, in a copy; `twice`: those of them that a file has as embeddings
+    and as the output. `largest`: numbers of the largest layer with an adapter.
     """
 
     parameters: int
@@ -38,6 +48,14 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
     factors: int
     outputs: int
     embedded: int = 0
+    saved: int = 0
+    twice: int = 0
+    largest: int = 0
+
+    @property
+    def adapter(self) -> int:
+        """Numbers of the adapter alone."""
+        return self.trainable - self.saved
 
 
 class Plan(Struct, frozen=True, kw_only=True, gc=False):
@@ -92,23 +110,35 @@ class Memory(Struct, frozen=True, kw_only=True, gc=False):
 def sizes_of(weights: tuple[Weight, ...], parameters: wire.TrainingParameters) -> Sizes:
     """Count what matters: an adapter of rank r on a layer of m inputs and n outputs has r (m + n) numbers.
 
-    LoRA, arXiv 2106.09685, section 4.1: two matrices a layer.
+    LoRA, arXiv 2106.09685, section 4.1: two matrices a layer. DoRA, arXiv 2402.09353, section 4.1: and one number for
+    each output. What is named in `modules_to_save` is trained whole, and has no adapter.
     """
     whole = sum(weight.size for weight in weights)
     layers = sum(weight.size for weight in linear_layers(weights))
     if not parameters.use_lora:
-        factors = sum(sum(weight.shape) if len(weight.shape) == _MATRIX else weight.size for weight in weights)
+        factors = _factors(weights)
         embedded = sum(weight.size for weight in embeddings(weights))
         return Sizes(parameters=whole, layers=layers, trainable=whole, factors=factors, outputs=0, embedded=embedded)
-    targets = targeted_layers(weights, parameters.target_modules)
+    whole_modules = saved_weights(weights, parameters.modules_to_save or ())
+    targets = [one for one in targeted_layers(weights, parameters.target_modules) if one not in whole_modules]
     rank, edges = parameters.lora_r, sum(sum(weight.shape) for weight in targets)
+    outputs, saved = sum(weight.shape[0] for weight in targets), sum(weight.size for weight in whole_modules)
+    embedded = sum(weight.size for weight in embeddings(whole_modules))
     return Sizes(
         parameters=whole,
         layers=layers,
-        trainable=rank * edges,
-        factors=edges + 2 * rank * len(targets),
-        outputs=sum(weight.shape[0] for weight in targets),
+        trainable=rank * edges + (outputs if parameters.use_dora else 0) + saved,
+        factors=edges + 2 * rank * len(targets) + (outputs if parameters.use_dora else 0) + _factors(whole_modules),
+        outputs=outputs,
+        embedded=embedded,
+        saved=saved,
+        twice=embedded if has_tied_head(weights) else 0,
+        largest=max((weight.size for weight in targets), default=0),
     )
+
+
+def _factors(weights: tuple[Weight, ...]) -> int:
+    return sum(sum(weight.shape) if len(weight.shape) == _MATRIX else weight.size for weight in weights)
 
 
 def memory_of(plan: Plan, sizes: Sizes, architecture: Architecture | None) -> Memory:
@@ -143,7 +173,8 @@ def weights_bytes(plan: Plan, sizes: Sizes, *, reference: bool = False) -> int:
     when it computes in 16. Frozen: as they are computed with, or in 4 or 8 bits.
     """
     if plan.parameters.use_lora:
-        return _FLOAT32 * sizes.trainable + _frozen_bytes(plan, sizes)
+        cast = _FLOAT16 * sizes.saved if plan.compute_bytes < _FLOAT32 else 0
+        return _FLOAT32 * sizes.trainable + cast + _frozen_bytes(plan, sizes)
     copy = _FLOAT16 if plan.compute_bytes < plan.trained_bytes else 0
     return (plan.trained_bytes + copy + (_FLOAT32 if reference else 0)) * sizes.parameters
 
@@ -225,12 +256,15 @@ def _layers_bytes(plan: Plan, tokens: int, sizes: Sizes, architecture: Architect
         texts, answers = tokens, plan.batch_size * plan.written
         seen = (texts * plan.length + answers * (plan.written + plan.length)) // 2
         tokens = (texts + answers) // 2
+    if plan.parameters.use_dora:
+        adapter *= _DORA_OUTPUTS
     layer = plan.compute_bytes * tokens * (kept + adapter)
     if architecture.drops and not plan.on_gpu:
         layer += (_ATTENTION_COPIES * plan.compute_bytes + 1) * architecture.heads * seen
+    norms = _DORA_MATRICES * plan.compute_bytes * sizes.largest if plan.parameters.use_dora else 0
     if plan.parameters.gradient_checkpointing:
-        return plan.compute_bytes * tokens * architecture.hidden * architecture.layers + layer
-    return layer * architecture.layers
+        return plan.compute_bytes * tokens * architecture.hidden * architecture.layers + layer + norms
+    return layer * architecture.layers + norms
 
 
 def _tiles_bytes(plan: Plan, tokens: int, architecture: Architecture) -> int:

@@ -62,7 +62,7 @@ def known_obstacles(spec: wire.JobSpec, architecture: Architecture | None, folde
         obstacles.on_cpu_with_unsloth(parameters, strategy)
         if spec.provider == "unsloth" and not visible_gpus()
         else None,
-        _in_packing(spec, folder) if folder is not None else None,
+        *(_in_build(spec, folder) if folder is not None else ()),
         _in_reward_model(spec),
         _in_generation(spec.model_name, folder) if folder is not None else None,
     )
@@ -82,12 +82,16 @@ def _context_of(architecture: Architecture | None, folder: Path | None) -> int |
     return min(limits, default=None)
 
 
-def _in_packing(spec: wire.JobSpec, folder: Path) -> obstacles.Obstacle | None:
+def _in_build(spec: wire.JobSpec, folder: Path) -> tuple[obstacles.Obstacle | None, ...]:
+    """What speaks against the parameters in how the model is built."""
     try:
         build = msgspec.json.decode(read_file(folder, "config.json"), type=_Build)
     except (OSError, ValueError, RecursionError):  # the check of the model has said so
-        return None
-    return obstacles.in_packing(spec.parameters, build.model_type, encoder_decoder=build.is_encoder_decoder)
+        return ()
+    return (
+        obstacles.in_packing(spec.parameters, build.model_type, encoder_decoder=build.is_encoder_decoder),
+        obstacles.in_build(spec.parameters, build.model_type, encoder_decoder=build.is_encoder_decoder),
+    )
 
 
 def _in_generation(name: str, folder: Path) -> obstacles.Obstacle | None:

@@ -6,12 +6,18 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.tiny_model import build_tiny_model
+from support.tiny_model import build_tiny, build_tiny_model
 from support.trainer_attempts import job_of, write_dataset
 
 from trainer_entry import wire
 from trainer_entry.dataset_view import answer
-from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, NoSuchLayers, NoTrainableTokens
+from trainer_entry.runtime.failures import (
+    ChatTemplateFails,
+    NoChatTemplate,
+    NoSuchLayers,
+    NoTrainableTokens,
+    NotTrainedWhole,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +103,21 @@ def test_records_that_all_have_nothing_to_learn_are_refused(tiny_model: Path, tm
 @pytest.mark.parametrize("target", ["q_proj", ("q_proj", "v_proj"), r".*layers\.0\..*_proj", "all-linear"])
 def test_layers_that_are_there_pass(target: Any, tiny_model: Path, tmp_path: Path) -> None:
     assert tried(tiny_model, tmp_path, [PLAIN], target_modules=target).records == 1
+
+
+def test_modules_that_are_trained_whole_are_found_by_the_ends_of_their_names(tiny_model: Path, tmp_path: Path) -> None:
+    there = ("lm_head", "layers.0.mlp", "norm")
+    assert tried(tiny_model, tmp_path, [PLAIN], modules_to_save=there, init_lora_weights="pissa").records == 1
+    with pytest.raises(NotTrainedWhole, match=r"modules_to_save 'proj'.* q_proj"):
+        tried(tiny_model, tmp_path, [PLAIN], modules_to_save=("proj",))
+    with pytest.raises(NotTrainedWhole, match="has nothing that could be trained"):
+        tried(tiny_model, tmp_path, [PLAIN], modules_to_save=("rotary_emb",))
+
+
+@pytest.mark.parametrize("name", ["wte", "lm_head"])
+def test_embeddings_that_peft_does_not_train_as_one_with_the_output_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NotTrainedWhole, match=r"wte and lm_head have the same weights"):
+        tried(build_tiny(tmp_path / "gpt2", "gpt2"), tmp_path, [PLAIN], modules_to_save=(name,))
 
 
 @pytest.mark.parametrize(

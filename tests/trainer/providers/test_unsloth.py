@@ -91,8 +91,16 @@ def test_where_it_is_not_installed_a_job_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("strategy", "more"),
     [
-        ("sft", {"eval_split": 0.125, "lora_dropout": 0.1}),
-        ("sft", {"target_modules": ["q_proj", "v_proj"], "gradient_checkpointing": True}),
+        ("sft", {"eval_split": 0.125, "lora_dropout": 0.1, "use_rslora": True, "lora_alpha": 8}),
+        (
+            "sft",
+            {
+                "target_modules": ["q_proj", "v_proj"],
+                "gradient_checkpointing": True,
+                "group_by_length": True,
+                "loraplus_lr_ratio": 2.0,
+            },
+        ),
         ("sft", {"use_lora": False}),
         ("qlora", {"eval_split": 0.125}),
     ],
@@ -137,6 +145,7 @@ def test_preferences_are_learned_against_the_model_without_the_adapter(tmp_path:
     # when
     dataset = write_dataset(tmp_path / "preferences.jsonl", preferences(32))
     shared: dict[str, Any] = {"strategy": "dpo", "learning_rate": 0.005, "optim": "adamw_torch_fused", "save_steps": 4}
+    shared["loss_type"] = "apo_zero"
     ours = Attempt(tmp_path / "unsloth", tiny_model, dataset, provider="unsloth", **shared)
     theirs = Attempt(tmp_path / "huggingface", tiny_model, dataset, provider="huggingface", **shared)
     # then

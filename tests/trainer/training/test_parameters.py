@@ -13,6 +13,7 @@ from trainer_entry.data.records import split_eval
 from trainer_entry.providers.precision import quantization_config, weight_dtype
 from trainer_entry.runtime.failures import ConflictingParameters
 from trainer_entry.strategies.adapters import lora_config, reward_lora_config
+from trainer_entry.strategies.whole_modules import WholeModules
 from trainer_entry.training.arguments import (
     completion_arguments,
     policy_arguments,
@@ -54,10 +55,18 @@ ARGUMENTS: dict[str, tuple[Any, str, Any]] = {
     "save_total_limit": (2, "save_total_limit", 2),
     "report_to": ("tensorboard", "report_to", ["tensorboard"]),
     "early_stopping_patience": (4, "load_best_model_at_end", True),
+    "neftune_noise_alpha": (5.0, "neftune_noise_alpha", 5.0),
+    "group_by_length": (True, "train_sampling_strategy", "group_by_length"),
+    "torch_compile": (True, "torch_compile", True),
+    "liger": (True, "use_liger_kernel", True),
 }
 # Of each parameter that not every trainer has: the same, and whose it is.
 COMPLETION = {"max_seq_length": (77, "max_length", 77), "packing": (True, "packing", True)}
-PREFERENCE = {"max_seq_length": (77, "max_length", 77), "beta": (0.7, "beta", 0.7)}
+PREFERENCE = {
+    "max_seq_length": (77, "max_length", 77),
+    "beta": (0.7, "beta", 0.7),
+    "loss_type": ("apo_zero", "loss_type", ["apo_zero"]),
+}
 REWARD = {"max_seq_length": (77, "max_length", 77), "reward_learning_rate": (0.3, "learning_rate", 0.3)}
 POLICY = {
     "beta": (0.7, "beta", 0.7),
@@ -69,6 +78,9 @@ ADAPTER: dict[str, tuple[Any, str, Any]] = {
     "lora_alpha": (6, "lora_alpha", 6),
     "lora_dropout": (0.25, "lora_dropout", 0.25),
     "target_modules": (["q_proj", "v_proj"], "target_modules", {"q_proj", "v_proj"}),
+    "use_rslora": (True, "use_rslora", True),
+    "use_dora": (True, "use_dora", True),
+    "init_lora_weights": ("pissa_niter_4", "init_lora_weights", "pissa_niter_4"),
 }
 QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
     "use_4bit": (True, "load_in_4bit", True),
@@ -80,7 +92,7 @@ QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
 # Tested by what they do: how many records are held out, which weights are trained, whose rewards count.
 ELSEWHERE = {
     *("eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride", "truncation"),
-    *("weight_dtype", "attn_implementation"),
+    *("weight_dtype", "attn_implementation", "loraplus_lr_ratio"),
 }
 
 
@@ -123,7 +135,7 @@ OWN = [
 
 def test_no_parameter_is_forgotten() -> None:
     own = {name for _, name, _ in OWN}
-    known = {*ARGUMENTS, *ADAPTER, *QUANTIZATION} | own | ELSEWHERE
+    known = {*ARGUMENTS, *ADAPTER, *QUANTIZATION, "modules_to_save"} | own | ELSEWHERE
     assert known == {field.name for field in msgspec.structs.fields(TrainingParameters)}
 
 
@@ -149,6 +161,18 @@ def test_a_parameter_reaches_the_adapter(name: str) -> None:
         reward_lora_config(parameters),
     ):
         assert getattr(adapter, theirs) == expected
+
+
+def test_what_is_trained_whole_stands_beside_the_head_and_has_no_adapter_of_its_own() -> None:
+    parameters, whole = effective(), WholeModules(("model.mlp",), ("model.mlp", "model.mlp.up_proj"), tied=True)
+    for adapter, head in (
+        (lora_config(parameters, "text-generation", encoder_decoder=False, whole=whole), []),
+        (lora_config(parameters, "extractive-question-answering", encoder_decoder=False, whole=whole), ["qa_outputs"]),
+        (reward_lora_config(parameters, whole), ["score"]),
+    ):
+        assert adapter.modules_to_save == [*head, "model.mlp"]
+        assert set(adapter.exclude_modules or ()) == {*head, "model.mlp", "model.mlp.up_proj"}
+        assert adapter.ensure_weight_tying
 
 
 @pytest.mark.parametrize("name", QUANTIZATION)
