@@ -11,6 +11,7 @@ from modelforge.admission.context import Admission
 from modelforge.admission.dataset import allowed_file
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
+from modelforge.admission.rewards import check_reward_functions
 from modelforge.admission.training import check_installed, estimate_fit
 from modelforge.admission.work import readmit_work
 from modelforge.domain.compatibility import Purpose
@@ -46,12 +47,14 @@ def _check_deleted(dataset: DatasetReference) -> None:
 async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: bool) -> wire.JobSpec:
     layout, settings = admission.layout, admission.settings
     check_installed(spec.provider, spec.parameters)
+    parameters = await check_reward_functions(spec.parameters, settings.reward_roots)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)
     reward = spec.reward_model_path
     readmitted = msgspec.structs.replace(
         spec,
         model_path=await check_model(spec.model_path, admission.model_roots, purpose=purpose),
         reward_model_path=None if reward is None else await check_model(reward, admission.model_roots, "reward_model"),
+        parameters=parameters,
         dataset=await asyncio.to_thread(
             _same_dataset, spec.dataset, layout, settings.dataset_roots, admission.handler.state.references
         ),

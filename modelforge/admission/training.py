@@ -14,8 +14,10 @@ from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fi
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
+from modelforge.admission.rewards import check_fields, check_reward_functions
 from modelforge.admission.trial import try_out
 from modelforge.domain.compatibility import Purpose, check_combination, check_format
+from modelforge.domain.rewards import check_rewards
 from modelforge.errors import BadInput, Refusal
 from modelforge.fields import check_label, project_struct
 from modelforge.machine.devices import visible_gpus
@@ -108,6 +110,8 @@ async def _resolve(
         check_combination(body.task, body.strategy, body.provider, parameters)
     with problems.collecting("provider"):
         check_installed(body.provider, parameters)
+    with problems.collecting("reward_functions"):
+        parameters = await check_reward_functions(parameters, admission.settings.reward_roots)
     with problems.collecting("model_name"):
         check_label(body.model_name, "model_name")
         model_path = await check_model(body.model_name, admission.model_roots, purpose=purpose)
@@ -118,6 +122,8 @@ async def _resolve(
     with problems.collecting("dataset"):
         dataset, staged = await resolve_dataset(admission, body.dataset, body.columns, body.encoding)
         check_format(dataset.format, body.task, body.strategy)
+        check_rewards(body.strategy, dataset, parameters)
+        await asyncio.to_thread(check_fields, dataset, parameters)
     if model_path is None or dataset is None:
         await _discard(staged)
         return None, None
@@ -177,6 +183,8 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
         )
     if parameters.attn_implementation == "flash_attention_2":
         _check_flash_attention()
+    if parameters.use_vllm:
+        _check_vllm()
     gpus = len(visible_gpus()) if parameters.num_processes > 1 else 0
     if 0 < gpus < parameters.num_processes:
         raise BadInput(
@@ -202,6 +210,18 @@ def _check_flash_attention() -> None:
     else:
         return
     raise BadInput(message, f"{remedy} Left out, transformers chooses.", field="attn_implementation")
+
+
+def _check_vllm() -> None:
+    """Refuse generation by a package that is not here, or runs on no device of this machine."""
+    if not visible_gpus():
+        message, remedy = "use_vllm needs a GPU", "This machine has none that trainers may use: leave it out."
+    elif importlib.util.find_spec("vllm") is None:
+        message = "vllm is not installed"
+        remedy = "Install it beside the server (pip install 'trl[vllm]', which knows the releases), or leave it out."
+    else:
+        return
+    raise BadInput(message, f"{remedy} Left out, transformers generates.", field="use_vllm")
 
 
 def output_name(model_name: str) -> str:

@@ -146,7 +146,11 @@ class Records:
 
     def by_line(self) -> Iterator[tuple[int, Record]]:
         """The records with the lines of the file in which they stand."""
-        return ((line.number, line.record) for line in read_lines(self._dataset))
+        return ((line.number, line.record) for line in self.lines())
+
+    def lines(self) -> Iterator[Line]:
+        """The lines that hold records."""
+        return read_lines(self._dataset)
 
 
 def _record_of(line: formats.Record) -> Record:

@@ -27,7 +27,7 @@ def disk_of(plan: Plan, sizes: Sizes, examples: int) -> Disk:
     if parameters.save_total_limit is not None:
         kept = min(kept, parameters.save_total_limit + 1)
     trained = plan.trained_bytes * sizes.trainable
-    rewards = plan.compute_bytes * sizes.parameters if plan.strategy == "rlhf" else 0
+    rewards = plan.compute_bytes * sizes.parameters if plan.strategy == "rlhf" and plan.judged else 0
     return Disk(
         checkpoint=trained + optimizer_bytes(parameters.optim, sizes, plan.trained_bytes),
         checkpoints=kept,

@@ -138,6 +138,7 @@ def _estimate(
         batch_size=spec.parameters.per_device_train_batch_size,
         length=length,
         on_gpu=room.device == "gpu",
+        judged=spec.has_reward_model,
     )
     if model.weights is None:
         return report.unknown_memory(plan.batch_size, plan.length, room), report.unknown_disk(free)

@@ -1,0 +1,286 @@
+"""The reward functions that a request names, looked at before anything is started: patterns, schemas, files, fields.
+
+A Python file is read and parsed here, and never run: that is for a trainer's process.
+"""
+
+import ast
+import hashlib
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelforge.errors import BadInput, Conflict, NotFound
+from modelforge.fields import check_label
+from modelforge.machine.reading_threads import read_apart
+from trainer_entry import wire
+from trainer_entry.wire.formats import FORMATS
+from trainer_entry.wire.rewards import (
+    ANSWER,
+    JsonSchema,
+    NamedReward,
+    PythonFile,
+    RegularExpression,
+    RewardFunction,
+    field_read_by,
+    functions_of,
+)
+
+_LARGEST_FILE = 1 << 20
+_LARGEST_SCHEMA = 20_000
+_DEEPEST_SCHEMA = 50
+_PEEKED_BYTES = 16 << 20
+"""So much of a dataset is searched for the fields that functions compare with; the trainer looks at all of it."""
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+async def check_reward_functions(
+    parameters: wire.TrainingParameters, roots: tuple[Path, ...]
+) -> wire.TrainingParameters:
+    """The parameters, in which each Python file is named by its resolved path and its SHA-256.
+
+    Raises:
+        BadInput: a pattern, a schema or a file cannot be used; `field` says which.
+        NotFound: a file is not there.
+        Conflict: a file is not the one whose SHA-256 was sent.
+    """
+    if parameters.reward_functions is None:
+        return parameters
+    checked = await read_apart(_checked, parameters.reward_functions, roots)
+    return msgspec.structs.replace(parameters, reward_functions=checked)
+
+
+def _checked(
+    asked: tuple[RewardFunction | NamedReward, ...], roots: tuple[Path, ...]
+) -> tuple[RewardFunction | NamedReward, ...]:
+    checked = []
+    for place, function in enumerate(asked):
+        at = f"reward_functions[{place}]"
+        match function:
+            case RegularExpression():
+                _check_pattern(function, at)
+            case JsonSchema(schema=schema):
+                _check_schema(schema, f"{at}.schema")
+            case PythonFile():
+                function = _checked_file(function, roots, at)  # noqa: PLW2901 - as it is recorded
+            case _:
+                pass
+        checked.append(function)
+    return tuple(checked)
+
+
+def _check_pattern(function: RegularExpression, at: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later Python may read otherwise
+            pattern = re.compile(function.pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        place = getattr(error, "pos", None)
+        where = "" if place is None else f" at character {place + 1}"
+        raise BadInput(
+            f"The pattern cannot be read{where}",
+            f"{getattr(error, 'msg', error)}. It is one of Python's re; as JSON each backslash stands twice.",
+            field=f"{at}.pattern",
+        ) from error
+    groups = (*range(pattern.groups + 1), *pattern.groupindex)
+    if function.group is not None and function.group not in groups:
+        raise BadInput(
+            f"The pattern has no group {function.group!r}",
+            f"It has {', '.join(map(repr, groups))}; 0 is all that matches.",
+            field=f"{at}.group",
+        )
+
+
+def _check_schema(schema: dict[str, Any], at: str) -> None:
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import Draft202012Validator, validator_for
+    from jsonschema_specifications import REGISTRY
+    from referencing import Resource
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    if len(msgspec.json.encode(schema)) > _LARGEST_SCHEMA or _depth(schema) > _DEEPEST_SCHEMA:
+        raise BadInput(
+            "The schema is too large",
+            f"It may have {_LARGEST_SCHEMA} bytes, in {_DEEPEST_SCHEMA} levels.",
+            field=at,
+        )
+    stated = schema.get("$schema")
+    kind = validator_for(schema, default=None if stated is not None else Draft202012Validator)
+    if kind is None:
+        raise BadInput(
+            f"The schema is of {str(stated)[:100]!r}, which is not known",
+            'Leave "$schema" out for 2020-12, or name a draft of json-schema.org.',
+            field=f"{at}.$schema",
+        )
+    try:
+        kind.check_schema(schema)
+    except (SchemaError, RecursionError) as error:
+        raise BadInput(
+            "The schema is no JSON Schema",
+            f"At {getattr(error, 'json_path', '$')}: {getattr(error, 'message', error)}"[:500],
+            field=at,
+        ) from error
+    resolver = REGISTRY.resolver_with_root(Resource.from_contents(schema, default_specification=DRAFT202012))
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except Unresolvable as error:
+            raise BadInput(
+                f"The schema refers to {reference[:100]!r}, which is not in it",
+                'Nothing is fetched: put it into "$defs", and refer to it by "#/$defs/…".',
+                field=at,
+            ) from error
+
+
+def _references(part: Any) -> Iterator[str]:
+    match part:
+        case dict():
+            for name, value in part.items():
+                if name in {"$ref", "$dynamicRef"} and isinstance(value, str):
+                    yield value
+                yield from _references(value)
+        case list():
+            for value in part:
+                yield from _references(value)
+        case _:
+            pass
+
+
+def _depth(value: Any) -> int:
+    """How deep a value's objects and lists lie in each other."""
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        part, depth = waiting.pop()
+        inside = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        waiting += [(one, depth + 1) for one in inside]
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _checked_file(asked: PythonFile, roots: tuple[Path, ...], at: str) -> PythonFile:
+    field = f"{at}.path"
+    check_label(asked.path, field)
+    if not roots:
+        raise BadInput(
+            "No Python file is run as a reward function here",
+            "Start the server with --reward-root and a folder: the files under it are run by trainers, with all that "
+            "they may do. The other reward functions need none.",
+            field=field,
+        )
+    path = _allowed(asked.path, roots, field)
+    try:
+        with path.open("rb") as file:
+            source = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise BadInput("The Python file cannot be read", f"{path}: {error.strerror}", field=field) from error
+    if len(source) > _LARGEST_FILE:
+        raise BadInput("The Python file is too large", f"{path} may have {_LARGEST_FILE} bytes.", field=field)
+    sha256 = hashlib.sha256(source).hexdigest()
+    if asked.sha256 not in {None, sha256}:
+        raise Conflict(
+            "The Python file has changed",
+            f"{at}: {path} has the SHA-256 {sha256}, and {asked.sha256} was asked for. Bring the file back as it was, "
+            "or leave sha256 out to be rewarded by it as it is.",
+        )
+    _check_source(asked, source, path, at)
+    return msgspec.structs.replace(asked, path=str(path), sha256=sha256)
+
+
+def _allowed(name: str, roots: tuple[Path, ...], field: str) -> Path:
+    """The regular file of a path, under the roots once links are resolved."""
+    try:
+        absolute = Path(name).is_absolute()
+        path = Path(name).resolve()
+        inside = absolute and any(path.is_relative_to(root) for root in roots)
+        exists, is_file = path.exists(), path.exists() and stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput("The Python file's path cannot be used", f"{name}: {error}", field=field) from error
+    if not inside:
+        raise BadInput(
+            "The Python file lies outside the reward roots",
+            f"{name} is in none of {', '.join(map(str, roots))}; send an absolute path in one of them, or start the "
+            "server with --reward-root to allow its folder.",
+            field=field,
+        )
+    if not exists:
+        raise NotFound("No such Python file", f"{field}: there is no file {name}.")
+    if not is_file:
+        raise BadInput("The Python file is no regular file", f"{name} is a folder or a device.", field=field)
+    return path
+
+
+def _check_source(asked: PythonFile, source: bytes, path: Path, at: str) -> None:
+    """Refuse what is no Python, or plainly has no such function; what it does is for the trainer to find out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source, filename=str(path))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        raise BadInput(
+            "The Python file cannot be parsed",
+            f"{path}{'' if line is None else f', line {line}'}: {getattr(error, 'msg', None) or error}.",
+            field=f"{at}.path",
+        ) from error
+    names = set(_names_in(tree.body))
+    if asked.function not in names and "*" not in names:
+        found = ", ".join(sorted(names)[:20]) or "none"
+        raise BadInput(
+            f"The Python file has no function {asked.function}",
+            f"{path} has {found}: add it, or name another.",
+            field=f"{at}.function",
+        )
+
+
+def _names_in(body: list[ast.stmt]) -> Iterator[str]:
+    """The names that statements give something, at the top of a module; `*` for what cannot be known."""
+    for statement in body:
+        match statement:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from (alias.asname or alias.name for alias in names)
+            case ast.Assign() | ast.AnnAssign():
+                yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
+            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
+                yield "*"
+            case _:
+                pass
+
+
+def check_fields(dataset: wire.DatasetFile, parameters: wire.TrainingParameters) -> None:
+    """Refuse a field that functions compare with and a record has not.
+
+    Raises:
+        BadInput: which line it is, and which fields it has.
+    """
+    functions = functions_of(parameters.reward_functions)
+    wanted = {place: name for place, one in enumerate(functions) if (name := field_read_by(one)) is not None}
+    told = dataset.format != "prompts"  # then each has an answer, whatever its format calls it
+    wanted = {place: name for place, name in wanted.items() if not (told and name == ANSWER)}
+    if not wanted:
+        return
+    try:
+        with Path(dataset.path).open("rb") as file:
+            lines = file.readlines(_PEEKED_BYTES)
+    except OSError:  # whoever reads all of it says so
+        return
+    for number, line in enumerate(lines, start=1):
+        if line.isspace():
+            continue
+        has = _fields.decode(line)
+        for place, name in wanted.items():
+            if bytes(has.get(name, msgspec.Raw(b"null"))) == b"null":
+                own = FORMATS[dataset.format].__struct_encode_fields__
+                named = ", ".join(map(repr, dict.fromkeys([*has, *([ANSWER] if told else [])])))
+                raise BadInput(
+                    f"Line {number} of the dataset has no field {name!r}",
+                    f"It has {named}. Name one of these, or add it to every record; a dataset whose columns were read "
+                    f"as others keeps only these: call them {', '.join(own[:2])} in the file to keep the rest.",
+                    field=f"reward_functions[{place}].field",
+                )
