@@ -18,7 +18,6 @@ from modelforge.errors import BadInput, Conflict, NotFound
 from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart
 from trainer_entry import wire
-from trainer_entry.wire.formats import FORMATS
 from trainer_entry.wire.rewards import (
     ANSWER,
     JsonSchema,
@@ -276,11 +275,9 @@ def check_fields(dataset: wire.DatasetFile, parameters: wire.TrainingParameters)
         has = _fields.decode(line)
         for place, name in wanted.items():
             if bytes(has.get(name, msgspec.Raw(b"null"))) == b"null":
-                own = FORMATS[dataset.format].__struct_encode_fields__
                 named = ", ".join(map(repr, dict.fromkeys([*has, *([ANSWER] if told else [])])))
                 raise BadInput(
                     f"Line {number} of the dataset has no field {name!r}",
-                    f"It has {named}. Name one of these, or add it to every record; a dataset whose columns were read "
-                    f"as others keeps only these: call them {', '.join(own[:2])} in the file to keep the rest.",
+                    f"It has {named}. Name one of these, or add the field to every record.",
                     field=f"reward_functions[{place}].field",
                 )

@@ -214,6 +214,7 @@ _TRAINS: dict[wire.DatasetFormat, tuple[tuple[wire.Task, ...], tuple[wire.Strate
     "question_answer": (("extractive-question-answering",), _TUNED),
     "squad": (("extractive-question-answering",), _TUNED),
     "preferences": (("text-generation", "summarization"), ("dpo", "rlhf")),
+    "prompts": (("text-generation", "summarization"), ("rlhf",)),
 }
 """The tasks and strategies that the records of a format can be trained on for."""
 

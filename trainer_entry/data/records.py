@@ -84,7 +84,13 @@ class Preference(Struct, frozen=True, gc=False):
     rejected: list[Turn]
 
 
-Record = InputOutput | Conversation | Text | Question | Preference
+class Prompt(Struct, frozen=True, gc=False):
+    """What is asked, where no answer is given."""
+
+    turns: list[Turn]
+
+
+Record = InputOutput | Conversation | Text | Question | Preference | Prompt
 
 
 class Line(Struct, frozen=True, gc=False):
@@ -192,6 +198,8 @@ def _record_of(line: formats.Record) -> Record:
         case formats.Preference():
             prompt, chosen, rejected = preference_turns(line)
             return Preference(*([_turn_of(message) for message in part] for part in (prompt, chosen, rejected)))
+        case formats.Prompt(prompt=prompt, system=system):
+            return Prompt([*_system(system), *_turns(prompt, "user")])
         case _:
             assert_never(line)
 

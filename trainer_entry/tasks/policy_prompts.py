@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer_entry.data.examples import Examples, Rows, in_words
 from trainer_entry.data.prompts import asked_ids, plain_question, summarization_prompt
-from trainer_entry.data.records import Conversation, InputOutput, Line, Record, Records, Turn
+from trainer_entry.data.records import Conversation, InputOutput, Line, Prompt, Record, Records, Turn
 from trainer_entry.data.reward_fields import FIELDS, fields_as_json, fields_of
 from trainer_entry.runtime.failures import NoTrainableTokens, WrongRecords, naming_line, refuse
 from trainer_entry.runtime.stdout import note
@@ -90,6 +90,10 @@ def turns_of(record: Record, tokenizer: PreTrainedTokenizerBase, task: Task) -> 
             return [Turn("user", summarization_prompt(tokenizer, document))]
         case InputOutput(input=prompt):
             return [Turn("user", prompt)]
+        case Prompt(turns=[asked]) if task == "summarization":
+            return [Turn("user", summarization_prompt(tokenizer, asked.content))]
+        case Prompt(turns=turns):
+            return turns
         case Conversation(messages=turns, tools=None):
             last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns))
             if last == 0 or any(turn.tool_calls or turn.role == "tool" for turn in turns[:last]):
