@@ -32,7 +32,7 @@ def load_function(asked: PythonFile) -> RewardFunction:
     module.__file__ = asked.path
     sys.modules[module.__name__] = module  # some libraries look up a class's module there
     try:
-        exec(compile(source, asked.path, "exec"), module.__dict__)  # noqa: S102 - what this file is for  # nosec B102
+        exec(compile(source, asked.path, "exec"), module.__dict__)  # noqa: S102 - what this file is for
     except (Exception, SystemExit) as error:
         raise RewardFunctionFails(f"{asked.path} cannot be run{_where(asked, error)}: {_said(error)}") from error
     function = getattr(module, asked.function, None)
