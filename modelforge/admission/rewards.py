@@ -109,7 +109,8 @@ def _check_schema(schema: dict[str, Any], at: str) -> None:
             field=at,
         )
     stated = schema.get("$schema")
-    kind = validator_for(schema, default=None if stated is not None else Draft202012Validator)
+    known = stated is None or isinstance(stated, str)
+    kind = validator_for(schema, default=None if stated is not None else Draft202012Validator) if known else None
     if kind is None:
         raise BadInput(
             f"The schema is of {str(stated)[:100]!r}, which is not known",
@@ -244,8 +245,10 @@ def _names_in(body: list[ast.stmt]) -> Iterator[str]:
                 yield name
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 yield from (alias.asname or alias.name for alias in names)
-            case ast.Assign() | ast.AnnAssign():
-                yield from (node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
+            case ast.Assign(targets=targets):
+                yield from (node.id for one in targets for node in ast.walk(one) if isinstance(node, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
             case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
                 yield "*"
             case _:

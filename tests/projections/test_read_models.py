@@ -346,7 +346,7 @@ def test_a_dataset_tells_everything_that_its_check_found() -> None:
         "warnings": [{"line": line, "field": "output", "message": "It is blank."} for line in range(1, 4)],
         "warning_count": 300,
         "tasks": ["text-generation", "summarization"],
-        "strategies": ["sft", "qlora"],
+        "strategies": ["sft", "qlora", "rlhf"],
         "jobs": [],
     }
 
