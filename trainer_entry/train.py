@@ -197,12 +197,12 @@ def _load_rewards(job: JobSpec, known: KnownModel) -> Rewards:
 
 
 def _prepare_examples(
-    job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards
+    job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards | None = None
 ) -> Examples:
     """The records as the trainer takes them, each token of which the model has an embedding of."""
     from trainer_entry.data.embedding import check_examples
 
-    examples = _make_examples(job, records, known, parameters, rewards)
+    examples = _make_examples(job, records, known, parameters, rewards or _load_rewards(job, known))
     check_examples(examples, known.config, known.tokenizer)
     if job.strategy == "rlhf":
         refuse(in_prompts(parameters, len(examples.train)))

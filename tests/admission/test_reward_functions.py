@@ -1,11 +1,10 @@
-"""Reward functions are looked at before anything starts: patterns, schemas, files and fields, each refused by its place."""
+"""Reward functions are looked at before anything starts: patterns, schemas, files and fields, refused by their place."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,6 +13,9 @@ from modelforge.admission.rewards import check_fields, check_reward_functions
 from modelforge.errors import BadInput, Conflict, NotFound
 from trainer_entry import wire
 from trainer_entry.wire.rewards import PythonFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE = "def reward(completions, **_):\n    return [1.0 for _ in completions]\n"
 

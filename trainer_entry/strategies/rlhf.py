@@ -139,7 +139,7 @@ def prepare_policy(
     judge = None
     if job.has_reward_model:
         judge = train_reward_model(phases, job, known, examples, parameters, report_started)
-    trainer = build_policy(job, load(), judge, rewards, examples, parameters)
+    trainer = build_policy(job, load(), judge, examples, parameters, rewards)
     return Policy(trainer, judge, measure_policy(rewards, examples, job, parameters))
 
 
@@ -147,18 +147,19 @@ def build_policy(
     job: JobSpec,
     loaded: LoadedModel,
     reward_model: RewardModel | None,
-    rewards: Rewards,
     examples: Examples,
     parameters: TrainingParameters,
+    rewards: Rewards | None = None,
 ) -> AttemptTrainer:
-    """A trainer for the model as it is loaded, rewarded by `reward_model`, if there is one, and by `rewards`."""
+    """A trainer for the model as it is loaded, rewarded by `reward_model` and by `rewards`, where there are any."""
     steps = policy_steps(parameters, len(examples.train))
     models = [] if reward_model is None else [reward_model]
-    weights = [*(1.0 for _ in models), *(rewarder.weight for rewarder in rewards.rewarders)]
-    readings = [*(RewardReading(model.tokenizer) for model in models), *(None for _ in rewards.rewarders)]
+    rewarders = () if rewards is None else rewards.rewarders
+    weights = [*(1.0 for _ in models), *(rewarder.weight for rewarder in rewarders)]
+    readings = [*(RewardReading(model.tokenizer) for model in models), *(None for _ in rewarders)]
     arguments: dict[str, Any] = {
         "model": loaded.model,
-        "reward_funcs": [*(model.model for model in models), *(one.function for one in rewards.rewarders)],
+        "reward_funcs": [*(model.model for model in models), *(one.function for one in rewarders)],
         "reward_processing_classes": readings,
         # Beside the job's own checkpoints: they are numbered after those of the reward model.
         "args": policy_arguments(parameters, str(Path(job.checkpoint_dir) / "policy"), steps, weights),
@@ -168,7 +169,7 @@ def build_policy(
         "peft_config": new_adapter(job, loaded, parameters),
     }
     trainer = RlooTrainer(**arguments) if parameters.rl_algorithm == "rloo" else GrpoTrainer(**arguments)
-    labels = [*(_BY_MODEL for _ in models), *(rewarder.label for rewarder in rewards.rewarders)]
+    labels = [*(_BY_MODEL for _ in models), *(rewarder.label for rewarder in rewarders)]
     trainer.reward_func_names = labels
     trainer.reward_labels = tuple(labels)
     set_up(trainer, job, parameters, steps_before=0 if reward_model is None else reward_model.report.steps)
