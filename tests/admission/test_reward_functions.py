@@ -1,4 +1,4 @@
-"""Reward functions are looked at before anything starts: patterns, schemas, files and fields, refused by their place."""
+"""Reward functions are looked at before anything starts: patterns, schemas, files, fields."""
 
 from __future__ import annotations
 
