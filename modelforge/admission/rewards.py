@@ -7,6 +7,7 @@ import ast
 import hashlib
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from modelforge.errors import BadInput, Conflict, NotFound
 from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart
 from trainer_entry import wire
+from trainer_entry.wire.reward_texts import in_fields
 from trainer_entry.wire.rewards import (
     ANSWER,
     JsonSchema,
@@ -29,12 +31,25 @@ from trainer_entry.wire.rewards import (
     functions_of,
 )
 
-_LARGEST_FILE = 1 << 20
+_LARGEST_FILE = 1 << 18  # Python's parser takes long for some texts that are long
 _LARGEST_SCHEMA = 20_000
 _DEEPEST_SCHEMA = 50
 _PEEKED_BYTES = 16 << 20
 """So much of a dataset is searched for the fields that functions compare with; the trainer looks at all of it."""
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_fields = msgspec.json.Decoder(dict[str, Any])
+_ANSWERS: dict[wire.DatasetFormat, str] = {
+    "input_output": "output",
+    "prompt_completion": "completion",
+    "alpaca": "output",
+    "document_summary": "summary",
+    "article_highlights": "highlights",
+    "preferences": "chosen",
+}
+"""What the answer is called in a format, where it stands in a field of its own."""
+_TURNS = "0"
+"""In the place of an answer that is the last of some turns: a text, and a number."""
+_quiet = threading.Lock()
+"""Warnings are silenced for a whole process: by one thread at a time, or they would stay so."""
 
 
 async def check_reward_functions(
@@ -74,7 +89,7 @@ def _checked(
 
 def _check_pattern(function: RegularExpression, at: str) -> None:
     try:
-        with warnings.catch_warnings():
+        with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a later Python may read otherwise
             pattern = re.compile(function.pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -95,6 +110,22 @@ def _check_pattern(function: RegularExpression, at: str) -> None:
 
 
 def _check_schema(schema: dict[str, Any], at: str) -> None:
+    if len(msgspec.json.encode(schema)) > _LARGEST_SCHEMA or _depth(schema) > _DEEPEST_SCHEMA:
+        raise BadInput(
+            "The schema is too large",
+            f"It may have {_LARGEST_SCHEMA} bytes, in {_DEEPEST_SCHEMA} levels.",
+            field=at,
+        )
+    try:
+        _try_schema(schema, at)
+    except BadInput:
+        raise
+    except Exception as error:  # the library raises what its parts do: of addresses, of types, of numbers
+        raise BadInput("The schema cannot be used", f"{type(error).__name__}: {error}"[:500], field=at) from error
+
+
+def _try_schema(schema: dict[str, Any], at: str) -> None:
+    """Refuse what is no schema, or refers to what is not there, and hold it against values of every type."""
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
     from jsonschema_specifications import REGISTRY
@@ -102,12 +133,6 @@ def _check_schema(schema: dict[str, Any], at: str) -> None:
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012
 
-    if len(msgspec.json.encode(schema)) > _LARGEST_SCHEMA or _depth(schema) > _DEEPEST_SCHEMA:
-        raise BadInput(
-            "The schema is too large",
-            f"It may have {_LARGEST_SCHEMA} bytes, in {_DEEPEST_SCHEMA} levels.",
-            field=at,
-        )
     stated = schema.get("$schema")
     known = stated is None or isinstance(stated, str)
     kind = validator_for(schema, default=None if stated is not None else Draft202012Validator) if known else None
@@ -119,11 +144,9 @@ def _check_schema(schema: dict[str, Any], at: str) -> None:
         )
     try:
         kind.check_schema(schema)
-    except (SchemaError, RecursionError) as error:
+    except SchemaError as error:
         raise BadInput(
-            "The schema is no JSON Schema",
-            f"At {getattr(error, 'json_path', '$')}: {getattr(error, 'message', error)}"[:500],
-            field=at,
+            "The schema is no JSON Schema", f"At {error.json_path}: {error.message}"[:500], field=at
         ) from error
     resolver = REGISTRY.resolver_with_root(Resource.from_contents(schema, default_specification=DRAFT202012))
     for reference in _references(schema):
@@ -135,6 +158,9 @@ def _check_schema(schema: dict[str, Any], at: str) -> None:
                 'Nothing is fetched: put it into "$defs", and refer to it by "#/$defs/…".',
                 field=at,
             ) from error
+    validator = kind(schema, registry=REGISTRY)
+    for value in (None, False, 0, 0.5, "", [], [0], {}, {"": 0}):
+        validator.is_valid(value)
 
 
 def _references(part: Any) -> Iterator[str]:
@@ -217,7 +243,7 @@ def _allowed(name: str, roots: tuple[Path, ...], field: str) -> Path:
 def _check_source(asked: PythonFile, source: bytes, path: Path, at: str) -> None:
     """Refuse what is no Python, or plainly has no such function; what it does is for the trainer to find out."""
     try:
-        with warnings.catch_warnings():
+        with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source, filename=str(path))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -256,31 +282,32 @@ def _names_in(body: list[ast.stmt]) -> Iterator[str]:
 
 
 def check_fields(dataset: wire.DatasetFile, parameters: wire.TrainingParameters) -> None:
-    """Refuse a field that functions compare with and a record has not.
+    """Refuse a field that functions compare with and a record has not, or not as they compare.
 
     Raises:
         BadInput: which line it is, and which fields it has.
     """
     functions = functions_of(parameters.reward_functions)
-    wanted = {place: name for place, one in enumerate(functions) if (name := field_read_by(one)) is not None}
-    told = dataset.format != "prompts"  # then each has an answer, whatever its format calls it
-    wanted = {place: name for place, name in wanted.items() if not (told and name == ANSWER)}
-    if not wanted:
+    if all(field_read_by(one) is None for one in functions):
         return
     try:
         with Path(dataset.path).open("rb") as file:
-            lines = file.readlines(_PEEKED_BYTES)
-    except OSError:  # whoever reads all of it says so
+            records = [
+                (number, _fields.decode(line))
+                for number, line in enumerate(file.readlines(_PEEKED_BYTES), start=1)
+                if not line.isspace()
+            ]
+    except (OSError, ValueError, RecursionError):  # whoever reads all of it says so
         return
-    for number, line in enumerate(lines, start=1):
-        if line.isspace():
-            continue
-        has = _fields.decode(line)
-        for place, name in wanted.items():
-            if bytes(has.get(name, msgspec.Raw(b"null"))) == b"null":
-                named = ", ".join(map(repr, dict.fromkeys([*has, *([ANSWER] if told else [])])))
-                raise BadInput(
-                    f"Line {number} of the dataset has no field {name!r}",
-                    f"It has {named}. Name one of these, or add the field to every record.",
-                    field=f"reward_functions[{place}].field",
-                )
+    own = _ANSWERS.get(dataset.format)
+    for number, fields in records:
+        if fields.get(ANSWER) is None and dataset.format != "prompts":
+            fields[ANSWER] = fields.get(own, _TURNS) if own is not None else _TURNS
+        found = in_fields(functions, {name: _TURNS if _has_turns(value) else value for name, value in fields.items()})
+        if found is not None:
+            raise BadInput(f"Line {number} of the dataset: {found.message}", found.remedy, field=found.field)
+
+
+def _has_turns(value: Any) -> bool:
+    """Whether what stands there is turns, of which the last one is the text; the trainer knows which that is."""
+    return isinstance(value, list) and any(isinstance(one, dict) and "role" in one for one in value)

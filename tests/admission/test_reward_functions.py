@@ -72,6 +72,9 @@ async def test_a_group_that_a_pattern_has_not_is_refused_with_those_that_it_has(
         ({"$schema": "https://example.org/mine"}, "schema.$schema", "2020-12"),
         ({"$schema": 3}, "schema.$schema", "2020-12"),
         ({"pattern": "("}, "schema", "At $.pattern"),
+        ({"$schema": "http://[x"}, "schema", "Invalid IPv6 URL"),
+        ({"$id": "http://[x", "$ref": "#/$defs/a"}, "schema", "Nothing is fetched"),
+        ({"$schema": "http://json-schema.org/draft-03/schema#", "type": "none"}, "schema", "UnknownType"),
         ({"enum": ["x" * 20_000]}, "schema", "20000 bytes"),
         (json.loads('{"items": ' * 60 + "{}" + "}" * 60), "schema", "50 levels"),
     ],
@@ -137,14 +140,14 @@ async def test_what_is_no_python_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def reward(:\n")
     (tmp_path / "zeros.py").write_bytes(b"\0" * 10)
     (tmp_path / "other.py").write_text("import math\nlimit: float = 1.0\nclass Judge: ...\ndef score(): ...\n")
-    (tmp_path / "large.py").write_text("#" * (1 << 20) + "\n")
+    (tmp_path / "large.py").write_text("#" * (1 << 18) + "\n")
     (tmp_path / "maybe.py").write_text("if True:\n    from math import sqrt as reward\n")
     for name, field, says in (
         ("folder.py", "path", "a folder or a device"),
         ("broken.py", "path", "line 1"),
         ("zeros.py", "path", "null bytes"),
         ("other.py", "function", "has Judge, limit, math, score"),
-        ("large.py", "path", "1048576 bytes"),
+        ("large.py", "path", "262144 bytes"),
     ):
         error = await refused({"name": "python_file", "path": str(tmp_path / name)}, tmp_path)
         assert (error.field, says in error.message + error.detail) == (f"reward_functions[1].{field}", True), name
@@ -161,18 +164,32 @@ def dataset_of(path: Path, dataset_format: wire.DatasetFormat, *records: dict[st
 
 
 def test_a_field_that_a_record_has_not_is_refused_with_its_line(tmp_path: Path) -> None:
-    dataset = dataset_of(tmp_path / "a", "input_output", {"input": "1", "output": "2", "hint": 3}, {"input": "2"})
-    with pytest.raises(BadInput) as refusal:
+    said = [{"input": "1", "output": "2", "hint": 3}, {"input": "2", "output": "4"}, {"input": "3"}]
+    dataset = dataset_of(tmp_path / "a", "input_output", *said)
+    with pytest.raises(BadInput, match="Line 2 of the dataset") as refusal:
         check_fields(dataset, parameters("exact_match", {"name": "exact_match", "field": "hint"}))
     assert refusal.value.field == "reward_functions[1].field"
-    assert "Line 2" in refusal.value.message
     assert "'answer'" in refusal.value.detail
-    check_fields(dataset, parameters("exact_match", "number_match", "format_tags"))  # its output is the answer
+    with pytest.raises(BadInput, match="Line 3 of the dataset: there is no text or number in a field 'answer'"):
+        check_fields(dataset, parameters("exact_match", "format_tags"))  # its output is the answer
+    check_fields(dataset, parameters("format_tags"))
+
+
+def test_an_answer_without_a_number_is_refused_where_numbers_are_compared(tmp_path: Path) -> None:
+    said = [{"input": "1", "output": "#### 2"}, {"input": "2", "output": "two"}]
+    with pytest.raises(BadInput, match="Line 2 of the dataset: there is no number in the field 'answer'") as refusal:
+        check_fields(dataset_of(tmp_path / "a", "input_output", *said), parameters("number_match"))
+    assert "exact_match" in refusal.value.detail
+    check_fields(dataset_of(tmp_path / "b", "input_output", *said), parameters("exact_match"))
+    talk = {"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]}
+    check_fields(dataset_of(tmp_path / "c", "messages", talk), parameters("number_match"))
+    own = {"prompt": "1", "completion": [{"role": "assistant", "content": "2"}]}
+    check_fields(dataset_of(tmp_path / "d", "prompt_completion", own), parameters("number_match"))
 
 
 def test_prompts_without_answers_have_no_field_of_that_name_unless_they_have(tmp_path: Path) -> None:
     alone = dataset_of(tmp_path / "a", "prompts", {"prompt": "1"})
-    with pytest.raises(BadInput, match="no field 'answer'"):
+    with pytest.raises(BadInput, match="in a field 'answer'"):
         check_fields(alone, parameters("exact_match"))
     check_fields(alone, parameters({"name": "length", "max": 9}, {"name": "regular_expression", "pattern": "a"}))
     check_fields(dataset_of(tmp_path / "b", "prompts", {"prompt": "1", "hint": "2"}), parameters("format_tags"))

@@ -5,8 +5,7 @@ stranger's pattern or schema are bounded in the time that they take of the proce
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 import msgspec
@@ -15,14 +14,10 @@ from msgspec import Struct
 from trainer_entry.runtime.bounds import OutOfBounds, bounded, time_for
 from trainer_entry.runtime.stdout import note
 from trainer_entry.wire import rewards as wire
+from trainer_entry.wire.reward_texts import number_of, texts_in
 
 _SECONDS = 1.0
 """What a pattern or a schema may take of the processor for one completion."""
-_GSM8K = "####"
-_NUMBER = re.compile(
-    r"(?P<sign>(?<![0-9.])[-+\u2212])?(?:[$\u20ac\u00a3]\s?(?P<inner>[-\u2212])?)?"
-    r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-)
 _FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 
 
@@ -71,20 +66,6 @@ def score_of(function: CheckedFunction) -> Score:
             assert_never(function)
 
 
-def texts_in(value: Any) -> Iterator[str]:
-    """The texts that a field has: itself, a number or truth as it is written in JSON, or those in a list."""
-    match value:
-        case str():
-            yield value
-        case bool() | int() | float():
-            yield msgspec.json.encode(value).decode()
-        case list():
-            for one in value:
-                yield from texts_in(one)
-        case _:
-            pass
-
-
 def _exact_match(function: wire.ExactMatch, completion: Completion) -> float:
     said = _within(function.tag, completion.text)
     if said is None:
@@ -115,26 +96,6 @@ def _number_match(function: wire.NumberMatch, completion: Completion) -> float:
     return float(any(number_of(text) == number for text in texts_in(completion.fields.get(function.field))))
 
 
-def number_of(text: str) -> Decimal | None:
-    """The number that a text comes to: the first after its last `####`, or else its last one.
-
-    Commas between thousands, a sign of money before it and a sign of per cent behind it are no part of it.
-    """
-    _, mark, conclusion = text.rpartition(_GSM8K)
-    found = _NUMBER.search(conclusion) if mark else None
-    if found is None:
-        for found in _NUMBER.finditer(text):  # noqa: B007 - the last one is what counts
-            pass
-    if found is None:
-        return None
-    negative = (found["sign"] in {"-", "\u2212"}) != (found["inner"] is not None)
-    try:
-        number = Decimal(found["digits"].replace(",", ""))
-    except InvalidOperation:  # more digits than a number may have
-        return None
-    return -number if negative else number
-
-
 def _matcher(function: wire.RegularExpression) -> Score:
     pattern = re.compile(function.pattern)
     find = pattern.search if function.match == "search" else pattern.fullmatch
@@ -161,7 +122,6 @@ def _matcher(function: wire.RegularExpression) -> Score:
 def _validator(function: wire.JsonSchema) -> Score:
     from jsonschema.validators import Draft202012Validator, validator_for
     from jsonschema_specifications import REGISTRY
-    from referencing.exceptions import Unresolvable
 
     kind = validator_for(function.schema, default=Draft202012Validator)
     kind.check_schema(function.schema)
@@ -176,8 +136,9 @@ def _validator(function: wire.JsonSchema) -> Score:
         try:
             with time_for(_SECONDS), bounded():
                 return float(validator.is_valid(value))
-        except (OutOfBounds, RecursionError, Unresolvable) as error:
-            note(f"A completion is rewarded with 0, as the schema cannot be held against it: {error}.")
+        except Exception as error:  # noqa: BLE001 - the library raises what its parts do: of addresses, of numbers
+            why = f"{type(error).__name__}: {error}".partition("\n")[0]
+            note(f"A completion is rewarded with 0, as the schema cannot be held against it: {why}.")
             return 0.0
 
     return score

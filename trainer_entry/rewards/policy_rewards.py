@@ -10,12 +10,13 @@ from msgspec import Struct
 from trainer_entry.data.edges import content_ids, end_token_ids
 from trainer_entry.data.examples import MEASURED_RECORDS, Measure
 from trainer_entry.data.reward_fields import FIELDS, fields_in
-from trainer_entry.rewards.functions import Completion, number_of, score_of, texts_in
+from trainer_entry.rewards.functions import Completion, score_of
 from trainer_entry.rewards.python_file import load_function
 from trainer_entry.runtime.failures import WrongRecords
 from trainer_entry.runtime.stdout import note
 from trainer_entry.tasks.greedy import write_greedily
-from trainer_entry.wire.rewards import ANSWER, NumberMatch, PythonFile, RewardFunction, field_read_by, labels_of
+from trainer_entry.wire.reward_texts import in_fields, texts_in
+from trainer_entry.wire.rewards import ANSWER, PythonFile, RewardFunction, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,22 +48,9 @@ class Rewards(Struct, frozen=True, gc=False):
         Raises:
             WrongRecords: which line it stands in, and which field is missing.
         """
-        for place, function in enumerate(self.asked):
-            name = field_read_by(function)
-            if name is None:
-                continue
-            texts = list(texts_in(fields.get(name)))
-            by = f"reward_functions[{place}]"
-            if not texts:
-                raise WrongRecords(
-                    f"Line {line} of the dataset has no text or number in the field {name!r}, which {by} compares "
-                    f"with. It has {', '.join(map(repr, fields)) or 'none'}: add it, or name another field."
-                )
-            if isinstance(function, NumberMatch) and not any(number_of(text) is not None for text in texts):
-                raise WrongRecords(
-                    f"Line {line} of the dataset has no number in the field {name!r}, which {by} compares with. "
-                    'Add one, or use "exact_match".'
-                )
+        found = in_fields(self.asked, fields)
+        if found is not None:
+            raise WrongRecords(f"Line {line} of the dataset: {found.text} ({found.field})")
 
     def rehearse(self, rows: Dataset) -> None:
         """Reward the first prompt for its record's own answer, so that nothing fails only after a step.

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from trainer_entry.rewards.functions import Completion, has_format, length_reward, number_of, score_of
+from trainer_entry.rewards.functions import Completion, has_format, length_reward, score_of
+from trainer_entry.wire.reward_texts import number_of
 from trainer_entry.wire.rewards import (
     ExactMatch,
     FormatTags,

@@ -177,8 +177,16 @@ def test_a_file_that_has_changed_since_is_not_run_when_a_job_goes_on(
 @pytest.mark.parametrize(
     ("changed", "kind", "says"),
     [
-        ({"reward_functions": ["number_match"]}, "WrongRecords", "Line 1 of the dataset has no number"),
-        ({"reward_functions": [{"name": "exact_match", "field": "hint"}]}, "WrongRecords", "no text or number in the"),
+        (
+            {"reward_functions": ["number_match"]},
+            "WrongRecords",
+            "Line 1 of the dataset: there is no number in the field 'answer'",
+        ),
+        (
+            {"reward_functions": [{"name": "exact_match", "field": "hint"}]},
+            "WrongRecords",
+            "there is no text or number in a field 'hint'",
+        ),
     ],
 )
 def test_records_that_cannot_be_rewarded_are_named_by_their_line_before_a_step(
