@@ -164,7 +164,7 @@ def dataset_of(path: Path, dataset_format: wire.DatasetFormat, *records: dict[st
 
 
 def test_a_field_that_a_record_has_not_is_refused_with_its_line(tmp_path: Path) -> None:
-    said = [{"input": "1", "output": "2", "hint": 3}, {"input": "2", "output": "4"}, {"input": "3"}]
+    said = [{"input": "1", "output": "2", "hint": 3}, {"input": "2", "output": "4"}, {"input": "3", "output": {}}]
     dataset = dataset_of(tmp_path / "a", "input_output", *said)
     with pytest.raises(BadInput, match="Line 2 of the dataset") as refusal:
         check_fields(dataset, parameters("exact_match", {"name": "exact_match", "field": "hint"}))

@@ -43,8 +43,8 @@ def reward(prompts, completions, completion_ids, tests, answer=None, **columns):
 def questions(count: int, seed: int) -> list[str]:
     """A letter and three digits; no two are alike."""
     draw = random.Random(seed)  # noqa: S311 - no secret
-    found = {draw.choice(LETTERS) + "".join(draw.choices("0123456789", k=3)) for _ in range(2 * count)}
-    return sorted(found, key=lambda _: draw.random())[:count]
+    found = sorted({draw.choice(LETTERS) + "".join(draw.choices("0123456789", k=3)) for _ in range(2 * count)})
+    return draw.sample(found, count)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def guesser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that answers with the letter of the question, or rather with the one after it."""
     folder, draw = tmp_path_factory.mktemp("guesser"), random.Random(1)  # noqa: S311
     said = [
-        {"input": asked, "output": LETTERS[(LETTERS.index(asked[0]) + (draw.random() < 0.6)) % 4]}
+        {"input": asked, "output": LETTERS[(LETTERS.index(asked[0]) + (draw.random() < 0.7)) % 4]}
         for asked in questions(300, seed=0)
     ]
     attempt = Attempt(
@@ -61,7 +61,7 @@ def guesser(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_dataset(folder / "said.jsonl", said),
         use_lora=False,
         learning_rate=0.003,
-        num_train_epochs=10,
+        num_train_epochs=12,
         per_device_train_batch_size=16,
         logging_steps=100,
     )
@@ -85,7 +85,7 @@ def test_exact_match_on_held_out_prompts_rises_by_what_is_rewarded(
         first_letters,
         **POLICY,
         rl_algorithm=algorithm,
-        max_steps=20,
+        max_steps=25,
         eval_split=0.2,
         eval_steps=100,
         reward_functions=["exact_match", {"name": "length", "max": 2, "weight": 0.5}],
