@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from transformers import TrainerState
 
 from trainer_entry.data.edges import content_ids, end_token_ids
 from trainer_entry.data.examples import MEASURED_RECORDS, Measure
@@ -69,6 +70,7 @@ class Rewards(Struct, frozen=True, gc=False):
                 completions=[said],
                 completion_ids=[content_ids(self.tokenizer, answer)],
                 **{FIELDS: [row[FIELDS]]},
+                **_beside(),
             )
             note(f"{rewarder.label} rewards the first prompt's own answer with {reward}.")
 
@@ -115,6 +117,15 @@ def _called(function: RewardFunction, label: str, ends: frozenset[int]) -> Calla
     return reward
 
 
+def _beside() -> dict[str, Any]:
+    """What trl gives a function beside the fields, where it is not trl that calls it."""
+    return {"trainer_state": TrainerState(), "log_extra": _pass_over, "log_metric": _pass_over}
+
+
+def _pass_over(_name: str, _value: object) -> None:
+    """Nothing is kept of what a function logs outside of a step."""
+
+
 def _text_of(completion: str | list[dict[str, str]]) -> str:
     return completion if isinstance(completion, str) else completion[-1]["content"]
 
@@ -153,6 +164,7 @@ def measure_of(rewards: Rewards, held_out: Dataset | None, ids_of: Callable[[Any
                         completions=said,
                         completion_ids=ids,
                         **{FIELDS: [row[FIELDS] for row in asked]},
+                        **_beside(),
                     )
                 )
         means = [_mean(found) for found in given]

@@ -32,8 +32,9 @@ POLICY: dict[str, Any] = {
 PYTHON = """\
 print("loaded")
 
-def reward(prompts, completions, completion_ids, tests, answer=None, **columns):
+def reward(prompts, completions, completion_ids, tests, trainer_state, log_metric, answer=None, **columns):
     print({"type": "step"}, flush=True)
+    log_metric("seen", trainer_state.global_step)
     assert len(prompts) == len(completions) == len(completion_ids) == len(tests)
     assert all(turns[-1]["role"] == "user" for turns in prompts)
     return [float(completion[0]["content"] == test["first"]) for completion, test in zip(completions, tests)]
