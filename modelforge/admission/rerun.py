@@ -11,7 +11,7 @@ from modelforge.admission.context import Admission
 from modelforge.admission.dataset import allowed_file
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
-from modelforge.admission.rewards import check_reward_functions
+from modelforge.admission.rewards import CHANGED, check_reward_functions
 from modelforge.admission.training import check_installed, estimate_fit
 from modelforge.admission.work import readmit_work
 from modelforge.domain.compatibility import Purpose
@@ -47,7 +47,7 @@ def _check_deleted(dataset: DatasetReference) -> None:
 async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: bool) -> wire.JobSpec:
     layout, settings = admission.layout, admission.settings
     check_installed(spec.provider, spec.parameters)
-    parameters = await check_reward_functions(spec.parameters, settings.reward_roots)
+    parameters = await _same_rewards(spec.parameters, settings.reward_roots)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)
     reward = spec.reward_model_path
     readmitted = msgspec.structs.replace(
@@ -66,6 +66,16 @@ async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: 
     await estimate_fit(admission, spec.parameters.per_device_train_batch_size, readmitted, problems, queue=queue)
     problems.refuse()
     return readmitted
+
+
+async def _same_rewards(parameters: wire.TrainingParameters, roots: tuple[Path, ...]) -> wire.TrainingParameters:
+    """The parameters, whose Python files are those that the job was started with."""
+    try:
+        return await check_reward_functions(parameters, roots)
+    except BadInput as error:
+        if error.field is not None and error.field.endswith(f".{CHANGED}"):
+            raise Conflict(error.message, error.detail) from error
+        raise
 
 
 def _same_dataset(

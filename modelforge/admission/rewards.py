@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from modelforge.errors import BadInput, Conflict, NotFound
+from modelforge.errors import BadInput, NotFound
 from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart
 from trainer_entry import wire
@@ -36,6 +36,8 @@ _LARGEST_SCHEMA = 20_000
 _DEEPEST_SCHEMA = 50
 _PEEKED_BYTES = 16 << 20
 """So much of a dataset is searched for the fields that functions compare with; the trainer looks at all of it."""
+CHANGED = "sha256"
+"""The last part of the field of a refusal, where a file is not the one that was asked for."""
 _fields = msgspec.json.Decoder(dict[str, Any])
 _ANSWERS: dict[wire.DatasetFormat, str] = {
     "input_output": "output",
@@ -60,7 +62,6 @@ async def check_reward_functions(
     Raises:
         BadInput: a pattern, a schema or a file cannot be used; `field` says which.
         NotFound: a file is not there.
-        Conflict: a file is not the one whose SHA-256 was sent.
     """
     if parameters.reward_functions is None:
         return parameters
@@ -208,10 +209,11 @@ def _checked_file(asked: PythonFile, roots: tuple[Path, ...], at: str) -> Python
         raise BadInput("The Python file is too large", f"{path} may have {_LARGEST_FILE} bytes.", field=field)
     sha256 = hashlib.sha256(source).hexdigest()
     if asked.sha256 not in {None, sha256}:
-        raise Conflict(
+        raise BadInput(
             "The Python file has changed",
-            f"{at}: {path} has the SHA-256 {sha256}, and {asked.sha256} was asked for. Bring the file back as it was, "
-            "or leave sha256 out to be rewarded by it as it is.",
+            f"{path} has the SHA-256 {sha256}, and {asked.sha256} was asked for. Bring the file back as it was, or "
+            "leave sha256 out to be rewarded by it as it is.",
+            field=f"{at}.{CHANGED}",
         )
     _check_source(asked, source, path, at)
     return msgspec.structs.replace(asked, path=str(path), sha256=sha256)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from modelforge.admission.rewards import check_fields, check_reward_functions
-from modelforge.errors import BadInput, Conflict, NotFound
+from modelforge.errors import BadInput, NotFound
 from trainer_entry import wire
 from trainer_entry.wire.rewards import PythonFile
 
@@ -110,8 +110,9 @@ async def test_a_python_file_is_named_by_where_it_lies_and_by_its_bytes(tmp_path
     assert checked.rewards == (PythonFile(path=str(tmp_path / "rewards.py"), sha256=sha256, weight=2),)
     assert await check_reward_functions(checked, (tmp_path,)) == checked
     (tmp_path / "rewards.py").write_text(FILE + "\n")
-    with pytest.raises(Conflict, match="has changed"):
+    with pytest.raises(BadInput, match="has changed") as refusal:
         await check_reward_functions(checked, (tmp_path,))
+    assert refusal.value.field == "reward_functions[0].sha256"
 
 
 async def test_a_python_file_is_run_nowhere_unless_the_server_was_told_where_they_lie(tmp_path: Path) -> None:
