@@ -11,7 +11,8 @@ from modelforge.admission.context import Admission
 from modelforge.admission.dataset import allowed_file
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
-from modelforge.admission.rewards import CHANGED, check_reward_functions
+from modelforge.admission.reward_files import CHANGED
+from modelforge.admission.rewards import check_reward_functions
 from modelforge.admission.training import check_installed, estimate_fit
 from modelforge.admission.work import readmit_work
 from modelforge.domain.compatibility import Purpose

@@ -1,13 +1,6 @@
-"""The reward functions that a request names, looked at before anything is started: patterns, schemas, files, fields.
+"""The reward functions that a request names, looked at before anything is started: patterns, schemas, files, fields."""
 
-A Python file is read and parsed here, and never run: that is for a trainer's process.
-"""
-
-import ast
-import hashlib
 import re
-import stat
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from modelforge.errors import BadInput, NotFound
-from modelforge.fields import check_label
+from modelforge.admission.reward_files import QUIET, check_file
+from modelforge.errors import BadInput
 from modelforge.machine.reading_threads import read_apart
 from trainer_entry import wire
+from trainer_entry.wire.formats import ANSWER_FIELDS
 from trainer_entry.wire.reward_texts import in_fields
 from trainer_entry.wire.rewards import (
     ANSWER,
@@ -31,27 +25,13 @@ from trainer_entry.wire.rewards import (
     functions_of,
 )
 
-_LARGEST_FILE = 1 << 18  # Python's parser takes long for some texts that are long
 _LARGEST_SCHEMA = 20_000
 _DEEPEST_SCHEMA = 50
 _PEEKED_BYTES = 16 << 20
 """So much of a dataset is searched for the fields that functions compare with; the trainer looks at all of it."""
-CHANGED = "sha256"
-"""The last part of the field of a refusal, where a file is not the one that was asked for."""
 _fields = msgspec.json.Decoder(dict[str, Any])
-_ANSWERS: dict[wire.DatasetFormat, str] = {
-    "input_output": "output",
-    "prompt_completion": "completion",
-    "alpaca": "output",
-    "document_summary": "summary",
-    "article_highlights": "highlights",
-    "preferences": "chosen",
-}
-"""What the answer is called in a format, where it stands in a field of its own."""
 _TURNS = "0"
 """In the place of an answer that is the last of some turns: a text, and a number."""
-_quiet = threading.Lock()
-"""Warnings are silenced for a whole process: by one thread at a time, or they would stay so."""
 
 
 async def check_reward_functions(
@@ -81,7 +61,7 @@ def _checked(
             case JsonSchema(schema=schema):
                 _check_schema(schema, f"{at}.schema")
             case PythonFile():
-                function = _checked_file(function, roots, at)  # noqa: PLW2901 - as it is recorded
+                function = check_file(function, roots, at)  # noqa: PLW2901 - as it is recorded
             case _:
                 pass
         checked.append(function)
@@ -90,7 +70,7 @@ def _checked(
 
 def _check_pattern(function: RegularExpression, at: str) -> None:
     try:
-        with _quiet, warnings.catch_warnings():
+        with QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a later Python may read otherwise
             pattern = re.compile(function.pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -189,100 +169,6 @@ def _depth(value: Any) -> int:
     return deepest
 
 
-def _checked_file(asked: PythonFile, roots: tuple[Path, ...], at: str) -> PythonFile:
-    field = f"{at}.path"
-    check_label(asked.path, field)
-    if not roots:
-        raise BadInput(
-            "No Python file is run as a reward function here",
-            "Start the server with --reward-root and a folder: the files under it are run by trainers, with all that "
-            "they may do. The other reward functions need none.",
-            field=field,
-        )
-    path = _allowed(asked.path, roots, field)
-    try:
-        with path.open("rb") as file:
-            source = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise BadInput("The Python file cannot be read", f"{path}: {error.strerror}", field=field) from error
-    if len(source) > _LARGEST_FILE:
-        raise BadInput("The Python file is too large", f"{path} may have {_LARGEST_FILE} bytes.", field=field)
-    sha256 = hashlib.sha256(source).hexdigest()
-    if asked.sha256 not in {None, sha256}:
-        raise BadInput(
-            "The Python file has changed",
-            f"{path} has the SHA-256 {sha256}, and {asked.sha256} was asked for. Bring the file back as it was, or "
-            "leave sha256 out to be rewarded by it as it is.",
-            field=f"{at}.{CHANGED}",
-        )
-    _check_source(asked, source, path, at)
-    return msgspec.structs.replace(asked, path=str(path), sha256=sha256)
-
-
-def _allowed(name: str, roots: tuple[Path, ...], field: str) -> Path:
-    """The regular file of a path, under the roots once links are resolved."""
-    try:
-        absolute = Path(name).is_absolute()
-        path = Path(name).resolve()
-        inside = absolute and any(path.is_relative_to(root) for root in roots)
-        exists, is_file = path.exists(), path.exists() and stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput("The Python file's path cannot be used", f"{name}: {error}", field=field) from error
-    if not inside:
-        raise BadInput(
-            "The Python file lies outside the reward roots",
-            f"{name} is in none of {', '.join(map(str, roots))}; send an absolute path in one of them, or start the "
-            "server with --reward-root to allow its folder.",
-            field=field,
-        )
-    if not exists:
-        raise NotFound("No such Python file", f"{field}: there is no file {name}.")
-    if not is_file:
-        raise BadInput("The Python file is no regular file", f"{name} is a folder or a device.", field=field)
-    return path
-
-
-def _check_source(asked: PythonFile, source: bytes, path: Path, at: str) -> None:
-    """Refuse what is no Python, or plainly has no such function; what it does is for the trainer to find out."""
-    try:
-        with _quiet, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source, filename=str(path))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None)
-        raise BadInput(
-            "The Python file cannot be parsed",
-            f"{path}{'' if line is None else f', line {line}'}: {getattr(error, 'msg', None) or error}.",
-            field=f"{at}.path",
-        ) from error
-    names = set(_names_in(tree.body))
-    if asked.function not in names and "*" not in names:
-        found = ", ".join(sorted(names)[:20]) or "none"
-        raise BadInput(
-            f"The Python file has no function {asked.function}",
-            f"{path} has {found}: add it, or name another.",
-            field=f"{at}.function",
-        )
-
-
-def _names_in(body: list[ast.stmt]) -> Iterator[str]:
-    """The names that statements give something, at the top of a module; `*` for what cannot be known."""
-    for statement in body:
-        match statement:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.Import(names=names) | ast.ImportFrom(names=names):
-                yield from (alias.asname or alias.name for alias in names)
-            case ast.Assign(targets=targets):
-                yield from (node.id for one in targets for node in ast.walk(one) if isinstance(node, ast.Name))
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                yield name
-            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-                yield "*"
-            case _:
-                pass
-
-
 def check_fields(dataset: wire.DatasetFile, parameters: wire.TrainingParameters) -> None:
     """Refuse a field that functions compare with and a record has not, or not as they compare.
 
@@ -301,7 +187,7 @@ def check_fields(dataset: wire.DatasetFile, parameters: wire.TrainingParameters)
             ]
     except (OSError, ValueError, RecursionError):  # whoever reads all of it says so
         return
-    own = _ANSWERS.get(dataset.format)
+    own = ANSWER_FIELDS.get(dataset.format)
     for number, fields in records:
         if fields.get(ANSWER) is None and dataset.format != "prompts":
             fields[ANSWER] = fields.get(own, _TURNS) if own is not None else _TURNS

@@ -247,3 +247,13 @@ FORMATS: dict[DatasetFormat, type[Record]] = {
     "preferences": Preference,
     "prompts": Prompt,
 }
+
+ANSWER_FIELDS: dict[DatasetFormat, str] = {
+    "input_output": "output",
+    "prompt_completion": "completion",
+    "alpaca": "output",
+    "document_summary": "summary",
+    "article_highlights": "highlights",
+    "preferences": "chosen",
+}
+"""What the answer is called in a format, where it stands in a field of its own."""
