@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import hashlib
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.admission.estimate.fit import estimate_training
+from modelforge.supervisor.local import memory_settings
 from trainer_entry import wire
 
 STEPS = 2
@@ -27,26 +29,33 @@ _DECODER = msgspec.json.Decoder(wire.AnyTrainerMessage)
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """One training: `length` tokens in each of `batch` sequences, of rlhf less than that."""
+    """One training: `length` tokens in each of `batch` sequences, of rlhf less than that; `answer`: in a summary."""
 
     task: wire.Task = "text-generation"
     strategy: wire.Strategy
     batch: int
     length: int
+    answer: int | None = None
     parameters: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
         """All of it, in a line."""
         others = " ".join(f"{name}={value}" for name, value in self.parameters.items())
+        answer = "" if self.answer is None else f"->{self.answer}"
         task = "" if self.task == "text-generation" else f"{self.task} "
-        return f"{task}{self.strategy} {self.batch}x{self.length} {others}".strip()
+        return f"{task}{self.strategy} {self.batch}x{self.length}{answer} {others}".strip()
 
 
 def _case(
-    strategy: wire.Strategy, batch: int, length: int, task: wire.Task = "text-generation", **parameters: Any
+    strategy: wire.Strategy,
+    batch: int,
+    length: int,
+    task: wire.Task = "text-generation",
+    answer: int | None = None,
+    **parameters: Any,
 ) -> Case:
-    return Case(task=task, strategy=strategy, batch=batch, length=length, parameters=parameters)
+    return Case(task=task, strategy=strategy, batch=batch, length=length, answer=answer, parameters=parameters)
 
 
 FITTED = (
@@ -60,6 +69,9 @@ FITTED = (
     _case("dpo", 1, 256),
     _case("rlhf", 4, 192, max_completion_length=16),
     _case("sft", 4, 256, "extractive-question-answering"),
+    _case("sft", 4, 256, "summarization", answer=64),
+    _case("sft", 4, 1024, "summarization", answer=256),
+    _case("qlora", 4, 192, gradient_checkpointing=True),
 )
 UNSEEN = (
     _case("sft", 1, 512),
@@ -72,7 +84,8 @@ UNSEEN = (
     _case("sft", 1, 384, use_lora=False, optim="sgd"),
     _case("sft", 2, 256, use_lora=False, weight_dtype="bfloat16", optim="adamw_8bit"),
     _case("qlora", 1, 512),
-    _case("qlora", 4, 192, gradient_checkpointing=True),
+    _case("qlora", 2, 256, gradient_checkpointing=True, bf16=True),
+    _case("qlora", 1, 640, gradient_checkpointing=True, use_8bit=True),
     _case("qlora", 1, 384, bf16=True),
     _case("dpo", 1, 384),
     _case("dpo", 2, 192, gradient_checkpointing=True),
@@ -83,6 +96,11 @@ UNSEEN = (
     _case("sft", 2, 256, eval_split=0.34),
     _case("sft", 2, 256, packing=True),
     _case("sft", 4, 256, "summarization"),
+    _case("sft", 2, 768, "summarization", answer=128, use_lora=False),
+    _case("sft", 1, 1024, "summarization", answer=512),
+    _case("sft", 2, 512, "summarization", answer=32, gradient_checkpointing=True),
+    _case("sft", 8, 256, "extractive-question-answering", gradient_checkpointing=True),
+    _case("sft", 4, 320, gradient_checkpointing=True),
     _case("sft", 4, 256, "summarization", use_lora=False),
     _case("sft", 4, 256, "extractive-question-answering", use_lora=False),
 )
@@ -133,7 +151,8 @@ def measure(case: Case, folder: Path) -> tuple[float, float]:
     attempt = wire.AttemptSpec(job=job, attempt=1, token="none", cpu_threads=1)  # noqa: S106
     (folder / "spec.json").write_bytes(msgspec.json.encode(attempt))
     command = [sys.executable, "-m", "trainer_entry.train", str(folder)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    variables = os.environ | memory_settings(attempt)
+    done = subprocess.run(command, env=variables, capture_output=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{case.name}: {done.stderr.decode(errors='replace')[-2000:]}")
     messages = [_DECODER.decode(line) for line in done.stdout.splitlines()]
@@ -189,7 +208,7 @@ def _record(case: Case, number: int) -> dict[str, str]:
     words = "the " * case.length  # a token each
     asked = f"Say {number}. "
     if case.task == "summarization":
-        return {"document": asked + words, "summary": words}
+        return {"document": asked + words, "summary": "the " * (case.answer or case.length)}
     if case.task == "extractive-question-answering":
         return {"question": asked, "context": words[: 4 * (case.length - 16)], "answer": "the"}
     match case.strategy:

@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
 _LAST_WORDS_BYTES = 8000
 _LAST_WORDS_LINES = 5
+_RETURNED_BYTES = 1 << 20
 
 
 def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
@@ -159,7 +160,18 @@ def _environment(spec: wire.AttemptSpec, cores: int, secrets: dict[str, str]) ->
         added["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)
         if "CUDA_VISIBLE_DEVICES" not in os.environ:  # then the driver counted them, in this order
             added["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    return child_environment(**added)
+    return child_environment(**added, **memory_settings(spec))
+
+
+def memory_settings(spec: wire.AttemptSpec) -> dict[str, str]:
+    """For glibc, where activations are computed again on the CPU to save memory: what is freed goes back at once.
+
+    Its heap keeps holes else, of up to half of what a training holds; without them a step took a tenth to a third more
+    time.
+    """
+    if spec.gpus is not None or not spec.job.parameters.gradient_checkpointing:
+        return {}
+    return {"MALLOC_MMAP_THRESHOLD_": str(_RETURNED_BYTES)}
 
 
 def _write_spec(folder: Path, spec: wire.AttemptSpec) -> None:

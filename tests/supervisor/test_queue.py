@@ -93,6 +93,16 @@ def test_without_gpus_a_job_alone_has_all_processors_and_cuda_is_left_as_it_is(
     assert variables["OMP_NUM_THREADS"] == str(CORES)
     assert "OMP_WAIT_POLICY" not in variables
     assert variables["CUDA_VISIBLE_DEVICES"] == ""
+    assert "MALLOC_MMAP_THRESHOLD_" not in variables
+
+
+def test_a_training_that_computes_activations_again_on_the_cpu_gives_memory_back_that_it_has_freed(
+    serve: Serve, start: Start, data_dir: Path
+) -> None:
+    server = serve(CUDA_VISIBLE_DEVICES="")
+    job_id = start(server, "completes", gradient_checkpointing=True)
+    server.wait_for(job_id)
+    assert int(given_to(data_dir, job_id)["MALLOC_MMAP_THRESHOLD_"]) == 1 << 20
 
 
 def test_a_checkpoint_is_saved_on_request_and_the_training_goes_on(server: RunningServer, start: Start) -> None:

@@ -15,7 +15,7 @@ from modelforge.admission.estimate.capacity import Capacity, free_disk, memory_c
 from modelforge.admission.estimate.disk import disk_of
 from modelforge.admission.estimate.memory import Plan, sizes_of
 from modelforge.admission.estimate.obstacles import known_obstacles
-from modelforge.admission.estimate.records import longest_record
+from modelforge.admission.estimate.records import Longest, longest_record
 from modelforge.admission.estimate.remote_model import built_in, built_in_folder, fetch_remote_model
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
 from modelforge.admission.estimate.tokenizer import check_chat_template, check_tokenizer
@@ -129,7 +129,7 @@ def _estimate(
     room, free = memory_capacity(), free_disk(data_dir)
     if waits:
         room = msgspec.structs.replace(room, available=room.total)
-    length, about_length = _length_of(spec, model.architecture)
+    length, answer, about_length = _length_of(spec, model.architecture)
     plan = Plan(
         task=spec.task,
         strategy=spec.strategy,
@@ -137,6 +137,7 @@ def _estimate(
         compute_bytes=_compute_bytes(spec.parameters, room),
         batch_size=spec.parameters.per_device_train_batch_size,
         length=length,
+        answer=answer,
         on_gpu=room.device == "gpu",
         judged=spec.has_reward_model,
     )
@@ -167,14 +168,20 @@ def _compute_bytes(parameters: wire.TrainingParameters, room: Capacity) -> int:
     return 2 if parameters.bf16 or parameters.fp16 or parameters.weight_dtype == "bfloat16" else 4
 
 
-def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[int, str]:
-    """The longest sequence of a batch in tokens, and how that is known."""
+def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[int, int | None, str]:
+    """The longest sequence of a batch in tokens, that of an answer written apart, and how it is known."""
     asked, context = spec.parameters.max_seq_length, architecture.context if architecture else None
     if asked is None and spec.provider == "unsloth":
         asked = wire.UNSLOTH_LENGTH
     limits = [limit for limit in (asked, context) if limit is not None and limit > 0]
     limit = min(limits) if limits else None
     longest = longest_record(Path(spec.dataset.path))
+    if longest is not None and architecture is not None and architecture.encoder_decoder:
+        length, answer = (min(filter(None, (limit, tokens))) for tokens in (longest.text, longest.answer))
+        words = (
+            f"Texts are reckoned at {length} tokens and summaries at {answer}: the longest{_of(longest)} have about "
+        )
+        return length, answer, f"{words}{longest.text} and {longest.answer}, by their bytes."
     if spec.parameters.packing or longest is None:
         length = limit or _UNKNOWN_LENGTH
         if longest is not None and longest.whole:  # a row has no more than all records together
@@ -184,10 +191,16 @@ def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[i
         words = f"Sequences are reckoned at {length} tokens."
     else:
         length = min(filter(None, (limit, longest.tokens)))
-        which = "the longest record" if longest.whole else "the longest record in the first 16 MB"
-        words = f"Sequences are reckoned at {length} tokens: {which} has about {longest.tokens}, by its bytes."
+        words = (
+            f"Sequences are reckoned at {length} tokens: the longest record{_of(longest)} has about "
+            f"{longest.tokens}, by its bytes."
+        )
     if spec.strategy == "rlhf":
         length += spec.parameters.max_completion_length
         length = min(length, context or length)
         words += f" With its completion: {length}."
-    return length, words
+    return length, None, words
+
+
+def _of(longest: Longest) -> str:
+    return "" if longest.whole else " in the first 16 MB"

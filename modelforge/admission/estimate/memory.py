@@ -15,7 +15,9 @@ PROCESS_BYTES = 650_000_000
 """The interpreter with torch, transformers, trl and peft (measured); on a GPU, about what a CUDA context takes."""
 
 _FLOAT32, _FLOAT16 = 4, 2
-_LOGITS_COPIES = 5  # measured: the logits twice, their log-probabilities, and the gradients of both
+_LOGITS_COPIES = 5  # fitted to peaks: the logits, their log-probabilities and gradients, and what glibc keeps of more
+_LOGITS_KEPT = 3  # the same where it keeps nothing: as trainers are launched that compute activations again
+_ATTENTION_COPIES = 3  # fitted to peaks: what each token sees of each other, what was left of that, and a gradient
 _TILE_COPIES = 7  # fitted to peaks: a tile of logits, scaled, exponentiated, its gradient, and what these come through
 _HOLES = 1.3  # fitted to peaks: what glibc's heap grows by for a reward model, beside what sft fits in
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768  # trl's
@@ -41,8 +43,9 @@ class Sizes(Struct, frozen=True, kw_only=True, gc=False):
 class Plan(Struct, frozen=True, kw_only=True, gc=False):
     """What of a training its memory depends on. `compute_bytes`: of a number as it is computed with, 2 or 4.
 
-    `length`: of a sequence in tokens, with its completion where a policy learns. `on_gpu`: where it is computed.
-    `judged`: a reward model stands beside the policy, and is trained first unless one is given.
+    `length`: of a sequence in tokens, with its completion where a policy learns. `answer`: of what a decoder writes
+    apart from the text that an encoder reads. `on_gpu`: where it is computed. `judged`: a reward model stands beside
+    the policy, and is trained first unless one is given.
     """
 
     task: wire.Task
@@ -51,8 +54,14 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     compute_bytes: int
     batch_size: int
     length: int
+    answer: int | None = None
     on_gpu: bool = False
     judged: bool = True
+
+    @property
+    def written(self) -> int:
+        """Tokens that have logits, in each sequence: `max_seq_length` cuts a text and an answer apart from it alike."""
+        return self.length if self.answer is None else min(self.answer, self.length)
 
     @property
     def bits(self) -> int | None:
@@ -178,7 +187,9 @@ def activations_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> i
     tokens = plan.batch_size * plan.length * (2 if plan.strategy == "dpo" else 1)  # chosen and rejected
     words = 2 if plan.task == "extractive-question-answering" else architecture.vocabulary
     tiled = plan.strategy == "dpo" or (plan.on_gpu and not architecture.encoder_decoder)
-    head = _tiles_bytes(plan, tokens, architecture) if tiled else _LOGITS_COPIES * _FLOAT32 * tokens * words
+    copies = _LOGITS_KEPT if plan.parameters.gradient_checkpointing and not plan.on_gpu else _LOGITS_COPIES
+    logits = copies * _FLOAT32 * plan.batch_size * plan.written * words
+    head = _tiles_bytes(plan, tokens, architecture) if tiled else logits
     return max(_layers_bytes(plan, tokens, sizes, architecture) + head, _evaluation_bytes(plan, words))
 
 
@@ -206,15 +217,21 @@ def _layers_bytes(plan: Plan, tokens: int, sizes: Sizes, architecture: Architect
     2 s b h for masks of dropout), here by its parts: 8 h numbers of attention, norms and residuals, and of the
     feed-forward part 2 i, or 4 i where that is gated. Its 5 a s² b, of what attention sees, what it leaves out at
     random and the rest, falls away where that is computed in tiles (FlashAttention, arXiv 2205.14135): on the CPU torch
-    does so only without dropout. An adapter adds the output of its layer once more: fitted to peaks on the CPU,
+    does so only without dropout. A decoder apart sees its own answer and the text; half of the layers are reckoned to
+    be its. An adapter adds the output of its layer once more: fitted to peaks on the CPU,
     where heaps grew by 12,800 to 19,600 numbers a token and layer and autograd kept 10,100; this says 15,900. With
     checkpointing: the input of each layer, and one whole layer (section 5 there).
     """
     kept = 8 * architecture.hidden + (4 if architecture.gated else 2) * architecture.intermediate
     adapter = sizes.outputs // architecture.layers if plan.parameters.use_lora else 0
+    seen = plan.length * tokens
+    if architecture.encoder_decoder:
+        texts, answers = tokens, plan.batch_size * plan.written
+        seen = (texts * plan.length + answers * (plan.written + plan.length)) // 2
+        tokens = (texts + answers) // 2
     layer = plan.compute_bytes * tokens * (kept + adapter)
     if architecture.drops and not plan.on_gpu:
-        layer += (2 * plan.compute_bytes + 1) * architecture.heads * plan.length * tokens
+        layer += (_ATTENTION_COPIES * plan.compute_bytes + 1) * architecture.heads * seen
     if plan.parameters.gradient_checkpointing:
         return plan.compute_bytes * tokens * architecture.hidden * architecture.layers + layer
     return layer * architecture.layers
@@ -236,7 +253,7 @@ def _evaluation_bytes(plan: Plan, words: int) -> int:
     if not plan.parameters.eval_split:
         return 0
     rows = plan.parameters.per_device_eval_batch_size or plan.batch_size
-    return 2 * _FLOAT32 * rows * plan.length * words
+    return 2 * _FLOAT32 * rows * plan.written * words
 
 
 def largest(plan: Plan, sizes: Sizes, architecture: Architecture, field: str, most: int, room: int) -> int | None:

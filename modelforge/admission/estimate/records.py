@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 _SAMPLE_BYTES = 16 << 20
@@ -11,11 +12,24 @@ _ESCAPED = 4  # \uXXXX stands for a letter of 2 bytes, which most of such alphab
 
 
 class Longest(Struct, frozen=True, gc=False):
-    """The longest record's tokens, and those `together`, estimated. `whole`: all records were read."""
+    """The longest record's tokens, and those `together`, estimated. `whole`: all records were read.
+
+    `text`, `answer`: the tokens of the longest of each, where they are read apart.
+    """
 
     tokens: int
     together: int
     whole: bool
+    text: int
+    answer: int
+
+
+class _Summarized(Struct, gc=False):
+    """What is written of a text, in each format that has one."""
+
+    output: str = ""
+    summary: str = ""
+    highlights: str = ""
 
 
 def longest_record(path: Path) -> Longest | None:
@@ -26,9 +40,30 @@ def longest_record(path: Path) -> Longest | None:
             whole = not file.read(1)
     except OSError:
         return None
-    sizes = [len(line) - _ESCAPED * line.count(b"\\u") for line in beginning.split(b"\n")]
+    lines = beginning.split(b"\n")
+    sizes = [_size(line) for line in lines]
+    answers = [_answer_size(line) for line in lines]
     return Longest(
-        tokens=max(_FEWEST, max(sizes) // _BYTES_A_TOKEN),
-        together=max(_FEWEST, sum(sizes) // _BYTES_A_TOKEN),
+        tokens=_tokens(max(sizes)),
+        together=_tokens(sum(sizes)),
         whole=whole,
+        text=_tokens(max(size - answer for size, answer in zip(sizes, answers, strict=True))),
+        answer=_tokens(max(answers)),
     )
+
+
+def _tokens(size: int) -> int:
+    return max(_FEWEST, size // _BYTES_A_TOKEN)
+
+
+def _size(line: bytes) -> int:
+    return len(line) - _ESCAPED * line.count(b"\\u")
+
+
+def _answer_size(line: bytes) -> int:
+    """The bytes of a record's answer; 0 where it has none, or the line is cut."""
+    try:
+        record = msgspec.json.decode(line, type=_Summarized)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    return len((record.output or record.summary or record.highlights).encode(errors="replace"))
