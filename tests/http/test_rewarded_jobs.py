@@ -113,6 +113,7 @@ def test_a_preflight_says_all_that_speaks_against_them_and_reckons_without_a_rew
         ({"reward_functions": [{"name": "exact_match", "weight": "1"}]}, "reward_functions[0].weight", "-1000 to 1000"),
         ({"reward_functions": [{"name": "exact_match", "weight": 1e9}]}, "reward_functions[0].weight", "-1000 to 1000"),
         ({"reward_functions": []}, "reward_functions", "list"),
+        ({"reward_functions": [{"name": "format_tags", "tags": ["a\n"]}]}, "reward_functions[0].tags[0]", "regex"),
         ({"reward_functions": "exact_match"}, "reward_functions", "list"),
         ({"reward_functions": [{"name": "exact_match", "field": "hint"}]}, "reward_functions[0].field", "'level'"),
         ({"reward_functions": ["exact_match"], "dataset": "prompts.jsonl"}, "reward_functions[0].field", "'prompt'"),

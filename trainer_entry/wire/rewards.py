@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 FieldName = Annotated[str, Meta(min_length=1, max_length=200)]
 """A field of the records."""
-TagName = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_-]{0,49}$")]
+TagName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,49}$(?!\n)")]
 Length = Annotated[int, Meta(ge=1, le=10_000_000)]
 
 ANSWER = "answer"
@@ -99,8 +99,8 @@ class PythonFile(Reward, frozen=True, tag="python_file", gc=False):
     """
 
     path: Annotated[str, Meta(min_length=1, max_length=4000)]
-    function: Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]{0,99}$")] = "reward"
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$(?!\n)")] = "reward"
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
 
 
 RewardFunction = ExactMatch | NumberMatch | RegularExpression | JsonSchema | LengthReward | FormatTags | PythonFile
