@@ -161,8 +161,9 @@ def _import_unsloth(folder: Path) -> None:
 def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
     """The model as it is trained, with generation settings that can be saved with it."""
     from trainer_entry.data.generation_settings import settle_generation
+    from trainer_entry.strategies.adapters import go_on
 
-    loaded = _load(job, parameters)
+    loaded = go_on(_load(job, parameters), job, parameters)
     settle_generation(loaded.model, loaded.tokenizer)
     return loaded
 

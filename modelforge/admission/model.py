@@ -149,7 +149,9 @@ def _is_harmless(name: str) -> bool:
 def _check_files(name: str, names: frozenset[str], field: str) -> None:
     if "adapter_config.json" in names and "config.json" not in names:
         raise BadInput(
-            "This is an adapter, not a whole model", f"{name}: name the model that it was trained from.", field=field
+            "This is an adapter, not a whole model",
+            f"{name}: name the model that it was trained from. One that was trained here goes on by its id.",
+            field=field,
         )
     if "config.json" not in names:
         raise BadInput("This is no model", f"{name} has no config.json.", field=field)

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from modelforge.admission.context import Admission
-from modelforge.admission.model import check_model
+from modelforge.admission.origin import resolve_origin
 from modelforge.domain.compatibility import check_combination, purpose_of
 from modelforge.projections.datasets import DatasetSummary
 from trainer_entry import wire
@@ -47,13 +47,14 @@ async def preview_spec(
         max_completion_length=query.max_completion_length,
     )
     check_combination(purpose.task, purpose.strategy, purpose.provider, parameters)
+    origin = await resolve_origin(admission, model_name, purpose, parameters)
     return wire.JobSpec(
         job_id="",
         task=purpose.task,
         strategy=purpose.strategy,
         provider=purpose.provider,
-        model_name=model_name,
-        model_path=await check_model(model_name, admission.model_roots, purpose=purpose),
+        model_name=origin.model_name,
+        model_path=origin.model_path,
         dataset=wire.DatasetFile(
             filename=summary.filename,
             path=str(admission.layout.dataset(summary.content)),

@@ -49,6 +49,7 @@ async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: 
     layout, settings = admission.layout, admission.settings
     check_installed(spec.provider, spec.parameters)
     parameters = await _same_rewards(spec.parameters, settings.reward_roots)
+    await asyncio.to_thread(_check_adapter, spec.adapter)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)
     reward = spec.reward_model_path
     readmitted = msgspec.structs.replace(
@@ -77,6 +78,12 @@ async def _same_rewards(parameters: wire.TrainingParameters, roots: tuple[Path, 
         if error.field is not None and error.field.endswith(f".{CHANGED}"):
             raise Conflict(error.message, error.detail) from error
         raise
+
+
+def _check_adapter(adapter: wire.EarlierAdapter | None) -> None:
+    """Refuse a job that went on from an adapter which is not there any more."""
+    if adapter is not None and not Path(adapter.path).is_dir():
+        raise NotFound("The adapter is gone", f"model_name: {adapter.path} is there no longer; train it again.")
 
 
 def _same_dataset(

@@ -13,6 +13,7 @@ from modelforge.admission.dataset import resolve_dataset
 from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fit
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
 from modelforge.admission.model import check_model
+from modelforge.admission.origin import Origin, resolve_origin
 from modelforge.admission.problems import Problems
 from modelforge.admission.rewards import check_fields, check_reward_functions
 from modelforge.admission.trial import try_out
@@ -102,7 +103,7 @@ async def _resolve(
     """
     parameters = project_struct(body, wire.TrainingParameters)
     purpose = Purpose(body.task, body.strategy, body.provider)
-    model_path: str | None = None
+    origin: Origin | None = None
     reward_model_path: str | None = None
     dataset: wire.DatasetFile | None = None
     staged: Path | None = None
@@ -113,8 +114,7 @@ async def _resolve(
     with problems.collecting("reward_functions"):
         parameters = await check_reward_functions(parameters, admission.settings.reward_roots)
     with problems.collecting("model_name"):
-        check_label(body.model_name, "model_name")
-        model_path = await check_model(body.model_name, admission.model_roots, purpose=purpose)
+        origin = await resolve_origin(admission, body.model_name, purpose, parameters)
     with problems.collecting("reward_model"):
         if parameters.reward_model is not None:
             check_label(parameters.reward_model, "reward_model")
@@ -124,7 +124,7 @@ async def _resolve(
         check_format(dataset.format, body.task, body.strategy)
         check_rewards(body.strategy, dataset, parameters)
         await asyncio.to_thread(check_fields, dataset, parameters)
-    if model_path is None or dataset is None:
+    if origin is None or dataset is None:
         await _discard(staged)
         return None, None
     spec = wire.JobSpec(
@@ -132,16 +132,18 @@ async def _resolve(
         task=body.task,
         strategy=body.strategy,
         provider=body.provider,
-        model_name=body.model_name,
-        model_path=model_path,
+        model_name=origin.model_name,
+        model_path=origin.model_path,
         dataset=dataset,
-        parameters=parameters,
-        output_name=body.output_name or output_name(model_path),
+        parameters=origin.parameters,
+        output_name=body.output_name or output_name(origin.lineage[0].name if origin.lineage else origin.model_path),
         output_dir=str(admission.layout.models),
         checkpoint_dir=str(admission.layout.jobs),
         reward_model_path=reward_model_path,
         grace_seconds=admission.settings.stop_grace_seconds,
         max_restarts=body.max_restarts,
+        adapter=origin.adapter,
+        lineage=origin.lineage,
     )
     return spec, staged
 

@@ -52,7 +52,17 @@ def work_spec(
         checkpoint_dir=str(layout.jobs),
         grace_seconds=admission.settings.stop_grace_seconds,
         work=work,
+        lineage=_lineage_of(source) if isinstance(work, wire.Merge) else (),
     )
+
+
+def _lineage_of(source: model.ModelRegistered) -> tuple[wire.Ancestor, ...]:
+    """The model that is merged, and those that it comes of."""
+    made_by = source.spec
+    merged = wire.Ancestor(
+        model_id=source.model_id, name=source.name, job_id=made_by.job_id, base_model=made_by.model_name
+    )
+    return (merged, *made_by.lineage)
 
 
 async def readmit_work(admission: Admission, spec: wire.JobSpec) -> wire.JobSpec:

@@ -137,7 +137,8 @@ def _models_of(spec: wire.JobSpec) -> tuple[tuple[str, str], ...]:
     match spec.work:
         case None:
             rewards = () if spec.reward_model_path is None else (("reward_model", spec.reward_model_path),)
-            return (("model_name", spec.model_path), *rewards)
+            adapters = () if spec.adapter is None else (("model_name", spec.adapter.path),)
+            return (("model_name", spec.model_path), *adapters, *rewards)
         case wire.Merge(path=path):
             return (("base_model", spec.model_path), ("model_id", path))
         case wire.Export(path=path) | wire.Push(path=path):

@@ -46,7 +46,9 @@ class Isolation(Struct, frozen=True, gc=False):
     def around_job(self, job: wire.JobSpec, folder: Path) -> list[str]:
         """What stands before the command of an attempt at a job, whose folder it is."""
         network = job_asks_hub(job)
-        reads = [job.dataset.path, *job.reward_files, *_models((job.model_path, job.reward_model_path))]
+        adapter = None if job.adapter is None else job.adapter.path
+        models = _models((job.model_path, job.reward_model_path, adapter))
+        reads = [job.dataset.path, *job.reward_files, *models]
         writes = [str(folder.parent), str(Path(job.output_dir).parent)]
         match job.work:
             case wire.Export(path=path, to=to):

@@ -86,6 +86,8 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
     `rerun_of`: the job that this one repeats. `left_out_examples`: those that teach nothing within
     `max_seq_length`; `cut_examples`: those that are cut there; null until the trainer counted them.
+    `lineage`: the trained models that it goes on from, the last one first. `base_revision`: which weights of
+    `model_name` were loaded: the hub's commit, or a hash of a folder's; null until they are.
     """
 
     kind: wire.JobKind = "training"
@@ -113,6 +115,8 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     environment: wire.Environment | None = None
     left_out_examples: int | None = None
     cut_examples: int | None = None
+    lineage: tuple[wire.Ancestor, ...] = ()
+    base_revision: str | None = None
     position: int
 
 
@@ -150,6 +154,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             config=spec.parameters,
             max_restarts=spec.max_restarts,
             rerun_of=spec.rerun_of,
+            lineage=spec.lineage,
             position=position,
         )
     if details is None:
@@ -176,6 +181,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 status="stopping" if details.status == "stopping" else "training",
                 config=report.parameters,
                 environment=report.environment,
+                base_revision=report.base_revision,
                 left_out_examples=report.left_out_examples,
                 cut_examples=report.cut_examples,
                 current_step=report.resumed_step,

@@ -23,7 +23,8 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     the records that were held out, or else the final one, as `perplexity_of` says.
     `reward_model_path`: the reward model that was trained with it, and is kept beside it.
     `merged_from`: the adapter that was merged into it, if one was. `job_id`: the job that made it; everything else of
-    a merged model's making is the adapter's.
+    a merged model's making is the adapter's. `lineage`: the trained models that it comes of, the last one first; what
+    the last of them was trained from is where all began.
     """
 
     id: int
@@ -44,6 +45,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     kind: wire.ModelKind
     reward_model_path: str | None = None
     merged_from: int | None = None
+    lineage: tuple[wire.Ancestor, ...] = ()
 
 
 def megabytes(size: int) -> float:
@@ -78,6 +80,7 @@ def details_of(event: ModelRegistered, at: int) -> ModelDetails:
         kind=event.model.kind,
         reward_model_path=event.model.reward_model_path,
         merged_from=spec.work.model_id if isinstance(spec.work, wire.Merge) else None,
+        lineage=spec.lineage,
     )
 
 

@@ -57,4 +57,8 @@ def is_load(called: ast.expr) -> bool:
     """Whether a call loads what may bring code; an adapter and settings of generation cannot."""
     if not isinstance(called, ast.Attribute) or called.attr != "from_pretrained":
         return False
-    return not isinstance(called.value, ast.Name) or called.value.id not in {"PeftModel", "GenerationConfig"}
+    return not isinstance(called.value, ast.Name) or called.value.id not in {
+        "PeftModel",
+        "LoraConfig",
+        "GenerationConfig",
+    }

@@ -125,6 +125,20 @@ def test_the_merged_weights_compute_what_base_and_adapter_do(forge: Forge) -> No
     assert (merged - untrained).abs().max() > 0.1
 
 
+def test_a_training_goes_on_from_a_model_that_was_trained_here_and_tells_its_lineage(forge: Forge) -> None:
+    ids = [1, 2]
+    for named, fields in (("1", {"output_name": "better-cook"}), ("cook-merged", {"use_lora": False})):
+        job = forge.server.wait_for(forge.train(model_name=named, max_steps=2, **fields))
+        assert job["status"] == "completed", job["error"]
+        ids.append(int(str(job["model_id"])))
+    adapter, full = (forge.model(model_id) for model_id in ids[2:])
+    lineages = [[ancestor["name"] for ancestor in one["lineage"]] for one in (adapter, full)]  # type: ignore[attr-defined]
+    assert lineages == [["cook"], ["cook-merged", "cook"]]
+    assert [one["base_model"] for one in (adapter, full)] == [str(forge.base), "cook-merged"]
+    assert full["lineage"][-1]["base_model"] == str(forge.base)  # type: ignore[index]
+    assert "cook (model 1)" in (Path(str(adapter["path"])) / "README.md").read_text()
+
+
 def test_a_model_with_all_of_its_weights_is_not_merged(forge: Forge) -> None:
     answer = forge.server.post("/api/models/2/merge", {})
     assert (answer.status_code, "export or push" in answer.text) == (400, True)

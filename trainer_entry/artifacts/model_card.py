@@ -45,6 +45,7 @@ def write_card(
                 "dataset": job.dataset.filename,
                 "records": job.dataset.num_examples,
                 "SHA-256": job.dataset.sha256,
+                **_lineage(job),
             }),
             "",
             _learned_from(job, parameters),
@@ -65,6 +66,14 @@ def write_card(
             "",
         ]
     )  # fmt: skip
+
+
+def _lineage(job: JobSpec) -> dict[str, object]:
+    """The trained models that it comes of, if there are any."""
+    if not job.lineage:
+        return {}
+    models = ", ".join(f"{ancestor.name} (model {ancestor.model_id})" for ancestor in job.lineage)
+    return {"went on from": models, "where all began": job.lineage[-1].base_model}
 
 
 def _on_the_hub(task: Task) -> str:

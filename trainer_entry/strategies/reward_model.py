@@ -26,7 +26,7 @@ from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
 from trainer_entry.runtime.freed_memory import give_memory_back
 from trainer_entry.runtime.stdout import note
-from trainer_entry.strategies.adapters import reward_lora_config
+from trainer_entry.strategies.adapters import reward_lora_config, with_earlier
 from trainer_entry.training.arguments import policy_steps, reward_arguments
 from trainer_entry.training.trainer import AttemptTrainer, count_rows, rows_left_out, set_up, trained_model
 from trainer_entry.wire.obstacles import in_reward_model
@@ -110,6 +110,8 @@ def _train(
     model, _ = _model_at(job.model_path, parameters, dtype, quantization, placement(), num_labels=1)
     if quantization is not None:
         keep_gradients_exact(model)
+    else:
+        model = with_earlier(model, job, known.revision)  # which compressed weights would round away
     model.config.get_text_config().pad_token_id = known.tokenizer.pad_token_id
     trainer = RewardModelTrainer(
         model=model,
@@ -165,6 +167,8 @@ def _save(
     model, _ = _model_at(where, parameters, dtype, None, None, num_labels=1)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     if parameters.use_lora:
+        if quantization_config(parameters, rewards=True) is None:
+            model = with_earlier(model, job, None if job.adapter is None else job.adapter.base_revision)
         model = merge_layers(PeftModel.from_pretrained(model, str(learned)), dtype)
     with disk_full_errors(partial):
         model.save_pretrained(partial)

@@ -119,7 +119,7 @@ def _build(job: JobSpec, loaded: LoadedModel, examples: Examples, parameters: Tr
             check_packing(trainer)
         return trainer
     model: Any = get_peft_model(loaded.model, adapter) if adapter is not None else loaded.model
-    if adapter is not None and parameters.gradient_checkpointing:
+    if parameters.use_lora and parameters.gradient_checkpointing:
         model.enable_input_require_grads()
     if answers:
         return SpanTrainer(

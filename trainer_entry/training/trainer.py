@@ -1,6 +1,7 @@
 """What all trainers of an attempt have in common: sealed checkpoints, counted tokens, no step on a broken loss."""
 # mypy: allow-untyped-calls
 
+import functools
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from trainer_entry.training.checkpoint import prune, remove, seal
 from trainer_entry.training.evaluation import WeighedEvaluation
 from trainer_entry.wire import CHECKPOINT_MANIFEST, JobSpec, TrainingParameters
 
-_REFERENCE = "ref"  # trl's name
+_REFERENCE, _TRAINED = "ref", "default"  # trl's name, and peft's
 
 
 class AttemptTrainer(WeighedEvaluation):
@@ -150,7 +151,10 @@ def set_up(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingParameters
     if parameters.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(parameters.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)
-    drop_reference(trainer)
+    if job.adapter is None:
+        drop_reference(trainer)
+    else:
+        leave_reference_unsaved(trainer)
     if parameters.weight_dtype != "bfloat16":
         keep_updates_exact(trainer)
 
@@ -217,6 +221,17 @@ def drop_reference(trainer: Trainer) -> None:
     model = trained_model(trainer)
     if isinstance(model, PeftModel) and _REFERENCE in model.peft_config:
         model.delete_adapter(_REFERENCE)
+
+
+def leave_reference_unsaved(trainer: Trainer) -> None:
+    """Save the adapter that is trained, and not trl's copy of how it was, which a resumed attempt makes again.
+
+    transformers would take a checkpoint with both for one of several adapters, and pass over the one that is trained.
+    """
+    model: Any = trained_model(trainer)
+    if isinstance(model, PeftModel) and _REFERENCE in model.peft_config:
+        saved = functools.partial(model.save_pretrained, selected_adapters=[_TRAINED])
+        setattr(model, "save_pretrained", saved)  # noqa: B010 - a method, for this model alone
 
 
 def keep_updates_exact(trainer: Trainer) -> None:

@@ -16,10 +16,12 @@ from trainer_entry.wire.hub_rows import AnyRows, FetchRows, RowsFetched, RowsRef
 from trainer_entry.wire.inference import AnyWorkerMessage, Generate, Generated, GenerationFailed, Token
 from trainer_entry.wire.job import (
     BUILT_IN_MODEL,
+    Ancestor,
     Compression,
     Container,
     DatasetFile,
     Dtype,
+    EarlierAdapter,
     Export,
     ExportFormat,
     JobKind,
@@ -95,6 +97,7 @@ __all__ = [
     "MOST_PREVIEWED_BYTES",
     "PREVIEW_FAILED",
     "UNSLOTH_LENGTH",
+    "Ancestor",
     "AnyDatasetViewRequest",
     "AnyRows",
     "AnyTrainerMessage",
@@ -111,6 +114,7 @@ __all__ = [
     "DatasetStatistics",
     "DatasetViewRequest",
     "Dtype",
+    "EarlierAdapter",
     "Environment",
     "Evaluated",
     "ExampleView",

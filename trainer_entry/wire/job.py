@@ -91,6 +91,22 @@ class Push(Work, frozen=True, tag="push", gc=False):
     private: bool = True
 
 
+class Ancestor(Struct, frozen=True, kw_only=True, gc=False):
+    """A trained model that another one comes of: what it was trained from, and by which job."""
+
+    model_id: int
+    name: str
+    job_id: str
+    base_model: str
+
+
+class EarlierAdapter(Struct, frozen=True, kw_only=True, gc=False):
+    """The adapter that a training goes on from. `base_revision`: the weights that it was trained on, where known."""
+
+    path: str
+    base_revision: str | None = None
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     """All that a trainer needs to know; it stands in the log, and as `spec.json` in the attempt's folder.
 
@@ -103,6 +119,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     `max_restarts`: how often a job is tried again by itself whose attempt was killed, interrupted, crashed, lost its
     power, or had its GPU fail.
     `rerun_of`: the job that this one repeats.
+    `adapter`: one on `model_path`, which the training goes on from. `lineage`: the trained models that it goes on from,
+    the last one first, or that a merged model comes of.
     """
 
     job_id: str
@@ -121,6 +139,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     max_restarts: int = 0
     rerun_of: str | None = None
     work: Merge | Export | Push | None = None
+    adapter: EarlierAdapter | None = None
+    lineage: tuple[Ancestor, ...] = ()
 
     @property
     def kind(self) -> JobKind:
