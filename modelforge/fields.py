@@ -56,12 +56,11 @@ def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldErro
     inside = path[1] if path else ""
     if message.startswith("Object contains unknown field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
-        return FieldError(name, f"Unknown field {named[1]!r}", nearest(named[1], kind.__struct_fields__))
+        return FieldError(name, f"Unknown field {named[1]!r}", nearest(named[1], _fields_at(kind, inside)))
     if message.startswith("Object missing required field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
-        return FieldError(name, f"The field {named[1]!r} is missing", _taken_by(kind, named[1]))
-    first = re.split(r"[.\[]", inside)[0]
-    return FieldError(inside or None, message.replace("`", ""), _taken_by(kind, first) if first else "")
+        return FieldError(name, f"The field {named[1]!r} is missing", _taken_by(kind, name))
+    return FieldError(inside or None, message.replace("`", ""), _taken_by(kind, inside) if inside else "")
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
@@ -70,16 +69,50 @@ def nearest(name: str, known: tuple[str, ...]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Known fields: {', '.join(sorted(known))}."
 
 
-def _taken_by(kind: type[Struct], name: str) -> str:
-    """What a field takes, from its schema."""
+def _taken_by(kind: type[Struct], path: str) -> str:
+    """What the field at a path takes, from its schema; of several that it may stand in, what any of them does."""
+    parts = _schemas_at(kind, path)
+    names = [value for part in parts for value in part.get("enum", ())]
+    taken = [describe({"enum": list(dict.fromkeys(names))})] if names else []
+    taken += [describe(part) for part in parts if "enum" not in part]
+    words = " or ".join(dict.fromkeys(filter(None, taken)))
+    return f"It takes {words}." if words else ""
+
+
+def _fields_at(kind: type[Struct], path: str) -> tuple[str, ...]:
+    """The fields of the objects that may stand at a path."""
     (_, components) = msgspec.json.schema_components([kind], ref_template="{name}")
-    properties = components.get(kind.__name__, {}).get("properties", {})
-    taken = describe(properties[name]) if name in properties else ""
-    return f"It takes {taken}." if taken else ""
+    parts = [one for part in _schemas_at(kind, path) for one in _apart(part, components)] if path else []
+    return tuple({name: None for part in parts for name in part.get("properties", ())}) or kind.__struct_fields__
+
+
+def _schemas_at(kind: type[Struct], path: str) -> list[Mapping[str, Any]]:
+    """The schemas of what may stand at a path, as `reward_functions[0].weight`."""
+    (_, components) = msgspec.json.schema_components([kind], ref_template="{name}")
+    found: list[Mapping[str, Any]] = [components.get(kind.__name__, {})]
+    for step in re.findall(r"[^.\[\]]+|\.\.\.", path):
+        apart = [one for part in found for one in _apart(part, components)]
+        found = [part["properties"][step] for part in apart if step in part.get("properties", {})] or [
+            part[inside]
+            for part in apart
+            for inside in ("items", "additionalProperties")
+            if isinstance(part.get(inside), Mapping)
+        ]
+    return found
+
+
+def _apart(part: Mapping[str, Any], components: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schemas of which a value fits one."""
+    if "$ref" in part:
+        return _apart(components[part["$ref"]], components)
+    return [one for inside in part["anyOf"] for one in _apart(inside, components)] if "anyOf" in part else [part]
 
 
 def describe(schema: Mapping[str, Any]) -> str:
     """What a JSON schema takes, in words."""
+    if "discriminator" in schema:
+        named = schema["discriminator"]
+        return f"an object whose {named['propertyName']} is one of {', '.join(named['mapping'])}"
     if "anyOf" in schema:
         return " or ".join(filter(None, (describe(part) for part in schema["anyOf"])))
     if "enum" in schema:
@@ -96,7 +129,8 @@ def describe(schema: Mapping[str, Any]) -> str:
     words = kinds.get(schema.get("type", ""), "")
     if schema.get("type") == "array" and schema.get("items"):  # a pair has none
         items = {key: value for key, value in schema["items"].items() if key != "maxLength"}
-        words = f"a list of {describe(items).removeprefix('a ')}s"
+        inside = describe(items)
+        words = f"a list, each {inside}" if "anyOf" in items else f"a list of {inside.removeprefix('a ')}s"
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in (

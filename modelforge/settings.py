@@ -35,6 +35,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set. Paths are absolute and resolved; sizes in bytes, times in seconds.
 
+    `reward_roots`: folders whose Python files may be run by a trainer, as reward functions; none by itself.
     `allowed_hosts`: names, beside loopback's, that a Host header may have. `behind_proxy`: a proxy on the way has TLS,
     and says who the client is (X-Forwarded-For). `max_concurrent_jobs` share the processors; each has GPUs of its own,
     where there are any. A client is a token, or where none is asked for, an address.
@@ -45,6 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data_dir: Path = msgspec.field(default_factory=data_home)
     dataset_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
     model_roots: tuple[Path, ...] = msgspec.field(default_factory=default_roots)
+    reward_roots: tuple[Path, ...] = ()
     unix_socket: Path | None = None
     require_token: bool = False
     isolate: bool = False
@@ -137,7 +139,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
             continue
         name = variable.removeprefix(_PREFIX).lower()
         match name:
-            case "dataset_roots" | "model_roots":
+            case "dataset_roots" | "model_roots" | "reward_roots":
                 values[name] = text.split(os.pathsep)
             case "allowed_hosts":
                 values[name] = [host.strip() for host in text.split(",")]
@@ -165,6 +167,7 @@ def _resolved(settings: Settings) -> Settings:
         data_dir=settings.data_dir.resolve(),
         dataset_roots=tuple(root.resolve() for root in settings.dataset_roots),
         model_roots=tuple(root.resolve() for root in settings.model_roots),
+        reward_roots=tuple(root.resolve() for root in settings.reward_roots),
         unix_socket=None if settings.unix_socket is None else settings.unix_socket.absolute(),
         tls_cert=None if settings.tls_cert is None else settings.tls_cert.resolve(),
         tls_key=None if settings.tls_key is None else settings.tls_key.resolve(),

@@ -41,6 +41,7 @@ def test_variables_are_read_as_what_they_set(folder: Path) -> None:
             "MODELFORGE_PORT": "0",
             "MODELFORGE_REQUIRE_TOKEN": "true",
             "MODELFORGE_DATASET_ROOTS": f"{folder}/a:{folder}/b",
+            "MODELFORGE_REWARD_ROOTS": f"{folder}/c",
             "MODELFORGE_ALLOWED_HOSTS": "forge.local,forge.lan",
         },
         folder,
@@ -48,6 +49,7 @@ def test_variables_are_read_as_what_they_set(folder: Path) -> None:
     assert settings.port == 0
     assert settings.require_token
     assert settings.dataset_roots == (folder / "a", folder / "b")
+    assert (settings.reward_roots, load_settings({}, {}, folder).reward_roots) == ((folder / "c",), ())
     assert settings.allowed_hosts == ("forge.local", "forge.lan")
 
 

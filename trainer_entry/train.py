@@ -28,7 +28,7 @@ from trainer_entry.wire import (
     TrainerStarted,
     TrainingParameters,
 )
-from trainer_entry.wire.obstacles import in_build, in_packing, in_prompts, in_records
+from trainer_entry.wire.obstacles import in_build, in_packing, in_prompts, in_records, in_reward_functions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from trainer_entry.data.examples import Examples
     from trainer_entry.providers.huggingface import KnownModel, LoadedModel
+    from trainer_entry.rewards.policy_rewards import Rewards
     from trainer_entry.runtime.signals import Signals
     from trainer_entry.runtime.stdout import Wire
     from trainer_entry.training.trainer import AttemptTrainer
@@ -57,7 +58,6 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     phases.enter("loading_model")
     records = Records(job.dataset)
     _prepare_process(spec, folder)
-    from trainer_entry.artifacts.rehearsal import rehearse_beside
     from trainer_entry.artifacts.save import save_model
     from trainer_entry.providers import huggingface
     from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
@@ -83,7 +83,8 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         refuse(speaks_against(parameters, known.config.model_type, encoder_decoder=known.is_encoder_decoder))
 
     phases.enter("preparing_data")
-    examples = _prepare_examples(job, records, known, parameters)
+    rewards = _load_rewards(job, known)
+    examples = _prepare_examples(job, records, known, parameters, rewards)
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
     parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens)
 
@@ -91,6 +92,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         _report_started(wire, spec, state, parameters, trainer, known, records, examples)
 
     resume_from, earlier, reward_model_dir = spec.resume_from, {}, None
+    measure = examples.measure
     match job.strategy:
         case "sft" | "qlora":
             from trainer_entry.strategies import sft
@@ -101,13 +103,12 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
 
             trainer = dpo.build_trainer(job, load(), examples, parameters)
         case "rlhf":
-            from trainer_entry.strategies import reward_model, rlhf
+            from trainer_entry.strategies import rlhf
 
-            rehearse_beside(known, job, parameters)
-            rewarding = reward_model.train_reward_model(phases, job, known, examples, parameters, report_started)
-            trainer = rlhf.build_policy(job, load(), rewarding, examples, parameters)
-            earlier, reward_model_dir = rewarding.report.metrics, rewarding.folder
-            if resumed_step(spec) <= rewarding.report.steps:  # a checkpoint of the reward model
+            policy = rlhf.prepare_policy(phases, job, known, load, examples, parameters, rewards, report_started)
+            trainer, measure = policy.trainer, policy.measure
+            earlier, reward_model_dir = policy.earlier, policy.reward_model_dir
+            if resumed_step(spec) <= trainer.steps_before:  # a checkpoint of the reward model
                 resume_from = None
         case _:
             assert_never(job.strategy)
@@ -117,7 +118,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
         trainer,
         lambda state: report_started(trainer, parameters, state),
         resume_from=resume_from,
-        measure=examples.measure,
+        measure=measure,
     )
     phases.enter("saving")
     model = save_model(trainer, load(), job, parameters, {**trained.metrics, **earlier}, reward_model_dir)
@@ -199,28 +200,44 @@ def _load(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
             assert_never(job.provider)
 
 
-def _prepare_examples(job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters) -> Examples:
+def _load_rewards(job: JobSpec, known: KnownModel) -> Rewards:
+    """The functions that reward a policy, before anything else takes time: they may be a file that has changed."""
+    from trainer_entry.rewards.policy_rewards import rewards_of
+
+    refuse(in_reward_functions(job.parameters, beside_a_model=job.has_reward_model))
+    return rewards_of(job.parameters.rewards, known.tokenizer)
+
+
+def _prepare_examples(
+    job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards | None = None
+) -> Examples:
     """The records as the trainer takes them, each token of which the model has an embedding of."""
     from trainer_entry.data.embedding import check_examples
 
-    examples = _make_examples(job, records, known, parameters)
+    examples = _make_examples(job, records, known, parameters, rewards or _load_rewards(job, known))
     check_examples(examples, known.config, known.tokenizer)
     if job.strategy == "rlhf":
         refuse(in_prompts(parameters, len(examples.train)))
     return examples
 
 
-def _make_examples(job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters) -> Examples:
+def _make_examples(
+    job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards
+) -> Examples:
     refuse(in_records(parameters, job.strategy, records.count))
     places = split_eval(records.count, parameters.eval_split, parameters.seed)
     length, truncation = parameters.max_seq_length or known.context, parameters.truncation
     if job.strategy in {"dpo", "rlhf"}:
-        from trainer_entry.tasks import preferences
+        from trainer_entry.tasks import policy_prompts, preferences
 
         room = length
         if job.strategy == "rlhf":
-            room = min(length, preferences.prompt_room(known.context, parameters))
-        return preferences.prepare(records, places, known.tokenizer, (job.task, job.strategy), room, truncation)
+            room = min(length, policy_prompts.prompt_room(known.context, parameters))
+        if job.dataset.format != "preferences":
+            return policy_prompts.prepare(records, places, known.tokenizer, job.task, room, rewards.check_record)
+        check = rewards.check_record if rewards.rewarders else None
+        purpose = (job.task, job.strategy)
+        return preferences.prepare(records, places, known.tokenizer, purpose, room, truncation, check)
     match job.task:
         case "text-generation":
             from trainer_entry.tasks import text_generation

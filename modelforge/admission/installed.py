@@ -31,6 +31,8 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
         _check_flash_attention()
     if parameters.liger:
         _check_liger()
+    if parameters.use_vllm:
+        _check_vllm()
     if parameters.torch_compile:
         _check_compiler()
     gpus = len(visible_gpus()) if parameters.num_processes > 1 else 0
@@ -71,6 +73,18 @@ def _check_liger() -> None:
     else:
         return
     raise BadInput(message, remedy, field="liger")
+
+
+def _check_vllm() -> None:
+    """Refuse generation by a package that is not here, or runs on no device of this machine."""
+    if not visible_gpus():
+        message, remedy = "use_vllm needs a GPU", "This machine has none that trainers may use: leave it out."
+    elif importlib.util.find_spec("vllm") is None:
+        message = "vllm is not installed"
+        remedy = "Install it beside the server (pip install 'trl[vllm]', which knows the releases), or leave it out."
+    else:
+        return
+    raise BadInput(message, f"{remedy} Left out, transformers generates.", field="use_vllm")
 
 
 def _check_compiler() -> None:

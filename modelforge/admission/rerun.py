@@ -12,6 +12,8 @@ from modelforge.admission.dataset import allowed_file
 from modelforge.admission.installed import check_installed
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
+from modelforge.admission.reward_files import CHANGED
+from modelforge.admission.rewards import check_reward_functions
 from modelforge.admission.training import estimate_fit
 from modelforge.admission.work import readmit_work
 from modelforge.domain.compatibility import Purpose
@@ -47,6 +49,7 @@ def _check_deleted(dataset: DatasetReference) -> None:
 async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: bool) -> wire.JobSpec:
     layout, settings = admission.layout, admission.settings
     check_installed(spec.provider, spec.parameters)
+    parameters = await _same_rewards(spec.parameters, settings.reward_roots)
     await asyncio.to_thread(_check_adapter, spec.adapter)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)
     reward = spec.reward_model_path
@@ -54,6 +57,7 @@ async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: 
         spec,
         model_path=await check_model(spec.model_path, admission.model_roots, purpose=purpose),
         reward_model_path=None if reward is None else await check_model(reward, admission.model_roots, "reward_model"),
+        parameters=parameters,
         dataset=await asyncio.to_thread(
             _same_dataset, spec.dataset, layout, settings.dataset_roots, admission.handler.state.references
         ),
@@ -65,6 +69,16 @@ async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: 
     await estimate_fit(admission, spec.parameters.per_device_train_batch_size, readmitted, problems, queue=queue)
     problems.refuse()
     return readmitted
+
+
+async def _same_rewards(parameters: wire.TrainingParameters, roots: tuple[Path, ...]) -> wire.TrainingParameters:
+    """The parameters, whose Python files are those that the job was started with."""
+    try:
+        return await check_reward_functions(parameters, roots)
+    except BadInput as error:
+        if error.field is not None and error.field.endswith(f".{CHANGED}"):
+            raise Conflict(error.message, error.detail) from error
+        raise
 
 
 def _check_adapter(adapter: wire.EarlierAdapter | None) -> None:

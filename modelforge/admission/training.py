@@ -15,8 +15,10 @@ from modelforge.admission.installed import check_installed
 from modelforge.admission.model import check_model
 from modelforge.admission.origin import Origin, resolve_origin
 from modelforge.admission.problems import Problems
+from modelforge.admission.rewards import check_fields, check_reward_functions
 from modelforge.admission.trial import try_out
 from modelforge.domain.compatibility import Purpose, check_combination, check_format
+from modelforge.domain.rewards import check_rewards
 from modelforge.errors import Refusal
 from modelforge.fields import check_label, project_struct
 from trainer_entry import wire
@@ -108,6 +110,8 @@ async def _resolve(
         check_combination(body.task, body.strategy, body.provider, parameters)
     with problems.collecting("provider"):
         check_installed(body.provider, parameters)
+    with problems.collecting("reward_functions"):
+        parameters = await check_reward_functions(parameters, admission.settings.reward_roots)
     with problems.collecting("model_name"):
         origin = await resolve_origin(admission, body.model_name, purpose, parameters)
     with problems.collecting("reward_model"):
@@ -117,6 +121,8 @@ async def _resolve(
     with problems.collecting("dataset"):
         dataset, staged = await resolve_dataset(admission, body.dataset, body.columns, body.encoding)
         check_format(dataset.format, body.task, body.strategy)
+        check_rewards(body.strategy, dataset, parameters)
+        await asyncio.to_thread(check_fields, dataset, parameters)
     if origin is None or dataset is None:
         await _discard(staged)
         return None, None

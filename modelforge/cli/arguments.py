@@ -50,6 +50,13 @@ def _add_serve(commands: "_Commands") -> None:
         help="a folder that models may be read from; may be repeated (the home and the current directory)",
     )
     serve.add_argument(
+        "--reward-root",
+        dest="reward_roots",
+        type=Path,
+        action="append",
+        help="a folder whose Python files trainings may run as reward functions; may be repeated (none)",
+    )
+    serve.add_argument(
         "--allowed-host",
         dest="allowed_hosts",
         action="append",

@@ -62,6 +62,7 @@ def _serve(options: argparse.Namespace) -> int:
             "data_dir",
             "dataset_roots",
             "model_roots",
+            "reward_roots",
             "allowed_hosts",
             "unix_socket",
             "require_token",

@@ -38,6 +38,10 @@ def check_combination(
                 raise _conflict(name, "eval_split 0", f'Send "eval_split": 0.1 too, or leave out {name}.')
     if strategy == "rlhf":
         _check_generations(parameters)
+        if parameters.use_vllm and parameters.use_8bit:
+            raise _conflict(
+                "use_vllm", "use_8bit", 'vLLM reads none in 8 bits: leave one out, or send "use_4bit": true.'
+            )
 
 
 def _check_task(task: wire.Task, strategy: wire.Strategy, provider: wire.Provider) -> None:
@@ -66,6 +70,10 @@ def _check_provider(provider: wire.Provider, parameters: wire.TrainingParameters
     if parameters.attn_implementation is not None:
         raise _conflict(
             "attn_implementation", "provider unsloth", 'It has its own: leave it out, or use "huggingface".'
+        )
+    if parameters.use_vllm:
+        raise _conflict(
+            "use_vllm", "provider unsloth", 'It generates in its own way: leave it out, or use "huggingface".'
         )
     if parameters.num_processes > 1:
         raise _conflict(
@@ -134,7 +142,10 @@ def _check_quantisation(strategy: wire.Strategy, parameters: wire.TrainingParame
 
 
 _LEFT_OUT = wire.TrainingParameters()
-_ONLY_RLHF = ("reward_model", "reward_learning_rate", "rl_algorithm", "num_generations", "max_completion_length")
+_ONLY_RLHF = (
+    *("reward_model", "reward_functions", "reward_learning_rate", "rl_algorithm", "num_generations"),
+    *("max_completion_length", "use_vllm"),
+)
 
 
 def _check_strategy(task: wire.Task, strategy: wire.Strategy, parameters: wire.TrainingParameters) -> None:
@@ -191,18 +202,21 @@ def _check_generations(parameters: wire.TrainingParameters) -> None:
 
 
 _TUNED: tuple[wire.Strategy, ...] = ("sft", "qlora")
+_ANSWERED: tuple[wire.Strategy, ...] = (*_TUNED, "rlhf")
+"""Those for prompts with answers: what a policy says is compared with them, where functions reward it."""
 _TRAINS: dict[wire.DatasetFormat, tuple[tuple[wire.Task, ...], tuple[wire.Strategy, ...]]] = {
-    "input_output": (("text-generation", "summarization"), _TUNED),
-    "prompt_completion": (("text-generation",), _TUNED),
-    "alpaca": (("text-generation",), _TUNED),
-    "messages": (("text-generation",), _TUNED),
-    "conversations": (("text-generation",), _TUNED),
+    "input_output": (("text-generation", "summarization"), _ANSWERED),
+    "prompt_completion": (("text-generation",), _ANSWERED),
+    "alpaca": (("text-generation",), _ANSWERED),
+    "messages": (("text-generation",), _ANSWERED),
+    "conversations": (("text-generation",), _ANSWERED),
     "text": (("text-generation",), _TUNED),
-    "document_summary": (("summarization",), _TUNED),
-    "article_highlights": (("summarization",), _TUNED),
+    "document_summary": (("summarization",), _ANSWERED),
+    "article_highlights": (("summarization",), _ANSWERED),
     "question_answer": (("extractive-question-answering",), _TUNED),
     "squad": (("extractive-question-answering",), _TUNED),
     "preferences": (("text-generation", "summarization"), ("dpo", "rlhf")),
+    "prompts": (("text-generation", "summarization"), ("rlhf",)),
 }
 """The tasks and strategies that the records of a format can be trained on for."""
 

@@ -45,6 +45,7 @@ class Metric(Struct, frozen=True, kw_only=True):
     reward_margin: float | None
     memory_mb: float | None
     gpu_memory_mb: float | None
+    rewards: dict[str, float | None]
     nonfinite: tuple[str, ...]
 
 

@@ -47,7 +47,8 @@ class Isolation(Struct, frozen=True, gc=False):
         """What stands before the command of an attempt at a job, whose folder it is."""
         network = job_asks_hub(job)
         adapter = None if job.adapter is None else job.adapter.path
-        reads = [job.dataset.path, *_models((job.model_path, job.reward_model_path, adapter))]
+        models = _models((job.model_path, job.reward_model_path, adapter))
+        reads = [job.dataset.path, *job.reward_files, *models]
         writes = [str(folder.parent), str(Path(job.output_dir).parent)]
         match job.work:
             case wire.Export(path=path, to=to):

@@ -32,7 +32,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
 
     They count through the whole job, `phase_step` through `phase`: rlhf trains a reward model, and then a policy.
     `eta_seconds` is the time left of the job, null while a later phase's speed is not known; `phase_eta_seconds` that
-    of the phase.
+    of the phase. `rewards`: the mean of each reward function's, and of a reward model's, by name.
     Of a job that is no training they are what its `unit` says; its status is `training` too while it works.
     """
 
@@ -55,6 +55,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     reward: float | None = None
     kl: float | None = None
     completion_length: float | None = None
+    rewards: dict[str, float | None] = {}
     stalled: bool = False
 
 
@@ -252,6 +253,7 @@ def _after_step(details: JobDetails, step: wire.StepLogged) -> JobDetails:
         reward=step.reward,
         kl=step.kl,
         completion_length=step.completion_length,
+        rewards=step.rewards,
         eta_seconds=None if details.status == "stopping" else step.eta_seconds,
         phase_eta_seconds=None if details.status == "stopping" else step.phase_eta_seconds,
     )

@@ -1,7 +1,7 @@
 """The trained models, with all that made them."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -34,7 +34,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     task: wire.Task
     provider: wire.Provider
     strategy: wire.Strategy
-    training_params: dict[str, str | int | float | bool | list[str] | None]
+    training_params: dict[str, str | int | float | bool | list[str | dict[str, Any]] | None]
     metrics: dict[str, float | None]
     perplexity_of: PerplexityOf | None
     created_at: str

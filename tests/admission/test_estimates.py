@@ -179,6 +179,16 @@ def test_of_the_phases_of_rlhf_the_one_that_takes_the_most_counts() -> None:
     assert peak_of(given) < peak_of(rewards)
 
 
+def test_where_functions_reward_alone_there_is_the_policy_and_no_reward_model() -> None:
+    beside = plan_of("rlhf", length=1000, max_completion_length=8)
+    alone = msgspec.structs.replace(beside, judged=False)
+    sizes = sizes_of(BUILT_IN.weights, alone.parameters)
+    given = msgspec.structs.replace(beside, parameters=wire.TrainingParameters(reward_model="given"))
+    frozen = peak_of(given) - peak_of(alone)
+    assert frozen == 4 * sizes.parameters  # the reward model, in 32 bits
+    assert disk_of(alone, sizes, 8).model == disk_of(beside, sizes, 8).model - 4 * sizes.parameters
+
+
 def test_a_gpu_holds_no_logits_of_all_tokens() -> None:
     on_cpu = plan_of(batch_size=8, length=1024, compute_bytes=2)
     on_gpu = msgspec.structs.replace(on_cpu, on_gpu=True)

@@ -9,6 +9,7 @@ from pages import ROOT, code, read, rows, section
 PAGE = read("CONTRIBUTING.md")
 KINDS = {
     "A training parameter": 5,
+    "A reward function": 4,
     "A record format": 8,
     "A route": 3,
     "A strategy": 13,

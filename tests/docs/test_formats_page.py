@@ -39,6 +39,8 @@ def taught(record: records.Record) -> Iterator[str]:
             yield from (said_in(msgspec.structs.replace(turn, learned=False)) for turn in prompt_turns)
             yield from (f"chosen*: {turn.content}" for turn in chosen)
             yield from (f"rejected: {turn.content}" for turn in rejected)
+        case records.Prompt(turns=turns):
+            yield from map(said_in, turns)
         case records.Conversation(messages=turns, tools=tools):
             if tools:
                 yield f"TOOLS: {', '.join(tool['function']['name'] for tool in tools)}"

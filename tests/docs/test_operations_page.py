@@ -33,6 +33,7 @@ def test_the_defaults_of_the_settings_are_right(monkeypatch: pytest.MonkeyPatch)
         "data_dir": "`~/.local/share/modelforge`",
         "dataset_roots": "`~` and the current directory",
         "model_roots": "`~` and the current directory",
+        "reward_roots": "none",
         "allowed_hosts": "none",
     }
     settings = Settings()

@@ -1,8 +1,9 @@
 """docs/training.md against what trains on what, and against the parameters and their defaults."""
 
+import json
 import re
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 from pages import code, read, rows, section
@@ -12,12 +13,14 @@ from modelforge.domain.conflicts import CONFLICTS
 from modelforge.errors import BadInput
 from trainer_entry import wire
 from trainer_entry.training.defaults import REWARD_DEFAULTS, defaults_of
+from trainer_entry.wire.rewards import PythonFile, RewardFunction
 
 PAGE = read("docs/training.md")
 PARAMETERS = rows(section(PAGE, "Parameters"))
 LEFT_OUT = wire.TrainingParameters()
 NOTHING = {
     *("early_stopping_patience", "reward_model", "neftune_noise_alpha", "loraplus_lr_ratio", "modules_to_save"),
+    "reward_functions",
 }
 """Null is no choice of the trainer's here: there is none."""
 
@@ -71,6 +74,35 @@ def test_what_does_not_go_together_is_what_is_refused() -> None:
     ]
     assert len(set(told)) == len(told)
     assert set(told) == {(one.parameter, one.value, one.other) for one in CONFLICTS}
+
+
+def test_every_reward_function_has_its_line_with_its_options_and_their_defaults() -> None:
+    told = rows(section(PAGE, "Rewards that can be checked"))[: len(get_args(RewardFunction))]
+    assert [code(row[0])[0] for row in told] == [kind.__struct_config__.tag for kind in get_args(RewardFunction)]
+    for kind, row in zip(get_args(RewardFunction), told, strict=True):
+        fields = {field.name: field for field in msgspec.structs.fields(kind) if field.name != "weight"}
+        options = code(row[1])
+        assert set(fields) == set(options) & set(fields), kind
+        for name, field in fields.items():
+            if not field.required and field.default is not None:
+                said = json.loads(options[options.index(name) + 1])
+                assert said == msgspec.to_builtins(field.default, builtin_types=()) or said == list(field.default), name
+
+
+def test_the_examples_of_reward_functions_are_taken() -> None:
+    text = section(PAGE, "Rewards that can be checked")
+    (asked,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (named,) = re.findall(r"`(\{\"name\": \"python_file\".*?\})`", PAGE)
+    parameters = msgspec.json.decode(asked, type=wire.TrainingParameters)
+    assert [function.weight for function in parameters.rewards] == [1, 0.2, 0.1]
+    assert msgspec.json.decode(named, type=RewardFunction) == PythonFile(
+        path="/home/me/rewards/tests.py", function="passes"
+    )
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(source, names)  # noqa: S102 - the page's own
+    said = [[{"role": "assistant", "content": "a and b"}], "a"]
+    assert names["passes"](prompts=["?", "?"], completions=said, tests=[["a", "b"], ["a", "b"]]) == [1, 0]
 
 
 def test_the_learning_rates_are_those_of_the_trainer() -> None:

@@ -53,7 +53,7 @@ def nothing_was_started(server: RunningServer, data_dir: Path) -> None:
         ({"num_train_epochs": 0}, "num_train_epochs", "above 0"),
         ({"max_steps": 1.5}, "max_steps", "a whole number"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size", "from 1"),
-        ({"target_modules": [1]}, "target_modules[0]", "a list of texts"),
+        ({"target_modules": [1]}, "target_modules[0]", "a text of 1 to 200"),
         ({"lora_dropout": 1.0}, "lora_dropout", "below 1"),
         ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type", "cosine"),
         ({"task": "translation"}, "task", "summarization"),

@@ -79,7 +79,7 @@ def test_a_dataset_tells_what_it_is_and_what_it_was(server: RunningServer, start
     assert (now["records_sha256"], now["warnings"], now["warning_count"]) == (None, [], 0)
     assert now["columns"] == {"used": ["input", "output"], "ignored": [], "mapping": None}
     assert (now["size_bytes"], now["jobs"]) == (len(RECORDS + MORE), [job_id])
-    assert (now["tasks"], now["strategies"]) == (["text-generation", "summarization"], ["sft", "qlora"])
+    assert (now["tasks"], now["strategies"]) == (["text-generation", "summarization"], ["sft", "qlora", "rlhf"])
     [summary] = server.get("/api/datasets").json()["datasets"]
     assert {name: now[name] for name in summary} == summary
     first = server.get("/api/datasets/data.jsonl?revision=1").json()

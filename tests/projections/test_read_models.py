@@ -33,6 +33,8 @@ from support.scenario import (
 from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Message
 from modelforge.errors import LineError
+from modelforge.fields import project_struct
+from modelforge.http.metrics import Metric
 from modelforge.projections.datasets import Upload, details_of
 from modelforge.projections.jobs import DatasetReference, JobDetails, JobError, TrainingStatus, iso
 from modelforge.projections.read_models import ReadModels, state_of
@@ -346,7 +348,7 @@ def test_a_dataset_tells_everything_that_its_check_found() -> None:
         "warnings": [{"line": line, "field": "output", "message": "It is blank."} for line in range(1, 4)],
         "warning_count": 300,
         "tasks": ["text-generation", "summarization"],
-        "strategies": ["sft", "qlora"],
+        "strategies": ["sft", "qlora", "rlhf"],
         "jobs": [],
     }
 
@@ -372,3 +374,11 @@ def test_moments_are_written_in_utc_to_the_second() -> None:
 def test_a_job_that_was_never_requested_has_no_history() -> None:
     with pytest.raises(ValueError, match="never requested"):
         after(launching())
+
+
+def test_the_mean_of_each_reward_stands_in_the_status_and_in_the_metrics() -> None:
+    rewarded = msgspec.structs.replace(step(3, 1), rewards={"exact_match": 0.25, "length": None})
+    now = status(*TRAINING, logged(step(2, 1), rewarded))
+    assert now.rewards == {"exact_match": 0.25, "length": None}
+    assert status(*TRAINING, logged(step(2, 1))).rewards == {}
+    assert project_struct(rewarded, Metric, position=1).rewards == now.rewards

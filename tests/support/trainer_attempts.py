@@ -74,6 +74,8 @@ def format_of(record: dict[str, Any]) -> wire.DatasetFormat:
             return "text"
         case {"chosen": _}:
             return "preferences"
+        case {"prompt": _}:
+            return "prompts"
         case {"answers": _}:
             return "squad"
         case {"context": _}:

@@ -9,13 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.running_server import RECORDS, RunningServer, environment
 from support.tiny_model import build_tiny_model
+from support.trainer_attempts import job_of
 
 from modelforge.errors import SettingsInvalid
 from modelforge.machine.isolation import Isolation, isolation_of
 from modelforge.settings import Settings, load_settings
+from trainer_entry import wire
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is optional")
 _PROBE = """
@@ -44,6 +47,17 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("HOME", str(home))
     (home / "secret").write_text("canary")
     return load_settings({"isolate": True, "data_dir": str(tmp_path / "data")}, {}, tmp_path)
+
+
+def test_a_training_reads_the_files_that_reward_it_and_no_view_of_a_dataset_does() -> None:
+    functions = [{"name": "python_file", "path": "/home/me/rewards/mine.py", "sha256": "0" * 64}]
+    parameters = msgspec.convert({"reward_functions": functions}, wire.TrainingParameters)
+    job = job_of(parameters, strategy="rlhf", model_path="/models/base", output_dir="/out/1", checkpoint_dir="/c")
+    isolation = Isolation("/usr/bin/bwrap", ("/home/me",))
+    words = isolation.around_job(job, Path("/data/jobs/1/attempt-1"))
+    place = words.index("/home/me/rewards/mine.py")
+    assert words[place - 1 : place + 2] == ["--ro-bind-try", *["/home/me/rewards/mine.py"] * 2]
+    assert "/home/me/rewards/mine.py" not in isolation.around_view(job)
 
 
 @needs_bubblewrap

@@ -6,6 +6,7 @@ from typing import assert_never
 import msgspec
 
 from trainer_entry.wire import JobSpec, ModelKind, Task, TrainingParameters
+from trainer_entry.wire.rewards import labels_of
 
 
 def write_card(
@@ -90,7 +91,11 @@ def _learned_from(job: JobSpec, parameters: TrainingParameters) -> str:
             return "The chosen answers were made likelier than the rejected ones, compared with the base model."
         case "rlhf":
             algorithm = parameters.rl_algorithm.upper()
-            return f"A reward model rewarded the model for its own answers to the prompts, by {algorithm}."
+            judges = ["A reward model"] if job.has_reward_model else []
+            if parameters.rewards:
+                names = ", ".join(f"`{label}`" for label in labels_of(parameters.rewards))
+                judges.append(f"{'reward' if judges else 'Reward'} functions ({names})")
+            return f"{' and '.join(judges)} rewarded the model for its own answers to the prompts, by {algorithm}."
         case _:
             assert_never(job.strategy)
 

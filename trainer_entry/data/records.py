@@ -84,7 +84,13 @@ class Preference(Struct, frozen=True, gc=False):
     rejected: list[Turn]
 
 
-Record = InputOutput | Conversation | Text | Question | Preference
+class Prompt(Struct, frozen=True, gc=False):
+    """What is asked, where no answer is given."""
+
+    turns: list[Turn]
+
+
+Record = InputOutput | Conversation | Text | Question | Preference | Prompt
 
 
 class Line(Struct, frozen=True, gc=False):
@@ -146,7 +152,11 @@ class Records:
 
     def by_line(self) -> Iterator[tuple[int, Record]]:
         """The records with the lines of the file in which they stand."""
-        return ((line.number, line.record) for line in read_lines(self._dataset))
+        return ((line.number, line.record) for line in self.lines())
+
+    def lines(self) -> Iterator[Line]:
+        """The lines that hold records."""
+        return read_lines(self._dataset)
 
 
 def _record_of(line: formats.Record) -> Record:
@@ -188,6 +198,8 @@ def _record_of(line: formats.Record) -> Record:
         case formats.Preference():
             prompt, chosen, rejected = preference_turns(line)
             return Preference(*([_turn_of(message) for message in part] for part in (prompt, chosen, rejected)))
+        case formats.Prompt(prompt=prompt, system=system):
+            return Prompt([*_system(system), *_turns(prompt, "user")])
         case _:
             assert_never(line)
 

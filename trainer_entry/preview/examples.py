@@ -23,9 +23,10 @@ def examples_of(lines: Iterator[Line], context: TokenizationContext) -> Iterator
         ChatTemplateFails: the model's template cannot write one of them; the message names its line.
     """
     if context.job.strategy in {"dpo", "rlhf"}:
-        from trainer_entry.preview.preferences import preferences_of  # with trl, which takes seconds to import
+        from trainer_entry.preview import preferences  # with trl, which takes seconds to import
 
-        yield from preferences_of(lines, context)
+        compares = context.job.dataset.format == "preferences"
+        yield from (preferences.preferences_of if compares else preferences.prompts_of)(lines, context)
         return
     for line in lines:
         with naming_line(line.number, PREVIEW_SECONDS):

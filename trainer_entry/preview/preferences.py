@@ -10,12 +10,13 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.reward_config import RewardConfig
 
 from trainer_entry.data.examples import LINE
+from trainer_entry.data.prompts import asked_ids
 from trainer_entry.data.records import Line
 from trainer_entry.preview.sequences import TokenizationContext, TokenizedExample, TokenizedSequence
 from trainer_entry.runtime.bounds import PREVIEW_SECONDS
 from trainer_entry.runtime.failures import naming_line
 from trainer_entry.strategies import dpo, reward_model, rlhf
-from trainer_entry.tasks import preferences
+from trainer_entry.tasks import policy_prompts, preferences
 from trainer_entry.tasks.preferences import Row
 from trainer_entry.training.arguments import preference_arguments, reward_arguments
 from trainer_entry.wire import SequenceName
@@ -64,7 +65,7 @@ def _compared(rows: list[Row], context: TokenizationContext) -> Iterator[Tokeniz
 def _rewarded(rows: list[Row], context: TokenizationContext) -> Iterator[TokenizedExample]:
     """For rlhf: both answers for the reward model, which rewards a text as a whole, and the prompt for the policy."""
     limit = context.max_length
-    room = min(limit, preferences.prompt_room(context.model_context, context.parameters))
+    room = _room(context)
     arguments = reward_arguments(context.parameters, _FOLDER)
     kept = _judged([row for row in rows if row.size < room], context, arguments)
     others = _judged([row for row in rows if row.line not in kept], context, _without_limit(arguments))
@@ -81,6 +82,26 @@ def _rewarded(rows: list[Row], context: TokenizationContext) -> Iterator[Tokeniz
         yield TokenizedExample(
             row.line, (_unlearned("prompt", prompt, room),), left_out=None if fits else row.left_out(room, "right")
         )
+
+
+def prompts_of(lines: Iterator[Line], context: TokenizationContext) -> Iterator[TokenizedExample]:
+    """What a policy is asked that learns from prompts; no reward model learns from the answers to them.
+
+    Raises:
+        NoChatTemplate, ChatTemplateFails, WrongRecords: the message names the line, where a template fails.
+    """
+    room = _room(context)
+    for line in lines:
+        with naming_line(line.number, PREVIEW_SECONDS):
+            turns = policy_prompts.turns_of(line.record, context.source.tokenizer, context.job.task)
+            ids = asked_ids(context.source.tokenizer, turns)
+        left_out = None if len(ids) < room else f"It has {len(ids)} tokens, and leaves no room for an answer."
+        yield TokenizedExample(line.number, (_unlearned("prompt", ids, room),), left_out=left_out)
+
+
+def _room(context: TokenizationContext) -> int:
+    """How many tokens a policy's prompt has room for."""
+    return min(context.max_length, policy_prompts.prompt_room(context.model_context, context.parameters))
 
 
 def _pairs(rows: list[Row], context: TokenizationContext, arguments: DPOConfig) -> dict[int, dpo.Pair]:

@@ -53,6 +53,14 @@ class WrongRecords(Exception):
     """The records are of a format that the task or the strategy cannot learn from."""
 
 
+class RewardFunctionFails(Exception):
+    """A reward function cannot be loaded, raises, or gives what is no reward."""
+
+
+class RewardFileChanged(Exception):
+    """The file of a reward function is not the one that the job was accepted with."""
+
+
 class TokenWithoutEmbedding(Exception):
     """The tokenizer writes a text with a token that the model has no embedding of."""
 

@@ -145,6 +145,7 @@ def _train(
         with disk_full_errors(learned):
             unwrapped: Any = trainer.accelerator.unwrap_model(trained_model(trainer))
             unwrapped.save_pretrained(learned)
+            known.tokenizer.save_pretrained(learned)  # without one, weights that are all its own are read by nobody
     trainer.accelerator.free_memory()
     figures = {f"reward_model_{name}": trained.metrics[name] for name in _REPORTED if name in trained.metrics}
     return RewardReport(trained.step, figures, examples.dropped + rows_left_out(trainer, examples))

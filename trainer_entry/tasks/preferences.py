@@ -12,18 +12,20 @@ from trl.data_utils import common_prefix_length
 
 from trainer_entry.data.edges import kept_places
 from trainer_entry.data.examples import Examples, Rows, in_words
-from trainer_entry.data.prompts import answered_ids, asked_ids, plain_question, summarization_prompt
+from trainer_entry.data.prompts import answered_ids, asked_ids, summarization_prompt
 from trainer_entry.data.records import Preference, Record, Records, Turn
-from trainer_entry.runtime.failures import NoTrainableTokens, WrongRecords, naming_line, refuse
+from trainer_entry.data.reward_fields import FIELDS
+from trainer_entry.runtime.failures import NoTrainableTokens, WrongRecords, naming_line
 from trainer_entry.runtime.stdout import note
-from trainer_entry.wire import Strategy, Task, TrainingParameters, Truncation
-from trainer_entry.wire.obstacles import in_context
+from trainer_entry.tasks.policy_prompts import CheckFields, checked_fields, prompt_for_policy
+from trainer_entry.wire import Strategy, Task, Truncation
 
 
 class Row(Struct, frozen=True, gc=False):
     """A preference in tokens. `size`: how many its prompt has by itself; the answers follow `prompt_ids`.
 
     `prompt`: what a policy is asked, as trl takes it: turns, and a text for a model without a chat template.
+    `fields`: those of the record as JSON, where functions reward a policy by them.
     """
 
     line: int
@@ -32,6 +34,7 @@ class Row(Struct, frozen=True, gc=False):
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
+    fields: str | None = None
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -69,10 +72,12 @@ def prepare(
     purpose: tuple[Task, Strategy],
     max_length: int,
     truncation: Truncation = "right",
+    check_fields: CheckFields | None = None,
 ) -> Examples:
     """Rows of prompt, chosen and rejected; those at the places in `held_out` are for evaluation.
 
     A prompt that leaves no room in `max_length` tokens for an answer is left out, but where its beginning is cut.
+    `check_fields`: looks at the fields of each record, by which functions reward a policy.
 
     Raises:
         NoTrainableTokens: nothing to learn from is left.
@@ -83,9 +88,12 @@ def prepare(
     train, evaluation = PreferenceRows(strategy), PreferenceRows(strategy)
     dropped: list[int] = []
     tokens = cut = 0
-    for place, (line, record) in enumerate(records.by_line()):
+    for place, read in enumerate(records.lines()):
+        line = read.number
         with naming_line(line):
-            row = row_of(line, record, tokenizer, task)
+            row = row_of(line, read.record, tokenizer, task)
+        if check_fields is not None:
+            row = msgspec.structs.replace(row, fields=checked_fields(read, check_fields))
         if row.left_out(max_length, truncation) is not None:
             dropped.append(line)
             continue
@@ -124,11 +132,7 @@ def row_of(line: int, record: Record, tokenizer: PreTrainedTokenizerBase, task: 
     )
     # As trl has it: an answer begins where the texts part, which is before the prompt's end where tokens merge there.
     shared = min(common_prefix_length(asked, chosen), common_prefix_length(asked, rejected))
-    prompt: str | list[dict[str, str]] = (
-        plain_question(tokenizer, preference.prompt)
-        if tokenizer.chat_template is None
-        else [{"role": turn.role, "content": turn.content} for turn in preference.prompt]
-    )
+    prompt = prompt_for_policy(preference.prompt, tokenizer)
     return Row(line, len(asked), prompt, asked[:shared], chosen[shared:], rejected[shared:])
 
 
@@ -143,6 +147,7 @@ class PreferenceRows:
         self._compares = strategy == "dpo"
         self._rows = Rows(*(("prompt_ids",) if self._compares else ()), "chosen_ids", "rejected_ids")
         self._prompts: list[str | list[dict[str, str]]] = []
+        self._fields: list[str] = []
 
     @property
     def count(self) -> int:
@@ -160,11 +165,16 @@ class PreferenceRows:
             line=row.line, chosen_ids=row.prompt_ids + row.chosen_ids, rejected_ids=row.prompt_ids + row.rejected_ids
         )
         self._prompts.append(row.prompt)
+        if row.fields is not None:
+            self._fields.append(row.fields)
 
     def dataset(self) -> Dataset:
         """All of them."""
         rows = self._rows.dataset()
-        return rows if self._compares else rows.add_column("prompt", self._prompts)
+        if self._compares:
+            return rows
+        rows = rows.add_column("prompt", self._prompts)
+        return rows.add_column(FIELDS, self._fields) if self._fields else rows
 
 
 def dataset_of(rows: list[Row], strategy: Strategy) -> Dataset:
@@ -173,16 +183,6 @@ def dataset_of(rows: list[Row], strategy: Strategy) -> Dataset:
     for row in rows:
         found.add(row)
     return found.dataset()
-
-
-def prompt_room(context: int, parameters: TrainingParameters) -> int:
-    """How many tokens a policy's prompt can have: its completion stands in the same context.
-
-    Raises:
-        ConflictingParameters: none.
-    """
-    refuse(in_context(parameters, "rlhf", context))
-    return context - parameters.max_completion_length
 
 
 def _preference(record: Record, tokenizer: PreTrainedTokenizerBase, task: Task) -> Preference:

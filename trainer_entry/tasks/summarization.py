@@ -5,16 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import torch
 from msgspec import Struct
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from trainer_entry.data.edges import bare, end_token_ids
+from trainer_entry.data.edges import bare
 from trainer_entry.data.examples import MEASURED_RECORDS, Examples, Measure, Rows, examples_of
 from trainer_entry.data.prompts import prompt_ids, summarization_prompt, summarization_source
 from trainer_entry.data.records import InputOutput, Record, Records
 from trainer_entry.providers.huggingface import decoder_positions
 from trainer_entry.runtime.failures import WrongRecords
+from trainer_entry.tasks.greedy import write_greedily
 from trainer_entry.tasks.metrics import rouge
 from trainer_entry.tasks.text_generation import CutTokens, cut_tokens, gather, label
 
@@ -156,20 +156,7 @@ def summarize(
         prompts = [tokenizer(source, truncation=True, max_length=max_length)["input_ids"] for source in sources]
     else:
         prompts = [_text_within(max_length - limit, tokenizer, document.input)[1] for document in documents]
-    width = max(map(len, prompts))
-    left = not model.config.is_encoder_decoder  # an answer follows its prompt, so the padding stands before both
-    padding = int(tokenizer.pad_token_id or 0)
-    gaps = [width - len(prompt) for prompt in prompts]
-    rows = [[padding] * gap * left + prompt + [padding] * gap * (not left)
-            for gap, prompt in zip(gaps, prompts, strict=True)]  # fmt: skip
-    masks = [[0] * gap * left + [1] * (width - gap) + [0] * gap * (not left) for gap in gaps]
-    with torch.no_grad():
-        written = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),
-            attention_mask=torch.tensor(masks, device=model.device),
-            generation_config=_configure(model, tokenizer, limit),
-        )
-    answers = written[:, width:] if left else written
+    answers = write_greedily(model, tokenizer, prompts, limit)
     return [str(text).strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
 
@@ -181,18 +168,3 @@ def _text_within(room: int, tokenizer: PreTrainedTokenizerBase, text: str) -> tu
         kept = max(0, len(offsets) - (len(ids) - room))
         text = text[: min(offsets[kept][0], len(text) - 1)] if offsets else ""
     return text, ids
-
-
-def _configure(model: Any, tokenizer: PreTrainedTokenizerBase, limit: int) -> GenerationConfig:
-    """Greedy: a figure that is the same every time."""
-    own = model.generation_config
-    return GenerationConfig(
-        max_new_tokens=limit,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=end_token_ids(tokenizer, own.eos_token_id),
-        pad_token_id=tokenizer.pad_token_id,
-        decoder_start_token_id=getattr(own, "decoder_start_token_id", None),
-        bos_token_id=own.bos_token_id,
-        forced_bos_token_id=getattr(own, "forced_bos_token_id", None),  # the language, for some
-    )

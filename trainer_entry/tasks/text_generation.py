@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from trainer_entry.data.edges import bare, edges_of, kept_places, text_ids
 from trainer_entry.data.examples import IGNORED, Examples, Measure, Rows, examples_of
 from trainer_entry.data.prompts import opened, render, trimmed_turns
-from trainer_entry.data.records import Conversation, InputOutput, Preference, Question, Record, Records, Turn
+from trainer_entry.data.records import Conversation, InputOutput, Preference, Prompt, Question, Record, Records, Turn
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, WrongRecords, naming_line
 from trainer_entry.wire import Truncation
 from trainer_entry.wire.formats import Text
@@ -137,7 +137,7 @@ def label(record: Record, tokenizer: PreTrainedTokenizerBase) -> Iterator[Labell
         case Text(text=text):
             input_ids = text_ids(tokenizer, text)
             yield LabelledTokens(input_ids, list(input_ids))  # as trl does it, every token counts
-        case Question() | Preference():
+        case Question() | Preference() | Prompt():
             raise WrongRecords(
                 f"A {type(record).__name__.lower()} is no text to learn: choose another task or strategy."
             )

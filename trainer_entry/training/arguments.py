@@ -11,6 +11,8 @@
     loraplus_lr_ratio             of peft's create_loraplus_optimizer                               (trainer.py)
     reward_learning_rate          learning_rate of RewardConfig
     rl_algorithm                  RLOOConfig or GRPOConfig
+    reward_functions              reward_funcs and reward_weights                                     (rlhf.py)
+    use_vllm                      use_vllm, with vllm_mode "colocate"
     lora_r, target_modules, …     LoraConfig.r, target_modules, …                          (adapters.py)
     use_4bit, use_nested_quant    BitsAndBytesConfig.load_in_4bit, bnb_4bit_use_double_quant        (the same)
     weight_dtype                  dtype of from_pretrained, where all weights are trained           (precision.py)
@@ -76,14 +78,19 @@ def reward_arguments(parameters: TrainingParameters, folder: str) -> RewardConfi
     return RewardConfig(**_common(rewarding, folder), max_length=parameters.max_seq_length)
 
 
-def policy_arguments(parameters: TrainingParameters, folder: str, steps: int) -> RLOOConfig | GRPOConfig:
-    """For a policy that is rewarded for its completions, in a number of optimizer steps."""
+def policy_arguments(
+    parameters: TrainingParameters, folder: str, steps: int, weights: list[float] | None = None
+) -> RLOOConfig | GRPOConfig:
+    """For a policy that is rewarded for its completions, in a number of optimizer steps; `weights`: of its rewards."""
     arguments: dict[str, Any] = {
         **_common(parameters, folder),
         "max_steps": steps,
         "beta": parameters.beta,
         "num_generations": parameters.num_generations,
         "max_completion_length": parameters.max_completion_length,
+        "reward_weights": weights,
+        # In the trainer's own process, on the GPU that it trains on: no server of another's is asked.
+        **({"use_vllm": True, "vllm_mode": "colocate"} if parameters.use_vllm else {}),
     }
     return RLOOConfig(**arguments) if parameters.rl_algorithm == "rloo" else GRPOConfig(**arguments)
 

@@ -123,6 +123,8 @@ class WireCallback(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         figures, nonfinite = finite({name: figure_of(logs, names) for name, names in FIGURES.items()})
+        rewards, lost = finite({label: logs.get(f"rewards/{label}/mean") for label in self._trainer.reward_labels})
+        nonfinite += tuple(f"rewards.{label}" for label in lost)
         now, tokens = time.monotonic(), self._trainer.count_tokens()
         if not tokens and "num_tokens" in logs:  # trl counts completions itself, through all attempts of a job
             tokens = int(logs["num_tokens"]) - self._tokens_before
@@ -149,6 +151,7 @@ class WireCallback(TrainerCallback):
                 memory_mb=host,
                 gpu_memory_mb=gpu,
                 nonfinite=nonfinite,
+                rewards=rewards,
                 **figures,
             )
         )

@@ -107,7 +107,7 @@ def with_model(
     if job.parameters.gradient_checkpointing and not recomputes:
         raise ConflictingParameters("This model has no gradient checkpointing: leave gradient_checkpointing out.")
     defaults = defaults_of(job.task, job.strategy, parameters.rl_algorithm, encoder_decoder=encoder_decoder)
-    rewards = REWARD_DEFAULTS if job.strategy == "rlhf" and parameters.reward_model is None else None
+    rewards = REWARD_DEFAULTS if job.trains_reward_model else None
     asked = parameters.max_seq_length
     return msgspec.structs.replace(
         parameters,

@@ -29,7 +29,8 @@ class AttemptTrainer(WeighedEvaluation):
     """Stands before transformers' or trl's own trainer among the parents of a class.
 
     `steps_before`, `steps_after`: optimizer steps of the job's phases before and after this one; its checkpoints are
-    numbered after the former. `left_out_elsewhere`: examples that those phases leave out.
+    numbered after the former. `left_out_elsewhere`: examples that those phases leave out. `reward_labels`: what the
+    rewards of a policy are reported as.
     """
 
     token_count: torch.Tensor | int = 0
@@ -39,6 +40,7 @@ class AttemptTrainer(WeighedEvaluation):
     steps_after = 0
     left_out_elsewhere = 0
     loraplus_lr_ratio: float | None = None
+    reward_labels: tuple[str, ...] = ()
     _loss_was_finite = False
 
     def keep_checkpoints(self, folder: str, limit: int | None, steps_before: int = 0) -> None:

@@ -19,6 +19,7 @@ DatasetFormat = Literal[
     "question_answer",
     "squad",
     "preferences",
+    "prompts",
 ]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 """Who speaks. `developer` is OpenAI's newer name of `system`; a `tool` gives the result of a call."""
@@ -210,6 +211,13 @@ class Preference(Struct, frozen=True, gc=False):
     tools: Any = None
 
 
+class Prompt(Struct, frozen=True, gc=False):
+    """A prompt to which no answer is given: what a policy says is rewarded by functions, or by a reward model."""
+
+    prompt: str | list[Message]
+    system: str | None = None
+
+
 Record = (
     InputOutput
     | PromptCompletion
@@ -222,6 +230,7 @@ Record = (
     | QuestionAnswer
     | Squad
     | Preference
+    | Prompt
 )
 
 FORMATS: dict[DatasetFormat, type[Record]] = {
@@ -236,4 +245,15 @@ FORMATS: dict[DatasetFormat, type[Record]] = {
     "question_answer": QuestionAnswer,
     "squad": Squad,
     "preferences": Preference,
+    "prompts": Prompt,
 }
+
+ANSWER_FIELDS: dict[DatasetFormat, str] = {
+    "input_output": "output",
+    "prompt_completion": "completion",
+    "alpaca": "output",
+    "document_summary": "summary",
+    "article_highlights": "highlights",
+    "preferences": "chosen",
+}
+"""What the answer is called in a format, where it stands in a field of its own."""

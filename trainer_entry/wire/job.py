@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.parameters import TrainingParameters
+from trainer_entry.wire.rewards import PythonFile
 
 Task = Literal["text-generation", "summarization", "extractive-question-answering"]
 Strategy = Literal["sft", "qlora", "rlhf", "dpo"]
@@ -155,6 +156,22 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
                 return "push"
             case _:
                 assert_never(self.work)
+
+    @property
+    def trains_reward_model(self) -> bool:
+        """Whether one is trained first: there are preferences to train it from, and none is given."""
+        prefers = self.dataset.format == "preferences"
+        return self.strategy == "rlhf" and prefers and self.parameters.reward_model is None
+
+    @property
+    def has_reward_model(self) -> bool:
+        """Whether a model rewards the policy, given or trained, be it beside functions or alone."""
+        return self.trains_reward_model or (self.strategy == "rlhf" and self.parameters.reward_model is not None)
+
+    @property
+    def reward_files(self) -> tuple[str, ...]:
+        """The Python files that are run to reward a policy."""
+        return tuple(one.path for one in self.parameters.rewards if isinstance(one, PythonFile))
 
     @property
     def partial_output(self) -> str:

@@ -96,6 +96,8 @@ class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
     `phase_eta_seconds`: until the last step of this phase. `step` counts through all phases of a job,
     `phase_step` those of `phase`. `reward`, `kl`: means over the completions, `completion_length`: in tokens.
     `reward_accuracy`: how often the chosen answer is rewarded more; `reward_margin`: by how much.
+    `rewards`: the mean of each reward function's, and of a reward model's, before they are multiplied by their weights
+    and added up to `reward`.
     `memory_mb`, `gpu_memory_mb`: the most that the process, and torch on its GPU, held so far, in 10^6 bytes.
     """
 
@@ -120,6 +122,7 @@ class StepLogged(TrainerMessage, frozen=True, tag="step", gc=False):
     gpu_memory_mb: float | None = None
     nonfinite: tuple[str, ...] = ()
     phase_eta_seconds: float | None = None
+    rewards: dict[str, float | None] = {}
 
 
 class Evaluated(TrainerMessage, frozen=True, tag="evaluated", gc=False):

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from trainer_entry.wire.job import Strategy, Task
 from trainer_entry.wire.parameters import TrainingParameters
+from trainer_entry.wire.rewards import FormatTags, LengthReward
 
 _LEAST_TEXT = 2
 _LEAST_WINDOW = 4
@@ -114,6 +115,31 @@ def in_reward_model(name: str, figures: int) -> Obstacle | None:
         f"{name} is no reward model: it gives {figures} figures, and a reward is one",
         "Name a sequence classifier with num_labels 1, or leave out reward_model to have one trained.",
     )
+
+
+def in_reward_functions(parameters: TrainingParameters, *, beside_a_model: bool) -> Obstacle | None:
+    """What speaks against the options of reward functions. `beside_a_model`: a reward model rewards too."""
+    functions = parameters.rewards
+    if functions and not beside_a_model and all(function.weight == 0 for function in functions):
+        return Obstacle(
+            "reward_functions",
+            "Every reward function has the weight 0, so nothing is rewarded",
+            "Give one another weight, or leave it out for 1.",
+        )
+    for place, function in enumerate(functions):
+        at = f"reward_functions[{place}]"
+        match function:
+            case LengthReward(target=None, min=None, max=None):
+                return Obstacle(at, "length has nothing to compare with", 'Send "target", or "min", "max" or both.')
+            case LengthReward(target=int(), min=least, max=most) if (least, most) != (None, None):
+                return Obstacle(f"{at}.target", "target and min or max do not go together", "Send one of both.")
+            case LengthReward(min=int(least), max=int(most)) if least > most:
+                return Obstacle(f"{at}.min", f"min {least} is more than max {most}", "Lower min, or raise max.")
+            case FormatTags(tags=tags) if len(set(tags)) < len(tags):
+                return Obstacle(f"{at}.tags", "A tag is there twice", "Name each once.")
+            case _:
+                pass
+    return None
 
 
 def in_length(parameters: TrainingParameters, task: Task) -> Obstacle | None:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from trainer_entry.wire.rewards import RewardFunction, RewardFunctions, functions_of
+
 Scheduler = Literal[
     "linear",
     "cosine",
@@ -98,13 +100,20 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     beta: Annotated[float, Meta(ge=0, le=100)] | None = None
     loss_type: Annotated[str, Meta(min_length=1, max_length=40)] = "sigmoid"
     reward_model: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    reward_functions: RewardFunctions | None = None
     reward_learning_rate: Annotated[float, Meta(gt=0, le=10)] | None = None
     rl_algorithm: Literal["rloo", "grpo"] = "rloo"
     num_generations: Annotated[int, Meta(ge=2, le=64)] = 4
     max_completion_length: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
+    use_vllm: bool = False
     doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
     num_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     report_to: Literal["none", "tensorboard"] = "none"
+
+    @property
+    def rewards(self) -> tuple[RewardFunction, ...]:
+        """The reward functions, each with its options."""
+        return functions_of(self.reward_functions)
 
     @property
     def adapted_layers(self) -> str | list[str]:

@@ -28,7 +28,7 @@ def disk_of(plan: Plan, sizes: Sizes, examples: int) -> Disk:
         kept = min(kept, parameters.save_total_limit + 1)
     trained = plan.trained_bytes * sizes.trainable
     written = trained + plan.trained_bytes * sizes.twice
-    rewards = plan.compute_bytes * sizes.parameters if plan.strategy == "rlhf" else 0
+    rewards = plan.compute_bytes * sizes.parameters if plan.strategy == "rlhf" and plan.judged else 0
     # What an adapter took off its base lies beside the checkpoints, and makes the saved one as large again.
     taken = plan.trained_bytes * sizes.adapter if parameters.changes_base and parameters.use_lora else 0
     return Disk(

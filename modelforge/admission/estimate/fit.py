@@ -141,6 +141,7 @@ def _estimate(
         length=length,
         answer=answer,
         on_gpu=room.device == "gpu",
+        judged=spec.has_reward_model,
     )
     if model.weights is None:
         return report.unknown_memory(plan.batch_size, plan.length, room), report.unknown_disk(free)

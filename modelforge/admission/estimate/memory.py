@@ -62,7 +62,8 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     """What of a training its memory depends on. `compute_bytes`: of a number as it is computed with, 2 or 4.
 
     `length`: of a sequence in tokens, with its completion where a policy learns. `answer`: of what a decoder writes
-    apart from the text that an encoder reads. `on_gpu`: where it is computed.
+    apart from the text that an encoder reads. `on_gpu`: where it is computed. `judged`: a reward model stands beside
+    the policy, and is trained first unless one is given.
     """
 
     task: wire.Task
@@ -73,6 +74,7 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     length: int
     answer: int | None = None
     on_gpu: bool = False
+    judged: bool = True
 
     @property
     def written(self) -> int:
@@ -151,6 +153,8 @@ def memory_of(plan: Plan, sizes: Sizes, architecture: Architecture | None) -> Me
         return _phase(plan, sizes, activations, reference=plan.strategy == "dpo")
     learns, judges = (0, 0) if architecture is None else _both_bytes(plan, sizes, architecture)
     policy = _phase(plan, sizes, learns, reference=True)
+    if not plan.judged:
+        return policy
     judged = msgspec.structs.replace(policy, weights=policy.weights + _frozen_bytes(plan, sizes))
     if plan.parameters.reward_model is not None:
         return judged

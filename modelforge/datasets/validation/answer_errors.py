@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from modelforge.datasets.validation.conversation_errors import NOTHING_LEARNED, errors_of_tools, errors_of_turns
 from modelforge.datasets.validation.error_types import RecordError, blank
 from modelforge.datasets.validation.field_names import says_nothing
-from trainer_entry.wire.formats import Message, Preference, PromptCompletion
+from trainer_entry.wire.formats import Message, Preference, Prompt, PromptCompletion
 from trainer_entry.wire.turns import is_learned, is_system, preference_turns, prompt_turns, text_of
 
 _BOTH_SYSTEMS = "The prompt begins with a system turn too. Leave one of both out."
@@ -85,6 +85,16 @@ def errors_of_preference(record: Preference) -> Iterator[RecordError]:
         yield RecordError("rejected", "It is the same as chosen: nothing is preferred. Write the worse answer.")
     if record.tools:
         yield RecordError("tools", "No strategy learns calls of tools from preferences. Take the field out.")
+
+
+def errors_of_prompt(record: Prompt) -> Iterator[RecordError]:
+    """What is wrong with a prompt to which no answer is given."""
+    yield from _prompt(record.prompt, may_be_blank=False)
+    if not isinstance(record.prompt, str):
+        if _says(record.system) and is_system(record.prompt):
+            yield RecordError("system", _BOTH_SYSTEMS)
+        if any(turn.tool_calls or turn.role == "tool" for turn in record.prompt):
+            yield RecordError("prompt", "It has calls of tools, and no policy makes any. Take the record out.")
 
 
 def _errors_of_preferred(field: str, answer: str | list[Message], turns: list[Message]) -> Iterator[RecordError]:

@@ -142,6 +142,8 @@ def another_format(dataset_format: wire.DatasetFormat, record: object) -> wire.D
         return None
     told = {name for name, value in record.items() if value is not None}
     shown = format_shown_by(told)
+    if shown == "prompts" and "prompt" in FORMATS[dataset_format].__struct_encode_fields__:
+        return None  # what it lacks is said by its name
     return None if shown in {None, dataset_format} or not told >= {*required_fields(shown)} else shown
 
 

@@ -7,7 +7,12 @@ from typing import Any, assert_never
 
 import msgspec
 
-from modelforge.datasets.validation.answer_errors import errors_of_completion, errors_of_label, errors_of_preference
+from modelforge.datasets.validation.answer_errors import (
+    errors_of_completion,
+    errors_of_label,
+    errors_of_preference,
+    errors_of_prompt,
+)
 from modelforge.datasets.validation.conversation_errors import errors_of_conversation, errors_of_shared
 from modelforge.datasets.validation.error_types import RecordError, blank, short
 from modelforge.datasets.validation.field_names import may_be_ignored, unknown_fields
@@ -22,6 +27,7 @@ from trainer_entry.wire.formats import (
     DocumentSummary,
     InputOutput,
     Preference,
+    Prompt,
     PromptCompletion,
     QuestionAnswer,
     Record,
@@ -42,6 +48,7 @@ EXAMPLES: dict[wire.DatasetFormat, str] = {
     "question_answer": '{"context": "…", "question": "…", "answer": "…"}, with "" for no answer',
     "squad": '{"context": "…", "question": "…", "answers": {"text": ["…"], "answer_start": [0]}}',
     "preferences": '{"prompt": "…", "chosen": "…", "rejected": "…"}, each a text or a list of messages',
+    "prompts": '{"prompt": "…"}, a text or a list of messages',
 }
 _INDEX = re.compile(r"\[\d+\]")
 _TYPES = re.compile(r"Expected (.+), got (.+)")
@@ -136,6 +143,8 @@ def errors_of(record: Record) -> Iterator[RecordError]:
             yield from _errors_of_answers(record)
         case Preference():
             yield from errors_of_preference(record)
+        case Prompt():
+            yield from errors_of_prompt(record)
         case _:
             assert_never(record)
 

@@ -14,6 +14,7 @@ from trainer_entry.wire.formats import (
     InputOutput,
     Message,
     Preference,
+    Prompt,
     PromptCompletion,
     QuestionAnswer,
     Record,
@@ -100,6 +101,7 @@ PLAIN_TEXTS: dict[type[Record], Callable[[Any], tuple[str, ...]]] = {
         *_plainly_spoken(record.chosen),
         *_plainly_spoken(record.rejected),
     ),
+    Prompt: lambda record: _plainly_spoken(record.prompt),
 }
 """The same of records without rare fields (see `Fields.plain`), which are nearly all: faster."""
 
@@ -124,4 +126,5 @@ TEXTS: dict[type[Record], Callable[[Any], tuple[str, ...]]] = PLAIN_TEXTS | {
         *_spoken(record.rejected),
         *_beside(record.system),
     ),
+    Prompt: lambda record: (*_spoken(record.prompt), *_beside(record.system)),
 }

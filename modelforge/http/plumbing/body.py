@@ -51,6 +51,8 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
         raise BadInput(
             problem.message, " ".join(filter(None, (problem.field, problem.remedy))), field=problem.field
         ) from error
+    except RecursionError as error:
+        raise BadInput("The body is nested too deeply", "Send fewer objects and lists in each other.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput("The body is not valid JSON", str(error)) from error
     refuse_twins(data)

@@ -28,6 +28,7 @@ EXAMPLES: dict[wire.DatasetFormat, dict[str, object]] = {
     "question_answer": {"context": "a", "question": "b", "answer": "a"},
     "squad": {"context": "a", "question": "b", "answers": {"text": ["a"], "answer_start": [0]}},
     "preferences": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "prompts": {"prompt": "a"},
 }
 EVERY = sorted({*FIELDS, *REFUSED, "id", "persona"})
 

@@ -306,6 +306,20 @@ def test_preferences_are_shown_as_rlhf_trains_on_them(
     assert len(asked) == 5
 
 
+@pytest.mark.parametrize("model", ["llama", "plain"])
+def test_prompts_are_shown_as_a_policy_is_asked_them(model: str, models: dict[str, Path], tmp_path: Path) -> None:
+    from trainer_entry.strategies import rlhf
+
+    records = [*({"prompt": f"Is it {n}?", "tests": [n]} for n in range(4)), {"prompt": "far " * 60}]
+    settings = {"max_seq_length": 60, "max_completion_length": 8, "reward_functions": ["format_tags"]}
+    job = job_on(records, tmp_path, models[model], strategy="rlhf", **settings)
+    found = prepared(job)
+    asked = [example.sequences for _, example in kept(preview(job))]
+    assert [ids(sequence) for (sequence,) in asked] == rlhf.prompts_of(found.examples.train, found.loaded.tokenizer)
+    assert [ids(sequence) for (sequence,) in asked] == found.examples.train["prompt_ids"][:]
+    assert (len(asked), found.examples.dropped) == (4, 1)
+
+
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
 def test_a_policy_can_end_as_its_template_ends_a_turn(algorithm: str, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification

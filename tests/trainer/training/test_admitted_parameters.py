@@ -89,6 +89,7 @@ drawn: dict[str, some.SearchStrategy[Any]] = {
     "num_generations": some.sampled_from([2, 3, 4, 8]),
     "max_completion_length": some.sampled_from([1, 255, 256, 1_000_000]),
     "doc_stride": some.sampled_from([0, 128, 1_000_000]),
+    "reward_functions": some.none() | some.sampled_from([("exact_match",), ({"name": "length", "max": 3},)]),
 }
 
 

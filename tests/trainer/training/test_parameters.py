@@ -72,6 +72,7 @@ POLICY = {
     "beta": (0.7, "beta", 0.7),
     "num_generations": (2, "num_generations", 2),
     "max_completion_length": (9, "max_completion_length", 9),
+    "use_vllm": (True, "use_vllm", True),
 }
 ADAPTER: dict[str, tuple[Any, str, Any]] = {
     "lora_r": (5, "r", 5),
@@ -92,7 +93,7 @@ QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
 # Tested by what they do: how many records are held out, which weights are trained, whose rewards count.
 ELSEWHERE = {
     *("eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride", "truncation"),
-    *("weight_dtype", "attn_implementation", "loraplus_lr_ratio"),
+    *("weight_dtype", "attn_implementation", "loraplus_lr_ratio", "reward_functions"),
 }
 
 
@@ -197,6 +198,13 @@ def test_what_the_trainer_chooses_depends_on_strategy_and_task(
     chosen = effective(strategy, task)
     assert (chosen.learning_rate, chosen.num_train_epochs, chosen.beta) == (adapter_rate, epochs, beta)
     assert effective(strategy, task, use_lora=False).learning_rate == full_rate
+
+
+def test_vllm_generates_in_the_trainer_s_own_process_and_rewards_have_their_weights(tmp_path: Path) -> None:
+    for algorithm in ("rloo", "grpo"):
+        parameters = effective("rlhf", rl_algorithm=algorithm, use_vllm=True)
+        arguments = policy_arguments(parameters, str(tmp_path), 3, [1.0, 0.5])
+        assert (arguments.vllm_mode, arguments.reward_weights) == ("colocate", [1.0, 0.5])
 
 
 def test_a_gpu_computes_its_activations_again_and_in_no_type_that_it_emulates(monkeypatch: pytest.MonkeyPatch) -> None:
