@@ -138,7 +138,7 @@ def _models_of(spec: wire.JobSpec) -> tuple[tuple[str, str], ...]:
         case None:
             rewards = () if spec.reward_model_path is None else (("reward_model", spec.reward_model_path),)
             return (("model_name", spec.model_path), *rewards)
-        case wire.Merge(path=path):
+        case wire.Merge(path=path) | wire.Export(path=path, merges=True):
             return (("base_model", spec.model_path), ("model_id", path))
         case wire.Export(path=path) | wire.Push(path=path):
             return (("model_id", path),)
