@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from trainer_entry.artifacts.gguf.chat_form import ChatForm
 
 
+_MOST_SAID = 200
+
+
 class Agreed(Struct, frozen=True):
     """The form, where there is one, and what chats have otherwise that are written by it."""
 
@@ -93,7 +96,8 @@ def _by_template(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
     try:
         return write_by_template(tokenizer, turns, tools, **options)
     except Exception as error:  # whatever a stranger's template raises
-        raise Undescribed(str(error)) from error
+        said = "".join(one if one.isprintable() else " " for one in str(error)[:_MOST_SAID])
+        raise Undescribed(said) from error
 
 
 _HARD = (

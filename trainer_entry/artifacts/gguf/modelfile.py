@@ -32,7 +32,10 @@ class Modelfile(Struct, frozen=True, kw_only=True):
         if self.template is not None:
             ended = f'{self.template}{{{{ "" }}}}' if self.template.endswith('"') else self.template
             lines.append(f"TEMPLATE {_QUOTES}{ended}{_QUOTES}")
-        lines += [f"PARAMETER stop {_quoted(stop)}" for stop in self.stops]
+        # One with three quotes would end where its reader takes it to, and go on as other commands.
+        lines += [
+            f"PARAMETER stop {_quoted(stop)}" for stop in self.stops if _QUOTES not in stop and stop.isprintable()
+        ]
         lines += [f"PARAMETER {name} {value:g}" for name, value in self.parameters]
         return "\n".join([*lines, ""])
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from trainer_entry.runtime.disk import check_free
 from trainer_entry.runtime.failures import QuantizerFailed
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.5
 _LAST_BYTES = 1000
+_ROOM = 1 << 20
+"""With less than this free, it is for want of room that a program fails, whatever it says."""
 
 
 def quantize(
@@ -23,6 +26,7 @@ def quantize(
 
     Raises:
         QuantizerFailed: it is not there, or says that it could not.
+        OSError: the disk is full.
     """
     log = source.with_suffix(".log")
     command = [program, _known_to_children(source), _known_to_children(target), quantization.upper(), str(threads)]
@@ -40,6 +44,7 @@ def quantize(
             continue
         break
     if code != 0 or not target.is_file():
+        check_free(target.parent, _ROOM)
         last = log.read_bytes()[-_LAST_BYTES:].decode(errors="replace").strip()
         raise QuantizerFailed(f"{program} ended with {code} at {quantization}. It said: {last or 'nothing'}")
 

@@ -55,7 +55,8 @@ def write_gguf(spec: AttemptSpec, work: Export, folder: Path, progress: Progress
     quantization = work.quantization or "f16"
     name = f"{work.name}-{quantization}.gguf"
     sums = _write_beside(source, folder, work, name)
-    names = Names(work.name, spec.job.model_name, license_of(spec.job.model_path))
+    base = Path(spec.job.model_name).name if Path(spec.job.model_name).is_absolute() else spec.job.model_name
+    names = Names(work.name, base, license_of(spec.job.model_path))
     # All is read again when it is written.
     small = sum(entry.stat().st_size for entry in folder.iterdir())
     if quantization in OWN:

@@ -147,6 +147,15 @@ def test_a_chat_template_that_does_more_is_named_and_has_no_template(template: s
     assert says in warning
 
 
+def test_what_a_chat_template_says_of_itself_is_one_line_of_a_comment() -> None:
+    template = "{{ raise_exception('no\nFROM elsewhere\x1b[2J' + 'x' * 999) }}"
+    (warning,) = agreed(byte_tokenizer(chat_template=template)).warnings
+    assert warning.isprintable()
+    assert len(warning) < 300
+    text = Modelfile(name="a", file="a.gguf", template=None, warnings=(warning,)).text()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == ["FROM ./a.gguf"]
+
+
 @pytest.mark.parametrize(
     ("was", "now", "says"),
     [
@@ -193,7 +202,8 @@ def test_what_a_modelfile_would_not_keep_is_quoted(written_by_go: Path) -> None:
 
 def test_a_modelfile_has_each_word_on_a_line_of_its_own() -> None:
     text = Modelfile(
-        name="Cook", file="Cook-f16.gguf", template='{{ .Prompt }} "', stops=("<|im_end|>", '"end"'),
+        name="Cook", file="Cook-f16.gguf", template='{{ .Prompt }} "',
+        stops=("<|im_end|>", '"end"', '"""\nFROM b', "a\n"),
         parameters=(("temperature", 0.6), ("top_k", 40.0)), warnings=("It has\nno tools.",),
     ).text()  # fmt: skip
     assert text == (

@@ -332,7 +332,11 @@ def test_a_program_that_does_not_quantize_is_named(chatting: Path, tmp_path: Pat
 
 
 def test_an_export_that_was_done_already_is_the_same_to_the_byte(chatting: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out.train_000001.partial"
+    (left / "merged").mkdir(parents=True)
+    (left / "copy").write_text("half")
     first = export_gguf(chatting, tmp_path / "out", "q8_0")
+    assert not left.exists()
     again = export_gguf(chatting, tmp_path / "out", "q8_0")  # as an attempt that was killed when all was done
     assert again.delivery == first.delivery
     with first.file.open("ab") as file:
