@@ -52,6 +52,10 @@ def agreed_form(tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]) -> A
         )
     form, said = _with_tools(form, write, tokenizer)
     warnings += said
+    if not _agrees(form, write, continued_chats()):
+        warnings.append(
+            "The chat template writes an answer that is to be gone on with in its own way; TEMPLATE does not."
+        )
     if form.trims:
         whose = " and ".join(sorted(form.trims))
         warnings.append(f"TEMPLATE leaves spaces at the ends of what {whose} say, which the chat template takes away.")
@@ -118,6 +122,15 @@ def plain_chats() -> tuple[Chat, ...]:
         Chat((asked[0], answers[0], asked[1])),
         Chat((asked[1], answers[1], asked[2], answers[2], asked[3])),
         Chat((asked[0], answers[3], asked[2], answers[0], asked[3], answers[1], asked[4])),
+    )
+
+
+def continued_chats() -> tuple[Chat, ...]:
+    """Chats whose last words are the beginning of an answer."""
+    asked = Turn("user", _HARD[0])
+    return (
+        Chat((asked, Turn("assistant", "It is"))),
+        Chat((asked, Turn("assistant", _HARD[2]), asked, Turn("assistant", "As I said,"))),
     )
 
 

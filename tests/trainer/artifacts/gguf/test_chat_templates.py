@@ -179,6 +179,16 @@ def test_tools_that_are_written_otherwise_are_left_out_and_named(was: str, now: 
     assert "Tools" not in go_template(found.form, begins=False)
 
 
+def test_an_answer_that_is_gone_on_with_in_another_way_is_named() -> None:
+    thinking = SHAPES["chatml"].template.replace(
+        '"\\n" + m.content', '"\\n" + ("<think>\\n" if loop.last and m.role == "assistant" else "") + m.content'
+    )
+    found = agreed(tokenizer_of(msgspec.structs.replace(SHAPES["chatml"], template=thinking)))
+    assert found.form is not None
+    (warning,) = found.warnings
+    assert "gone on with" in warning
+
+
 def test_the_day_that_a_chat_template_writes_is_named() -> None:
     dated = SHAPES["chatml-default"].template.replace('"<|im_start|>system', 'strftime_now("%Y") + "<|im_start|>system')
     found = agreed(tokenizer_of(msgspec.structs.replace(SHAPES["chatml-default"], template=dated)))

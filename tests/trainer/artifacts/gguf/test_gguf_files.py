@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args
@@ -21,6 +22,7 @@ from tokenizers import AddedToken, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 
 from trainer_entry.artifacts.gguf.vocabulary import vocabulary_of
+from trainer_entry.runtime.disk import DiskFull
 from trainer_entry.runtime.failures import BaseChanged, NotMergeable, NotWritable, PlaceTaken, QuantizerFailed
 
 if TYPE_CHECKING:
@@ -329,6 +331,19 @@ def test_a_program_that_does_not_quantize_is_named(chatting: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
     with pytest.raises(QuantizerFailed, match="could not be started"):
         export_gguf(chatting, tmp_path / "out", "q6_k", quantizer=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("quantization", ["f16", "q4_0"])
+def test_a_disk_without_room_is_named_and_left_as_it_was(chatting: Path, tmp_path: Path, quantization: Any) -> None:
+    program = quantizer(tmp_path, "true")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(DiskFull, match="no room"):
+            export_gguf(chatting, tmp_path / "out", quantization, quantizer=str(program))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == [program]
 
 
 def test_an_export_that_was_done_already_is_the_same_to_the_byte(chatting: Path, tmp_path: Path) -> None:
