@@ -17,11 +17,11 @@ ANY_PROMPT = "{{ .Prompt }}"
 """The template of a model that writes on what it is given."""
 
 
-def go_template(form: ChatForm, *, begins: bool) -> str:
-    """The form as a template. `begins`: whether Ollama itself puts the token before a text that begins it."""
+def go_template(form: ChatForm, *, begins: bool, opening: str = "") -> str:
+    """The form as a template, after `opening`. `begins`: Ollama itself puts the token there that begins a text."""
     system_speaks = '(and .Messages (eq (index .Messages 0).Role "system"))'
     speaks = system_speaks if form.system_place == "turn" else None
-    parts = [_text("" if begins else form.begin), '{{ $before := "" }}']
+    parts = [_text(opening + ("" if begins else form.begin)), '{{ $before := "" }}']
     parts.append(_opening(form, speaks))
     parts.append("{{ range $place, $turn := .Messages }}")
     parts.append(_closing(form, '(ne .Role "tool")'))

@@ -11,6 +11,7 @@ from msgspec import Struct
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from trainer_entry.artifacts.gguf.agreement import Agreed, agreed_form
+from trainer_entry.artifacts.gguf.chats import Chat, Turn
 from trainer_entry.artifacts.gguf.special_tokens import SpecialTokens, special_tokens_of
 from trainer_entry.artifacts.gguf.vocabulary import Vocabulary, vocabulary_of
 from trainer_entry.data.edges import edges_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _LICENSE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 _FRONT_MATTER = 4096
+_ASKED = Chat((Turn("user", "a"),))
 _WINDOWED = frozenset({"mistral", "phi3"})
 
 
@@ -41,6 +43,15 @@ class Source(Struct, frozen=True, kw_only=True):
     def rows(self) -> int:
         """Tokens that the embedding has a row for."""
         return int(self.config.vocab_size)
+
+    @property
+    def opening(self) -> str:
+        """What chats begin with that llama.cpp does not put there: the space before a text that begins with a word."""
+        form = None if self.chats is None else self.chats.form
+        if form is None or not self.vocabulary.space_first:
+            return ""
+        begun = self.tokenizer(form.write(_ASKED), add_special_tokens=False)["input_ids"][0]
+        return "" if begun in self.tokenizer.added_tokens_decoder else " "
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -84,7 +95,7 @@ def read_source(folder: Path) -> Source:
         config=config,
         tokenizer=tokenizer,
         generation=generation,
-        vocabulary=vocabulary_of(tokenizer, config.vocab_size),
+        vocabulary=vocabulary_of(tokenizer, config.vocab_size, chats=chat_begins is not None),
         special=special_tokens_of(tokenizer, generation, chat_begins=chat_begins),
         chats=chats,
     )

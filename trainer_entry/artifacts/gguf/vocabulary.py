@@ -67,7 +67,8 @@ class Vocabulary(Struct, frozen=True, kw_only=True):
 
     `scores` are of the kind `llama`, `merges` of the kind `gpt2`.
 
-    `strips`: special tokens take the spaces after them, as those of Phi 3 do.
+    `space_prefix`: llama.cpp is to put a space before each part of a text; `space_first`: the tokenizer puts one before
+    the first. `strips`: special tokens take the spaces after them, as those of Phi 3 do.
     """
 
     kind: Literal["gpt2", "llama"]
@@ -77,6 +78,7 @@ class Vocabulary(Struct, frozen=True, kw_only=True):
     scores: tuple[float, ...] = ()
     merges: tuple[str, ...] = ()
     space_prefix: bool = False
+    space_first: bool = False
     strips: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -103,8 +105,8 @@ class Vocabulary(Struct, frozen=True, kw_only=True):
             writer.add_token_merges(self.merges)
 
 
-def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
-    """The tokenizer of a model that has an embedding of `rows` tokens.
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int, *, chats: bool = False) -> Vocabulary:
+    """The tokenizer of a model that has an embedding of `rows` tokens. `chats`: it is asked in chats, not in texts.
 
     Raises:
         NotWritable: llama.cpp would cut texts otherwise.
@@ -135,7 +137,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
     warnings = _warnings(found, beyond)
     pairs = [_pair(merge) for merge in model.merges]
     if model.byte_fallback:
-        prefix, warning = _space_prefix(found)
+        prefix, warning = _space_prefix(found, chats=chats)
         return Vocabulary(
             kind="llama",
             pre="default",
@@ -143,6 +145,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
             types=tuple(types),
             scores=_scores(tokens, pairs),
             space_prefix=prefix,
+            space_first=(found.pre_tokenizer or {}).get("prepend_scheme") == "first",
             strips=_strips(found),
             warnings=(*warnings, *warning),
         )
@@ -235,8 +238,8 @@ def _pre(found: _Tokenizer) -> str:
     return name
 
 
-def _space_prefix(found: _Tokenizer) -> tuple[bool, tuple[str, ...]]:
-    """Whether a text begins as if a space stood before it.
+def _space_prefix(found: _Tokenizer, *, chats: bool) -> tuple[bool, tuple[str, ...]]:
+    """Whether a text begins as if a space stood before it; llama.cpp then puts one after each special token too.
 
     Raises:
         NotWritable: more than spaces is changed before tokens are looked for.
@@ -253,11 +256,12 @@ def _space_prefix(found: _Tokenizer) -> tuple[bool, tuple[str, ...]]:
     for step in _steps(found.pre_tokenizer, "pretokenizers"):
         match step:
             case {"type": "Metaspace", "replacement": "\u2581", "split": False, "prepend_scheme": scheme}:
-                spaces, prefix = True, scheme == "always"
+                spaces, prefix = True, scheme == "always" or (scheme == "first" and not chats)
                 if scheme == "first":
+                    kept = "none, so that chats are" if chats else "both, so that texts which begin with a word are"
                     warnings.append(
-                        "The tokenizer puts a space before a text, but for one after a special token; "
-                        "llama.cpp cannot tell these apart, and puts none: chats are as they were."
+                        "The tokenizer puts a space before a text, and none after a special token in it; llama.cpp "
+                        f"cannot tell these apart, and puts {kept} as they were."
                     )
             case {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"} if spaces:
                 pass  # no space is left by then

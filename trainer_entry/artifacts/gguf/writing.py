@@ -85,7 +85,9 @@ def _write_beside(source: Source, folder: Path, work: Export, name: str) -> dict
     """Write the Modelfile and the card; the SHA-256 of each."""
     chats, template = source.chats, ANY_PROMPT
     if chats is not None:
-        template = "" if chats.form is None else go_template(chats.form, begins=source.special.begins)
+        template = (
+            "" if chats.form is None else go_template(chats.form, begins=source.special.begins, opening=source.opening)
+        )
     modelfile = Modelfile(
         name=work.name,
         file=name,

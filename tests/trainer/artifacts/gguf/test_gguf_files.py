@@ -14,12 +14,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from support.chat_templates import SHAPES
 from support.gguf_exports import export_gguf
 from support.gguf_reference import Reference
 from support.tiny_families import DIFFICULT, Cut, Family, build_family, byte_tokenizer, sentencepiece_tokenizer
 from support.tiny_model import CHATML, build_tiny, build_tiny_model
 from tokenizers import AddedToken, normalizers, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, LlamaTokenizer
 
 from trainer_entry.artifacts.gguf.vocabulary import vocabulary_of
 from trainer_entry.runtime.disk import DiskFull
@@ -182,6 +183,19 @@ def test_pairs_are_joined_by_scores_as_by_merges(prefix: object) -> None:
     for text in DIFFICULT[:-2]:
         known = joined_by_score(found.tokens, found.scores, f"{' ' * bool(prefix)}{text}".replace(" ", "\u2581"))
         assert known == tokenizer(text, add_special_tokens=False)["input_ids"], text
+
+
+def test_a_space_before_the_first_word_alone_is_kept_in_chats(tmp_path: Path) -> None:
+    saved = json.loads(sentencepiece_tokenizer().backend_tokenizer.to_str())["model"]
+    merges = [(first, second) for first, second in saved["merges"]]
+    for name, opening in (("zephyr", " "), ("mistral", ""), (None, "")):
+        tokenizer = LlamaTokenizer(vocab=saved["vocab"], merges=merges, legacy=False)
+        tokenizer.chat_template = None if name is None else SHAPES[name].template
+        done = export_gguf(build_family(tmp_path / f"{name}", "llama", tokenizer), tmp_path / f"{name}-out")
+        (warning,) = done.delivery.warnings
+        assert "puts none" in warning if name else "puts both" in warning
+        assert Reference(done.file).keys["tokenizer.ggml.add_space_prefix"] is (name is None)
+        assert f'TEMPLATE """{opening}{{{{' in done.modelfile
 
 
 def joined_by_score(tokens: tuple[str, ...], scores: tuple[float, ...], text: str) -> list[int]:
