@@ -37,7 +37,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `reward_roots`: folders whose Python files may be run by a trainer, as reward functions; none by itself.
     `allowed_hosts`: names, beside loopback's, that a Host header may have. `behind_proxy`: a proxy on the way has TLS,
-    and says who the client is (X-Forwarded-For). `max_concurrent_jobs` share the processors; each has GPUs of its own,
+    and says who the client is (X-Forwarded-For). `llama_quantize`: that program of
+    llama.cpp, where it is not on the PATH. `max_concurrent_jobs` share the processors; each has GPUs of its own,
     where there are any. A client is a token, or where none is asked for, an address.
     """
 
@@ -53,6 +54,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     behind_proxy: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    llama_quantize: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     max_concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 20_000_000_000
@@ -171,4 +173,5 @@ def _resolved(settings: Settings) -> Settings:
         unix_socket=None if settings.unix_socket is None else settings.unix_socket.absolute(),
         tls_cert=None if settings.tls_cert is None else settings.tls_cert.resolve(),
         tls_key=None if settings.tls_key is None else settings.tls_key.resolve(),
+        llama_quantize=None if settings.llama_quantize is None else settings.llama_quantize.absolute(),
     )

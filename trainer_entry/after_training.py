@@ -36,7 +36,7 @@ def run(spec: AttemptSpec, _folder: Path, wire: Wire, signals: Signals) -> None:
         case Export() as work:
             from trainer_entry.artifacts.export import export
 
-            delivery = export(spec.job, work, progress)
+            delivery = export(spec, work, progress)
         case Push() as work:
             from trainer_entry.artifacts.push import push
 

@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from msgspec import Struct
 
 from modelforge.admission.context import Admission
+from modelforge.admission.gguf import admit_gguf
 from modelforge.domain import model
 from modelforge.errors import BadInput, Conflict
 from modelforge.fields import check_label
@@ -70,14 +71,16 @@ async def readmit_work(admission: Admission, spec: wire.JobSpec) -> wire.JobSpec
 
     Raises:
         BadInput, Conflict: the place of an export is taken or not allowed, or the hub cannot be asked.
+        StorageFull: there is no room for an export as GGUF.
     """
     layout = admission.layout
     root = layout.models
     match spec.work:
-        case wire.Export(to=to):
+        case wire.Export(to=to) as work:
             root = layout.exports
             place = await resolve_export_place(admission, to)
-            spec = msgspec.structs.replace(spec, work=msgspec.structs.replace(spec.work, root=place.root))
+            work = await admit_gguf(admission.settings, spec, msgspec.structs.replace(work, root=place.root))
+            spec = msgspec.structs.replace(spec, work=work)
         case wire.Push():
             await check_hub_access()
         case wire.Merge() | None:

@@ -112,8 +112,10 @@ async def _watch(client: Client, job_id: str, after: int, console: Screen) -> in
     if last.status == "completed":
         details = await client.get(f"/api/jobs/{job_id}", JobDetails)
         match details.delivery:
-            case wire.Exported(path=path, sha256=sha256):
+            case wire.Exported(path=path, sha256=sha256, warnings=warnings):
                 console.show(f"Exported: {path}, SHA-256 {sha256}", soft_wrap=True)
+                for warning in warnings:
+                    console.show(warning, soft_wrap=True)
                 return 0
             case wire.Pushed(url=url):
                 console.show(f"Pushed: {url}", soft_wrap=True)

@@ -139,7 +139,7 @@ def _models_of(spec: wire.JobSpec) -> tuple[tuple[str, str], ...]:
             rewards = () if spec.reward_model_path is None else (("reward_model", spec.reward_model_path),)
             adapters = () if spec.adapter is None else (("model_name", spec.adapter.path),)
             return (("model_name", spec.model_path), *adapters, *rewards)
-        case wire.Merge(path=path):
+        case wire.Merge(path=path) | wire.Export(path=path, merges=True):
             return (("base_model", spec.model_path), ("model_id", path))
         case wire.Export(path=path) | wire.Push(path=path):
             return (("model_id", path),)

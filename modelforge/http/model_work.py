@@ -5,6 +5,7 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from modelforge.admission.gguf import admit_gguf, quantization_of
 from modelforge.admission.training import LONGEST_NAME, OutputName
 from modelforge.admission.work import check_hub_access, resolve_export_place, work_spec
 from modelforge.domain import job, model
@@ -34,9 +35,13 @@ class MergeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ExportBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a model is copied, and as what. `path`: by default one in the data directory."""
+    """Where a model is copied, and as what. `path`: by default one in the data directory.
+
+    `quantization`: of a `gguf`, the type of its numbers, as llama.cpp names them; by default f16.
+    """
 
     format: wire.ExportFormat = "folder"
+    quantization: wire.Quantization | None = None
     path: Annotated[str, Meta(min_length=1, max_length=4000)] | None = None
     queue: bool = False
 
@@ -87,8 +92,11 @@ async def export_model(request: web.Request) -> web.Response:
     body = await read_body(request, ExportBody) if await request.read() else ExportBody()
     if (again := _answered_before(request, key)) is not None:
         return again
-    registered = (await _source(request)).registered
+    quantization = quantization_of(body.format, body.quantization)
+    source = await _source(request)
+    registered = source.registered
     place = await resolve_export_place(request.app[ADMISSION], body.path)
+    merges = body.format == "gguf" and registered.model.kind == "adapter"
     work = wire.Export(
         model_id=registered.model_id,
         name=registered.name,
@@ -96,7 +104,11 @@ async def export_model(request: web.Request) -> web.Response:
         format=body.format,
         to=place.to,
         root=place.root,
+        quantization=quantization,
+        merges=merges,
+        base_revision=source.base_revision if merges else None,
     )
+    work = await admit_gguf(request.app[ADMISSION].settings, registered.spec, work)
     return await _start(request, registered, work, registered.name, key, queue=body.queue)
 
 

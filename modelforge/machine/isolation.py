@@ -51,8 +51,9 @@ class Isolation(Struct, frozen=True, gc=False):
         reads = [job.dataset.path, *job.reward_files, *models]
         writes = [str(folder.parent), str(Path(job.output_dir).parent)]
         match job.work:
-            case wire.Export(path=path, to=to):
-                reads.append(path)
+            case wire.Export(path=path, to=to, quantizer=quantizer):
+                # Beside a program lie the libraries that it was built with.
+                reads += [path, *([] if quantizer is None else [str(Path(quantizer).resolve().parent)])]
                 writes += [] if to is None else [str(Path(to).parent)]
             case wire.Merge(path=path) | wire.Push(path=path):
                 reads.append(path)

@@ -32,8 +32,9 @@ from trainer_entry import wire
 ADAPTER = {"model_id": 1, "name": "my-base-finetuned", "path": SAVED.path}
 MERGE = wire.Merge(**ADAPTER)  # type: ignore[arg-type]
 EXPORT = wire.Export(**ADAPTER, format="tar")  # type: ignore[arg-type]
+MERGED_EXPORT = wire.Export(**ADAPTER, format="gguf", quantization="f16", merges=True)  # type: ignore[arg-type]
 PUSH = wire.Push(**ADAPTER, repo_id="me/cook")  # type: ignore[arg-type]
-WORK = [MERGE, EXPORT, PUSH]
+WORK = [MERGE, EXPORT, MERGED_EXPORT, PUSH]
 TRAINED = (
     requested(),
     launching(),
@@ -124,8 +125,8 @@ def test_a_model_that_work_is_done_on_stays(work: wire.Merge | wire.Export | wir
     given(*TRAINED, *past).when(model.DeleteModel(model_id=1)).then_refused(Conflict, OTHER_JOB)
 
 
-@pytest.mark.parametrize(("work", "holds"), [(MERGE, True), (EXPORT, False), (PUSH, False)])
-def test_only_a_merge_holds_the_base_model(work: wire.Merge | wire.Export | wire.Push, *, holds: bool) -> None:
+@pytest.mark.parametrize(("work", "holds"), [(MERGE, True), (EXPORT, False), (MERGED_EXPORT, True), (PUSH, False)])
+def test_only_what_merges_holds_the_base_model(work: wire.Merge | wire.Export | wire.Push, *, holds: bool) -> None:
     elsewhere = msgspec.structs.replace(work, path="/elsewhere")
     on_adapter = msgspec.structs.replace(spec_of(elsewhere), model_path=SAVED.path)
     past = (job.TrainingRequested(job_id=OTHER_JOB, spec=on_adapter, queued=False), launching(OTHER_JOB))
@@ -168,6 +169,7 @@ def test_a_kill_for_want_of_memory_names_no_remedy_of_trainings() -> None:
         (MERGE, f"/data/{JOB}"),
         (wire.Export(**ADAPTER, format="folder"), f"/data/{JOB}"),  # type: ignore[arg-type]
         (EXPORT, f"/data/{JOB}.tar"),
+        (MERGED_EXPORT, f"/data/{JOB}"),
         (wire.Export(**ADAPTER, format="zip"), f"/data/{JOB}.zip"),  # type: ignore[arg-type]
         (wire.Export(**ADAPTER, format="zip", to="/home/me/it"), "/home/me/it"),  # type: ignore[arg-type]
     ],

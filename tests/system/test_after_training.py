@@ -198,9 +198,34 @@ def test_an_exported_folder_is_loaded_by_transformers_and_its_hash_is_that_of_sh
         "files": len(contents(place)),
         "size_bytes": size,
         "sha256": sums.split()[0],
+        "quantization": None,
+        "warnings": [],
     }
     assert AutoModelForCausalLM.from_pretrained(place).config.num_hidden_layers == 2
     assert AutoTokenizer.from_pretrained(place).chat_template
+
+
+@pytest.mark.parametrize(("model_id", "quantization"), [(1, "q8_0"), (2, None)], ids=["adapter", "merged"])
+def test_a_gguf_answers_as_the_model_does(forge: Forge, model_id: int, quantization: str | None) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    asked = {} if quantization is None else {"quantization": quantization}
+    job = forge.work(model_id, "export", format="gguf", **asked)
+    assert (job["status"], job["unit"], job["progress"]) == ("completed", "bytes", 100.0), job["error"]
+    delivery = job["delivery"]
+    assert isinstance(delivery, dict)
+    place, quantization = Path(delivery["path"]), quantization or "f16"
+    assert place == forge.folder / "data" / "exports" / str(job["job_id"])
+    name = f"{forge.model(model_id)['name']}-{quantization}.gguf"
+    assert set(contents(place)) == {name, "Modelfile", "README.md"}
+    assert (delivery["format"], delivery["quantization"], delivery["warnings"]) == ("gguf", quantization, [])
+    assert str(forge.base).encode() not in (place / name).read_bytes()
+    model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name)
+    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+    turns = [{"role": "user", "content": PROMPT}]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.generate(**ids, max_new_tokens=24, do_sample=False)[0][ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer, skip_special_tokens=True) == forge.ask(model_id)
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])

@@ -19,7 +19,7 @@ from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
 from trainer_entry.runtime.failures import CopyDiffers, ModelUnavailable, PlaceTaken
 from trainer_entry.runtime.folders import held
 from trainer_entry.runtime.progress import Progress, describe
-from trainer_entry.wire import Export, Exported, ExportFormat, JobSpec
+from trainer_entry.wire import AttemptSpec, Export, Exported, ExportFormat
 
 _BLOCK = 1 << 20
 _MODE = 0o644
@@ -48,37 +48,47 @@ def files_of(folder: Path) -> list[ModelFile]:
     return sorted(files, key=lambda file: file.name.encode())
 
 
-def export(job: JobSpec, work: Export, progress: Progress) -> Exported:
-    """Copy a model to `job.output_dir`, which is there whole or not at all.
+class Written(Struct, frozen=True):
+    """The SHA-256 of each file of a copy as it was written, and what the copy has not, or has otherwise."""
+
+    sums: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def export(spec: AttemptSpec, work: Export, progress: Progress) -> Exported:
+    """Copy a model to the job's `output_dir`, which is there whole or not at all.
 
     Raises:
         ModelUnavailable: the model is not there.
         PlaceTaken: something else is where it was to go.
         PlaceMoved: a folder on the way to it is a link now.
         CopyDiffers: the copy does not read as what was written.
+        NotWritable, QuantizerFailed: it cannot be written as GGUF.
+        BaseChanged, NotMergeable: an adapter cannot be merged into its base for that.
     """
-    output = Path(job.output_dir)
+    output = Path(spec.job.output_dir)
     root = Path(work.root or "/")  # what an older server resolved had no link on the whole way
     with held(root, output.parent) as folder:
-        return _export(job, work, progress, folder)
+        return _export(spec, work, progress, folder)
 
 
-def _export(job: JobSpec, work: Export, progress: Progress, folder: Path) -> Exported:
+def _export(spec: AttemptSpec, work: Export, progress: Progress, folder: Path) -> Exported:
     """Copy a model into a folder that is held open: no name on the way to it is looked up again."""
-    files = files_of(Path(work.path))
+    job, files = spec.job, files_of(Path(work.path))
     known_as, partial = Path(job.partial_output), folder / Path(job.partial_output).name
     output = folder / Path(job.output_dir).name
     shutil.rmtree(partial, ignore_errors=True)  # of an earlier attempt that was killed
     progress.enter("exporting")
-    progress.begin(2 * sum(file.size for file in files), "bytes", describe())  # each is written, and read again
+    if work.format != "gguf":
+        progress.begin(2 * sum(file.size for file in files), "bytes", describe())  # each is written, and read again
     partial.mkdir()
     copy = partial / "copy"
     with disk_full_errors(partial, known_as):
-        written = _write(files, copy, work, progress)
+        written = _write(spec, files, copy, work, progress)
         sync_folder(partial)
-    read = _read(copy, work, progress)
-    if read != written:
-        wrong = sorted(name for name in written.keys() | read.keys() if written.get(name) != read.get(name))
+    read, sums = _read(copy, work, progress), written.sums
+    if read != sums:
+        wrong = sorted(name for name in sums.keys() | read.keys() if sums.get(name) != read.get(name))
         raise CopyDiffers(f"{known_as} does not read as it was written: {', '.join(wrong)}. Does the disk fail?")
     sha256, size = _digest(copy, read), _size(copy)
     progress.commit()
@@ -86,7 +96,10 @@ def _export(job: JobSpec, work: Export, progress: Progress, folder: Path) -> Exp
         raise PlaceTaken(f"There is something else at {job.output_dir}: take it away, or export to another path.")
     shutil.rmtree(partial)
     sync_entry(folder)
-    return Exported(path=job.output_dir, format=work.format, files=len(files), size_bytes=size, sha256=sha256)
+    return Exported(
+        path=job.output_dir, format=work.format, files=len(read), size_bytes=size, sha256=sha256,
+        quantization=work.quantization, warnings=written.warnings,
+    )  # fmt: skip
 
 
 class _Reading:
@@ -110,17 +123,23 @@ class _Reading:
         return self.digest.hexdigest()
 
 
-def _write(files: list[ModelFile], copy: Path, work: Export, progress: Progress) -> dict[str, str]:
-    """Write the copy; the SHA-256 of each file as it was read from the model."""
+def _write(spec: AttemptSpec, files: list[ModelFile], copy: Path, work: Export, progress: Progress) -> Written:
+    """Write the copy; the SHA-256 of each file is that of what was read from the model, where it is one of its own."""
     match work.format:
         case "folder":
-            return {file.name: _copied(file, progress, _into_folder(copy, file)) for file in files}
+            return Written({file.name: _copied(file, progress, _into_folder(copy, file)) for file in files})
         case "tar":
             with tarfile.open(copy, "w", format=tarfile.PAX_FORMAT) as tar:
-                return {file.name: _copied(file, progress, _into_tar(tar, work.name, file)) for file in files}
+                return Written({file.name: _copied(file, progress, _into_tar(tar, work.name, file)) for file in files})
         case "zip":
             with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
-                return {file.name: _copied(file, progress, _into_zip(archive, work.name, file)) for file in files}
+                into = {file.name: _into_zip(archive, work.name, file) for file in files}
+                return Written({file.name: _copied(file, progress, into[file.name]) for file in files})
+        case "gguf":
+            from trainer_entry.artifacts.gguf.writing import write_gguf
+
+            made = write_gguf(spec, work, copy, progress)
+            return Written(made.sums, made.warnings)
         case _:
             assert_never(work.format)
 
@@ -166,7 +185,7 @@ def _read(copy: Path, work: Export, progress: Progress) -> dict[str, str]:
     prefix = f"{work.name}/"
     found: dict[str, str] = {}
     match work.format:
-        case "folder":
+        case "folder" | "gguf":
             for file in files_of(copy):
                 with file.path.open("rb") as opened:
                     found[file.name] = _Reading(opened, progress).read_all()
@@ -208,10 +227,11 @@ def _give_place(copy: Path, output: Path, sha256: str, kind: ExportFormat) -> bo
 
 
 def _is_same(place: Path, sha256: str, kind: ExportFormat) -> bool:
-    if (kind == "folder") != place.is_dir():
+    is_folder = kind in {"folder", "gguf"}
+    if is_folder != place.is_dir():
         return False
     sums: dict[str, str] = {}
-    if kind == "folder":
+    if is_folder:
         for path in (path for path in place.rglob("*") if path.is_file()):
             with path.open("rb") as file:
                 sums[path.relative_to(place).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()

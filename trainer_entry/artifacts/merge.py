@@ -84,6 +84,20 @@ def merge(spec: AttemptSpec, work: Merge, progress: Progress) -> SavedModel:
     return _save(model, spec.job, work, str(dtype).removeprefix("torch."), progress)
 
 
+def merge_into(folder: Path, job: JobSpec, work: Merge, cpu_threads: int) -> None:
+    """Merge in the type of the base, and write weights, tokenizer and settings into a folder for another use.
+
+    Raises:
+        ModelUnavailable, BaseChanged, NotMergeable: as for `merge`.
+    """
+    torch.set_num_threads(cpu_threads)
+    transformers.utils.logging.disable_progress_bar()
+    adapted, base = _load(job, work)
+    model = merge_layers(adapted, getattr(torch, str(base.dtype or torch.float32).removeprefix("torch.")))
+    folder.mkdir(parents=True)
+    _write(folder, model, Path(work.path))
+
+
 def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
     """The adapter on its base, and the base's configuration as it is on disk.
 
@@ -141,6 +155,16 @@ def _merge_layer(layer: BaseTunerLayer) -> None:
         raise NotMergeable(f"The merged weights would be none: {error}") from error
 
 
+def _write(folder: Path, model: PreTrainedModel, adapter: Path) -> None:
+    """Write a merged model, with the tokenizer and the generation settings of its adapter."""
+    if (adapter / _GENERATION_CONFIG).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
+    settle_generation(model, tokenizer)  # an adapter of an older release says nothing of turns
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def _save(model: PreTrainedModel, job: JobSpec, work: Merge, dtype: str, progress: Progress) -> SavedModel:
     """Write weights, tokenizer, chat template, generation config and card, and only then give them their place."""
     adapter = Path(work.path)
@@ -149,13 +173,8 @@ def _save(model: PreTrainedModel, job: JobSpec, work: Merge, dtype: str, progres
     for leftover in (partial, output):  # of an earlier attempt that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    if (adapter / _GENERATION_CONFIG).is_file():
-        model.generation_config = GenerationConfig.from_pretrained(adapter)
-    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
-    settle_generation(model, tokenizer)  # an adapter of an older release says nothing of turns
     with disk_full_errors(partial):
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        _write(partial, model, adapter)
         card = write_card(
             job, job.parameters, work.metrics, "full", work.base_revision,
             encoder_decoder=bool(model.config.is_encoder_decoder),

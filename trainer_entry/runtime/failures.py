@@ -89,6 +89,14 @@ class NotMergeable(Exception):
     """The adapter cannot be put into the weights of its base."""
 
 
+class NotWritable(Exception):
+    """The model cannot be written as GGUF."""
+
+
+class QuantizerFailed(Exception):
+    """The program that quantizes did not do it."""
+
+
 class PlaceTaken(Exception):
     """Where the export was to go there is something else."""
 

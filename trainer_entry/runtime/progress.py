@@ -40,6 +40,10 @@ class Progress:
         self._began = self._reported = time.monotonic()
         touch_while_busy(self._wire, lambda: True)  # the upload of a large file is one step
 
+    def stay_alive(self) -> None:
+        """Show that the process lives from now on, while it is not known yet how much there is to do."""
+        touch_while_busy(self._wire, lambda: True)
+
     def advance(self, count: int) -> None:
         """So much more is done."""
         self.step += count

@@ -12,6 +12,7 @@ from trainer_entry.wire.attempt_files import (
     ShimReport,
 )
 from trainer_entry.wire.formats import DatasetFormat
+from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.hub_rows import AnyRows, FetchRows, RowsFetched, RowsRefused
 from trainer_entry.wire.inference import AnyWorkerMessage, Generate, Generated, GenerationFailed, Token
 from trainer_entry.wire.job import (
@@ -151,6 +152,7 @@ __all__ = [
     "Push",
     "Pushed",
     "Quantiles",
+    "Quantization",
     "RowsFetched",
     "RowsRefused",
     "SavedModel",

@@ -5,6 +5,7 @@ from typing import Literal, assert_never
 from msgspec import Struct
 
 from trainer_entry.wire.formats import DatasetFormat
+from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.parameters import TrainingParameters
 from trainer_entry.wire.rewards import PythonFile
 
@@ -16,7 +17,7 @@ Container = Literal["jsonl", "json", "csv", "parquet"]
 Compression = Literal["gzip", "zstd", "zip"]
 JobKind = Literal["training", "merge", "export", "push"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-ExportFormat = Literal["folder", "tar", "zip"]
+ExportFormat = Literal["folder", "tar", "zip", "gguf"]
 
 BUILT_IN_MODEL = "smollm2-135m-instruct"
 """The model name that works on a machine without a hub."""
@@ -77,11 +78,18 @@ class Export(Work, frozen=True, tag="export", gc=False):
     """Copy a model out, as a folder or as one archive. `to`: the place for it; null for one in the data directory.
 
     `root`: the folder that it stays in, whatever becomes of those on the way; null of a release that did not say so.
+    A `gguf` is a folder too, with one file of the model in numbers of the type `quantization`, which is null of all
+    others. `quantizer`: the program that makes it of a larger one, where one is needed. `merges`: the model is an
+    adapter, which is merged into its base first; `base_revision`: the weights that it was trained on.
     """
 
     format: ExportFormat
     to: str | None = None
     root: str | None = None
+    quantization: Quantization | None = None
+    quantizer: str | None = None
+    merges: bool = False
+    base_revision: str | None = None
 
 
 class Push(Work, frozen=True, tag="push", gc=False):

@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.job import ExportFormat
 from trainer_entry.wire.parameters import TrainingParameters
 
@@ -160,6 +161,8 @@ class Exported(Struct, frozen=True, kw_only=True, tag_field="type", tag="exporte
 
     `sha256`: of the archive; of a folder, that of what `sha256sum` prints of its files in the order of their names:
     `find . -type f -printf '%P\n' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum`.
+    `quantization`: of a `gguf`, the type of its numbers. `warnings`: what of the model a copy of another format does
+    not have, or has otherwise.
     """
 
     path: str
@@ -167,6 +170,8 @@ class Exported(Struct, frozen=True, kw_only=True, tag_field="type", tag="exporte
     files: int
     size_bytes: int
     sha256: str
+    quantization: Quantization | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Pushed(Struct, frozen=True, kw_only=True, tag_field="type", tag="pushed", gc=False):
