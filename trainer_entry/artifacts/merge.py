@@ -49,7 +49,8 @@ def merge_layers(
     Raises:
         NotMergeable: no weights can be computed that do the same.
     """
-    _untie_adapted(adapted.get_base_model())
+    base: Any = adapted.get_base_model()
+    _untie_adapted(base)
     for layer in layers_of(adapted):
         plain = _plain(layer)
         plain.float()
