@@ -56,7 +56,7 @@ def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldErro
     inside = path[1] if path else ""
     if message.startswith("Object contains unknown field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
-        return FieldError(name, f"Unknown field {named[1]!r}", nearest(named[1], _fields_at(kind, inside)))
+        return FieldError(name, f"Unknown field {named[1]!r}", _instead(kind, inside, named[1]))
     if message.startswith("Object missing required field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
         return FieldError(name, f"The field {named[1]!r} is missing", _taken_by(kind, name))
@@ -84,6 +84,18 @@ def _fields_at(kind: type[Struct], path: str) -> tuple[str, ...]:
     (_, components) = msgspec.json.schema_components([kind], ref_template="{name}")
     parts = [one for part in _schemas_at(kind, path) for one in _apart(part, components)] if path else []
     return tuple({name: None for part in parts for name in part.get("properties", ())}) or kind.__struct_fields__
+
+
+def _instead(kind: type[Struct], path: str, name: str) -> str:
+    """What would work instead of an unknown field at a path, which others of the objects there may have."""
+    known = _fields_at(kind, path)
+    if name not in known:
+        return nearest(name, known)
+    (_, components) = msgspec.json.schema_components([kind], ref_template="{name}")
+    objects = [one["properties"] for part in _schemas_at(kind, path) for one in _apart(part, components)
+               if name in one.get("properties", {})]  # fmt: skip
+    tags = [field["enum"][0] for fields in objects for field in fields.values() if len(field.get("enum", ())) == 1]
+    return f"It goes with {', '.join(tags)}: leave it out."
 
 
 def _schemas_at(kind: type[Struct], path: str) -> list[Mapping[str, Any]]:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from modelforge.admission.context import Admission
 from modelforge.admission.model import check_model
 from modelforge.domain.compatibility import Purpose
+from modelforge.domain.conflicts import Asked, check_conflicts
 from modelforge.errors import BadInput, NotFound
 from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart
@@ -71,7 +72,7 @@ async def resolve_origin(
     return Origin(
         model_name=trained.base_model,
         model_path=await check_model(trained.base_path, roots, purpose=purpose),
-        parameters=await read_apart(_with_adapter, trained, parameters) if parameters.use_lora else parameters,
+        parameters=await read_apart(_with_adapter, trained, purpose, parameters) if parameters.use_lora else parameters,
         adapter=wire.EarlierAdapter(
             path=trained.path, base_revision=None if made_by is None else made_by.base_revision
         ),
@@ -118,11 +119,13 @@ def _check_task(trained: ModelDetails, task: wire.Task) -> None:
         )
 
 
-def _with_adapter(trained: ModelDetails, parameters: wire.TrainingParameters) -> wire.TrainingParameters:
+def _with_adapter(
+    trained: ModelDetails, purpose: Purpose, parameters: wire.TrainingParameters
+) -> wire.TrainingParameters:
     """The parameters with what the adapter has of them, which is not changed any more.
 
     Raises:
-        BadInput: another rank, scale or other layers are asked for, or the adapter cannot be read.
+        BadInput: another rank, scale or other layers are asked for, or the adapter cannot be read, or trained so.
     """
     try:
         config = msgspec.json.decode(read_file(Path(trained.path), _CONFIG), type=_AdapterConfig)
@@ -146,7 +149,28 @@ def _with_adapter(trained: ModelDetails, parameters: wire.TrainingParameters) ->
                 f"(POST /api/models/{trained.id}/merge) and name the merged model.",
                 field=name,
             )
+    _check_conflicts(trained, purpose, parameters, changed)
     return changed
+
+
+def _check_conflicts(
+    trained: ModelDetails, purpose: Purpose, asked: wire.TrainingParameters, changed: wire.TrainingParameters
+) -> None:
+    """Refuse what does not go together with a parameter that was not asked for, but is the adapter's."""
+    # Its file lists the layers that are trained whole among its targets; peft keeps both apart.
+    named = msgspec.structs.replace(changed, target_modules=_LEFT_OUT.target_modules)
+    try:
+        check_conflicts(Asked(purpose.task, purpose.strategy, purpose.provider, named))
+    except BadInput as error:
+        name = error.field
+        if name not in _ITS_OWN or getattr(asked, name) != getattr(_LEFT_OUT, name):
+            return  # whoever checks what was asked for says so
+        raise BadInput(
+            error.message,
+            f"Model {trained.id} has {name}, and keeps it: leave out the other, or merge the adapter "
+            f"(POST /api/models/{trained.id}/merge) and name the merged model.",
+            field=_FIELD,
+        ) from error
 
 
 def _as_set(value: object) -> object:

@@ -16,6 +16,7 @@ from trainer_entry.wire.formats import ANSWER_FIELDS
 from trainer_entry.wire.reward_texts import in_fields
 from trainer_entry.wire.rewards import (
     ANSWER,
+    OF_THE_CALL,
     JsonSchema,
     NamedReward,
     PythonFile,
@@ -191,7 +192,8 @@ def check_fields(dataset: wire.DatasetFile, parameters: wire.TrainingParameters)
     for number, fields in records:
         if fields.get(ANSWER) is None and dataset.format != "prompts":
             fields[ANSWER] = fields.get(own, _TURNS) if own is not None else _TURNS
-        found = in_fields(functions, {name: _TURNS if _has_turns(value) else value for name, value in fields.items()})
+        given = {name: value for name, value in fields.items() if name not in OF_THE_CALL}
+        found = in_fields(functions, {name: _TURNS if _has_turns(value) else value for name, value in given.items()})
         if found is not None:
             raise BadInput(f"Line {number} of the dataset: {found.message}", found.remedy, field=found.field)
 

@@ -10,7 +10,7 @@ import pytest
 from support.attempt_files import write_model
 from support.running_server import RunningServer, modelforge, scripted_server
 
-from modelforge.admission import training
+from modelforge.admission import installed
 from modelforge.errors import BadInput
 
 CAUSAL = {"architectures": ["LlamaForCausalLM"]}
@@ -109,6 +109,7 @@ def test_a_preflight_says_all_that_speaks_against_them_and_reckons_without_a_rew
         ({"reward_functions": [{"name": "exact"}]}, "reward_functions[0].name", "python_file"),
         ({"reward_functions": [{"pattern": "a"}]}, "reward_functions[0].name", "regular_expression"),
         ({"reward_functions": [{"name": "length", "maximum": 3}]}, "reward_functions[0].maximum", "max"),
+        ({"reward_functions": [{"name": "exact_match", "max": 3}]}, "reward_functions[0].max", "It goes with length:"),
         ({"reward_functions": [{"name": "regular_expression"}]}, "reward_functions[0].pattern", "1000 characters"),
         ({"reward_functions": [{"name": "exact_match", "weight": "1"}]}, "reward_functions[0].weight", "-1000 to 1000"),
         ({"reward_functions": [{"name": "exact_match", "weight": 1e9}]}, "reward_functions[0].weight", "-1000 to 1000"),
@@ -116,7 +117,8 @@ def test_a_preflight_says_all_that_speaks_against_them_and_reckons_without_a_rew
         ({"reward_functions": [{"name": "format_tags", "tags": ["a\n"]}]}, "reward_functions[0].tags[0]", "regex"),
         ({"reward_functions": "exact_match"}, "reward_functions", "list"),
         ({"reward_functions": [{"name": "exact_match", "field": "hint"}]}, "reward_functions[0].field", "'level'"),
-        ({"reward_functions": ["exact_match"], "dataset": "prompts.jsonl"}, "reward_functions[0].field", "'prompt'"),
+        ({"reward_functions": [{"name": "exact_match", "field": "prompt"}]}, "reward_functions[0].field", "'prompt'"),
+        ({"reward_functions": ["exact_match"], "dataset": "prompts.jsonl"}, "reward_functions[0].field", "'answer'"),
         ({"reward_functions": ["exact_match"], "strategy": "sft"}, "reward_functions", "rlhf"),
         ({"reward_functions": ["exact_match"], "use_vllm": True}, "use_vllm", "GPU"),
         ({"dataset": "prompts.jsonl", "strategy": "sft"}, "dataset", "prompts is for text-generation"),
@@ -164,8 +166,8 @@ def test_the_command_line_takes_them_as_json(served: RunningServer, body: dict[s
 
 
 def test_vllm_is_refused_by_name_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "visible_gpus", lambda: ("0",))
+    monkeypatch.setattr(installed, "visible_gpus", lambda: ("0",))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(BadInput, match="vllm is not installed") as refusal:
-        training.check_installed("huggingface", training.wire.TrainingParameters(use_vllm=True))
+        installed.check_installed("huggingface", installed.wire.TrainingParameters(use_vllm=True))
     assert refusal.value.field == "use_vllm"

@@ -1,5 +1,6 @@
 """A training that names one that was trained here: by its id, name or folder, with what its adapter is."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,19 @@ def test_what_it_is_may_be_said_and_all_weights_may_be_trained_with_it_merged(
     assert answer.status_code == 200, answer.text
     assert spec_of(first, answer.json()["job_id"])["adapter"]["path"] == model(first, 1)["path"]
     first.wait_for(answer.json()["job_id"])
+
+
+def test_what_does_not_go_with_what_the_adapter_is_is_refused_though_nobody_asked_for_that(
+    server: RunningServer, start: Start
+) -> None:
+    train_first(server, functools.partial(start, use_dora=True))
+    answer = server.post("/api/preflight", body("1", strategy="qlora", use_8bit=True))
+    refused = answer.json()["problems"]
+    assert [one["message"] for one in refused if one["field"] == "model_name"] == [
+        "use_dora and use_8bit do not go together"
+    ]
+    assert "/api/models/1/merge" in refused[0]["remedy"]
+    assert server.post("/api/preflight", body("1")).json()["problems"] == []
 
 
 def test_a_name_that_two_models_have_is_no_name(trained: RunningServer, start: Start) -> None:

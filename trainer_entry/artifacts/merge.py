@@ -49,6 +49,8 @@ def merge_layers(
     Raises:
         NotMergeable: no weights can be computed that do the same.
     """
+    base: Any = adapted.get_base_model()
+    _untie_adapted(base)
     for layer in layers_of(adapted):
         plain = _plain(layer)
         plain.float()
@@ -128,17 +130,18 @@ def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
             f"{where} has other weights ({revision}) than the adapter was trained on ({work.base_revision}). "
             "Put those back, or train anew."
         )
-    adapted = PeftModel.from_pretrained(base, work.path).eval()
-    _untie(base)
-    return adapted, config
+    return PeftModel.from_pretrained(base, work.path).eval(), config
 
 
-def _untie(base: PreTrainedModel) -> None:
+def _untie_adapted(base: PreTrainedModel) -> None:
     """Give the output weights of their own, where they are the embeddings' and the adapter is on one of the two."""
-    ends = (base.get_input_embeddings(), base.get_output_embeddings())
-    if not any(isinstance(end, BaseTunerLayer) for end in ends):
-        return
-    inner, outer = (_plain(end) for end in ends)
+    if any(isinstance(end, BaseTunerLayer) for end in (base.get_input_embeddings(), base.get_output_embeddings())):
+        untie_ends(base)
+
+
+def untie_ends(base: PreTrainedModel) -> None:
+    """Give the output weights of their own, where they are the embeddings'."""
+    inner, outer = (_plain(end) for end in (base.get_input_embeddings(), base.get_output_embeddings()))
     if outer is not None and outer.weight is inner.weight:
         outer.weight = torch.nn.Parameter(outer.weight.detach().clone())
         base.config.tie_word_embeddings = False

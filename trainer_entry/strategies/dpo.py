@@ -13,6 +13,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trainer_entry.data.examples import LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.adapters import new_adapter
+from trainer_entry.strategies.earlier_adapter import hold_to_the_beginning
 from trainer_entry.training.arguments import preference_arguments
 from trainer_entry.training.trainer import AttemptTrainer, set_up
 from trainer_entry.wire import JobSpec, TrainingParameters
@@ -41,6 +42,7 @@ def build_trainer(
         peft_config=new_adapter(job, loaded, parameters),
     )
     set_up(trainer, job, parameters)
+    hold_to_the_beginning(trainer, job)
     return trainer
 
 

@@ -10,12 +10,13 @@ import msgspec
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 
-from trainer_entry.artifacts.merge import merge_layers
+from trainer_entry.artifacts.merge import merge_layers, untie_ends
 from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime.failures import BaseChanged, ModelUnavailable
+from trainer_entry.training.trainer import trained_model
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, Trainer
 
     from trainer_entry.providers.huggingface import LoadedModel
     from trainer_entry.wire import JobSpec, TrainingParameters
@@ -78,3 +79,18 @@ def with_earlier(model: PreTrainedModel, job: JobSpec, revision: str | None) -> 
     merged = merge_layers(PeftModel.from_pretrained(model, path, config=config), model.dtype)
     merged.requires_grad_(requires_grad=True)  # an adapter's base is frozen
     return merged
+
+
+def hold_to_the_beginning(trainer: Trainer, job: JobSpec) -> None:
+    """Let a model whose weights are all trained be held to itself, with the earlier adapter that was merged into it.
+
+    trl reads its reference anew, from where the model without the adapter lies.
+    """
+    reference: Any = getattr(trainer, "ref_model", None)
+    if job.adapter is None or reference is None:
+        return
+    reference = trainer.accelerator.unwrap_model(reference)
+    model: Any = trainer.accelerator.unwrap_model(trained_model(trainer))
+    if not model.config.tie_word_embeddings:
+        untie_ends(reference)
+    reference.load_state_dict(model.state_dict())

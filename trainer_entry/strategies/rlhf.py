@@ -25,6 +25,7 @@ from trainer_entry.data.reward_fields import FIELDS
 from trainer_entry.data.templates import write_by_template
 from trainer_entry.rewards.policy_rewards import measure_of
 from trainer_entry.strategies.adapters import new_adapter
+from trainer_entry.strategies.earlier_adapter import hold_to_the_beginning
 from trainer_entry.strategies.reward_model import RewardModel, train_reward_model
 from trainer_entry.training.arguments import policy_arguments, policy_steps
 from trainer_entry.training.trainer import AttemptTrainer, set_up
@@ -173,6 +174,7 @@ def build_policy(
     trainer.reward_func_names = labels
     trainer.reward_labels = tuple(labels)
     set_up(trainer, job, parameters, steps_before=0 if reward_model is None else reward_model.report.steps)
+    hold_to_the_beginning(trainer, job)
     trainer.left_out_elsewhere = 0 if reward_model is None else reward_model.report.left_out
     return trainer
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from trainer_entry import wire
-from trainer_entry.artifacts.merge import merge
+from trainer_entry.artifacts.merge import merge, merge_layers
 from trainer_entry.artifacts.push import hub_card
 from trainer_entry.runtime.failures import NotMergeable
 from trainer_entry.runtime.progress import Progress
@@ -94,9 +94,12 @@ def test_an_adapter_of_tied_embeddings_changes_only_the_end_that_it_is_on(
     made = merged(base, adapter, dataset)
     tokens = torch.tensor([[5, 80, 17, 200, 33]])
     with torch.no_grad():
-        expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)).eval()(tokens)
+        adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)).eval()
+        expected = adapted(tokens)
         found = AutoModelForCausalLM.from_pretrained(made.path)(tokens)
+        begun = merge_layers(adapted, torch.float32)(tokens)  # as a training of all weights does
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(begun.logits, expected.logits, rtol=1e-4, atol=1e-4)
 
 
 def test_a_question_answering_adapter_brings_its_head(base: Path, tmp_path: Path, dataset: wire.DatasetFile) -> None:

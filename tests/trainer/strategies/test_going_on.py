@@ -166,3 +166,24 @@ def test_a_base_that_has_changed_since_is_refused(
     failed = attempt.one(wire.TrainerFailed)
     assert failed.kind == "BaseChanged"
     assert "train anew" in failed.message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"strategy": "dpo"}, {"strategy": "rlhf", "reward_functions": ["exact_match"], "max_completion_length": 4}],
+    ids=["dpo", "rlhf"],
+)
+def test_all_weights_are_held_to_the_base_with_the_earlier_adapter_in_it(
+    earlier: Attempt, tiny_model: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    prompts = [{"prompt": f"What is {i}?", "completion": "It is 1"} for i in range(8)]
+    records = task_records.preferences(8) if settings["strategy"] == "dpo" else prompts
+    dataset = write_dataset(tmp_path / "records.jsonl", records)
+    settings = {**settings, "use_lora": False, "max_steps": 1}
+    attempt = Attempt(tmp_path / "attempt", tiny_model, dataset, adapter=adapter_of(earlier), **settings)
+    assert attempt.wait() == 0, attempt.stderr()
+    (step,) = attempt.of_type(wire.StepLogged)
+    if settings["strategy"] == "dpo":
+        assert step.loss == pytest.approx(math.log(2), rel=1e-6)
+    else:
+        assert step.kl == pytest.approx(0, abs=1e-6)
