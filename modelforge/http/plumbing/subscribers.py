@@ -160,12 +160,12 @@ class Subscribers:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def say_goodbye(goodbye: Goodbye) -> None:
-            try:
-                await response.write(goodbye_event(goodbye))
-                await response.write_eof()
-            finally:
-                if not ended.done():
-                    ended.set_result(None)
+            last = goodbye_event(goodbye)
+            if request.transport is not None and not ended.done():
+                request.transport.write(chunk(last) if is_chunked else last)
+                ended.set_result(None)  # aiohttp writes the end, once the handler has returned
+            if isinstance(request.protocol, Connection):
+                await asyncio.wait({request.protocol.lost})
 
         is_chunked = request.version >= HttpVersion11
         heartbeat = chunk(HEARTBEAT) if is_chunked else HEARTBEAT
