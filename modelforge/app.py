@@ -95,7 +95,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
             yield
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
-        app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR])
+        app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR], settings.still_seconds)
         app[PLAYGROUND] = InferenceWorker(
             settings.playground_idle_seconds, settings.data_dir / "playground.log", isolation
         )

@@ -1,33 +1,22 @@
 """The log itself, for audits."""
 
 from aiohttp import web
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from modelforge.domain.messages import Actor, Kind
+from modelforge.errors import BadInput
 from modelforge.event_log.sqlite import LogReader
-from modelforge.fields import project_struct
-from modelforge.http.plumbing.body import json_response
-from modelforge.http.plumbing.keys import EVENT_LOG
+from modelforge.http.jobs import ONE_JOB, followed_stream
+from modelforge.http.plumbing.body import json_response, whole_number
+from modelforge.http.plumbing.frames import Goodbye
+from modelforge.http.plumbing.keys import EVENT_LOG, PROJECTOR, SUBSCRIBERS
 from modelforge.http.plumbing.query import GIVEN, int_query
-from modelforge.http.plumbing.route import AFTER, Query, Route, limit_to
+from modelforge.http.plumbing.route import AFTER, EVENT_STREAM, Query, RequestHeader, Route, Streamed, limit_to
+from modelforge.http.plumbing.subscribers import Following
+from modelforge.projections.status_messages import LoggedRecord, logged_record
 
 _PAGE = 100
 _LARGEST_PAGE = 10_000
-
-
-class LoggedRecord(Struct, frozen=True, kw_only=True):
-    """A record as it stands in the log; `at` in unix microseconds, `data` as it was written."""
-
-    position: int
-    stream: str
-    version: int
-    kind: Kind
-    type: str
-    at: int
-    cause: int | None
-    actor: Actor
-    data: Raw
-    digest: str
+_LAST_EVENT = "Last-Event-ID"
 
 
 class Events(Struct, frozen=True, kw_only=True):
@@ -52,8 +41,7 @@ def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, .
     """At most `limit` records; `last_position` is the last that was read, so that nothing is skipped."""
     head, _ = reader.head()
     found = [
-        project_struct(record, LoggedRecord)
-        for record in reader.records(after=after, streams=streams, types=types, limit=limit + 1)
+        logged_record(record) for record in reader.records(after=after, streams=streams, types=types, limit=limit + 1)
     ]
     has_more = len(found) > limit
     return Events(
@@ -61,6 +49,33 @@ def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, .
         last_position=found[limit - 1].position if has_more else head,
         has_more=has_more,
     )
+
+
+async def stream_events(request: web.Request) -> web.StreamResponse:
+    """The records of the log as server-sent events: those after a position, and then what comes."""
+    following = Following(after=_last_seen(request), stream=followed_stream(request))
+    return await request.app[SUBSCRIBERS].serve_events(request, following)
+
+
+def _last_seen(request: web.Request) -> int:
+    """The position to go on from: that of the header, for who comes back asks for the address that it began with.
+
+    Raises:
+        BadInput: it is no position, or one that the log does not have.
+    """
+    head = request.app[PROJECTOR].read_models.position
+    after = int_query(request, "after", 0, maximum=head)
+    shown = request.headers.getall(_LAST_EVENT, ())
+    if not shown:
+        return after
+    position = whole_number(shown[0])
+    if len(shown) > 1 or position is None or position > head:
+        raise BadInput(
+            f"The header {_LAST_EVENT} is no position of the log",
+            f"{shown[0][:40]!r}: it takes one whole number from 0 to {head}, the id of an event; or leave it out.",
+            field=_LAST_EVENT,
+        )
+    return position
 
 
 ROUTES = (
@@ -76,5 +91,17 @@ ROUTES = (
             Query("type", str, "Only records of this type, or of these.", many=True),
         ),
         errors=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/api/events/stream",
+        handler=stream_events,
+        answer=None,
+        query=(AFTER, ONE_JOB),
+        media=(EVENT_STREAM,),
+        headers=("X-Accel-Buffering",),
+        takes=(RequestHeader(_LAST_EVENT, "The id of the last event that came; it counts before `after`."),),
+        streams=(Streamed("message", LoggedRecord), Streamed("goodbye", Goodbye)),
+        errors=(400, 404),
     ),
 )

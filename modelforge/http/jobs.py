@@ -15,13 +15,14 @@ from modelforge.http.plumbing.body import idempotency_key, json_response
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, LAYOUT, PROJECTOR
 from modelforge.http.plumbing.query import int_query, text_query
-from modelforge.http.plumbing.route import Count, Ordinal, Query, Route, limit_to
+from modelforge.http.plumbing.route import PATH_KINDS, Count, Ordinal, Query, Route, limit_to
 from modelforge.layout import Layout
 from modelforge.projections.jobs import JobDetails, Status
 
 _PAGE = 50
 _LARGEST_PAGE = 1000
 _LOG_BYTES = 1 << 20
+ONE_JOB = Query("job_id", PATH_KINDS["job_id"], "Only what is of this job.")
 
 
 class JobList(Struct, frozen=True, kw_only=True):
@@ -57,6 +58,16 @@ def find_job(request: web.Request) -> JobDetails:
         NotFound: there is none of that id.
     """
     return job_detail(request, request.match_info["job_id"])
+
+
+def followed_stream(request: web.Request) -> str | None:
+    """The stream of the job that is to be followed alone, if the query names one.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    job_id = text_query(request, "job_id")
+    return None if job_id is None else job.stream_of(job_detail(request, job_id).job_id or "")
 
 
 def _job_id(request: web.Request) -> str:

@@ -156,8 +156,11 @@ def _success(route: Route, references: dict[type[Struct], dict[str, Any]]) -> di
 
 def _event(streamed: Streamed, references: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
     data = {"type": "string", "contentMediaType": "application/json", "contentSchema": references[streamed.data]}
-    properties = {"event": {"const": streamed.event}, "data": data}
-    return {"type": "object", "properties": properties, "required": ["event", "data"]}
+    if streamed.event == "message":  # the name of an event that has none
+        properties = {"id": {"type": "string", "pattern": "^[0-9]+$"}, "data": data}
+    else:
+        properties = {"event": {"const": streamed.event}, "data": data}
+    return {"type": "object", "properties": properties, "required": [*properties]}
 
 
 def _unshaped(media: str) -> dict[str, Any]:

@@ -17,16 +17,19 @@ from modelforge.admission.training import (
 from modelforge.domain import job
 from modelforge.domain.messages import Message
 from modelforge.domain.state import check_key
+from modelforge.http.jobs import ONE_JOB, followed_stream
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import ADMISSION, DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT, PROJECTOR, SUBSCRIBERS
-from modelforge.http.plumbing.query import int_query
-from modelforge.http.plumbing.route import AFTER, Route
+from modelforge.http.plumbing.query import int_query, text_query
+from modelforge.http.plumbing.route import AFTER, Query, Route
+from modelforge.http.plumbing.subscribers import Following
 from modelforge.layout import Layout
 from modelforge.projections.jobs import Status, TrainingStatus
 from trainer_entry import wire
 
+_RECORDS = Query("records", Literal["true", "false"], "`true`: each message has its record as `/api/events` has it.")
 _ENDS = {
     "stopped": "Training stopped successfully",
     "completed": "Training had already come to its end",
@@ -123,8 +126,12 @@ async def stop_training(request: web.Request) -> web.Response:
 async def training_socket(request: web.Request) -> web.WebSocketResponse:
     """Progress of every job as it comes, as WebSocket messages."""
     head = request.app[PROJECTOR].read_models.position
-    after = int_query(request, "after", -1, maximum=head) if "after" in request.query else None
-    return await request.app[SUBSCRIBERS].serve(request, after)
+    following = Following(
+        after=int_query(request, "after", -1, maximum=head) if "after" in request.query else None,
+        stream=followed_stream(request),
+        records=text_query(request, "records") == "true",
+    )
+    return await request.app[SUBSCRIBERS].serve_socket(request, following)
 
 
 ROUTES = (
@@ -157,8 +164,8 @@ ROUTES = (
         path="/ws/training",
         handler=training_socket,
         answer=None,
-        query=(AFTER,),
+        query=(AFTER, ONE_JOB, _RECORDS),
         status=101,
-        errors=(400,),
+        errors=(400, 404),
     ),
 )

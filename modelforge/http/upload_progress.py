@@ -12,8 +12,9 @@ import msgspec
 from aiohttp import WSCloseCode, web
 from msgspec import Struct
 
+from modelforge.http.plumbing.frames import text_frame
 from modelforge.http.plumbing.route import Route
-from modelforge.http.plumbing.subscribers import ENDED, HEARTBEAT_SECONDS, is_behind, text_frame
+from modelforge.http.plumbing.subscribers import ENDED, HEARTBEAT_SECONDS, is_behind
 from modelforge.http.plumbing.visits import SOCKET
 
 _GOODBYE_SECONDS = 1.0

@@ -5,23 +5,22 @@ from collections.abc import Callable, Sequence
 
 from modelforge.domain.messages import Record
 from modelforge.projections.read_models import ReadModels
-from modelforge.projections.status_messages import StatusMessage, status_message
 
 
 class Projector:
-    """Keeps the read models at the log's last record. `listener` gets the message of every job's event, in order."""
+    """Keeps the read models at the log's last record. `listener` gets every record, in order, once it is folded in."""
 
     def __init__(self, read_models: ReadModels) -> None:
         self.read_models = read_models
-        self.listener: Callable[[StatusMessage], None] | None = None
+        self.listener: Callable[[Record], None] | None = None
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, records: Sequence[Record]) -> None:
         """Fold new records in."""
         for record in records:
             self.read_models.apply(record)
-            if self.listener is not None and (message := status_message(self.read_models, record)) is not None:
-                self.listener(message)
+            if self.listener is not None:
+                self.listener(record)
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
         changed.set_result(None)
 

@@ -14,6 +14,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.core.failures import Failure
 from schemathesis.engine import Status, events, from_schema
 
+from modelforge.http.routes import ROUTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -99,6 +101,11 @@ def configuration(seed: int, size: Round, shown: dict[str, str]) -> Schemathesis
             "operations": [
                 {"include-path": path, "phases": {"fuzzing": {"generation": {"max-examples": 2}}}}
                 for path in _EXPENSIVE
+            ]
+            + [
+                {"include-path": route.path, "enabled": False}
+                for route in ROUTES
+                if route.is_endless and not route.is_socket
             ]
             + ([] if size.prompts else [{"include-path": "/api/playground/generate", "enabled": False}]),
         }

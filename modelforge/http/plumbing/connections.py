@@ -34,7 +34,17 @@ _TOO_MANY = of_status(
 class Connection(RequestHandler):
     """One connection: what comes, what is waited for, and since when."""
 
-    __slots__ = ("_answering", "_connections", "_last_received", "_received", "_since", "_unread_since", "client")
+    __slots__ = (
+        "_answering",
+        "_connections",
+        "_last_received",
+        "_received",
+        "_since",
+        "_unread_since",
+        "client",
+        "is_followed",
+        "lost",
+    )
 
     def __init__(
         self, connections: "Connections", server: web.Server, loop: asyncio.AbstractEventLoop, **options: object
@@ -46,6 +56,8 @@ class Connection(RequestHandler):
         self._answering = False
         self._unread_since: float | None = None
         self.client = ""
+        self.is_followed = False  # by a subscriber, whose patience is another's
+        self.lost: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many."""
@@ -58,6 +70,16 @@ class Connection(RequestHandler):
         """End."""
         self._connections.remove(self)
         super().connection_lost(exc)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what was written.
+
+        Raises:
+            ConnectionError: it is gone.
+        """
+        await self._drain_helper()
 
     def data_received(self, data: bytes) -> None:
         """Note that something came."""
@@ -133,8 +155,8 @@ class Connection(RequestHandler):
 
     def overdue(self, now: float, settings: Settings) -> Problem | str | None:
         """What the client has done too slowly: a problem that it can be told, or only a word for the log."""
-        if self._upgraded:
-            return None  # a WebSocket has its pings
+        if self._upgraded or self.is_followed:
+            return None  # a WebSocket has its pings, and subscribers are looked after where they are served
         if self._unread_since is not None and now - self._unread_since > settings.still_seconds:
             return "took no answer"
         if not self._answering:

@@ -64,7 +64,7 @@ class Gate:
         request[IDENTITY] = identity
         request[CLIENT] = client_of(request, identity, behind_proxy=self._settings.behind_proxy)
         with self._visits.visiting(request, route):
-            if route is not None and route.is_socket:
+            if route is not None and route.is_endless:
                 return await handler(request)
             deadline = asyncio.timeout(self._settings.request_seconds)
             try:

@@ -14,6 +14,9 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Ordinal = Annotated[int, Meta(ge=1, le=2**53)]
 
 
+EVENT_STREAM = "text/event-stream"
+
+
 class Query(Struct, frozen=True):
     """A query parameter. `kind`: the type as which it is read. `many`: it may be given several times."""
 
@@ -31,7 +34,7 @@ class RequestHeader(Struct, frozen=True):
 
 
 class Streamed(Struct, frozen=True):
-    """A server-sent event, and the Struct whose JSON is its data."""
+    """A server-sent event, and the Struct whose JSON is its data. `message` is what one without a name is called."""
 
     event: str
     data: type[Struct]
@@ -80,6 +83,11 @@ class Route(Struct, frozen=True, kw_only=True):
     def is_socket(self) -> bool:
         """Whether it is a WebSocket."""
         return self.status == 101  # noqa: PLR2004 - Switching Protocols
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether its answer goes on until the client leaves: a WebSocket, or a stream of events and nothing else."""
+        return self.is_socket or self.media == (EVENT_STREAM,)
 
 
 PATH_KINDS: dict[str, Any] = {

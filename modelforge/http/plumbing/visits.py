@@ -58,16 +58,16 @@ class Visits:
         identity, client = request[IDENTITY], request[CLIENT]
         if identity.name is not None and identity is not OWNER_IDENTITY:  # who could always revoke the others
             self._take(client)
-        is_socket = route is not None and route.is_socket
-        if is_socket and self._sockets[client] >= self._settings.max_sockets_per_client:
+        is_endless = route is not None and route.is_endless
+        if is_endless and self._sockets[client] >= self._settings.max_sockets_per_client:
             raise TooManyRequests(
-                "Too many WebSockets are open",
+                "Too many WebSockets and event streams are open",
                 f"One client may have {self._settings.max_sockets_per_client}; close one, or set "
                 "max_sockets_per_client.",
                 retry_after=_FULL_AGAIN_SECONDS,
             )
         self._check_places(route, client)
-        self._sockets[client] += is_socket
+        self._sockets[client] += is_endless
         if route is not None:
             self._answered[route.handler] += 1
             self._shares[client, route.handler] += 1
@@ -81,7 +81,7 @@ class Visits:
                 self._shares[client, route.handler] -= 1
                 if not self._shares[client, route.handler]:
                     del self._shares[client, route.handler]
-            self._sockets[client] -= is_socket
+            self._sockets[client] -= is_endless
             if not self._sockets[client]:
                 del self._sockets[client]
 
