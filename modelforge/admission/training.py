@@ -28,6 +28,11 @@ OutputName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)", 
 """What a trained model may be called."""
 
 
+MetadataKey = Annotated[str, Meta(min_length=1, max_length=64)]
+Metadata = Annotated[dict[MetadataKey, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]
+"""Notes of whoever asks for a job; nothing here reads them."""
+
+
 class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to train, on what, and how: every hyperparameter stands flat in the body."""
 
@@ -41,6 +46,7 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
     columns: dict[str, str | list[str]] | None = None
     encoding: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
+    metadata: Metadata | None = None
 
 
 class Preflight(Struct, frozen=True, kw_only=True):
@@ -143,6 +149,7 @@ async def _resolve(
         max_restarts=body.max_restarts,
         adapter=origin.adapter,
         lineage=origin.lineage,
+        metadata=body.metadata or {},
     )
     return spec, staged
 

@@ -14,10 +14,11 @@ from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
 from modelforge.http.plumbing.query import int_query
 from modelforge.http.plumbing.route import REVISION, RequestHeader, Route
+from modelforge.layout import Layout
 from modelforge.projections.datasets import DatasetDetails, DatasetSummary, Upload, details_of, uploads_of
 from trainer_entry import wire
 
-_MEDIA_TYPES: dict[wire.Container | wire.Compression, str] = {
+MEDIA_TYPES: dict[wire.Container | wire.Compression, str] = {
     "jsonl": "application/x-ndjson",
     "json": "application/json",
     "csv": "text/csv",
@@ -86,20 +87,28 @@ async def get_dataset(request: web.Request) -> web.Response:
 
 async def download_dataset(request: web.Request) -> web.StreamResponse:
     """The bytes of a dataset, as they were uploaded."""
-    event, layout = (await find_uploads(request))[0].event, request.app[LAYOUT]
-    made = event.records_sha256 is not None
-    download = Download(
-        path=layout.upload(event.sha256) if made else layout.dataset(event.sha256),
-        filename=event.filename,
-        media_type=_MEDIA_TYPES[event.compression or event.container],
-        etag=event.sha256,
+    event = (await find_uploads(request))[0].event
+    return await send(request, download_of(event, request.app[LAYOUT]))
+
+
+def download_of(shown: dataset.CheckedFile | DatasetSummary, layout: Layout) -> Download:
+    """The file of a dataset as it was uploaded."""
+    made = shown.records_sha256 is not None
+    return Download(
+        path=layout.upload(shown.sha256) if made else layout.dataset(shown.sha256),
+        filename=shown.filename,
+        media_type=MEDIA_TYPES[shown.compression or shown.container],
+        etag=shown.sha256,
     )
-    return await send(request, download)
 
 
-async def delete_dataset(request: web.Request) -> web.Response:
-    """Delete a dataset; its files are gone when this answers, but for those that another dataset has too."""
-    filename = find_dataset(request).filename
+async def remove_dataset(request: web.Request, filename: str) -> None:
+    """Delete a dataset; its files are gone when this returns, but for those that another dataset has too.
+
+    Raises:
+        Conflict: an active job trains on it.
+        FilesKept: it is off the list, and its files could not be removed.
+    """
     handler, key = request.app[HANDLER], await idempotency_key(request)
     outcome = await handler.submit(dataset.DeleteDataset(filename=filename, key=key), actor=actor_of(request))
     files = tuple(file for event in outcome.events if isinstance(event, dataset.DatasetDeleted) for file in event.files)
@@ -109,10 +118,15 @@ async def delete_dataset(request: web.Request) -> web.Response:
         raise FilesKept(
             "The dataset is off the list, but files of it are still there", f"{kept}. Each start tries again."
         )
+
+
+async def delete_dataset(request: web.Request) -> web.Response:
+    """Delete a dataset; its files are gone when this answers, but for those that another dataset has too."""
+    await remove_dataset(request, find_dataset(request).filename)
     return json_response(DatasetDeleted())
 
 
-_FOR_PARTS = (
+FOR_PARTS = (
     RequestHeader("Range", "One range of bytes, as bytes=0-99; any other is passed over."),
     RequestHeader("If-Range", "The ETag that the range is of; the whole file is the answer if it has another."),
     RequestHeader("If-None-Match", "ETags; 304 is the answer if the file's is one of them."),
@@ -143,8 +157,8 @@ ROUTES = (
         query=(REVISION,),
         errors=(400, 404, 416),
         also=(206, 304),
-        media=tuple(_MEDIA_TYPES.values()),
+        media=tuple(MEDIA_TYPES.values()),
         headers=("Accept-Ranges", "ETag"),
-        takes=_FOR_PARTS,
+        takes=FOR_PARTS,
     ),
 )

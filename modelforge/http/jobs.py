@@ -122,11 +122,14 @@ async def save_checkpoint(request: web.Request) -> web.Response:
 
 async def resume_job(request: web.Request) -> web.Response:
     """Go on with a job that was stopped or failed, from its newest valid checkpoint."""
-    job_id = _job_id(request)
+    return await _carry_out(request, await resuming(request, _job_id(request)))
+
+
+async def resuming(request: web.Request, job_id: str) -> job.ResumeTraining:
+    """The command to go on with a job from its newest valid checkpoint, or from its beginning without one."""
     key = await idempotency_key(request)
     checkpoint = await asyncio.to_thread(newest_valid, request.app[LAYOUT].checkpoints(job_id))
-    resume_from = None if checkpoint is None else checkpoint.path
-    return await _carry_out(request, job.ResumeTraining(job_id=job_id, resume_from=resume_from, key=key))
+    return job.ResumeTraining(job_id=job_id, resume_from=None if checkpoint is None else checkpoint.path, key=key)
 
 
 async def get_checkpoints(request: web.Request) -> web.Response:

@@ -65,9 +65,13 @@ async def get_model(request: web.Request) -> web.Response:
     return json_response(find_model(request, request.match_info["model_id"]))
 
 
-async def delete_model(request: web.Request) -> web.Response:
-    """Delete a trained model; its files are gone when this answers."""
-    details = find_model(request, request.match_info["model_id"])
+async def remove_model(request: web.Request, details: ModelDetails) -> None:
+    """Delete a trained model; its files are gone when this returns.
+
+    Raises:
+        Conflict: it is in use.
+        FilesKept: it is off the list, and its files could not be removed.
+    """
     if request.app[PLAYGROUND].uses(details.path):
         raise Conflict("The model is in use", f"The playground answers with model {details.id}; wait for its end.")
     handler, key = request.app[HANDLER], await idempotency_key(request)
@@ -76,6 +80,11 @@ async def delete_model(request: web.Request) -> web.Response:
     kept = handler.state.models[details.id].files_kept
     if kept is not None:
         raise FilesKept("The model is off the list, but its files are still there", f"{kept}. Each start tries again.")
+
+
+async def delete_model(request: web.Request) -> web.Response:
+    """Delete a trained model; its files are gone when this answers."""
+    await remove_model(request, find_model(request, request.match_info["model_id"]))
     return json_response(Deleted())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from modelforge.http.plumbing.openai_errors import ErrorAnswer, is_asked
 from modelforge.http.plumbing.problems import Problem
 from modelforge.http.plumbing.query import schema_of
 from modelforge.http.plumbing.request_check import NoBody
@@ -37,13 +38,16 @@ _NAMES = {
     "model_id": ("id", "model_id", "models/0/id"),
     "filename": ("filename", "datasets/0/filename"),
     "name": ("tokens/0/name",),
+    "file_id": (),
+    "fine_tuning_job_id": (),
+    "model": (),
 }
 """The fields of answers, as JSON pointers, in which the names of paths stand."""
 
 
 def document() -> Raw:
     """The document as JSON."""
-    types: list[type[Struct]] = [Problem, NoBody]
+    types: list[type[Struct]] = [Problem, ErrorAnswer, NoBody]
     for route in ROUTES:
         named = (route.body, route.form, route.answer, *(streamed.data for streamed in route.streams))
         types.extend(kind for kind in named if kind is not None and kind not in types)
@@ -101,7 +105,7 @@ def _operation(route: Route, references: dict[type[Struct], dict[str, Any]]) -> 
         "parameters": [*_parameters(route)],
         "responses": {str(route.status): _success(route, references)}
         | {str(status): _also(status) for status in route.also}
-        | {str(status): _failure(status) for status in statuses},
+        | {str(status): _failure(status, route.path) for status in statuses},
     }
     if route.needs == "open":
         operation["security"] = []
@@ -199,8 +203,9 @@ def _also(status: int) -> dict[str, Any]:
     return described
 
 
-def _failure(status: int) -> dict[str, Any]:
+def _failure(status: int, path: str) -> dict[str, Any]:
+    kind = ErrorAnswer if is_asked(path) else Problem
     return {
         "description": HTTPStatus(status).phrase,
-        "content": {"application/json": {"schema": {"$ref": _REF.format(name="Problem")}}},
+        "content": {"application/json": {"schema": {"$ref": _REF.format(name=kind.__name__)}}},
     }

@@ -22,6 +22,9 @@ from modelforge.http import (
     upload_progress,
     uploads,
 )
+from modelforge.http.openai import files as openai_files
+from modelforge.http.openai import fine_tuning, fine_tuning_history
+from modelforge.http.openai import models as openai_models
 from modelforge.http.plumbing.request_check import checked
 from modelforge.http.plumbing.route import Route
 
@@ -42,6 +45,10 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     *tokens.ROUTES,
     *sessions.ROUTES,
+    *openai_files.ROUTES,
+    *openai_models.ROUTES,
+    *fine_tuning.ROUTES,
+    *fine_tuning_history.ROUTES,
 )
 
 

@@ -55,12 +55,20 @@ class Stopped(Struct, frozen=True, kw_only=True):
 
 async def start_training(request: web.Request) -> web.Response:
     """Start a training job."""
+    return _started(*await begin_training(request, await read_body(request, StartTrainingBody)))
+
+
+async def begin_training(request: web.Request, body: StartTrainingBody) -> tuple[Message, str]:
+    """Admit a training and record it: the event of that, and the job's id. A key that was used gives what it gave.
+
+    Raises:
+        ForgeError: it cannot be trained so, or not now.
+    """
     handler = request.app[HANDLER]
     key = await idempotency_key(request)
-    body = await read_body(request, StartTrainingBody)
     use = check_key(handler.state, key)
     if use is not None:
-        return await _started_before(request, use.position, use.stream)
+        return await _begun_before(request, use.position), use.stream
     admitted = await cancel_on_disconnect(request, admit_training(request.app[ADMISSION], body))
     try:
         spec, places = _with_place(admitted, request.app[LAYOUT])
@@ -71,8 +79,8 @@ async def start_training(request: web.Request) -> web.Response:
     finally:
         await admitted.discard_staged()
     if outcome.repeated:
-        return await _started_before(request, outcome.position, outcome.stream)
-    return _started(outcome.events[0], outcome.stream)
+        return await _begun_before(request, outcome.position), outcome.stream
+    return outcome.events[0], outcome.stream
 
 
 async def preflight(request: web.Request) -> web.Response:
@@ -91,10 +99,10 @@ def _with_place(admitted: AdmittedTraining, layout: Layout) -> tuple[wire.JobSpe
     return msgspec.structs.replace(spec, dataset=in_place), {admitted.staged: place}
 
 
-async def _started_before(request: web.Request, position: int, job_id: str) -> web.Response:
-    """The answer that was given to the command at a position of the log."""
+async def _begun_before(request: web.Request, position: int) -> Message:
+    """What came of the command at a position of the log."""
     records = await request.app[EVENT_LOG].read(lambda reader: [*reader.records(after=position, limit=1)])
-    return _started(records[0].message, job_id)
+    return records[0].message
 
 
 def _started(requested: Message, job_id: str) -> web.Response:

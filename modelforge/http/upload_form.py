@@ -30,8 +30,9 @@ _CHUNK_BYTES = 1 << 20
 _LONGEST_FIELD = 100
 _LONGEST_COLUMNS = 8000
 _MOST_PARTS = 10
+_PARTS = "'file', and 'task', 'strategy', 'columns' and 'encoding'"
 _Word = TypeVar("_Word")
-_LONGEST_FILENAME = 200
+LONGEST_FILENAME = 200
 _NO_HEADER = (BadContentDispositionHeader, BadContentDispositionParam)
 """Warnings of aiohttp, which are errors where warnings are."""
 
@@ -58,11 +59,16 @@ class Upload(Struct):
 
 
 async def receive_form(
-    request: web.Request, scratch: Path, limits: tuple[int, int], reporter: ProgressReporter
+    request: web.Request,
+    scratch: Path,
+    limits: tuple[int, int],
+    reporter: ProgressReporter,
+    purposes: tuple[str, ...] = (),
 ) -> Upload:
     """What a form says; its file is written to `scratch`.
 
-    `limits`: the bytes that the file may have, and those of the disk that stay free.
+    `limits`: the bytes that the file may have, and those of the disk that stay free. `purposes`: those of which the
+    form names one, if it has to name any.
 
     Raises:
         BadInput, TooLarge: it cannot be read, or says what nobody takes.
@@ -74,6 +80,7 @@ async def receive_form(
     try:
         parts: MultipartReader = await request.multipart()
         count = 0
+        purposed = not purposes
         named: set[str | None] = set()
         while (part := await parts.next()) is not None:
             count += 1
@@ -94,10 +101,14 @@ async def receive_form(
                     upload.columns = await _columns(part)
                 case "encoding":
                     upload.encoding = await _encoding(part)
+                case "purpose" if purposes:
+                    purposed = await _one_of(part, purposes) is not None
                 case name:
                     raise BadInput(
                         f"Unexpected part {name!r}",
-                        "The form takes one 'file', and 'task', 'strategy', 'columns' and 'encoding'.",
+                        f"The form takes one {_PARTS}."
+                        if not purposes
+                        else f"The form takes one 'purpose', and one {_PARTS}.",
                         field=name,
                     )
             named.add(part.name)
@@ -105,6 +116,10 @@ async def receive_form(
         raise BadInput("The form cannot be read", str(error) or "It is cut off.", field="file") from error
     if not received:
         raise _no_file()
+    if not purposed:
+        raise BadInput(
+            "The purpose is missing", f"Send it as the part 'purpose': {' or '.join(purposes)}.", field="purpose"
+        )
     return upload
 
 
@@ -117,7 +132,7 @@ def _filename(name: str | None) -> str:
     label = re.split(r"[/\\]", name or "")[-1]
     check_label(label, "file", "file's name")
     label = label.strip()
-    if not 0 < len(label) <= _LONGEST_FILENAME or label in {".", ".."}:
+    if not 0 < len(label) <= LONGEST_FILENAME or label in {".", ".."}:
         raise BadInput("The file has no usable name", "Give the part a filename, as in data.jsonl.", field="file")
     return label
 
@@ -134,7 +149,7 @@ async def _one_of(part: BodyPartReader, known: tuple[_Word, ...]) -> _Word | Non
     """The one that a part names; an empty part names none."""
     data = await _beginning(part, _LONGEST_FIELD + 1)
     if len(data) > _LONGEST_FIELD:
-        raise BadInput(f"The part {part.name!r} is too long", "It names a task or a strategy.", field=part.name)
+        raise BadInput(f"The part {part.name!r} is too long", "It is one word.", field=part.name)
     value = data.decode(errors="replace")
     if value and value not in known:
         choice = ", ".join(map(str, known))

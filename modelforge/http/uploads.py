@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from modelforge.command_handler import Outcome
 from modelforge.datasets.validation.process import check_dataset
+from modelforge.datasets.validation.protocol import ValidDataset
 from modelforge.domain import dataset
 from modelforge.domain.compatibility import check_combination, check_format
 from modelforge.domain.state import check_key
@@ -44,8 +46,32 @@ class Uploaded(Struct, frozen=True, kw_only=True):
     columns: wire.FieldNames
 
 
-async def upload_dataset(request: web.Request) -> web.Response:
-    """Upload a dataset as multipart form data; the part is called `file`."""
+class Taken(Struct, frozen=True, kw_only=True):
+    """A dataset that was taken in: its name, what its check found, and the command that registered it."""
+
+    filename: str
+    found: ValidDataset
+    outcome: Outcome
+
+
+def _as_it_was_sent(filename: str, _sha256: str) -> str:
+    return filename
+
+
+async def take_upload(
+    request: web.Request,
+    *,
+    purposes: tuple[str, ...] = (),
+    name_for: Callable[[str, str], str] = _as_it_was_sent,
+) -> Taken:
+    """Receive a form, check its file and register it as a dataset.
+
+    `purposes`: those that the form has to name one of, if any. `name_for`: what the dataset is called, by the name that
+    the file came with and its SHA-256.
+
+    Raises:
+        ForgeError: the form, the file or its records cannot be used.
+    """
     layout, settings = request.app[LAYOUT], request.app[SETTINGS]
     scratch = layout.temporary / uuid.uuid4().hex
     records = scratch.with_suffix(".records")
@@ -53,7 +79,7 @@ async def upload_dataset(request: web.Request) -> web.Response:
     reserve = settings.reserve_disk_bytes
     try:
         await asyncio.to_thread(check_room, layout.temporary, reserve, request.content_length or 0)
-        upload = await receive_form(request, scratch, (settings.max_upload_bytes, reserve), reporter)
+        upload = await receive_form(request, scratch, (settings.max_upload_bytes, reserve), reporter, purposes)
         check_combination(
             upload.task or "text-generation", upload.strategy or "sft", "huggingface", wire.TrainingParameters()
         )
@@ -78,8 +104,9 @@ async def upload_dataset(request: web.Request) -> web.Response:
             asked += f"\nencoding {upload.encoding}"
         key = await idempotency_key(request, asked.encode())
         check_key(request.app[HANDLER].state, key)
+        filename = name_for(upload.filename, found.sha256)
         register = dataset.RegisterDataset(
-            filename=upload.filename,
+            filename=filename,
             sha256=found.sha256,
             format=found.format,
             num_examples=found.num_examples,
@@ -105,23 +132,30 @@ async def upload_dataset(request: web.Request) -> web.Response:
     finally:
         for leftover in (scratch, records):
             await asyncio.to_thread(leftover.unlink, missing_ok=True)
+    return Taken(filename=filename, found=found, outcome=outcome)
+
+
+async def upload_dataset(request: web.Request) -> web.Response:
+    """Upload a dataset as multipart form data; the part is called `file`."""
+    taken = await take_upload(request)
+    found = taken.found
     return json_response(
         Uploaded(
-            filename=upload.filename,
+            filename=taken.filename,
             num_examples=found.num_examples,
             validation=found.report,
             format=found.format,
             container=found.container,
             compression=found.compression,
             sha256=found.sha256,
-            revision=await request.app[EVENT_LOG].read(partial(_revision, outcome=outcome)),
+            revision=await request.app[EVENT_LOG].read(partial(revision_of, outcome=taken.outcome)),
             size_mb=megabytes(found.size_bytes),
             columns=found.columns,
         )
     )
 
 
-def _revision(reader: LogReader, outcome: Outcome) -> int:
+def revision_of(reader: LogReader, outcome: Outcome) -> int:
     """The revision that a command made, or that it found: the last one up to the record after it."""
     revision = 0
     for record in reader.records(until=outcome.position + 1, streams=(outcome.stream,), types=("DatasetUploaded",)):

@@ -88,6 +88,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `max_seq_length`; `cut_examples`: those that are cut there; null until the trainer counted them.
     `lineage`: the trained models that it goes on from, the last one first. `base_revision`: which weights of
     `model_name` were loaded: the hub's commit, or a hash of a folder's; null until they are.
+    `metadata`: what who asked for it noted of it.
     """
 
     kind: wire.JobKind = "training"
@@ -117,6 +118,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     cut_examples: int | None = None
     lineage: tuple[wire.Ancestor, ...] = ()
     base_revision: str | None = None
+    metadata: dict[str, str] = {}
     position: int
 
 
@@ -155,6 +157,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             max_restarts=spec.max_restarts,
             rerun_of=spec.rerun_of,
             lineage=spec.lineage,
+            metadata=spec.metadata,
             position=position,
         )
     if details is None:

@@ -12,7 +12,7 @@ KINDS = {
     "A reward function": 4,
     "A record format": 8,
     "A route": 3,
-    "A strategy": 13,
+    "A strategy": 14,
     "An aggregate": 9,
     "A setting": 2,
 }
@@ -62,7 +62,7 @@ def test_a_format_stands_in_no_other_file_than_is_said(names: tuple[str, ...]) -
     assert found >= {file for file in files("A record format", "always") if not file.startswith("tests/")}
 
 
-@pytest.mark.parametrize("handler", ["get_checkpoints", "merge_model", "list_events", "rerun_job"])
+@pytest.mark.parametrize("handler", ["get_checkpoints", "merge_model", "download_dataset", "rerun_job"])
 def test_a_route_stands_in_one_module(handler: str) -> None:
     (module,) = mentions(handler)
     assert re.fullmatch(r"modelforge/http/\w+\.py", module)

@@ -12,7 +12,7 @@ from modelforge.domain.compatibility import Build, Purpose, check_build, check_c
 from modelforge.domain.conflicts import CONFLICTS
 from modelforge.errors import BadInput
 from trainer_entry import wire
-from trainer_entry.training.defaults import REWARD_DEFAULTS, defaults_of
+from trainer_entry.wire import REWARD_DEFAULTS, defaults_of
 from trainer_entry.wire.rewards import PythonFile, RewardFunction
 
 PAGE = read("docs/training.md")

@@ -44,6 +44,7 @@ def form_is_foretold(_context: CheckContext, response: Response, case: Case) -> 
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
         return
     error = response.json()["error"]
+    error = error["message"] if isinstance(error, dict) else error
     if _MALFORMED.match(error):
         raise Failure(
             operation=case.operation.label, title="Refused within the schema", message=f"{error}: {response.text[:400]}"
@@ -56,7 +57,8 @@ def refusal_says_its_status(_context: CheckContext, response: Response, case: Ca
     if response.status_code < 400 or not response.content:
         return
     problem = response.json()
-    if problem["status_code"] != response.status_code or "Traceback" in response.text:
+    says = response.status_code if isinstance(problem["error"], dict) else problem["status_code"]
+    if says != response.status_code or "Traceback" in response.text:
         raise Failure(operation=case.operation.label, title="Refusal in another shape", message=response.text[:400])
 
 

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 import requests
+from support.problems import problem_in
 from support.route_paths import path_of
 from support.running_server import RunningServer
 
@@ -16,7 +17,7 @@ EVERY_ROUTE = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{rout
 def ask(server: RunningServer, route: Route, **headers: str) -> tuple[int, dict[str, object]]:
     answer = requests.request(route.method, server.url + path_of(route), headers=headers, timeout=20)
     assert SECURITY_HEADERS.keys() <= answer.headers.keys()
-    return answer.status_code, answer.json()
+    return answer.status_code, problem_in(answer)
 
 
 @EVERY_ROUTE

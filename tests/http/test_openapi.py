@@ -69,7 +69,8 @@ def test_every_status_is_told_and_every_refusal_has_the_one_shape(
     assert told >= {route.status, *route.errors, *route.also, 400, 403, 413, 415, 421, 500}
     for status, response in operation["responses"].items():
         if int(status) >= 400:
-            assert response["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            shape = "ErrorAnswer" if path.startswith("/v1/") else "Problem"
+            assert response["content"] == {"application/json": {"schema": {"$ref": f"#/components/schemas/{shape}"}}}
 
 
 def test_bodies_take_nothing_but_what_they_name() -> None:

@@ -13,6 +13,7 @@ from typing import get_args
 import aiohttp
 import pytest
 import requests
+from support.problems import problem_in
 from support.route_paths import path_of
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
 
@@ -78,7 +79,7 @@ def test_a_scope_is_good_for_its_routes_and_no_others(
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     else:
         assert answer.status_code == 403
-        assert {"error", "detail", "status_code"} <= answer.json().keys()
+        assert {"error", "detail", "status_code"} <= problem_in(answer).keys()
 
 
 def test_head_needs_what_get_needs(closed: tuple[RunningServer, dict[str, str]]) -> None:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import requests
+from support.problems import problem_in
 from support.running_server import RECORDS, RunningServer
 
 from modelforge.http.plumbing.route import Route
@@ -29,7 +30,7 @@ def named(route: Route) -> str:
 @pytest.mark.parametrize("route", ROUTES, ids=named)
 def test_an_unknown_name_in_a_query_is_refused_on_every_route(module_server: RunningServer, route: Route) -> None:
     answer = ask(module_server, route, "?colour=blue")
-    assert (answer.status_code, answer.json()["field"]) == (400, "colour")
+    assert (answer.status_code, problem_in(answer)["field"]) == (400, "colour")
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.query], ids=named)
@@ -41,7 +42,7 @@ def test_a_name_that_is_there_twice_is_refused_unless_many_are_taken(
         if query.many:
             assert answer.status_code == 200
         else:
-            assert (answer.status_code, answer.json()["field"]) == (400, query.name)
+            assert (answer.status_code, problem_in(answer)["field"]) == (400, query.name)
 
 
 def test_a_name_that_is_nearly_right_is_told_the_right_one(module_server: RunningServer) -> None:
@@ -67,8 +68,8 @@ def test_several_streams_of_the_log_may_be_asked_for(module_server: RunningServe
 def test_a_body_is_refused_where_none_is_taken_and_an_empty_object_is_none(
     module_server: RunningServer, route: Route
 ) -> None:
-    assert "no body" in ask(module_server, route, data=b'{"queue": true}', headers=JSON).json()["error"]
-    assert "no body" in ask(module_server, route, data=b"oops", headers=JSON).json()["error"]
+    assert "no body" in str(problem_in(ask(module_server, route, data=b'{"queue": true}', headers=JSON))["error"])
+    assert "no body" in str(problem_in(ask(module_server, route, data=b"oops", headers=JSON))["error"])
     if not route.path.startswith("/ws/"):
         with ask(module_server, route, data=b" {} ", headers=JSON, stream=route.is_endless) as answer:
             assert answer.status_code != 400
@@ -78,7 +79,7 @@ def test_a_body_is_refused_where_none_is_taken_and_an_empty_object_is_none(
 def test_a_packed_body_is_refused_before_it_is_unpacked(module_server: RunningServer, route: Route) -> None:
     kind = "multipart/form-data; boundary=b" if route.form else "application/json"
     answer = ask(module_server, route, data=PACKED, headers={"Content-Encoding": "gzip", "Content-Type": kind})
-    assert (answer.status_code, answer.json()["error"]) == (415, "The body is packed")
+    assert (answer.status_code, problem_in(answer)["error"]) == (415, "The body is packed")
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=named)
@@ -87,7 +88,7 @@ def test_a_key_that_cannot_be_used_is_refused_on_every_route_that_changes_someth
 ) -> None:
     for key in ("", "x" * 256, "\xe9"):
         answer = ask(module_server, route, headers={"Idempotency-Key": key.encode("latin-1")})
-        assert (answer.status_code, answer.json()["error"]) == (400, "The Idempotency-Key cannot be used"), key
+        assert (answer.status_code, problem_in(answer)["error"]) == (400, "The Idempotency-Key cannot be used"), key
 
 
 @pytest.mark.parametrize("value", ["7.0", "7e0", "0.7e1"])

@@ -28,40 +28,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import torch
-from msgspec import Struct
 
 from trainer_entry.runtime.failures import ConflictingParameters
-from trainer_entry.wire import UNSLOTH_LENGTH
+from trainer_entry.wire import REWARD_DEFAULTS, UNSLOTH_LENGTH, Defaults, defaults_of
 
 if TYPE_CHECKING:
-    from trainer_entry.wire import JobSpec, Strategy, Task, TrainingParameters
-
-
-class Defaults(Struct, frozen=True, gc=False):
-    """What suits a task and a strategy; sources in the module's text."""
-
-    adapter_learning_rate: float
-    full_learning_rate: float
-    epochs: float
-    beta: float | None = None
-
-
-def defaults_of(task: Task, strategy: Strategy, rl_algorithm: str, *, encoder_decoder: bool) -> Defaults:
-    """The table of this module's text."""
-    match strategy:
-        case "dpo":
-            return Defaults(5e-6, 5e-7, 1, beta=0.1)
-        case "rlhf":
-            return Defaults(1e-5, 1e-6, 1, beta=0.05 if rl_algorithm == "rloo" else 0.04)
-        case "sft" | "qlora" if task == "extractive-question-answering":
-            return Defaults(5e-4, 3e-5, 2)
-        case "sft" | "qlora" if encoder_decoder:
-            return Defaults(1e-3, 1e-4, 3)
-        case _:
-            return Defaults(2e-4, 2e-5, 3)
-
-
-REWARD_DEFAULTS = Defaults(1e-4, 1e-5, 1)
+    from trainer_entry.wire import JobSpec, Strategy, TrainingParameters
 
 
 def resolve_parameters(job: JobSpec) -> TrainingParameters:

@@ -11,6 +11,7 @@ from trainer_entry.wire.attempt_files import (
     ExitReport,
     ShimReport,
 )
+from trainer_entry.wire.defaults import REWARD_DEFAULTS, Defaults, defaults_of
 from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.hub_rows import AnyRows, FetchRows, RowsFetched, RowsRefused
@@ -102,6 +103,7 @@ __all__ = [
     "MAX_LINE_BYTES",
     "MOST_PREVIEWED_BYTES",
     "PREVIEW_FAILED",
+    "REWARD_DEFAULTS",
     "UNSLOTH_LENGTH",
     "Ancestor",
     "AnyDatasetViewRequest",
@@ -119,6 +121,7 @@ __all__ = [
     "DatasetPreview",
     "DatasetStatistics",
     "DatasetViewRequest",
+    "Defaults",
     "Dtype",
     "EarlierAdapter",
     "Environment",
@@ -179,6 +182,7 @@ __all__ = [
     "Work",
     "WorkPlanned",
     "built_in_model_folder",
+    "defaults_of",
     "is_initialisation",
     "partial_export",
 ]

@@ -128,7 +128,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     power, or had its GPU fail.
     `rerun_of`: the job that this one repeats.
     `adapter`: one on `model_path`, which the training goes on from. `lineage`: the trained models that it goes on from,
-    the last one first, or that a merged model comes of.
+    the last one first, or that a merged model comes of. `metadata`: what who asked for it noted of it.
     """
 
     job_id: str
@@ -149,6 +149,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     work: Merge | Export | Push | None = None
     adapter: EarlierAdapter | None = None
     lineage: tuple[Ancestor, ...] = ()
+    metadata: dict[str, str] = {}
 
     @property
     def kind(self) -> JobKind:

@@ -11,7 +11,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from modelforge.errors import NotFound
-from modelforge.http.plumbing.problems import of_status, response
+from modelforge.http.plumbing.openai_errors import response
+from modelforge.http.plumbing.problems import of_status
 
 _CHUNK_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -53,7 +54,8 @@ async def _send_open(
     size = await asyncio.to_thread(file.seek, 0, 2)
     wanted = _wanted(request, download.etag, size)
     if wanted is not None and not wanted:
-        refusal = response(of_status(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"The file has {size} bytes."))
+        problem = of_status(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"The file has {size} bytes.")
+        refusal = response(request.path, problem)
         refusal.headers["Content-Range"] = f"bytes */{size}"
         return refusal
     headers["Content-Type"] = download.media_type

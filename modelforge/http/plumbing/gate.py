@@ -14,7 +14,7 @@ from aiohttp.typedefs import Middleware
 from modelforge.domain.access_token import Scope, TokenCreated, TokenRevoked
 from modelforge.domain.messages import Record
 from modelforge.errors import Forbidden, TooLarge, TooManyRequests, TooMuchWork, Unauthorized
-from modelforge.http.plumbing import problems
+from modelforge.http.plumbing import openai_errors, problems
 from modelforge.http.plumbing.guard import Content, Guard
 from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
 from modelforge.http.plumbing.request_check import packing_of
@@ -107,8 +107,9 @@ class Gate:
         """An error as an answer, without a secret."""
         gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
         problem = problems.CUT_OFF if gone else problems.problem_of(error)
-        response = problems.response(problem)
-        response.body = self._redact(problems.body_of(problem).decode()).encode()
+        response = openai_errors.response(request.path, problem)
+        if isinstance(response.body, bytes):
+            response.body = self._redact(response.body.decode()).encode()
         match error:
             case web.HTTPMethodNotAllowed():
                 response.headers["Allow"] = error.headers["Allow"]

@@ -13,6 +13,7 @@ from msgspec import Struct
 from modelforge.domain.access_token import Scope
 from modelforge.domain.messages import API
 from modelforge.errors import Unauthorized
+from modelforge.http.plumbing.openai_errors import is_asked
 from modelforge.projections.tokens import KnownToken
 
 COOKIE = "modelforge_session"
@@ -94,7 +95,12 @@ class Identities:
         """
         shown = request.headers.getall("Authorization", ())
         if shown:
-            return self._of_token(shown[0], len(shown))
+            try:
+                return self._of_token(shown[0], len(shown))
+            except Unauthorized:
+                # OpenAI's clients cannot but show a key: where nobody is asked for a token, any will do there.
+                if self.are_required or not is_asked(request.path):
+                    raise
         session = self._of_session(request.cookies.get(COOKIE))
         if session is not None or self.are_required:
             return session

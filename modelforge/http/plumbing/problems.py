@@ -125,14 +125,14 @@ def _detail(error: web.HTTPException) -> str:
 
 def body_of(problem: Problem) -> bytes:
     """The problem as JSON."""
-    try:
-        return msgspec.json.encode(problem)
-    except UnicodeEncodeError:  # bytes that are no text came in with a header, and stand in the message
-        return msgspec.json.encode(
-            msgspec.structs.replace(
-                problem, **{name: _text(getattr(problem, name)) for name in ("error", "detail", "field")}
-            )
-        )
+    return msgspec.json.encode(as_text(problem))
+
+
+def as_text(problem: Problem) -> Problem:
+    """The problem without what is no text: bytes that came in with a header may stand in the message."""
+    return msgspec.structs.replace(
+        problem, **{name: _text(getattr(problem, name)) for name in ("error", "detail", "field")}
+    )
 
 
 def _text(value: str | UnsetType) -> str | UnsetType:

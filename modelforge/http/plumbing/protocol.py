@@ -7,7 +7,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from modelforge.http.plumbing.connections import Connection, Connections
-from modelforge.http.plumbing.problems import problem_of, response
+from modelforge.http.plumbing.openai_errors import response
+from modelforge.http.plumbing.problems import problem_of
 from modelforge.http.plumbing.security_headers import add_security_headers
 from modelforge.settings import Settings
 
@@ -38,7 +39,7 @@ class JsonRunner(web.AppRunner):
             try:
                 return await handle(request)
             except web.HTTPException as error:  # from before the handlers: an Expect that cannot be met
-                answer = response(problem_of(error))
+                answer = response(request.path, problem_of(error))
                 add_security_headers(answer.headers)
                 return answer
 

@@ -1,0 +1,304 @@
+"""What OpenAI's clients ask of a fine-tuning job, and the training that it is here."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, assert_never
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from modelforge.admission.training import LONGEST_NAME, Metadata, OutputName, StartTrainingBody
+from modelforge.errors import BadInput
+from modelforge.fields import project_struct
+from modelforge.http.openai.identifiers import dataset_of, model_of
+from modelforge.projections.datasets import DatasetSummary
+from modelforge.projections.models import ModelDetails
+from trainer_entry import wire
+from trainer_entry.wire.rewards import ExactMatch
+
+Auto = Literal["auto"]
+MethodType = Literal["supervised", "dpo", "reinforcement"]
+_STRATEGIES: dict[MethodType, wire.Strategy] = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rlhf"}
+_METHODS: dict[wire.Strategy, MethodType] = {
+    "sft": "supervised",
+    "qlora": "supervised",
+    "dpo": "dpo",
+    "rlhf": "reinforcement",
+}
+_FIELD_OF_RECORD = re.compile(r"{{\s*item\.(\w{1,200})\s*}}")
+_COMPLETION = re.compile(r"{{\s*sample\.output_text\s*}}")
+_T = TypeVar("_T")
+
+
+class Hyperparameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`learning_rate_multiplier` multiplies the learning rate that the strategy has by default."""
+
+    n_epochs: Auto | Annotated[float, Meta(gt=0, le=10_000)] = "auto"
+    batch_size: Auto | Annotated[int, Meta(ge=1, le=4096)] = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Meta(gt=0, le=1000)] = "auto"
+
+
+class PreferenceHyperparameters(Hyperparameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Those of direct preference optimization."""
+
+    beta: Auto | Annotated[float, Meta(ge=0, le=100)] = "auto"
+
+
+class ReinforcementHyperparameters(Hyperparameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Those of reinforcement; but for the first three they are not kept, and refused unless they say nothing."""
+
+    compute_multiplier: Any = None
+    eval_interval: Any = None
+    eval_samples: Any = None
+    reasoning_effort: Any = None
+
+
+class Grader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A grader; those that are kept are of the type `string_check`. `name` is a label."""
+
+    type: Literal["string_check", "text_similarity", "python", "score_model", "label_model", "multi", "endpoint"]
+    name: str | UnsetType = UNSET
+    input: Any = None
+    reference: Any = None
+    operation: Any = None
+    evaluation_metric: Any = None
+    source: Any = None
+    image_tag: Any = None
+    model: Any = None
+    range: Any = None
+    sampling_params: Any = None
+    graders: Any = None
+    calculate_output: Any = None
+
+
+class Supervised(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Learning from answers."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Preferences(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Learning from preferences."""
+
+    hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
+
+
+class Reinforcement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Learning from rewards."""
+
+    grader: Grader | None = None
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+    response_format: Any = None
+
+
+class Method(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to train; beside the type stands the object of its name."""
+
+    type: MethodType
+    supervised: Supervised | None = None
+    dpo: Preferences | None = None
+    reinforcement: Reinforcement | None = None
+
+
+class ModelForgeOptions(wire.TrainingParameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What OpenAI's fields cannot say: everything that `start_training` takes beside them."""
+
+    task: wire.Task = "text-generation"
+    provider: wire.Provider = "huggingface"
+    strategy: wire.Strategy | None = None
+    max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
+
+
+class FineTuningBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A fine-tuning job. `suffix` is the name of the trained model."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=4000)]
+    training_file: Annotated[str, Meta(min_length=1, max_length=1000)]
+    validation_file: Any = None
+    suffix: Annotated[str, Meta(max_length=64)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
+    metadata: Metadata | None = None
+    integrations: Any = None
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = None
+    modelforge: ModelForgeOptions | None = None
+
+
+def method_of(strategy: wire.Strategy) -> MethodType:
+    """What OpenAI calls a strategy."""
+    return _METHODS[strategy]
+
+
+def default_rate(task: wire.Task, strategy: wire.Strategy, parameters: wire.TrainingParameters) -> float | None:
+    """The learning rate that a multiplier multiplies; None where it depends on the model's kind."""
+    if task == "summarization":
+        return None
+    defaults = wire.defaults_of(task, strategy, parameters.rl_algorithm, encoder_decoder=False)
+    return defaults.adapter_learning_rate if parameters.use_lora else defaults.full_learning_rate
+
+
+def training_of(
+    body: FineTuningBody, datasets: Mapping[str, DatasetSummary], models: Mapping[int, ModelDetails]
+) -> StartTrainingBody:
+    """The training that a fine-tuning job is; it waits in the queue where there is no room.
+
+    Raises:
+        BadInput: it says what is not kept, or the same thing twice; `field` is its path.
+    """
+    _refuse(body.validation_file, "validation_file", "Held-out records are a part of training_file: eval_split.")
+    _refuse(body.integrations, "integrations", "Set report_to in modelforge for TensorBoard's files.")
+    file = dataset_of(datasets, body.training_file)
+    if file is None:
+        raise BadInput(
+            "No such file",
+            f"training_file: {body.training_file[:60]!r} is the id of none; GET /v1/files lists them.",
+            field="training_file",
+        )
+    options = body.modelforge or ModelForgeOptions()
+    method: MethodType = "supervised" if body.method is None else body.method.type
+    strategy = options.strategy or _STRATEGIES[method]
+    if body.method is not None and _METHODS[strategy] != method:
+        raise BadInput(
+            "The strategy is of another method",
+            f"{strategy} is {_METHODS[strategy]}, and method.type is {method}: send one of them.",
+            field="modelforge.strategy",
+        )
+    where, asked = _hyperparameters(body)
+    chosen = _parameters(asked, where, options, strategy, body.seed)
+    grader = None if body.method is None or body.method.reinforcement is None else body.method.reinforcement.grader
+    if grader is not None:
+        rewards = _once(options.reward_functions, (_reward(grader),), "method.reinforcement.grader")
+        chosen = msgspec.structs.replace(chosen, reward_functions=rewards)
+    trained = model_of(models, body.model)
+    return project_struct(
+        chosen,
+        StartTrainingBody,
+        task=options.task,
+        provider=options.provider,
+        strategy=strategy,
+        max_restarts=options.max_restarts,
+        model_name=body.model if trained is None else str(trained.id),
+        dataset=file.filename,
+        output_name=_output_name(body.suffix),
+        queue=True,
+        columns=None,
+        encoding=None,
+        metadata=body.metadata,
+    )
+
+
+def _hyperparameters(body: FineTuningBody) -> tuple[str, Hyperparameters]:
+    """The hyperparameters that were sent, and where they stand."""
+    method = body.method
+    if method is None:
+        return "hyperparameters", body.hyperparameters or Hyperparameters()
+    if body.hyperparameters is not None:
+        raise BadInput("There are hyperparameters twice", "Send those in method.", field="hyperparameters")
+    parts = {"supervised": method.supervised, "dpo": method.dpo, "reinforcement": method.reinforcement}
+    for name, part in parts.items():
+        if part is not None and name != method.type:
+            raise BadInput("The method is another one", f"method.type is {method.type}.", field=f"method.{name}")
+    where = f"method.{method.type}.hyperparameters"
+    match method.type:
+        case "supervised":
+            return where, (method.supervised or Supervised()).hyperparameters
+        case "dpo":
+            return where, (method.dpo or Preferences()).hyperparameters
+        case "reinforcement":
+            reinforcement = method.reinforcement or Reinforcement()
+            _refuse(reinforcement.response_format, "method.reinforcement.response_format", "Leave it out.")
+            hyperparameters = reinforcement.hyperparameters
+            for name in ("compute_multiplier", "eval_interval", "eval_samples", "reasoning_effort"):
+                value = getattr(hyperparameters, name)
+                if value not in {"auto", "default"} if isinstance(value, str) else value is not None:
+                    _refuse(value, f"{where}.{name}", "Leave it out; parameters of rlhf stand in modelforge.")
+            return where, hyperparameters
+        case _:
+            assert_never(method.type)
+
+
+def _parameters(
+    asked: Hyperparameters, where: str, options: ModelForgeOptions, strategy: wire.Strategy, seed: int | None
+) -> wire.TrainingParameters:
+    """The parameters of the training, each said once."""
+    plain = wire.TrainingParameters()
+    changes: dict[str, Any] = {}
+    for name, own in (
+        ("n_epochs", "num_train_epochs"),
+        ("batch_size", "per_device_train_batch_size"),
+        ("beta", "beta"),
+    ):
+        value = getattr(asked, name, "auto")
+        if value != "auto":
+            left_out = getattr(options, own) == getattr(plain, own)
+            changes[own] = _once(None if left_out else getattr(options, own), value, f"{where}.{name}")
+    if seed is not None:
+        changes["seed"] = _once(None if options.seed == plain.seed else options.seed, seed, "seed")
+    if asked.learning_rate_multiplier != "auto":
+        field = f"{where}.learning_rate_multiplier"
+        rate = default_rate(options.task, strategy, options)
+        if rate is None:
+            raise BadInput(
+                "The learning rate of summaries depends on the model's kind",
+                "Send learning_rate in modelforge, and no learning_rate_multiplier.",
+                field=field,
+            )
+        changes["learning_rate"] = _once(options.learning_rate, rate * asked.learning_rate_multiplier, field)
+    return msgspec.structs.replace(project_struct(options, wire.TrainingParameters), **changes)
+
+
+def _once(in_options: object | None, value: _T, field: str) -> _T:
+    if in_options is not None:
+        raise BadInput("The same parameter is there twice", f"{field} and modelforge have it: send one.", field=field)
+    return value
+
+
+def _reward(grader: Grader) -> ExactMatch:
+    """The reward function that a grader is.
+
+    Raises:
+        BadInput: none is.
+    """
+    where = "method.reinforcement.grader"
+    if grader.type != "string_check":
+        raise BadInput(
+            "The grader is not kept",
+            f"{grader.type}: string_check is; other rewards are reward_functions in modelforge (docs/training.md).",
+            field=f"{where}.type",
+        )
+    others = ("evaluation_metric", "source", "image_tag", "model", "range", "sampling_params", "graders")
+    for name in (*others, "calculate_output"):
+        _refuse(getattr(grader, name), f"{where}.{name}", "A string_check has none.")
+    if grader.operation != "eq":
+        raise BadInput("The operation is not kept", "Of string_check, eq is.", field=f"{where}.operation")
+    if not isinstance(grader.input, str) or not _COMPLETION.fullmatch(grader.input):
+        raise BadInput("The input is not kept", "It is '{{sample.output_text}}'.", field=f"{where}.input")
+    named = _FIELD_OF_RECORD.fullmatch(grader.reference) if isinstance(grader.reference, str) else None
+    if named is None:
+        raise BadInput(
+            "The reference is not kept", "It is a field of the records: '{{item.answer}}'.", field=f"{where}.reference"
+        )
+    return ExactMatch(field=named[1])
+
+
+def _output_name(suffix: str | None) -> str | None:
+    if not suffix:
+        return None
+    try:
+        return msgspec.convert(suffix, OutputName)
+    except msgspec.ValidationError as error:
+        raise BadInput(
+            "The suffix cannot be a model's name",
+            f"It takes letters, digits, '.', '_' and '-', from a letter or digit on, at most {LONGEST_NAME}.",
+            field="suffix",
+        ) from error
+
+
+def _refuse(value: object, field: str, remedy: str) -> None:
+    """Refuse what is not kept, where it says something.
+
+    Raises:
+        BadInput: it does.
+    """
+    if value is not None and value not in ([], {}, ""):
+        raise BadInput("This is not kept here", f"{field}: {remedy}", field=field)
