@@ -125,12 +125,21 @@ def _load(job: JobSpec, work: Merge) -> tuple[PeftModel, PreTrainedConfig]:
         where, dtype=own or torch.float32, trust_remote_code=False, use_safetensors=True, **options
     )
     revision = revision_of(where, base.config)
-    if work.base_revision is not None and revision != work.base_revision:
+    check_base(where, revision, work.base_revision)
+    return PeftModel.from_pretrained(base, work.path).eval(), config
+
+
+def check_base(where: str, revision: str | None, trained_on: str | None) -> None:
+    """Refuse to put an adapter on other weights than it was trained on, as far as it is known which these were.
+
+    Raises:
+        BaseChanged: they are others.
+    """
+    if trained_on not in {None, revision}:
         raise BaseChanged(
-            f"{where} has other weights ({revision}) than the adapter was trained on ({work.base_revision}). "
+            f"{where} has other weights ({revision}) than the adapter was trained on ({trained_on}). "
             "Put those back, or train anew."
         )
-    return PeftModel.from_pretrained(base, work.path).eval(), config
 
 
 def _untie_adapted(base: PreTrainedModel) -> None:

@@ -10,9 +10,9 @@ import msgspec
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 
-from trainer_entry.artifacts.merge import merge_layers, untie_ends
+from trainer_entry.artifacts.merge import check_base, merge_layers, untie_ends
 from trainer_entry.providers.model_folder import check_folder
-from trainer_entry.runtime.failures import BaseChanged, ModelUnavailable
+from trainer_entry.runtime.failures import ModelUnavailable
 from trainer_entry.training.trainer import trained_model
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def go_on(loaded: LoadedModel, job: JobSpec, parameters: TrainingParameters) -> 
     path = _checked_adapter(job, loaded.revision)
     model: Any = loaded.model
     if not parameters.use_lora:
-        model = merge_layers(PeftModel.from_pretrained(model, path), model.dtype)
-        model.requires_grad_(requires_grad=True)  # an adapter's base is frozen
+        model = _merged(PeftModel.from_pretrained(model, path), model)
     elif isinstance(model, PeftModel):  # unsloth's own, which is new
         loading: Any = set_peft_model_state_dict(model, load_peft_weights(path, device="cpu"))
         if loading.unexpected_keys:
@@ -56,11 +55,7 @@ def _checked_adapter(job: JobSpec, revision: str | None) -> str:
     if not (Path(adapter.path) / "adapter_config.json").is_file():
         raise ModelUnavailable(f"There is no adapter in {adapter.path} any more.")
     check_folder(adapter.path)
-    if adapter.base_revision not in {None, revision}:
-        raise BaseChanged(
-            f"{job.model_path} has other weights ({revision}) than the adapter was trained on "
-            f"({adapter.base_revision}). Put those back, or train anew."
-        )
+    check_base(job.model_path, revision, adapter.base_revision)
     return adapter.path
 
 
@@ -76,9 +71,14 @@ def with_earlier(model: PreTrainedModel, job: JobSpec, revision: str | None) -> 
     path = _checked_adapter(job, revision)
     config = LoraConfig.from_pretrained(path)
     config.task_type = None  # peft's class for it asks for what only a model that writes has
-    merged = merge_layers(PeftModel.from_pretrained(model, path, config=config), model.dtype)
-    merged.requires_grad_(requires_grad=True)  # an adapter's base is frozen
-    return merged
+    return _merged(PeftModel.from_pretrained(model, path, config=config), model)
+
+
+def _merged(adapted: PeftModel, base: PreTrainedModel) -> PreTrainedModel:
+    """The base with the adapter in its weights, all of which can be trained."""
+    model = merge_layers(adapted, base.dtype)
+    model.requires_grad_(requires_grad=True)  # an adapter's base is frozen
+    return model
 
 
 def hold_to_the_beginning(trainer: Trainer, job: JobSpec) -> None:

@@ -130,7 +130,7 @@ def _object_of(details: JobDetails, read_models: ReadModels) -> FineTuningJob:
     kind = method_of(details.strategy)
     part: dict[str, Any] = {kind: MethodPart(hyperparameters=values)}
     finish = None if details.eta_seconds is None else int(time.time() + details.eta_seconds)
-    failed = details.status == "failed" and details.error is not None
+    error = details.error if details.status == "failed" else None
     return FineTuningJob(
         id=fine_tuning_job_id(details.job_id or ""),
         created_at=unix_seconds(details.created_at),
@@ -141,9 +141,7 @@ def _object_of(details: JobDetails, read_models: ReadModels) -> FineTuningJob:
         seed=details.config.seed,
         hyperparameters=values,
         method=FineTuningMethod(type=kind, **part),
-        error=FineTuningError(code=details.error.kind, message=details.error.message)
-        if failed and details.error is not None
-        else None,
+        error=None if error is None else FineTuningError(code=error.kind, message=error.message),
         finished_at=None if details.finished_at is None else unix_seconds(details.finished_at),
         estimated_finish=finish,
         metadata=details.metadata,
