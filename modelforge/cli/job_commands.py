@@ -26,6 +26,8 @@ from trainer_entry import wire
 
 _ACTIVE = frozenset({"starting", "training", "stopping"})
 _LOG_SECONDS = 0.5
+_WIDE = 100
+"""Columns that a table of jobs takes with names of a usual length."""
 JobId = Annotated[str | None, Parameter(help="the job; by default the one that runs, or ran last")]
 ThisJob = Annotated[str, Parameter(help="the job's id")]
 
@@ -52,7 +54,7 @@ async def jobs(
     if not answer.jobs:
         console.show("There is no job." if status is None else f"No job is {status}.")
         return 0
-    console.print(jobs_table(answer.jobs, narrow=console.is_terminal))
+    console.print(jobs_table(answer.jobs, narrow=console.is_terminal and console.width < _WIDE))
     if answer.has_more:
         console.show(f"There are older ones: --limit {2 * limit} shows more.")
     return 0

@@ -28,6 +28,7 @@ _PHASES = {
     "pushing": "pushing to the hub",
 }
 _PLAIN_STEP = 10
+_YEAR = len("2026-")
 _SHOWN_WARNINGS = 5
 _GIGABYTE = 1_000_000_000
 _WORTH_A_BAR = 1_000_000
@@ -130,23 +131,24 @@ def moment(iso: str | None) -> str:
 
 
 def jobs_table(jobs: list[JobDetails], *, narrow: bool) -> Table:
-    """The jobs, one a row; `narrow` leaves names to be folded where there is an edge."""
+    """The jobs, one a row; `narrow` says less, and leaves names to be folded."""
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("job", "status", "progress", "loss")),
+        *(Column(name, no_wrap=True) for name in ("job", "status", *(() if narrow else ("progress",)), "loss")),
         *(Column(name, overflow="fold", no_wrap=not narrow) for name in ("model", "dataset")),
-        Column("started (UTC)", no_wrap=True),
+        Column("started (UTC)" if not narrow else "started", no_wrap=True),
         box=None,
         pad_edge=False,
     )
     for job in jobs:
+        done = f"{job.progress:.1f} %"
         table.add_row(
             job.job_id,
-            _status(job),
-            f"{job.progress:.1f} %",
+            f"{_status(job)} {done}" if narrow and job.status == "training" else _status(job),
+            *(() if narrow else (done,)),
             "" if job.loss is None else f"{job.loss:.4f}",
             visible(job.model_name),
             visible(job.dataset.filename),
-            moment(job.started_at),
+            moment(job.started_at)[_YEAR if narrow else 0 :],
         )
     return table
 
