@@ -1,5 +1,6 @@
 """What the command line says is in its own words, and what can be refused before anything is sent is."""
 
+import json
 import re
 from pathlib import Path
 
@@ -118,4 +119,19 @@ def test_what_would_be_refused_whatever_is_in_a_file_is_refused_before_it_is_sen
     ):
         assert main(["train", str(dataset), *flags, *at]) == 1
         assert said in capsys.readouterr().err
+    assert module_server.get("/api/datasets").json()["datasets"] == []
+
+
+def test_json_is_the_answer_of_the_server_and_nothing_else(
+    module_server: RunningServer, dataset: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    at = ("--url", module_server.url)
+    assert main(["datasets", "upload", str(dataset), "--json", *at]) == 0
+    assert json.loads(capfdbinary.readouterr().out)["num_examples"] == 20
+    for words, path in (("datasets list", "/api/datasets"), ("models list", "/api/models"), ("jobs", "/api/jobs")):
+        assert main([*words.split(), "--json", *at]) == 0
+        assert json.loads(capfdbinary.readouterr().out) == module_server.get(path).json()
+    assert main(["datasets", "preview", dataset.name, "--limit", "1", *at]) == 0
+    assert b'{"input": "question 0", "output": "answer 0"}' in capfdbinary.readouterr().out
+    assert main(["datasets", "delete", dataset.name, "--yes", *at]) == 0
     assert module_server.get("/api/datasets").json()["datasets"] == []
