@@ -7,6 +7,8 @@
 import argparse
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -70,6 +72,14 @@ def compare(url: str) -> None:
     console.print(f"The tuned model lies in {details['path']}", highlight=False, soft_wrap=True)
 
 
+def _command() -> tuple[str, ...]:
+    """What to type for `modelforge`: it is on the PATH only in a virtual environment that is active."""
+    beside = Path(sys.executable).with_name("modelforge")
+    if shutil.which("modelforge") == str(beside):
+        return ("modelforge",)
+    return (str(beside),) if beside.is_file() else (sys.executable, "-m", "modelforge")
+
+
 def main() -> None:
     """Run the demo from an empty folder to the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,7 +100,8 @@ def main() -> None:
         server.terminate()
         server.wait()
     console.print(f"Done in {time.monotonic() - began:.0f} s.", highlight=False)
-    console.print(f"Serve it again: modelforge serve --data-dir {data_dir}", highlight=False, soft_wrap=True)
+    again = shlex.join((*_command(), "serve", "--data-dir", str(data_dir)))
+    console.print(f"Serve it again: {again}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

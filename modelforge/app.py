@@ -36,7 +36,7 @@ from modelforge.http.plumbing.keys import (
     SETTINGS,
     SUBSCRIBERS,
 )
-from modelforge.http.plumbing.listening import allow_open_files, listen
+from modelforge.http.plumbing.listening import allow_open_files, check_address, listen
 from modelforge.http.plumbing.protocol import JsonRunner
 from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.plumbing.subscribers import Subscribers
@@ -182,6 +182,8 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
         ForgeError: the server could not start, or not go on.
     """
     os.umask(0o077)  # what lies in the data directory is for its owner only
+    if not settings.data_dir.exists():  # where one is, whoever has it is what is to be said first
+        check_address(settings)
     allow_open_files(settings.max_connections)
     app = make_app(settings, launcher)
     runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)

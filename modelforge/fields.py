@@ -63,8 +63,61 @@ def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldErro
     return FieldError(inside or None, message.replace("`", ""), _taken_by(kind, inside) if inside else "")
 
 
+def in_detail(field: str | None, remedy: str) -> str:
+    """What would work, as a sentence that names the field."""
+    if field is None or not remedy or remedy.startswith(f"{field}: "):
+        return remedy or field or ""
+    if remedy.startswith(_TAKES):
+        return f"{field} takes{remedy.removeprefix(_TAKES)}"
+    return f"{field}: {remedy[:1].lower()}{remedy[1:]}"
+
+
+_TAKES = "It takes"
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "n_epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "micro_batch_size": "per_device_train_batch_size",
+    "grad_accum": "gradient_accumulation_steps",
+    "accumulation_steps": "gradient_accumulation_steps",
+    "scheduler": "lr_scheduler_type",
+    "lr_scheduler": "lr_scheduler_type",
+    "warmup": "warmup_ratio",
+    "wd": "weight_decay",
+    "optimizer": "optim",
+    "steps": "max_steps",
+    "max_length": "max_seq_length",
+    "seq_length": "max_seq_length",
+    "sequence_length": "max_seq_length",
+    "context_length": "max_seq_length",
+    "rank": "lora_r",
+    "r": "lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "clip": "max_grad_norm",
+    "validation_split": "eval_split",
+    "val_split": "eval_split",
+    "patience": "early_stopping_patience",
+    "load_in_4bit": "use_4bit",
+    "load_in_8bit": "use_8bit",
+    "model": "model_name",
+    "model_id": "model_name",
+    "dataset_name": "dataset",
+    "file": "dataset",
+    "name": "output_name",
+}
+"""What others call it: names of other programs, and short ones."""
+
+
 def nearest(name: str, known: tuple[str, ...]) -> str:
-    """The known name that is meant, or all of them."""
+    """The known name that is meant, or all of them; what others call it comes before what it looks like."""
+    meant = _OTHER_NAMES.get(name.lower().replace("-", "_"))
+    if meant in known:
+        return f"Did you mean {meant!r}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else f"Known fields: {', '.join(sorted(known))}."
 
@@ -76,7 +129,7 @@ def _taken_by(kind: type[Struct], path: str) -> str:
     taken = [describe({"enum": list(dict.fromkeys(names))})] if names else []
     taken += [describe(part) for part in parts if "enum" not in part]
     words = " or ".join(dict.fromkeys(filter(None, taken)))
-    return f"It takes {words}." if words else ""
+    return f"{_TAKES} {words}." if words else ""
 
 
 def _fields_at(kind: type[Struct], path: str) -> tuple[str, ...]:
@@ -144,7 +197,7 @@ def describe(schema: Mapping[str, Any]) -> str:
         inside = describe(items)
         words = f"a list, each {inside}" if "anyOf" in items else f"a list of {inside.removeprefix('a ')}s"
     bounds = [
-        f"{sign} {schema[key]:g}"
+        f"{sign} {schema[key]:.15g}"
         for key, sign in (
             ("minimum", "from"),
             ("exclusiveMinimum", "above"),

@@ -1,123 +1,161 @@
-"""The command line: `serve`; `verify`, `doctor`, `backup` and more for its data; a client: `train`, `watch`, `stop`."""
+"""The command line: which commands there are, where each stands, and what its end is to a shell."""
 
-import argparse
-import asyncio
-import os
 import sys
+from collections.abc import Callable
+from typing import Annotated, Literal
 
-import msgspec
+from cyclopts import App, CycloptsError, Group, Parameter
 
-from modelforge.cli.arguments import arguments_parser
-from modelforge.cli.screen import complain, say, say_json
+from modelforge.cli.flags import WrongUsage
+from modelforge.cli.help_page import HelpPage
+from modelforge.cli.screen import complain
+from modelforge.cli.wording import in_words_of_the_command_line
 from modelforge.errors import ForgeError
-from modelforge.layout import Layout
-from modelforge.server_log import configure_log
-from modelforge.settings import load_settings
+from modelforge.version import VERSION
 
+Shell = Literal["bash", "zsh", "fish"]
+_COMMANDS = Group("Commands")
+_WRONG_USAGE = 2
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
+_EPILOGUE = (
+    "Exit codes: 0 done, 1 an error that is said or a training that did not complete, 2 wrong usage, 130 Ctrl-C."
+)
+
+_TRAININGS = (
+    ("train", "training_commands:train", "upload a dataset and train a model on it"),
+    ("preflight", "training_commands:preflight", "say what speaks against a training, and what it takes"),
+    ("watch", "job_commands:watch", "show a training until its end"),
+    ("jobs", "job_commands:jobs", "list the jobs, or show one"),
+    ("logs", "job_commands:logs", "print what a trainer wrote; -f: as it comes"),
+    ("stop", "job_commands:stop", "save a checkpoint and end a training"),
+    ("checkpoint", "job_commands:checkpoint", "save a checkpoint of a training that goes on"),
+    ("resume", "job_commands:resume", "go on with a job that was stopped or failed"),
+    ("rerun", "job_commands:rerun", "start a job again as a new one, from its records"),
+    ("diff", "diff_command:diff", "say in what two jobs differ"),
+)
+_DATASETS = (
+    ("upload", "dataset_commands:upload", "check a file and keep it"),
+    ("list", "dataset_commands:list_all", "list the datasets"),
+    ("show", "dataset_commands:show", "show one dataset"),
+    ("preview", "dataset_commands:preview", "show records, as they are or as a model reads them"),
+    ("statistics", "dataset_commands:statistics", "count lengths in a model's tokens"),
+    ("delete", "dataset_commands:delete", "delete a dataset and its files"),
+)
+_MODELS = (
+    ("list", "model_commands:list_all", "list the models"),
+    ("show", "model_commands:show", "show one model, and what it comes of"),
+    ("merge", "model_work_commands:merge", "put an adapter into its base's weights"),
+    ("export", "model_work_commands:export", "copy a model out: a folder, an archive, a gguf"),
+    ("push", "model_work_commands:push", "upload a model to the hub"),
+    ("delete", "model_commands:delete", "delete a model and its files"),
+)
+_CHAT = (("chat", "chat_command:chat", "ask a model, again and again"),)
+_SERVER = (
+    ("serve", "serving:serve", "run the server"),
+    ("events", "log_commands:events", "print the records of the log"),
+    ("state", "log_commands:state", "print status, models and datasets as they stand or stood"),
+)
+_TOKENS = (
+    ("create", "token_commands:create", "make a token; it is shown once"),
+    ("list", "token_commands:list_all", "list the tokens, less the tokens themselves"),
+    ("revoke", "token_commands:revoke", "let nobody in by it any more, at once"),
+    ("link", "token_commands:link", "print a link that signs one browser in, once"),
+)
+_DATA = (
+    ("verify", "data_commands:verify", "check that the log is what was written, record by record"),
+    ("replay", "data_commands:replay", "print status, models and datasets as they once stood"),
+    ("doctor", "data_commands:doctor", "say what is wrong with the data and this machine; changes nothing"),
+    ("backup", "data_commands:backup", "copy the data directory; a server may run meanwhile"),
+    ("restore", "data_commands:restore", "check a backup, and make it a data directory again"),
+)
+
+
+def command_line(*, listed: bool = True) -> App:
+    """The commands; the module of one is loaded once it is asked for.
+
+    `listed`: whether they are told by a few words each, which the list of all is made of; else by their docstrings.
+    """
+    others = Group("Others", sort_key=9)
+    app = App(
+        name="modelforge",
+        help="Fine-tune language models on your own machine.",
+        help_epilogue=_EPILOGUE,
+        version=f"modelforge {VERSION}",
+        version_flags=["--version"],
+        default_parameter=Parameter(negative=(), show_env_var=False),
+        help_formatter=HelpPage(),
+        result_action="return_value",
+        group_commands=others,
+    )
+    server, trainings, things, data = (
+        Group(name, sort_key=number)
+        for number, name in enumerate(("The server", "Trainings", "Datasets and models", "The data directory"))
+    )
+    _add(app, _SERVER, server, listed=listed)
+    _add(app, _TRAININGS, trainings, listed=listed)
+    for number, (name, commands, words) in enumerate(
+        (("datasets", _DATASETS, "upload, look at and delete datasets"), ("models", _MODELS, "what was trained"))
+    ):
+        part = App(name=name, help=words, group=things, sort_key=number - 2, group_commands=_COMMANDS)
+        _add(part, commands, None, listed=listed)
+        app.command(part)
+    _add(app, _CHAT, things, listed=listed)
+    _add(app, _DATA, data, listed=listed)
+    token = App(
+        name="token",
+        alias="tokens",
+        help="make, list and revoke the tokens that clients get in by",
+        group_commands=_COMMANDS,
+    )
+    _add(token, _TOKENS, None, listed=listed)
+    token.group, token.sort_key = (data,), len(_DATA)
+    app.command(token)
+    app.command(_completion_of(app), name="completion", group=others)
+    return app
+
+
+def _add(app: App, commands: tuple[tuple[str, str, str], ...], group: Group | None, *, listed: bool) -> None:
+    for number, (name, place, words) in enumerate(commands):
+        app.command(f"modelforge.cli.{place}", name=name, help=words if listed else None, group=group, sort_key=number)
+
+
+def _completion_of(app: App) -> Callable[[Shell], int]:
+    def completion(shell: Annotated[Shell, Parameter(help="for which shell")], /) -> int:
+        """Print the completion of a shell.
+
+        bash: put it into ~/.local/share/bash-completion/completions/modelforge; zsh: into _modelforge in a folder of
+        fpath; fish: into ~/.config/fish/completions/modelforge.fish.
+        """
+        sys.stdout.write(app.generate_completion(shell=shell))
+        return 0
+
+    return completion
+
+
+def _asks_for_list(given: list[str]) -> bool:
+    """Whether the words name no command, or a group of them."""
+    words = [word for word in given[:2] if not word.startswith("-")]
+    return not words or (len(words) == 1 and words[0] in {"datasets", "models", "token", "tokens"})
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0 on success, 1 for an error that is said on stderr, 2 for wrong usage."""
-    options = arguments_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    app = command_line(listed=_asks_for_list(given))
     try:
-        match options.command:
-            case "serve":
-                return _serve(options)
-            case "verify":
-                return _verify(options)
-            case "replay":
-                return _replay(options)
-            case "doctor":
-                return _doctor(options)
-            case "token":
-                return _token(options)
-            case "backup" | "restore":
-                from modelforge.cli import backup_commands
-
-                return backup_commands.run(options, _layout(options))
-            case _:
-                pass
-        from modelforge.cli import client_commands
-
-        return asyncio.run(client_commands.run(options))
-    except ForgeError as error:
+        return int(app(given, exit_on_error=False, print_error=False) or 0)
+    except CycloptsError as error:
+        complain(f"{error}\n`modelforge --help` lists the commands, `modelforge COMMAND --help` the flags of one.")
+        return _WRONG_USAGE
+    except WrongUsage as error:
         complain(error)
+        return _WRONG_USAGE
+    except ForgeError as error:
+        complain(in_words_of_the_command_line(error))
         return 1
+    except BrokenPipeError:  # `modelforge events | head`
+        sys.stderr.close()
+        return _BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
-
-
-def _serve(options: argparse.Namespace) -> int:
-    import uvloop
-
-    from modelforge.app import serve
-    from modelforge.machine.hub_secrets import server_redaction
-
-    flags = {
-        name: value
-        for name in (
-            "host",
-            "port",
-            "data_dir",
-            "dataset_roots",
-            "model_roots",
-            "reward_roots",
-            "allowed_hosts",
-            "unix_socket",
-            "require_token",
-            "behind_proxy",
-            "isolate",
-            "tls_cert",
-            "tls_key",
-            "max_concurrent_jobs",
-        )
-        if (value := getattr(options, name)) is not None
-    }
-    settings = load_settings(flags)
-    configure_log(server_redaction())
-    uvloop.run(serve(settings))
-    return 0
-
-
-def _layout(options: argparse.Namespace) -> Layout:
-    flags = {} if options.data_dir is None else {"data_dir": options.data_dir}
-    return Layout(load_settings(flags).data_dir)
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from modelforge import audit
-
-    found = audit.verify(_layout(options))
-    for line in audit.broken_records(found):
-        say(line)
-    compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
-    say(f"{found.records} records, {compared}, {len(found.faults)} faults. Last digest: {found.digest}")
-    return 1 if found.faults else 0
-
-
-def _replay(options: argparse.Namespace) -> int:
-    from modelforge import audit
-
-    say_json(msgspec.json.encode(audit.state_at(_layout(options), options.at)))
-    return 0
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from modelforge.doctor import examination, finding
-
-    findings = examination.examine(_layout(options))
-    for line in finding.lines(findings):
-        say(line)
-    return 1 if any(found.level == "problem" for found in findings) else 0
-
-
-def _token(options: argparse.Namespace) -> int:
-    from modelforge.cli import token_commands
-
-    os.umask(0o077)
-    return asyncio.run(token_commands.run(options, _layout(options)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,12 +9,16 @@ from rich.text import Text
 
 from modelforge.visible_text import visible, visible_json, visible_lines
 
+_WIDEST = 10_000
+
 
 class Screen(Console):
     """A console on which text is text: no markup, no emoji by name, no highlights, and no command of a terminal."""
 
-    def __init__(self) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False)
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, stderr=stderr)
+        if not self.is_terminal:  # a file has no edge at which a line were cut, whatever COLUMNS of a shell says
+            self.width = _WIDEST
 
     def show(self, line: str, *, soft_wrap: bool = False) -> None:
         """Print one line, whatever names are in it; `soft_wrap` leaves it to the terminal to break it."""

@@ -1,12 +1,18 @@
 """Trainings on a terminal: a line that moves where there is a screen, lines that stay where there is none."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeVar
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+import msgspec
+from msgspec import Struct
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from modelforge.cli.screen import Screen
+from modelforge.cli.screen import Screen, say_json
+from modelforge.client import Client
 from modelforge.domain.job import FINAL
+from modelforge.errors import DatasetReport
 from modelforge.projections.jobs import JobDetails
 from modelforge.projections.status_messages import StatusMessage
 from modelforge.visible_text import visible
@@ -22,25 +28,36 @@ _PHASES = {
     "pushing": "pushing to the hub",
 }
 _PLAIN_STEP = 10
+_YEAR = len("2026-")
+_SHOWN_WARNINGS = 5
+_GIGABYTE = 1_000_000_000
+_WORTH_A_BAR = 1_000_000
+_T = TypeVar("_T", bound=Struct)
 
 
-async def show_training(messages: AsyncIterator[StatusMessage], job_id: str, console: Screen) -> StatusMessage:
-    """Show a job until its end; its last message is returned."""
+async def show_training(
+    messages: AsyncIterator[StatusMessage], job_id: str, console: Screen, *, as_json: bool = False
+) -> StatusMessage:
+    """Show a job until its end; its last message is returned. `as_json`: each of them, a line."""
     columns = (
         TextColumn("{task.description:<20}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[steps]:>11}", markup=False),
         TextColumn("{task.fields[figures]}", markup=False),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=4) as progress:
+    with Progress(
+        *columns, console=console, disable=as_json or not console.is_terminal, refresh_per_second=4
+    ) as progress:
         bar = progress.add_task("starting", total=100, steps="", figures="")
         shown = ""
         async for message in messages:
             if message.job_id != job_id:
                 continue
+            if as_json:
+                say_json(msgspec.json.encode(message))
             _move(progress, bar, message)
             line = plain_line(message)
-            if not console.is_terminal and line != shown and is_worth_a_line(message):
+            if not as_json and not console.is_terminal and line != shown and is_worth_a_line(message):
                 console.show(line)
                 shown = line
             if message.status in FINAL:
@@ -108,26 +125,86 @@ def _status(job: JobDetails) -> str:
     return "stalled" if job.stalled else job.status
 
 
-def jobs_table(jobs: list[JobDetails]) -> Table:
-    """The jobs, one a row."""
+def moment(iso: str | None) -> str:
+    """A moment of the API, to the minute."""
+    return "" if iso is None else iso[:16].replace("T", " ")
+
+
+def jobs_table(jobs: list[JobDetails], *, narrow: bool) -> Table:
+    """The jobs, one a row; `narrow` says less, and leaves names to be folded."""
     table = Table(
-        Column("job", no_wrap=True),
-        Column("status", no_wrap=True),
-        "progress",
-        "loss",
-        "model",
-        "dataset",
-        "started",
+        *(Column(name, no_wrap=True) for name in ("job", "status", *(() if narrow else ("progress",)), "loss")),
+        *(Column(name, overflow="fold", no_wrap=not narrow) for name in ("model", "dataset")),
+        Column("started (UTC)" if not narrow else "started", no_wrap=True),
         box=None,
+        pad_edge=False,
     )
     for job in jobs:
+        done = f"{job.progress:.1f} %"
         table.add_row(
             job.job_id,
-            _status(job),
-            f"{job.progress:.1f} %",
+            f"{_status(job)} {done}" if narrow and job.status == "training" else _status(job),
+            *(() if narrow else (done,)),
             "" if job.loss is None else f"{job.loss:.4f}",
             visible(job.model_name),
             visible(job.dataset.filename),
-            job.started_at or "",
+            moment(job.started_at)[_YEAR if narrow else 0 :],
         )
     return table
+
+
+def facts(thing: Struct, leave_out: tuple[str, ...] = ()) -> Table:
+    """All that is known of a thing, a line each; what is null or empty is left out."""
+    table = Table(Column("", no_wrap=True), Column("", overflow="fold"), box=None, pad_edge=False, show_header=False)
+    for name, value in msgspec.to_builtins(thing).items():
+        if name in leave_out or value is None or value in ({}, [], ""):
+            continue
+        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        if isinstance(value, dict):
+            shown = "\n".join(
+                f"{key} {one if isinstance(one, str) else msgspec.json.encode(one).decode()}"
+                for key, one in value.items()
+                if one is not None
+            )
+        table.add_row(name, shown)
+    return table
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / 1e9:.1f} GB" if count >= _GIGABYTE else f"{count / 1e6:.1f} MB"
+
+
+def show_warnings(report: DatasetReport, filename: str, console: Screen) -> None:
+    """The first warnings of a dataset, for a person to check while the training starts."""
+    for warning in report.warnings[:_SHOWN_WARNINGS]:
+        field = f", {warning.field}" if warning.field else ""
+        console.show(f"  line {warning.line}{field}: {warning.message}")
+    more = report.warning_count - _SHOWN_WARNINGS
+    if more > 0:
+        console.show(f"  and {more} more: `modelforge datasets show {filename}` lists them")
+
+
+async def upload_with_bar(client: Client, file: Path, console: Screen, kind: type[_T], **fields: str) -> _T:
+    """Send a dataset; a bar moves meanwhile where there is a terminal, and the file takes a while."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    total = _size_of(file)
+    hidden = not console.is_terminal or total < _WORTH_A_BAR
+    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
+        bar = progress.add_task(visible(f"sending {file.name}"), total=total)
+
+        def on_sent(count: int) -> None:
+            progress.advance(bar, count)
+            if progress.finished:
+                progress.update(bar, description="checking")
+
+        return await client.upload(file, kind, on_sent=on_sent, **fields)
+
+
+def _size_of(file: Path) -> int:
+    return file.stat().st_size

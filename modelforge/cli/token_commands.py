@@ -1,20 +1,26 @@
 """`modelforge token`: made, listed and revoked by whoever owns the data directory, with a server or without one."""
 
-import argparse
 import asyncio
 import contextlib
+import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote
 
+from cyclopts import Parameter
+
+from modelforge.cli.data_commands import layout_of
+from modelforge.cli.flags import DataDirectory, WrongUsage
 from modelforge.cli.screen import say
 from modelforge.client import Client, RequestRefused
 from modelforge.command_handler import CommandHandler
 from modelforge.data_directory import claimed, holder_of
 from modelforge.domain import access_token
+from modelforge.domain.access_token import Scope
 from modelforge.domain.scheduling import Machine
 from modelforge.errors import BadInput, DirectoryInUse
 from modelforge.event_log.sqlite import EventLog
@@ -30,57 +36,105 @@ _LENGTH = re.compile(r"(\d{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-async def run(options: argparse.Namespace, layout: Layout) -> int:
-    """Run one of the commands."""
+async def create(
+    *,
+    name: Annotated[str, Parameter(help="what it is called, in the log too")],
+    scope: Annotated[Scope, Parameter(help="what it is good for")],
+    expires: Annotated[str | None, Parameter(help="30d, 12h, or a moment as in 2027-01-31T12:00:00Z (never)")] = None,
+    data_dir: DataDirectory = None,
+) -> int:
+    """Make a token; it is shown once."""
+    asked = NewToken(name=name, scope=scope, expires_at=_moment(expires))
+
+    async def here(handler: CommandHandler, _: Rebuilt) -> None:
+        token = new_token()
+        await handler.submit(create_command(asked, token), actor=_OWNER)
+        _show(asked.name, asked.scope, token)
+
+    async def there(client: Client) -> None:
+        made = await client.post("/api/tokens", asked, MadeToken)
+        _show(made.name, made.scope, made.token)
+
+    return await _carry_out(data_dir, here, there)
+
+
+async def list_all(*, data_dir: DataDirectory = None) -> int:
+    """List the tokens, less the tokens themselves."""
+
+    async def here(_: CommandHandler, rebuilt: Rebuilt) -> None:
+        _list([token.details for token in rebuilt.read_models.tokens.values()])
+
+    async def there(client: Client) -> None:
+        _list((await client.get("/api/tokens", TokenList)).tokens)
+
+    return await _carry_out(data_dir, here, there)
+
+
+async def revoke(
+    revoked: Annotated[str | None, Parameter(name="NAME", help="the token's name")] = None,
+    /,
+    *,
+    name: Annotated[str | None, Parameter(help="the same")] = None,
+    data_dir: DataDirectory = None,
+) -> int:
+    """Let nobody in by a token any more, at once."""
+    given = [one for one in (revoked, name) if one is not None]
+    if len(given) != 1:
+        raise WrongUsage("No token is named" if not given else "Two tokens are named", "give one NAME.")
+
+    async def here(handler: CommandHandler, rebuilt: Rebuilt) -> None:
+        await handler.submit(access_token.RevokeToken(name=given[0]), actor=_OWNER)
+        left = [one for one in rebuilt.read_models.tokens if one != given[0]]
+        _say_revoked(given[0], len(left))
+
+    async def there(client: Client) -> None:
+        await client.delete(f"/api/tokens/{quote(given[0], safe='')}", TokenRevoked)
+        _say_revoked(given[0], len((await client.get("/api/tokens", TokenList)).tokens))
+
+    return await _carry_out(data_dir, here, there)
+
+
+async def link(*, data_dir: DataDirectory = None) -> int:
+    """Print a link that signs one browser in, once, within the hour."""
+    layout = layout_of(data_dir)
     try:
-        await _run_offline(options, layout)
-    except DirectoryInUse:  # then its server does it
-        await _run_online(options, layout)
+        with claimed(layout):
+            raise RequestRefused(
+                "No server runs", f"{layout.root} is served by none; `modelforge serve` prints a link."
+            )
+    except DirectoryInUse:
+        async with _client(layout) as client:
+            made = await client.post("/api/login_links", {}, LoginLink)
+            say(f"{client.url}{made.path}")
     return 0
 
 
-async def _run_offline(options: argparse.Namespace, layout: Layout) -> None:
-    if options.kind == "link":
-        with claimed(layout):
-            raise _no_server(layout)
-    async with _writer(layout) as (handler, rebuilt):
-        match options.kind:
-            case "create":
-                token = new_token()
-                asked = NewToken(name=options.name, scope=options.scope, expires_at=_moment(options.expires))
-                await handler.submit(create_command(asked, token), actor=_OWNER)
-                _show(asked.name, asked.scope, token)
-            case "revoke":
-                await handler.submit(access_token.RevokeToken(name=_revoked(options)), actor=_OWNER)
-                left = [name for name in rebuilt.read_models.tokens if name != _revoked(options)]
-                _say_revoked(_revoked(options), len(left))
-            case _:
-                _list([token.details for token in rebuilt.read_models.tokens.values()])
+async def _carry_out(
+    data_dir: Path | None,
+    here: Callable[[CommandHandler, Rebuilt], Awaitable[None]],
+    there: Callable[[Client], Awaitable[None]],
+) -> int:
+    """Do it in the log itself, or by the server that has it."""
+    os.umask(0o077)
+    layout = layout_of(data_dir)
+    try:
+        async with _writer(layout) as (handler, rebuilt):
+            await here(handler, rebuilt)
+    except DirectoryInUse:
+        async with _client(layout) as client:
+            await there(client)
+    return 0
 
 
-async def _run_online(options: argparse.Namespace, layout: Layout) -> None:
+@contextlib.asynccontextmanager
+async def _client(layout: Layout) -> AsyncIterator[Client]:
+    """A client of the server that has the directory, as its owner."""
     holder = holder_of(layout)
     if holder is None:
         raise RequestRefused("The server is about to start", f"{layout.root}: try again in a moment.")
     key = await asyncio.to_thread(_owner_key, layout.owner_key)
     async with Client(holder.url, token=key, certificate_sha256=holder.certificate_sha256) as client:
-        match options.kind:
-            case "create":
-                asked = NewToken(name=options.name, scope=options.scope, expires_at=_moment(options.expires))
-                made = await client.post("/api/tokens", asked, MadeToken)
-                _show(made.name, made.scope, made.token)
-            case "revoke":
-                await client.delete(f"/api/tokens/{quote(_revoked(options), safe='')}", TokenRevoked)
-                _say_revoked(_revoked(options), len((await client.get("/api/tokens", TokenList)).tokens))
-            case "link":
-                link = await client.post("/api/login_links", {}, LoginLink)
-                say(f"{holder.url}{link.path}")
-            case _:
-                _list((await client.get("/api/tokens", TokenList)).tokens)
-
-
-def _revoked(options: argparse.Namespace) -> str:
-    return str(options.revoked or options.name)
+        yield client
 
 
 @contextlib.asynccontextmanager
@@ -109,10 +163,6 @@ def _owner_key(path: Path) -> str:
         raise RequestRefused(
             "Only the owner of the data directory makes tokens here", f"{path}: {error.strerror}."
         ) from error
-
-
-def _no_server(layout: Layout) -> RequestRefused:
-    return RequestRefused("No server runs", f"{layout.root} is served by none; `modelforge serve` prints a link.")
 
 
 def _moment(expires: str | None) -> str | None:

@@ -14,7 +14,7 @@ KINDS = {
     "A route": 3,
     "A strategy": 14,
     "An aggregate": 9,
-    "A setting": 2,
+    "A setting": 3,
 }
 """Files that a change of a kind always touches."""
 

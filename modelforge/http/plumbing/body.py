@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.errors import BadInput
-from modelforge.fields import check_label, field_error
+from modelforge.fields import check_label, field_error, in_detail
 
 _LONGEST_KEY = 255
 _LONGEST_NUMBER = 20
@@ -48,9 +48,7 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
         problem = field_error(error, kind)
         if problem.field is not None and "regex" in problem.message:
             _check_labelled(data, problem.field)
-        raise BadInput(
-            problem.message, " ".join(filter(None, (problem.field, problem.remedy))), field=problem.field
-        ) from error
+        raise BadInput(problem.message, in_detail(problem.field, problem.remedy), field=problem.field) from error
     except RecursionError as error:
         raise BadInput("The body is nested too deeply", "Send fewer objects and lists in each other.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

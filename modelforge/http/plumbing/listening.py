@@ -39,6 +39,33 @@ def allow_open_files(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
+def check_address(settings: Settings) -> None:
+    """Refuse an address that is in use, before anything of a server is made.
+
+    Raises:
+        SettingsInvalid: it cannot be bound.
+    """
+    if settings.unix_socket is not None or settings.port == 0:
+        return
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind(address)
+                trial.listen(1)  # of two that share a port by SO_REUSEADDR, the second fails here
+    except OSError as error:
+        raise _unusable(settings, error) from error
+
+
+def _unusable(settings: Settings, error: OSError) -> SettingsInvalid:
+    return SettingsInvalid(
+        "The address cannot be used", f"{settings.host}:{settings.port}: {error.strerror}; try another --port."
+    )
+
+
 async def listen(runner: web.AppRunner, settings: Settings) -> Listener:
     """Begin to listen.
 
@@ -53,9 +80,7 @@ async def listen(runner: web.AppRunner, settings: Settings) -> Listener:
     try:
         await site.start()
     except OSError as error:
-        raise SettingsInvalid(
-            "The address cannot be used", f"{settings.host}:{settings.port}: {error.strerror}; try another --port."
-        ) from error
+        raise _unusable(settings, error) from error
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if context is None else "https"
     certificate = None if settings.tls_cert is None else _fingerprint(settings.tls_cert)

@@ -1,0 +1,54 @@
+"""The client of a command: whom it shows itself as, and what is printed of an answer."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+from msgspec import Struct
+
+from modelforge.cli.flags import Server
+from modelforge.cli.screen import say_json
+from modelforge.client import Client, RequestRefused, decoded
+
+_T = TypeVar("_T", bound=Struct)
+
+
+def connect(server: Server) -> Client:
+    """A client of the server that the flags name.
+
+    Raises:
+        RequestRefused: the file of the token cannot be read.
+    """
+    return Client(server.url, token=_token(server.token_file))
+
+
+def _token(file: Path | None) -> str | None:
+    """The token to show, if there is one."""
+    if file is None:
+        return os.environ.get("MODELFORGE_API_TOKEN", "").strip() or None
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestRefused("The file of the token cannot be read", f"{file}: {error}") from error
+
+
+def path_of(*parts: object, **query: object) -> str:
+    """A path of the API, each part of it quoted, and what of the query was given."""
+    path = "/api/" + "/".join(quote(str(part), safe="") for part in parts)
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def read_as(answer: bytes, kind: type[_T], server: Server) -> _T | None:
+    """An answer to show; None where it was printed as the JSON that it is."""
+    if server.json:
+        say_json(answer)
+        return None
+    return decoded(answer, kind, server.url)
+
+
+def is_interactive() -> bool:
+    """Whether somebody can be asked, and see the question."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,0 +1,184 @@
+"""`modelforge train` and `modelforge preflight`: what can be refused is refused before a dataset is sent."""
+
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from modelforge.cli.answers import Preflight, Started, Uploaded
+from modelforge.cli.connection import connect, path_of, read_as
+from modelforge.cli.flags import LOCAL, AtServer, Queue, Watch, parameters_of
+from modelforge.cli.job_commands import position_of, watch_job
+from modelforge.cli.screen import Screen, say_json
+from modelforge.cli.terminal import show_warnings, size, upload_with_bar
+from modelforge.cli.wording import refusal_in_words
+from modelforge.client import Client, RequestRefused, decoded
+from modelforge.fields import in_detail
+from trainer_entry import wire
+
+Dataset = Annotated[
+    Path, Parameter(help="a file of records (JSONL, JSON, CSV, Parquet, packed or not), or the name of an uploaded one")
+]
+Model = Annotated[
+    str, Parameter(help="what to train: a hub id, a folder, the id of a trained model, or smollm2-135m-instruct")
+]
+Task = Annotated[wire.Task, Parameter(help="what the model is to do; the records have to fit it")]
+Strategy = Annotated[
+    wire.Strategy, Parameter(help="how it learns: sft and qlora from answers, dpo from preferences, rlhf from rewards")
+]
+Provider = Annotated[wire.Provider, Parameter(help="which library loads the model")]
+Name = Annotated[str | None, Parameter(name="--name", help="what the trained model is to be called")]
+Parameters = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        help="NAME=VALUE, a training parameter, as in --set num_train_epochs=2; may be repeated. "
+        f"The names, which docs/training.md explains: {', '.join(wire.TrainingParameters.__struct_fields__)}",
+    ),
+]
+Restarts = Annotated[int, Parameter(help="how often a training that fails begins again by itself")]
+
+
+async def train(
+    dataset: Dataset,
+    /,
+    *,
+    model: Model,
+    task: Task = "text-generation",
+    strategy: Strategy = "sft",
+    provider: Provider = "huggingface",
+    output_name: Name = None,
+    parameters: Parameters = None,
+    max_restarts: Restarts = 0,
+    queue: Queue = False,
+    watch: Watch = False,
+    server: AtServer = LOCAL,
+) -> int:
+    """Upload a dataset and train a model on it.
+
+    What the server can refuse without the file, it refuses before the file is sent.
+    """
+    body = _body(model, task, strategy, provider, output_name, parameters or [], max_restarts, queue=queue)
+    console = Screen(stderr=server.json)
+    async with connect(server) as client:
+        if not dataset.is_file():
+            body["dataset"] = await _name_of_uploaded(client, dataset)
+        else:
+            await _refuse_early(client, body)
+            uploaded = await upload_with_bar(client, dataset, console, Uploaded)
+            console.show(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}")
+            show_warnings(uploaded.validation, uploaded.filename, console)
+            body["dataset"] = uploaded.filename
+        answer = await client.ask("POST", "/api/start_training", msgspec.json.encode(body))
+        started = decoded(answer, Started, server.url)
+        if server.json:
+            say_json(answer)
+        else:
+            console.show(f"{started.message}: {started.job_id}")
+            if not watch:
+                console.show(
+                    f"`modelforge watch {started.job_id}` shows it, `modelforge stop {started.job_id}` ends it."
+                )
+        if not watch:
+            return 0
+        return await watch_job(client, started.job_id, position_of(started.job_id), console, server)
+
+
+async def preflight(
+    dataset: Dataset,
+    /,
+    *,
+    model: Model,
+    task: Task = "text-generation",
+    strategy: Strategy = "sft",
+    provider: Provider = "huggingface",
+    output_name: Name = None,
+    parameters: Parameters = None,
+    max_restarts: Restarts = 0,
+    queue: Queue = False,
+    server: AtServer = LOCAL,
+) -> int:
+    """Say what speaks against a training, and what it takes; nothing is sent or started.
+
+    A file that was not uploaded has to lie where the server may read it (serve --dataset-root).
+    """
+    body = _body(model, task, strategy, provider, output_name, parameters or [], max_restarts, queue=queue)
+    async with connect(server) as client:
+        body["dataset"] = str(dataset.resolve()) if dataset.is_file() else await _name_of_uploaded(client, dataset)
+        answer = await client.ask("POST", "/api/preflight", msgspec.json.encode(body))
+        found = decoded(answer, Preflight, server.url)
+        if read_as(answer, Preflight, server) is None:
+            return 0 if found.ok else 1
+    console = Screen()
+    for problem in found.problems:
+        console.show(refusal_in_words(problem), soft_wrap=True)
+    for what, fit in (("memory", found.memory), ("disk", found.disk)):
+        takes = "unknown" if fit.required_bytes is None else size(fit.required_bytes)
+        there = "" if fit.available_bytes is None else f" of {size(fit.available_bytes)} that are free"
+        console.show(f"{what}: {takes}{there}")
+    console.show("Nothing speaks against it." if found.ok else "It would be refused.")
+    return 0 if found.ok else 1
+
+
+def _body(
+    model: str,
+    task: wire.Task,
+    strategy: wire.Strategy,
+    provider: wire.Provider,
+    output_name: str | None,
+    parameters: list[str],
+    max_restarts: int,
+    *,
+    queue: bool,
+) -> dict[str, object]:
+    """The request, but for its dataset."""
+    body: dict[str, object] = {
+        "task": task,
+        "strategy": strategy,
+        "provider": provider,
+        "model_name": model,
+        "queue": queue,
+        **parameters_of(parameters),
+    }
+    if output_name is not None:
+        body["output_name"] = output_name
+    if max_restarts:
+        body["max_restarts"] = max_restarts
+    return body
+
+
+async def _name_of_uploaded(client: Client, dataset: Path) -> str:
+    """The name of a dataset that the server has.
+
+    Raises:
+        RequestRefused: it has none of that name, and neither is it a file.
+    """
+    name = str(dataset)
+    if "/" not in name:
+        try:
+            await client.ask("GET", path_of("datasets", name))
+        except RequestRefused as refusal:
+            if refusal.status != _NOT_FOUND:
+                raise
+        else:
+            return name
+    raise RequestRefused("No such dataset", f"There is no file {dataset}, and none of that name was uploaded.")
+
+
+async def _refuse_early(client: Client, body: dict[str, object]) -> None:
+    """Refuse what would be refused whatever is in the file.
+
+    Raises:
+        RequestRefused: all that speaks against it.
+    """
+    unknown = f"not-sent-yet-{uuid.uuid4().hex}"
+    found = await client.post("/api/preflight", {**body, "dataset": unknown}, Preflight)
+    problems = tuple(problem for problem in found.problems if problem.field != "dataset")
+    if problems:
+        first = problems[0]
+        raise RequestRefused(first.message, in_detail(first.field, first.remedy), field=first.field, refusals=problems)
+
+
+_NOT_FOUND = 404
