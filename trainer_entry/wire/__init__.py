@@ -15,7 +15,19 @@ from trainer_entry.wire.defaults import REWARD_DEFAULTS, Defaults, defaults_of
 from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.hub_rows import AnyRows, FetchRows, RowsFetched, RowsRefused
-from trainer_entry.wire.inference import AnyWorkerMessage, Generate, Generated, GenerationFailed, Token
+from trainer_entry.wire.inference import (
+    AnyWorkerMessage,
+    AnyWorkerRequest,
+    ChatTurn,
+    Generate,
+    Generated,
+    GenerationFailed,
+    LikelyToken,
+    Token,
+    TokenLogprob,
+    ToolCall,
+    Withdraw,
+)
 from trainer_entry.wire.job import (
     BUILT_IN_MODEL,
     Ancestor,
@@ -110,8 +122,10 @@ __all__ = [
     "AnyRows",
     "AnyTrainerMessage",
     "AnyWorkerMessage",
+    "AnyWorkerRequest",
     "AttemptSpec",
     "Attention",
+    "ChatTurn",
     "CheckpointManifest",
     "CheckpointWritten",
     "Compression",
@@ -141,6 +155,7 @@ __all__ = [
     "JobKind",
     "JobSpec",
     "Lengths",
+    "LikelyToken",
     "Merge",
     "ModelKind",
     "Optimizer",
@@ -168,7 +183,9 @@ __all__ = [
     "Strategy",
     "Task",
     "Token",
+    "TokenLogprob",
     "TokenView",
+    "ToolCall",
     "TrainerFailed",
     "TrainerFinished",
     "TrainerMessage",
@@ -179,6 +196,7 @@ __all__ = [
     "TrialRequest",
     "Truncation",
     "Unit",
+    "Withdraw",
     "Work",
     "WorkPlanned",
     "built_in_model_folder",
