@@ -73,7 +73,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     gate = Gate(settings, ROUTES, identities, redact)
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[gate.middleware()])
     app[GATE] = gate
-    app.on_response_prepare.append(secure_answer)
+    app.on_response_prepare.extend((secure_answer, gate.origins.mark_answer))
     app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities
     app[OPENAPI] = document()
     app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers(isolation)

@@ -30,13 +30,16 @@ def default_roots() -> tuple[Path, ...]:
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 """At most a day: no setting is infinite, since JSON has no word for it."""
+Origin = Annotated[str, Meta(pattern=r"^https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?$(?!\n)")]
+"""Where a page comes from, as a browser says it: a scheme, a host, a port where it is not the usual one; no path."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set. Paths are absolute and resolved; sizes in bytes, times in seconds.
 
     `reward_roots`: folders whose Python files may be run by a trainer, as reward functions; none by itself.
-    `allowed_hosts`: names, beside loopback's, that a Host header may have. `behind_proxy`: a proxy on the way has TLS,
+    `allowed_hosts`: names, beside loopback's, that a Host header may have. `allowed_origins`: where pages of one's own
+    come from that may ask this server, and read its answers. `behind_proxy`: a proxy on the way has TLS,
     and says who the client is (X-Forwarded-For). `llama_quantize`: that program of
     llama.cpp, where it is not on the PATH. `max_concurrent_jobs` share the processors; each has GPUs of its own,
     where there are any. A client is a token, or where none is asked for, an address.
@@ -56,6 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls_key: Path | None = None
     llama_quantize: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[Origin, ...] = ()
     max_concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 20_000_000_000
     reserve_disk_bytes: Annotated[int, Meta(ge=0)] = 2_000_000_000
@@ -143,8 +147,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
         match name:
             case "dataset_roots" | "model_roots" | "reward_roots":
                 values[name] = text.split(os.pathsep)
-            case "allowed_hosts":
-                values[name] = [host.strip() for host in text.split(",")]
+            case "allowed_hosts" | "allowed_origins":
+                values[name] = [one.strip() for one in text.split(",")]
             case _:
                 values[name] = text
     return values

@@ -132,3 +132,11 @@ def test_a_variable_that_is_no_setting_is_refused_by_name(tmp_path: Path) -> Non
 def test_an_empty_variable_sets_nothing(tmp_path: Path) -> None:
     environ = {"MODELFORGE_PORT": "", "MODELFORGE_ALLOWED_HOSTS": "", "MODELFORGE_URL": "http://127.0.0.1:1"}
     assert load_settings({}, environ=environ, folder=tmp_path) == load_settings({}, environ={}, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "http://a/", "http://a/path", "a:80", "ftp://a", "http://", "http://a\n"]
+)
+def test_an_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
+    with pytest.raises(SettingsInvalid, match="allowed_origins"):
+        load_settings({"allowed_origins": [origin]}, environ={})

@@ -27,6 +27,14 @@ class Flags:
         list[str] | None,
         Parameter(name="--allowed-host", group=_REACHED, help="another name that it is reached by; may be repeated"),
     ] = None
+    allowed_origins: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--allowed-origin",
+            group=_REACHED,
+            help="where pages of your own come from that may use it, such as http://localhost:3000; may be repeated",
+        ),
+    ] = None
     require_token: Annotated[
         bool | None, Parameter(group=_REACHED, help="let nobody in without a token, here neither")
     ] = None

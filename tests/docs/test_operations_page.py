@@ -35,6 +35,7 @@ def test_the_defaults_of_the_settings_are_right(monkeypatch: pytest.MonkeyPatch)
         "model_roots": "`~` and the current directory",
         "reward_roots": "none",
         "allowed_hosts": "none",
+        "allowed_origins": "none",
     }
     settings = Settings()
     for name, default, _, _ in SETTINGS:

@@ -97,6 +97,9 @@ class RunningServer:
         options["headers"] = {**self.shown, **options.get("headers", {})}  # type: ignore[dict-item]
         return requests.post(self.url + path, json=json, timeout=120, **options)  # type: ignore[arg-type]
 
+    def options(self, path: str, headers: dict[str, str]) -> requests.Response:
+        return requests.options(self.url + path, headers=headers, timeout=20)
+
     def delete(self, path: str) -> requests.Response:
         return requests.delete(self.url + path, timeout=60, headers=self.shown)
 

@@ -1,16 +1,13 @@
 """A real browser on a page of somebody else's: whatever the page tries, the server does and tells nothing."""
 
 import json
-import queue
-import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import requests
+from support.browser import Site, browse, browser
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
 
 pytestmark = pytest.mark.slow
@@ -23,60 +20,11 @@ def page_against(url: str) -> str:
     return _PAGE.replace("FORGE", json.dumps(url), 1)
 
 
-class Elsewhere:
-    """A site of somebody else's, whose page attacks a server and tells what it got."""
-
-    def __init__(self) -> None:
-        self.page = ""
-        self.reports: queue.Queue[dict[str, str]] = queue.Queue()
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if self.path == "/" else 404)
-                self.send_header("Content-Type", "text/html")
-                self.end_headers()
-                self.wfile.write(site.page.encode() if self.path == "/" else b"")
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200)
-                self.end_headers()
-                site.reports.put(json.loads(body))
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
-def elsewhere() -> Iterator[Elsewhere]:
-    site = Elsewhere()
+def elsewhere() -> Iterator[Site]:
+    site = Site()
     yield site
     site.end()
-
-
-def browse(url: str, profile: Path, site: Elsewhere, *flags: str) -> dict[str, str]:
-    """What the page at `url` reports from a browser that is new."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert browser is not None, "chromium is needed (apt-get install chromium)"
-    command = [
-        *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"),
-        *("--disable-background-networking", f"--user-data-dir={profile}", *flags, url),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        return site.reports.get(timeout=120)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def is_nothing(result: str) -> bool:
@@ -89,7 +37,7 @@ def is_nothing(result: str) -> bool:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "rebound.example"])
 def test_a_page_of_somebody_else_s_is_without_effect(
-    module_server: RunningServer, tmp_path: Path, elsewhere: Elsewhere, host: str
+    module_server: RunningServer, tmp_path: Path, elsewhere: Site, host: str
 ) -> None:
     """`rebound.example` is a name that its owner made point at this machine."""
     module_server.upload(RECORDS)
@@ -110,7 +58,7 @@ def test_a_page_of_somebody_else_s_is_without_effect(
 
 
 @pytest.mark.timeout(300)
-def test_a_browser_that_is_signed_in_carries_its_cookie_to_nobody_else(tmp_path: Path, elsewhere: Elsewhere) -> None:
+def test_a_browser_that_is_signed_in_carries_its_cookie_to_nobody_else(tmp_path: Path, elsewhere: Site) -> None:
     """The same browser was signed in by a link; the page from elsewhere asks with its credentials."""
     data_dir = tmp_path / "data"
     made = modelforge("token", "create", "--name", "me", "--scope", "admin", "--data-dir", str(data_dir))
@@ -134,11 +82,8 @@ def test_a_browser_that_is_signed_in_carries_its_cookie_to_nobody_else(tmp_path:
 
 def sign_in(link: str, profile: Path) -> bool:
     """Open a link in a browser, and say whether the page then says that it is signed in."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert browser is not None
     command = [
-        *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"),
-        *(f"--user-data-dir={profile}", "--virtual-time-budget=8000", "--dump-dom", link),
+        *(*browser(), f"--user-data-dir={profile}", "--virtual-time-budget=8000", "--dump-dom", link),
     ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     return "Signed in" in shown

@@ -17,6 +17,7 @@ from modelforge.errors import Forbidden, TooLarge, TooManyRequests, TooMuchWork,
 from modelforge.http.plumbing import openai_errors, problems
 from modelforge.http.plumbing.guard import Content, Guard
 from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
+from modelforge.http.plumbing.origins import Origins
 from modelforge.http.plumbing.request_check import packing_of
 from modelforge.http.plumbing.route import Handler, Route
 from modelforge.http.plumbing.visits import CLIENT, Visits, client_of
@@ -35,7 +36,8 @@ class Gate:
 
     def __init__(self, settings: Settings, routes: Sequence[Route], identities: Identities, redact: Redaction) -> None:
         self._settings = settings
-        self._guard = Guard(settings.host, settings.allowed_hosts, settings.max_body_bytes)
+        self.origins = Origins(settings.allowed_origins)
+        self._guard = Guard(settings.host, settings.allowed_hosts, settings.max_body_bytes, self.origins)
         self._routes: dict[tuple[str, str], Route] = {(route.method, route.path): route for route in routes}
         self._identities = identities
         self._visits = Visits(settings)
@@ -58,6 +60,8 @@ class Gate:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         route = self._route_of(request)
         self._guard.check(request, takes=_content_of(request, route))
+        if (preflight := self.origins.answer_preflight(request)) is not None:
+            return preflight  # a browser shows no token with it
         if route is not None and route.needs == "open":
             _check_small(request)
         identity = self._admitted(request, route)

@@ -12,6 +12,7 @@ from typing import Literal
 from aiohttp import web
 
 from modelforge.errors import Forbidden, TooLarge, UnknownHost, WrongContentType
+from modelforge.http.plumbing.origins import Origins, is_origin
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
@@ -25,10 +26,11 @@ Content = Literal["form", "json", "nothing"]
 class Guard:
     """Knows the names that this server answers to, and the largest body that is not a file."""
 
-    def __init__(self, host: str, allowed_hosts: Iterable[str], max_body_bytes: int) -> None:
+    def __init__(self, host: str, allowed_hosts: Iterable[str], max_body_bytes: int, origins: Origins) -> None:
         self._hosts = _LOOPBACK | {host.lower()} | {name.lower() for name in allowed_hosts}
         self._any_address = host in {"0.0.0.0", "::"}  # noqa: S104 - then every address of the machine is one of ours
         self._max_body_bytes = max_body_bytes
+        self._origins = origins
 
     def check(self, request: web.Request, *, takes: Content) -> None:
         """Refuse a request that a page of another origin could have made, or with a body that is not taken.
@@ -44,12 +46,8 @@ class Guard:
         if name is None or not self._is_ours(name) or len(headers.getall("Host")) > 1:
             remedy = f"start it with --allowed-host {name}." if name else "send a Host header that is one."
             raise UnknownHost("Unknown Host", f"This server does not answer to {host!r}; {remedy}")
-        ours = {f"http://{host}", f"https://{host}"}
-        for origin in headers.getall("Origin", ()):
-            if origin.lower() not in ours:
-                raise Forbidden("Cross-origin request refused", f"The Origin {origin!r} is not this server's.")
-        if not _SAME_SITE.issuperset(headers.getall("Sec-Fetch-Site", ())):
-            raise Forbidden("Cross-origin request refused", "The browser says that another site made this request.")
+        if not self._origins.allow(request):
+            _check_same_origin(request, host)
         if request.method not in _READS and takes != "nothing":
             _check_content_type(request, _CONTENT_TYPES[takes])
         if takes != "form" and (request.content_length or 0) > self._max_body_bytes:
@@ -58,6 +56,22 @@ class Guard:
     def _is_ours(self, name: str) -> bool:
         # No page can make a name of its own point at a bare address: that name would stand here.
         return name in self._hosts or (self._any_address and _is_address(name))
+
+
+def _check_same_origin(request: web.Request, host: str) -> None:
+    ours = {f"http://{host}", f"https://{host}"}
+    for origin in request.headers.getall("Origin", ()):
+        if origin.lower() not in ours:
+            remedy = (
+                f"If it is a page of yours, start the server with --allowed-origin {origin}."
+                if is_origin(origin)
+                else ""
+            )
+            raise Forbidden(
+                "Cross-origin request refused", f"The Origin {origin!r} is not this server's. {remedy}".strip()
+            )
+    if not _SAME_SITE.issuperset(request.headers.getall("Sec-Fetch-Site", ())):
+        raise Forbidden("Cross-origin request refused", "The browser says that another site made this request.")
 
 
 def _name(host: str) -> str | None:
