@@ -1,6 +1,7 @@
 """The API as an OpenAPI 3.1 document, made from the routes and their message types."""
 
 import re
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -54,7 +55,9 @@ def document() -> Raw:
     schemas, components = msgspec.json.schema_components(types, schema_hook=_schema, ref_template=_REF)
     references = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
+    rooms: dict[str, str] = {}
     for route in ROUTES:
+        rooms[route.handler.__module__] = (sys.modules[route.handler.__module__].__doc__ or "").partition("\n")[0]
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, references)
     return Raw(
         msgspec.json.encode(
@@ -67,6 +70,7 @@ def document() -> Raw:
                         "summary": "Fine-tune language models on your own machine.",
                         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
                     },
+                    "tags": [{"name": _tag(name), "description": text} for name, text in rooms.items()],
                     "paths": paths,
                     "components": {"schemas": components, "securitySchemes": {"token": _TOKEN}},
                     "security": [{"token": []}, {}],
@@ -101,6 +105,7 @@ def _operation(route: Route, references: dict[type[Struct], dict[str, Any]]) -> 
     statuses = sorted({*route.errors, *_ALWAYS})
     operation: dict[str, Any] = {
         "operationId": _name(route),
+        "tags": [_tag(route.handler.__module__)],
         "summary": (route.handler.__doc__ or "").partition("\n")[0],
         "parameters": [*_parameters(route)],
         "responses": {str(route.status): _success(route, references)}
@@ -118,6 +123,11 @@ def _operation(route: Route, references: dict[type[Struct], dict[str, Any]]) -> 
             },
         }
     return operation
+
+
+def _tag(room: str) -> str:
+    """The name under which readers find the routes of a room: `openai: files`."""
+    return room.removeprefix(f"{__package__}.").replace(".", ": ").replace("_", " ")
 
 
 def _name(route: Route) -> str:

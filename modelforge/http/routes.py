@@ -13,6 +13,7 @@ from modelforge.http import (
     model_work,
     models,
     playground,
+    reference,
     reruns,
     sessions,
     state,
@@ -31,6 +32,7 @@ from modelforge.http.plumbing.route import Route
 ROUTES: tuple[Route, ...] = (
     *state.ROUTES,
     *system.ROUTES,
+    *reference.ROUTES,
     *training.ROUTES,
     *jobs.ROUTES,
     *metrics.ROUTES,

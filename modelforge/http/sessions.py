@@ -1,7 +1,5 @@
 """Browsers are signed in by a link that is good once, and get a cookie that no script and no other site can use."""
 
-from functools import cache
-from importlib.resources import files
 from typing import Annotated, Literal
 
 from aiohttp import web
@@ -13,6 +11,7 @@ from modelforge.http.plumbing.identities import COOKIE, IDENTITY, SESSION_SECOND
 from modelforge.http.plumbing.keys import IDENTITIES, SETTINGS
 from modelforge.http.plumbing.route import Route
 from modelforge.http.plumbing.security_headers import PAGE_POLICY
+from modelforge.http.plumbing.web_files import web_file
 
 _LONGEST_CODE = 200
 
@@ -41,26 +40,24 @@ class LoginLink(Struct, frozen=True, kw_only=True):
     path: str
 
 
-@cache
-def _page(name: str) -> str:
-    return (files("modelforge") / "web" / name).read_text()
-
-
 async def get_login_page(_request: web.Request) -> web.Response:
     """The page that a link opens: it sends the code behind the # of its address."""
     return web.Response(
-        text=_page("login.html"), content_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY}
+        body=web_file("login.html"),
+        content_type="text/html",
+        charset="utf-8",
+        headers={"Content-Security-Policy": PAGE_POLICY},
     )
 
 
 async def get_login_script(_request: web.Request) -> web.Response:
     """The script of that page."""
-    return web.Response(text=_page("login.js"), content_type="text/javascript")
+    return web.Response(body=web_file("login.js"), content_type="text/javascript", charset="utf-8")
 
 
 async def get_login_style(_request: web.Request) -> web.Response:
     """The style of that page."""
-    return web.Response(text=_page("login.css"), content_type="text/css")
+    return web.Response(body=web_file("login.css"), content_type="text/css", charset="utf-8")
 
 
 async def open_session(request: web.Request) -> web.Response:

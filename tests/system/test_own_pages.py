@@ -1,12 +1,13 @@
-"""A page of one's own, from an origin that the server was told of, in a real browser: it uses the API as it stands."""
+"""Pages of one's own and the server's, in a real browser: they use the API as it stands."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import Site, browse
-from support.running_server import scripted_server
+from support.browser import Site, browse, browser
+from support.running_server import RunningServer, scripted_server
 
 pytestmark = pytest.mark.slow
 
@@ -38,3 +39,12 @@ def test_a_page_of_an_allowed_origin_uploads_starts_and_watches(tmp_path: Path, 
         }
     finally:
         server.end()
+
+
+@pytest.mark.timeout(300)
+def test_the_api_is_shown_to_read_under_the_policy_of_our_pages(module_server: RunningServer, tmp_path: Path) -> None:
+    page = f"{module_server.url}/api/docs"
+    command = [*browser(), f"--user-data-dir={tmp_path}", "--virtual-time-budget=8000", "--enable-logging=stderr"]
+    shown = subprocess.run([*command, "--dump-dom", page], capture_output=True, text=True, timeout=120, check=True)
+    assert "/api/start_training" in shown.stdout.replace("\u200b", "").replace("<wbr>", "")
+    assert "Content Security Policy" not in shown.stderr
