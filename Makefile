@@ -40,7 +40,7 @@ run: setup
 
 ## demo: fine-tune the built-in model on the example, and see what it learned
 demo: setup
-	$(BIN)/python examples/demo.py
+	$(BIN)/modelforge demo
 
 ## test: everything, on tiny models
 test: setup

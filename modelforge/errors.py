@@ -156,6 +156,10 @@ class TooMuchWork(ForgeError):
     """A process of ours would have taken more time or memory than it may have, and was ended."""
 
 
+class TrainersMissing(ForgeError):
+    """The server was installed without the libraries of the trainers."""
+
+
 class LaunchFailed(ForgeError):
     """An attempt's processes could not be started. `disk_full`: for want of space."""
 

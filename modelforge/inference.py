@@ -18,6 +18,7 @@ from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import ChildLimits, limit_process
 from modelforge.machine.hub_secrets import asks_hub, handed_secrets
 from modelforge.machine.isolation import Isolation
+from modelforge.machine.trainer_libraries import check_trainer_libraries
 from modelforge.turns import Turns
 from trainer_entry import wire
 
@@ -133,6 +134,7 @@ class InferenceWorker:
             self._may_ask_hub, self._within = network, within
 
     async def _start(self) -> asyncio.subprocess.Process:
+        check_trainer_libraries()
         descriptor = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             with handed_secrets(asks_hub=self._may_ask_hub) as handed:

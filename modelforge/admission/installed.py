@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelforge.errors import BadInput
 from modelforge.machine.devices import visible_gpus
+from modelforge.machine.trainer_libraries import check_trainer_libraries
 from trainer_entry import wire
 
 _LIGER_BY_LAYER = (1, 16)
@@ -20,7 +21,9 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
 
     Raises:
         BadInput: it says how to install it, or how many there are.
+        TrainersMissing: no training is possible here.
     """
+    check_trainer_libraries()
     if provider == "unsloth" and importlib.util.find_spec("unsloth") is None:
         raise BadInput(
             "unsloth is not installed",

@@ -16,6 +16,7 @@ from modelforge.errors import BadInput, Conflict
 from modelforge.fields import check_label
 from modelforge.hub import hub_token
 from modelforge.layout import Layout
+from modelforge.machine.trainer_libraries import check_trainer_libraries
 from modelforge.settings import Settings
 from trainer_entry import wire
 
@@ -38,6 +39,7 @@ def work_spec(
     output_name: str,
 ) -> wire.JobSpec:
     """The job that does some work: it describes the source's training, with the parameters in effect there."""
+    check_trainer_libraries()
     made_by, layout = source.spec, admission.layout
     return wire.JobSpec(
         job_id="",

@@ -52,6 +52,7 @@ _MODELS = (
 )
 _CHAT = (("chat", "chat_command:chat", "ask a model, again and again"),)
 _SERVER = (
+    ("demo", "demo_command:demo", "fine-tune a small model on an example, and see what it learned"),
     ("serve", "serving:serve", "run the server"),
     ("events", "log_commands:events", "print the records of the log"),
     ("state", "log_commands:state", "print status, models and datasets as they stand or stood"),

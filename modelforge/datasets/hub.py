@@ -23,6 +23,7 @@ from modelforge.errors import BadInput, ForgeError, NotFound, StorageFull, TooMu
 from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import run_module
 from modelforge.machine.disk_space import reserve_on
+from modelforge.machine.trainer_libraries import check_trainer_libraries
 from trainer_entry import wire
 
 SCHEME = "hf://"
@@ -137,6 +138,7 @@ async def fetch_rows(asked: HubDataset, commit: str, rows: Path, limit: int, res
         StorageFull: there is no room for it.
         TooMuchWork: nothing came any more, or there was no memory for it.
     """
+    check_trainer_libraries()
     scratch = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=rows.parent, prefix="hub-"))
     request = wire.FetchRows(
         repo=asked.repo,

@@ -15,6 +15,7 @@ from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import Ended, run_module
 from modelforge.machine.hub_secrets import asks_hub
 from modelforge.machine.isolation import Isolation
+from modelforge.machine.trainer_libraries import check_trainer_libraries
 from modelforge.turns import Turns
 from trainer_entry import wire
 
@@ -62,6 +63,7 @@ class PreviewWorkers:
         return ended.output
 
     async def _run(self, request: wire.AnyDatasetViewRequest, client: str) -> Ended:
+        check_trainer_libraries()
         path = request.job.model_path
         of_this = self._of_models.get(path) or asyncio.Semaphore(_AT_ONCE_OF_A_MODEL)
         self._of_models[path] = of_this

@@ -21,6 +21,7 @@ HUB_FOLDER = "models--HuggingFaceTB--SmolLM2-135M-Instruct"
 """The built-in model in the hub's cache."""
 
 _DISTRIBUTION = "modelforge"
+_TRAINERS = "trainers"
 _SQLITE_REPAIRED = (3, 51, 3)
 _DRIVER_FOR = {12: 525, 13: 580}
 """The oldest major version of NVIDIA's driver for each major version of CUDA."""
@@ -48,14 +49,28 @@ def package_findings(distribution: str = _DISTRIBUTION) -> Iterator[Finding]:
     else:
         yield ok("python", f"{running} in {sys.prefix}")
     needed = _needed_by(distribution)
+    trainers = [one for one in _needed_by(distribution, _TRAINERS) if one not in needed]
+    if trainers and not any(map(_is_installed, trainers)):
+        remedy = f"{_pip()} install '{distribution}[{_TRAINERS}]'"
+        yield warning("trainers", "their libraries are not installed: this server can train nothing", remedy)
+    else:
+        needed = [*needed, *trainers]
     faults = [found for requirement in needed if (found := _package_finding(requirement)) is not None]
     yield from faults or [ok("packages", f"{len(needed)}, all as {distribution} {VERSION} asks for")]
 
 
-def _needed_by(distribution: str) -> list[Requirement]:
-    """What a distribution asks for on this machine, without its extras."""
+def _needed_by(distribution: str, extra: str = "") -> list[Requirement]:
+    """What a distribution asks for on this machine, without its extras or with one of them."""
     asked = [Requirement(text) for text in metadata.requires(distribution) or []]
-    return [requirement for requirement in asked if requirement.marker is None or requirement.marker.evaluate()]
+    return [one for one in asked if one.marker is None or one.marker.evaluate({"extra": extra})]
+
+
+def _is_installed(requirement: Requirement) -> bool:
+    try:
+        metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _package_finding(requirement: Requirement) -> Finding | None:

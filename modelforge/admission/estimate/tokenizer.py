@@ -16,6 +16,7 @@ from modelforge.errors import BadInput
 from modelforge.machine.child_limits import ChildLimits
 from modelforge.machine.child_process import run_module
 from modelforge.machine.reading_threads import read_apart
+from modelforge.machine.trainer_libraries import check_trainer_libraries
 from modelforge.model_files import has_file, names_in, open_file, read_file
 from trainer_entry.wire.model_files import TEMPLATES
 
@@ -65,6 +66,7 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
     Raises:
         BadInput: it says which file.
     """
+    check_trainer_libraries()
     try:
         opened = await read_apart(open_file, folder, _FAST)
     except FileNotFoundError:

@@ -26,6 +26,7 @@ from modelforge.errors import (
     TooLarge,
     TooManyRequests,
     TooMuchWork,
+    TrainersMissing,
     Unauthorized,
     UnknownHost,
     WrongContentType,
@@ -69,7 +70,7 @@ def status_of(error: ForgeError) -> int:
             return 421
         case TooManyRequests():
             return 429
-        case TooMuchWork():
+        case TooMuchWork() | TrainersMissing():
             return 503
         case StorageFull():
             return 507
