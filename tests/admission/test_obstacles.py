@@ -214,7 +214,7 @@ def test_liger_needs_a_gpu_its_package_and_a_trl_that_keeps_its_losses(monkeypat
     monkeypatch.setattr(installed, "visible_gpus", tuple)
     assert "GPU" in refusal()
     monkeypatch.setattr(installed, "visible_gpus", lambda: ("0",))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "liger_kernel" else object())
     assert "pip install liger-kernel" in refusal()
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.14.2")

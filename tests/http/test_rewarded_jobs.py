@@ -109,7 +109,7 @@ def test_a_preflight_says_all_that_speaks_against_them_and_reckons_without_a_rew
         ({"reward_functions": [{"name": "exact"}]}, "reward_functions[0].name", "python_file"),
         ({"reward_functions": [{"pattern": "a"}]}, "reward_functions[0].name", "regular_expression"),
         ({"reward_functions": [{"name": "length", "maximum": 3}]}, "reward_functions[0].maximum", "max"),
-        ({"reward_functions": [{"name": "exact_match", "max": 3}]}, "reward_functions[0].max", "It goes with length:"),
+        ({"reward_functions": [{"name": "exact_match", "max": 3}]}, "reward_functions[0].max", "it goes with length:"),
         ({"reward_functions": [{"name": "regular_expression"}]}, "reward_functions[0].pattern", "1000 characters"),
         ({"reward_functions": [{"name": "exact_match", "weight": "1"}]}, "reward_functions[0].weight", "-1000 to 1000"),
         ({"reward_functions": [{"name": "exact_match", "weight": 1e9}]}, "reward_functions[0].weight", "-1000 to 1000"),
@@ -167,7 +167,7 @@ def test_the_command_line_takes_them_as_json(served: RunningServer, body: dict[s
 
 def test_vllm_is_refused_by_name_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "visible_gpus", lambda: ("0",))
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "vllm" else object())
     with pytest.raises(BadInput, match="vllm is not installed") as refusal:
         installed.check_installed("huggingface", installed.wire.TrainingParameters(use_vllm=True))
     assert refusal.value.field == "use_vllm"

@@ -45,7 +45,7 @@ def trainings(tmp_path: Path) -> Iterator[Trainings]:
 
 def test_the_same_trainer_goes_on_and_every_step_is_in_the_log_once(trainings: Trainings) -> None:
     server = trainings.server
-    job_id = trainings.start(max_steps=400)
+    job_id = trainings.start(max_steps=150)
     until_step(server, job_id, 10)
     token = shim_of(trainings.data_dir, job_id)["token"]
     before = set(processes_of(token))
@@ -55,7 +55,7 @@ def test_the_same_trainer_goes_on_and_every_step_is_in_the_log_once(trainings: T
     assert set(processes_of(token)) == before
     job = server.wait_for(job_id)
     assert (job["status"], job["attempt"]) == ("completed", 1), job["error"]
-    assert steps_of(server, job_id) == list(range(1, 401))
+    assert steps_of(server, job_id) == list(range(1, 151))
     assert processes_of(token) == []
 
 

@@ -1,5 +1,6 @@
 """The server's own process: small, and without the training stack."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,9 @@ def test_it_stays_small_while_a_job_trains(server: RunningServer, start: Start) 
     ],
 )
 def test_a_server_that_cannot_start_says_why(flags: list[str], says: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "modelforge", "serve", "--data-dir", str(tmp_path), "--port", "0", *flags]
+    usual = {"--data-dir": str(tmp_path), "--port": "0"}
+    usual.update(zip(flags[::2], flags[1::2], strict=True))
+    command = [sys.executable, "-m", "modelforge", "serve", *itertools.chain(*usual.items())]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert ended.returncode == 1
     assert ended.stderr.startswith("modelforge: ")

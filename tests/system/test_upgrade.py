@@ -79,7 +79,7 @@ class Installation:
         )
 
     def start(self, model: Path, dataset: str, **fields: object) -> str:
-        body = {"task": "text-generation", "model_name": str(model), "dataset": dataset, "max_steps": 400, **fields}
+        body = {"task": "text-generation", "model_name": str(model), "dataset": dataset, "max_steps": 120, **fields}
         answer = self.server.post("/api/start_training", body)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["job_id"])
@@ -156,7 +156,7 @@ def test_a_data_directory_is_served_verified_and_resumed_and_a_trainer_ends_well
     assert server.post(f"/api/jobs/{stopped}/resume").status_code == 202
     resumed = server.wait_for(stopped)
     assert (resumed["status"], resumed["attempt"]) == ("completed", 2), resumed["error"]
-    assert steps_of(server, stopped) == list(range(1, 401))
+    assert steps_of(server, stopped) == list(range(1, 121))
     verified = earlier.command("verify")
     assert verified.returncode == 0, verified.stdout
     assert "0 faults" in verified.stdout
