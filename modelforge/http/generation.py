@@ -18,7 +18,8 @@ from trainer_entry import wire
 
 _ANSWERS_KEPT = 100
 _TOO_LONG = "PromptTooLong"
-_OF_THE_MODEL = frozenset({"ModelUnavailable", "NoChatTemplate", "ChatTemplateFails"})
+_OF_THE_PROMPT = frozenset({"PromptEmpty", "UnknownToken"})
+_OF_THE_MODEL = frozenset({"ModelUnavailable", "NoChatTemplate", "ChatTemplateFails", "TokenWithoutEmbedding"})
 """Failures of the worker, by name: of these another model has none."""
 _STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 
@@ -76,6 +77,8 @@ def _refusal(error: PlaygroundFailed, blamed: Blamed) -> BadInput | None:
     if error.kind == _TOO_LONG:
         detail = f"{said} Send a shorter one, or name a model that takes more."
         return ContextExceeded("The prompt is too long for the model", detail, field=blamed.prompt)
+    if error.kind in _OF_THE_PROMPT:
+        return BadInput(error.message, said, field="logit_bias" if "; logit_bias " in said else blamed.prompt)
     if error.kind in _OF_THE_MODEL:
         return BadInput(error.message, f"{said} Or name another model.", field=blamed.model)
     return None
