@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import openai
 import pytest
+from support.attempt_files import model_in, write_model
 from support.openai_answers import BUILT_IN, asked_of, client_of, said, scripted, withdrawn
 from support.running_server import RunningServer
 
@@ -260,6 +262,45 @@ def test_what_changes_nothing_is_taken_and_what_is_not_used_is_named(client: ope
     assert answer.modelforge == {"not_used": ["metadata", "user"]}
 
 
+DOCUMENT = b'{"article": "Bread rises for it is warm.", "highlights": "Bread."}\n' * 20
+READING = b'{"question": "What?", "context": "It is warm.", "answers": {"text": ["warm"], "answer_start": [6]}}\n' * 20
+
+
+def trained(server: RunningServer, model: Path, task: str, records: bytes) -> str:
+    """The name of a model that was trained for a task, by a trainer that is scripted."""
+    assert server.upload(records, f"{task}.jsonl", task=task).ok
+    body = {"task": task, "model_name": str(model), "dataset": f"{task}.jsonl", "output_name": "completes"}
+    started = server.post("/api/start_training", body)
+    assert started.ok, started.text
+    details: Any = server.wait_for(started.json()["job_id"], "completed")
+    return f"ft:{model}:completes:{details['model_id']}"
+
+
+def test_a_model_is_asked_for_what_it_was_trained_for(client: openai.OpenAI, server: RunningServer) -> None:
+    model = model_in(Path(server._data_dir()).parent)  # noqa: SLF001 - within its roots
+    name = trained(server, model, "summarization", DOCUMENT)
+    messages: Any = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "First."},
+        {"role": "user", "content": "Second."},
+    ]
+    for asked_for in (name, str(model)):
+        content = client.chat.completions.create(model=asked_for, messages=messages).choices[0].message.content
+        asked = asked_of(content)
+        assert (asked.prompt, asked.turns, asked.task) == ("Second.", (), "summarization")
+        assert (asked.adapter_path is None) == (asked_for != name)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=name, messages=messages, tools=[WEATHER])
+    assert caught.value.param == "tools"
+    bert = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 16, "model_type": "bert"}
+    encoder = write_model(model.with_name("encoder"), {"architectures": ["BertForQuestionAnswering"], **bert})
+    reader = trained(server, encoder, "extractive-question-answering", READING)
+    with pytest.raises(openai.BadRequestError) as no_text:
+        client.chat.completions.create(model=reader, messages=messages)
+    assert no_text.value.param == "model"
+    assert "context" in no_text.value.message
+
+
 def test_a_model_that_is_none_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x"}])
@@ -312,9 +353,12 @@ def test_a_key_gets_the_first_answer_again(client: openai.OpenAI) -> None:
     assert "stream" in refused(client, stream=True, extra_headers=key).message
 
 
+TEXT = {"task": "text-generation"}
+
+
 def test_the_playground_takes_a_chat_and_stops(server: RunningServer) -> None:
     turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello"}]
-    answer = server.post("/api/playground/generate", {"messages": turns, "stop": ["\n"]}).json()
+    answer = server.post("/api/playground/generate", {"messages": turns, "stop": ["\n"], **TEXT}).json()
     asked = asked_of(answer["generated_text"])
     assert [msgspec.structs.asdict(turn)["content"] for turn in asked.turns] == ["Be short.", "Hello"]
     assert (asked.prompt, asked.stop) == ("", ("\n",))
@@ -325,5 +369,5 @@ def test_the_playground_takes_a_chat_and_stops(server: RunningServer) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"prompt": "x", "stop": ["a"] * 5}, "stop"),
     ):
-        refusal = server.post("/api/playground/generate", body)
+        refusal = server.post("/api/playground/generate", {**TEXT, **body})
         assert (refusal.status_code, refusal.json()["field"]) == (400, field)
