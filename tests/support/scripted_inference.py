@@ -52,6 +52,7 @@ class ScriptedInference:
         done = False
         try:
             for piece in script.say:
+                await asyncio.sleep(0)
                 yield wire.Token(id=prompt.id, text=piece, logprobs=_logprobs(piece, prompt))
             if script.wait:
                 await asyncio.Event().wait()
@@ -64,6 +65,7 @@ class ScriptedInference:
                 milliseconds=1,
                 finish=script.finish,
                 prompt_tokens=7,
+                logprobs=tuple(one for piece in script.say for one in _logprobs(piece, prompt)),
             )
         finally:
             if not done:

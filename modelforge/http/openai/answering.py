@@ -1,5 +1,6 @@
-"""The answers to the prompts of a request, one after the other, and what all kinds of answers have alike."""
+"""The answers to the prompts of a request, a few at once, and what all kinds of answers have alike."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -19,7 +20,9 @@ from modelforge.http.plumbing.frames import encoded
 from modelforge.http.plumbing.keys import SETTINGS
 from trainer_entry import wire
 
-_LEAST_SECONDS = 1.0
+_AT_ONCE = 4
+"""How many answers of one request are written together; more of them than that would be all that the worker does."""
+_MOST_UNREAD = 64
 DONE = b"data: [DONE]\n\n"
 FinishReason = Literal["stop", "length"]
 
@@ -30,13 +33,6 @@ class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-
-
-class Written(Struct, frozen=True, kw_only=True):
-    """A whole answer, with the probabilities of its tokens, if they were asked for."""
-
-    end: wire.Generated
-    logprobs: tuple[wire.TokenLogprob, ...]
 
 
 def finish_of(end: wire.Generated) -> FinishReason:
@@ -64,33 +60,44 @@ def now() -> int:
 async def answers_to(
     request: web.Request, model: NamedModel, prompts: Sequence[Prompt], sampling: Sampling, field: str
 ) -> AsyncGenerator[tuple[int, Message], None]:
-    """The pieces of all answers, each with the place of its prompt; together they have the time of one.
+    """The pieces of all answers as they come, each with the place of its prompt; a few are asked for at once.
 
     Raises:
         BadInput, PlaygroundFailed, TooMuchWork, TooManyRequests, ConnectionResetError: as one answer does.
     """
-    left = request.app[SETTINGS].playground_deadline_seconds
-    for place, prompt in enumerate(prompts):
-        ask = asking(model, prompt, sampling, place, left)
-        async with aclosing(answer_to(request, ask, Blamed(field, "model"))) as messages:
-            async for message in messages:
-                yield place, message
-                if isinstance(message, wire.Generated):
-                    left = max(_LEAST_SECONDS, left - message.milliseconds / 1000)
+    deadline = request.app[SETTINGS].playground_deadline_seconds
+    came: asyncio.Queue[tuple[int, Message] | Exception] = asyncio.Queue(_MOST_UNREAD)
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def follow(place: int, prompt: Prompt) -> None:
+        answer = answer_to(request, asking(model, prompt, sampling, place, deadline), Blamed(field, "model"))
+        try:
+            async with places, aclosing(answer):
+                async for message in answer:
+                    await came.put((place, message))
+        except Exception as error:  # noqa: BLE001 - it is raised where the answers are read
+            await came.put(error)
+
+    asked = [asyncio.get_running_loop().create_task(follow(place, prompt)) for place, prompt in enumerate(prompts)]
+    left = len(asked)
+    try:
+        while left:
+            piece = await came.get()
+            if isinstance(piece, Exception):
+                raise piece
+            left -= isinstance(piece[1], wire.Generated)
+            yield piece
+    finally:
+        for one in asked:
+            one.cancel()
+        await asyncio.wait(asked)
 
 
-async def whole_answers(answers: AsyncGenerator[tuple[int, Message], None]) -> list[Written]:
-    """The answers, once all are there."""
-    found: list[Written] = []
-    logprobs: list[wire.TokenLogprob] = []
+async def whole_answers(answers: AsyncGenerator[tuple[int, Message], None]) -> list[wire.Generated]:
+    """The answers in the order of their prompts, once all are there."""
     async with aclosing(answers):
-        async for _, message in answers:
-            if isinstance(message, wire.Generated):
-                found.append(Written(end=message, logprobs=message.logprobs or tuple(logprobs)))
-                logprobs = []
-            else:
-                logprobs += message.logprobs
-    return found
+        found = {place: message async for place, message in answers if isinstance(message, wire.Generated)}
+    return [found[place] for place in sorted(found)]
 
 
 def refuse_streamed_key(key: IdempotencyKey | None) -> None:

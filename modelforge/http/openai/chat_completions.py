@@ -11,7 +11,6 @@ from modelforge.http.generation import answer_once, send_events, told_to_the_end
 from modelforge.http.openai.answering import (
     DONE,
     Usage,
-    Written,
     answers_to,
     data_event,
     finish_of,
@@ -158,8 +157,8 @@ def _called(call: Call, index: int | UnsetType = UNSET) -> AnsweredCall:
     return AnsweredCall(index=index, id=new_id("call_"), function=function)
 
 
-def _choice(index: int, written: Written, asked: AskedChat) -> ChatChoice:
-    text, calls = written.end.text, []
+def _choice(index: int, answer: wire.Generated, asked: AskedChat) -> ChatChoice:
+    text, calls = answer.text, []
     if asked.offered:
         reader = CallReader(asked.offered)
         parts = [*reader.take(text), *reader.end()]
@@ -168,8 +167,8 @@ def _choice(index: int, written: Written, asked: AskedChat) -> ChatChoice:
     return ChatChoice(
         index=index,
         message=ChatAnswer(content=text if text or not calls else None, tool_calls=calls or UNSET),
-        finish_reason="tool_calls" if calls else finish_of(written.end),
-        logprobs=None if asked.sampling.top_logprobs is None else _logprobs(written.logprobs),
+        finish_reason="tool_calls" if calls else finish_of(answer),
+        logprobs=None if asked.sampling.top_logprobs is None else _logprobs(answer.logprobs),
     )
 
 
@@ -182,8 +181,8 @@ async def _whole(request: web.Request, body: ChatBody) -> ChatCompletion:
         id=new_id("chatcmpl-"),
         created=now(),
         model=body.model,
-        choices=[_choice(index, written, asked) for index, written in enumerate(found)],
-        usage=usage_of([written.end for written in found]),
+        choices=[_choice(index, answer, asked) for index, answer in enumerate(found)],
+        usage=usage_of(found),
         system_fingerprint=model.fingerprint,
         modelforge=UNSET if asked.notes is None else asked.notes,
     )
@@ -197,27 +196,27 @@ class _Stream:
         self._id, self._created = new_id("chatcmpl-"), now()
         options = body.stream_options
         self._with_usage = options is not None and bool(options.include_usage)
-        self._ends: list[wire.Generated] = []
 
     async def events(self, request: web.Request) -> AsyncGenerator[bytes, None]:
         """All of them, as the answers come."""
         prompts = [self._asked.prompt] * (self._body.n or 1)
-        begun = -1
+        parts: dict[int, _Parts] = {}
+        ends: list[wire.Generated] = []
         answers = answers_to(request, self._model, prompts, self._asked.sampling, "messages")
         async with aclosing(answers):
             async for index, message in answers:
-                if index > begun:
-                    begun, parts = index, _Parts(index, self._asked)
+                if index not in parts:
+                    parts[index] = _Parts(index, self._asked)
                     yield self._event(ChunkChoice(index=index, delta=ChatDelta(role="assistant", content="")))
                 if isinstance(message, wire.Generated):
-                    self._ends.append(message)
-                    choices = parts.end(message)
+                    ends.append(message)
+                    choices = parts[index].end(message)
                 else:
-                    choices = parts.take(message)
+                    choices = parts[index].take(message)
                 for choice in choices:
                     yield self._event(choice)
         if self._with_usage:
-            yield self._event(None, usage=usage_of(self._ends))
+            yield self._event(None, usage=usage_of(ends))
         yield DONE
 
     def _event(self, choice: ChunkChoice | None, usage: Usage | None = None) -> bytes:

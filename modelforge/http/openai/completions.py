@@ -165,13 +165,13 @@ async def _whole(request: web.Request, body: CompletionBody) -> Completion:
         choices=[
             CompletionChoice(
                 index=index,
-                text=echoed + written.end.text,
-                finish_reason=finish_of(written.end),
-                logprobs=None if body.logprobs is None else _logprobs(written.logprobs, 0),
+                text=echoed + answer.text,
+                finish_reason=finish_of(answer),
+                logprobs=None if body.logprobs is None else _logprobs(answer.logprobs, 0),
             )
-            for index, (echoed, written) in enumerate(zip(asked.echoed, found, strict=True))
+            for index, (echoed, answer) in enumerate(zip(asked.echoed, found, strict=True))
         ],
-        usage=usage_of([written.end for written in found], asked.different),
+        usage=usage_of(found, asked.different),
         system_fingerprint=model.fingerprint,
         modelforge=UNSET if asked.notes is None else asked.notes,
     )
@@ -196,24 +196,24 @@ async def _events(
             )
         )
 
-    ends: list[wire.Generated] = []
-    begun, written = -1, 0
+    ends: dict[int, wire.Generated] = {}
+    written: dict[int, int] = {}
     answers = answers_to(request, model, asked.prompts, asked.sampling, "prompt")
     async with aclosing(answers):
         async for index, message in answers:
-            if index > begun:
-                begun, written = index, 0
+            if index not in written:
+                written[index] = 0
                 if asked.echoed[index]:
                     yield event(CompletionChoice(index=index, text=asked.echoed[index], finish_reason=None))
             if isinstance(message, wire.Generated):
-                ends.append(message)
+                ends[index] = message
                 yield event(CompletionChoice(index=index, text="", finish_reason=finish_of(message)))
             else:
-                logprobs = None if body.logprobs is None else _logprobs(message.logprobs, written)
-                written += len(message.text)
+                logprobs = None if body.logprobs is None else _logprobs(message.logprobs, written[index])
+                written[index] += len(message.text)
                 yield event(CompletionChoice(index=index, text=message.text, finish_reason=None, logprobs=logprobs))
     if with_usage:
-        yield event(None, usage_of(ends, asked.different))
+        yield event(None, usage_of([ends[index] for index in sorted(ends)], asked.different))
     yield DONE
 
 

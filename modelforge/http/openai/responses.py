@@ -16,8 +16,8 @@ from modelforge.http.plumbing.route import Route
 async def _whole(request: web.Request, body: ResponseBody) -> ResponseObject:
     model = find_named_model(request, body.model)
     asked = response_of(body, model)
-    (written,) = await whole_answers(answers_to(request, model, [asked.prompt], asked.sampling, "input"))
-    return ended(begun(body, asked), written.end)
+    (answer,) = await whole_answers(answers_to(request, model, [asked.prompt], asked.sampling, "input"))
+    return ended(begun(body, asked), answer)
 
 
 async def create_response(request: web.Request) -> web.StreamResponse:
