@@ -18,8 +18,8 @@ from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 from modelforge.errors import LogUnusable, SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
+from modelforge.http.generation import GIVEN_ANSWERS, GivenAnswers
 from modelforge.http.openapi import document
-from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
 from modelforge.http.plumbing.gate import GATE, Gate
 from modelforge.http.plumbing.identities import OWNER_IDENTITY, Identities
 from modelforge.http.plumbing.keys import (

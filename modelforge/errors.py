@@ -2,7 +2,8 @@
 
     ForgeError
     ├── BadInput             what was sent cannot be used; `field` names the part
-    │   └── InvalidDataset   the records of a file; `report` lists them by line
+    │   ├── InvalidDataset   the records of a file; `report` lists them by line
+    │   └── ContextExceeded  a prompt that the model has no room for
     ├── NotFound             no job, model, dataset or path of that name
     ├── Conflict             right in itself, but not now
     ├── TooLarge             more bytes than are accepted
@@ -90,6 +91,10 @@ class InvalidDataset(BadInput):
     def __init__(self, message: str, detail: str, report: DatasetReport, *, field: str | None = None) -> None:
         super().__init__(message, detail, field=field)
         self.report = report
+
+
+class ContextExceeded(BadInput):
+    """The model has no room for a prompt, or none for an answer to it."""
 
 
 class NotFound(ForgeError):

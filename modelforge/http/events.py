@@ -101,7 +101,7 @@ ROUTES = (
         media=(EVENT_STREAM,),
         headers=("X-Accel-Buffering",),
         takes=(RequestHeader(_LAST_EVENT, "The id of the last event that came; it counts before `after`."),),
-        streams=(Streamed("message", LoggedRecord), Streamed("goodbye", Goodbye)),
+        streams=(Streamed("message", LoggedRecord, numbered=True), Streamed("goodbye", Goodbye)),
         errors=(400, 404),
     ),
 )

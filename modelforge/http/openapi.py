@@ -41,6 +41,7 @@ _NAMES = {
     "name": ("tokens/0/name",),
     "file_id": (),
     "fine_tuning_job_id": (),
+    "response_id": (),
     "model": (),
 }
 """The fields of answers, as JSON pointers, in which the names of paths stand."""
@@ -170,10 +171,11 @@ def _success(route: Route, references: dict[type[Struct], dict[str, Any]]) -> di
 
 def _event(streamed: Streamed, references: dict[type[Struct], dict[str, Any]]) -> dict[str, Any]:
     data = {"type": "string", "contentMediaType": "application/json", "contentSchema": references[streamed.data]}
-    if streamed.event == "message":  # the name of an event that has none
-        properties = {"id": {"type": "string", "pattern": "^[0-9]+$"}, "data": data}
-    else:
-        properties = {"event": {"const": streamed.event}, "data": data}
+    properties: dict[str, Any] = {"data": data}
+    if streamed.numbered:
+        properties = {"id": {"type": "string", "pattern": "^[0-9]+$"}, **properties}
+    if streamed.event != "message":  # the name of an event that has none
+        properties = {"event": {"const": streamed.event}, **properties}
     return {"type": "object", "properties": properties, "required": [*properties]}
 
 

@@ -1,7 +1,6 @@
 """Trying a model: one prompt, one answer, whole or as it comes."""
 
-import collections
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Literal
 
@@ -11,33 +10,47 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from modelforge.admission.model import check_model
 from modelforge.domain.compatibility import Purpose
-from modelforge.domain.idempotency import IdempotencyKey
-from modelforge.errors import BadInput, Conflict, ForgeError, PlaygroundFailed
+from modelforge.errors import BadInput, ForgeError
+from modelforge.http.generation import (
+    GIVEN_ANSWERS,
+    Ask,
+    Blamed,
+    Chosen,
+    Message,
+    answer_once,
+    answer_to,
+    send_events,
+    told_to_the_end,
+    trained,
+    whole,
+)
 from modelforge.http.models import find_model
 from modelforge.http.plumbing import problems
-from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
-from modelforge.http.plumbing.disconnect import cancel_on_disconnect
-from modelforge.http.plumbing.keys import ADMISSION, PLAYGROUND, PROJECTOR, SETTINGS
+from modelforge.http.plumbing.body import idempotency_key, read_body
+from modelforge.http.plumbing.keys import ADMISSION, PROJECTOR, SETTINGS
 from modelforge.http.plumbing.route import Route, Streamed
-from modelforge.http.plumbing.visits import CLIENT
 from trainer_entry import wire
 
-_ANSWERS_KEPT = 100
-_TOO_LONG = "PromptTooLong"
-_OF_THE_MODEL = frozenset({"ModelUnavailable", "NoChatTemplate", "ChatTemplateFails"})
-"""Failures of the worker, by name: of these another model has none."""
-_STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+
+class PlaygroundTurn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was said in a chat, and by whom."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Meta(max_length=100_000)]
 
 
 class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A prompt. `model_id` 0 is an untuned base model: the newest model's, or the one that `base_model` names.
+    """A prompt, or the `messages` of a chat in its place.
 
+    `model_id` 0 is an untuned base model: the newest model's, or the one that `base_model` names.
     `base_model` true asks the base model of `model_id`. `temperature` 0 always takes the likeliest token.
     For summarization, `prompt` is the document. For question answering, it is the question, and `context` the text
-    that the answer stands in. `task` chooses for a base model; a trained model has its own.
+    that the answer stands in. `task` chooses for a base model; a trained model has its own. `stop`: texts that end the
+    answer, and are no part of it.
     """
 
-    prompt: Annotated[str, Meta(min_length=1, max_length=100_000)]
+    prompt: Annotated[str, Meta(min_length=1, max_length=100_000)] | None = None
+    messages: Annotated[tuple[PlaygroundTurn, ...], Meta(max_length=500)] = ()
     context: Annotated[str, Meta(min_length=1, max_length=500_000)] | None = None
     task: wire.Task | None = None
     model_id: Annotated[int, Meta(ge=0)] = 0
@@ -46,6 +59,7 @@ class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.7
     top_p: Annotated[float, Meta(gt=0, le=1)] = 0.9
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
+    stop: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=4)] = ()
     stream: bool = False
 
 
@@ -71,93 +85,39 @@ class Piece(Struct, frozen=True, kw_only=True):
     text: str
 
 
-class GivenAnswers:
-    """The last answers that had a key, so that the same request gets the same answer again."""
-
-    def __init__(self) -> None:
-        self._answers: collections.OrderedDict[str, tuple[str, Answer]] = collections.OrderedDict()
-
-    def find(self, key: IdempotencyKey | None) -> Answer | None:
-        """The answer that was given before.
-
-        Raises:
-            Conflict: the key stands for another prompt.
-        """
-        if key is None or key.value not in self._answers:
-            return None
-        asked, given = self._answers[key.value]
-        if asked != key.request_sha256:
-            raise Conflict("This Idempotency-Key was used for another request", "Send this one with a new key.")
-        return given
-
-    def keep(self, key: IdempotencyKey | None, given: Answer) -> None:
-        """Remember an answer, and forget the oldest."""
-        if key is not None:
-            self._answers[key.value] = (key.request_sha256, given)
-            if len(self._answers) > _ANSWERS_KEPT:
-                self._answers.popitem(last=False)
-
-
-GIVEN_ANSWERS = web.AppKey("given_answers", GivenAnswers)
-
-
 async def generate(request: web.Request) -> web.StreamResponse:
     """Ask a model; with `"stream": true` the answer comes as server-sent events."""
     key = await idempotency_key(request)
     body = await read_body(request, GenerateBody)
-    given = request.app[GIVEN_ANSWERS]
-    if (before := given.find(key)) is not None:
-        return web.Response(body=_sse("done", before), headers=_STREAM) if body.stream else json_response(before)
-    ask = await _prompt(request, body)
-    if body.stream:
-        return await _stream(request, _pieces(request, body, ask))
-    whole = await cancel_on_disconnect(request, _whole(_pieces(request, body, ask)))
-    given.keep(key, _answer(whole))
-    return json_response(_answer(whole))
+    if not body.stream:
+        return await answer_once(request, key, lambda: _whole(request, body))
+    request.app[GIVEN_ANSWERS].find(key)  # a key of another request is refused
+    events = _events(await _pieces(request, body))
+    return await send_events(request, told_to_the_end(events, _told))
 
 
-async def _whole(answer: AsyncGenerator[wire.Token | wire.Generated, None]) -> wire.Generated:
-    async with aclosing(answer) as pieces:
-        (whole,) = [message async for message in pieces if isinstance(message, wire.Generated)]
-    return whole
+async def _whole(request: web.Request, body: GenerateBody) -> Answer:
+    return _answer(await whole(await _pieces(request, body)))
 
 
-async def _pieces(
-    request: web.Request, body: GenerateBody, ask: Callable[[int], wire.Generate]
-) -> AsyncGenerator[wire.Token | wire.Generated, None]:
-    """The answer as it comes; a failure that another request would not have is a refusal of this one."""
-    async with aclosing(request.app[PLAYGROUND].generate(ask, request[CLIENT])) as messages:
-        try:
-            async for message in messages:
-                yield message
-        except PlaygroundFailed as error:
-            if (refusal := _refusal(error, body)) is not None:
-                raise refusal from error
-            raise
+async def _pieces(request: web.Request, body: GenerateBody) -> AsyncGenerator[Message, None]:
+    model = "base_model" if body.base_model or not body.model_id else "model_id"
+    blamed = Blamed("messages" if body.prompt is None else "prompt", model)
+    return answer_to(request, await _prompt(request, body), blamed)
 
 
-def _refusal(error: PlaygroundFailed, body: GenerateBody) -> BadInput | None:
-    """What to change in a request that the worker could not answer; None where it is not the request."""
-    said = error.detail.removeprefix(f"{error.kind}: ")
-    if error.kind == _TOO_LONG:
-        detail = f"{said} Send a shorter one, or name a model that takes more."
-        return BadInput("The prompt is too long for the model", detail, field="prompt")
-    if error.kind in _OF_THE_MODEL:
-        field = "base_model" if body.base_model or not body.model_id else "model_id"
-        return BadInput(error.message, f"{said} Or name another model.", field=field)
-    return None
-
-
-class _Chosen(Struct, frozen=True):
-    """What to load: a base model or a full one, and an adapter if there is one."""
-
-    task: wire.Task
-    model_path: str
-    adapter_path: str | None = None
-
-
-async def _prompt(request: web.Request, body: GenerateBody) -> Callable[[int], wire.Generate]:
+async def _prompt(request: web.Request, body: GenerateBody) -> Ask:
+    if (body.prompt is None) == (not body.messages):
+        words = "There is neither prompt nor messages" if body.prompt is None else "There are a prompt and messages"
+        field = "prompt" if body.prompt is None else "messages"
+        raise BadInput(words, "Send exactly one of the two: a text as prompt, or a chat as messages.", field=field)
     chosen = await _choose(request, body)
+    if body.messages and chosen.task != "text-generation":
+        raise BadInput(
+            "Only text generation takes messages", f"The task is {chosen.task}: send a prompt.", field="messages"
+        )
+    if body.stop and chosen.task == "extractive-question-answering":
+        raise BadInput("A question's answer stands in its context", "Leave stop out.", field="stop")
     deadline = request.app[SETTINGS].playground_deadline_seconds
 
     def ask(number: int) -> wire.Generate:
@@ -165,7 +125,7 @@ async def _prompt(request: web.Request, body: GenerateBody) -> Callable[[int], w
             id=number,
             model_path=chosen.model_path,
             adapter_path=chosen.adapter_path,
-            prompt=body.prompt,
+            prompt=body.prompt or "",
             max_new_tokens=body.max_new_tokens,
             temperature=body.temperature,
             top_p=body.top_p,
@@ -173,12 +133,14 @@ async def _prompt(request: web.Request, body: GenerateBody) -> Callable[[int], w
             deadline_seconds=deadline,
             task=chosen.task,
             context=body.context,
+            turns=tuple(wire.ChatTurn(role=turn.role, content=turn.content) for turn in body.messages),
+            stop=body.stop,
         )
 
     return ask
 
 
-async def _choose(request: web.Request, body: GenerateBody) -> _Chosen:
+async def _choose(request: web.Request, body: GenerateBody) -> Chosen:
     if isinstance(body.base_model, str):
         if body.model_id:
             raise BadInput(
@@ -188,7 +150,7 @@ async def _choose(request: web.Request, body: GenerateBody) -> _Chosen:
             )
         task = _with_context(body, _asked_task(body) or "text-generation")
         roots = request.app[ADMISSION].model_roots
-        return _Chosen(
+        return Chosen(
             task, await check_model(body.base_model, roots, "base_model", Purpose(task, "sft", "huggingface"))
         )
     if body.model_id == 0:
@@ -197,27 +159,23 @@ async def _choose(request: web.Request, body: GenerateBody) -> _Chosen:
     if body.task not in (None, details.task):
         raise BadInput("The model is for another task", f"Model {details.id} is for {details.task}.", field="task")
     task = _with_context(body, details.task)
-    if body.base_model:
-        return _Chosen(task, details.base_path)
-    if details.kind == "adapter":
-        return _Chosen(task, details.base_path, details.path)
-    return _Chosen(task, details.path)
+    return Chosen(task, details.base_path) if body.base_model else trained(details)
 
 
-def _newest_base(request: web.Request, body: GenerateBody) -> _Chosen:
+def _newest_base(request: web.Request, body: GenerateBody) -> Chosen:
     """The base of the newest model, or of the newest one for the task that is asked for."""
     models, task = request.app[PROJECTOR].read_models.models, _asked_task(body)
     numbers = [number for number, details in models.items() if task in (None, details.task)]
     if numbers:
         newest = models[max(numbers)]
-        return _Chosen(_with_context(body, newest.task), newest.base_path)
+        return Chosen(_with_context(body, newest.task), newest.base_path)
     if task == "extractive-question-answering":
         raise BadInput(
             "There is no model for question answering",
             "None was trained yet; name one as base_model, or leave context out to ask for a text.",
             field="task" if body.task else "context",
         )
-    return _Chosen(_with_context(body, task or "text-generation"), wire.BUILT_IN_MODEL)
+    return Chosen(_with_context(body, task or "text-generation"), wire.BUILT_IN_MODEL)
 
 
 def _asked_task(body: GenerateBody) -> wire.Task | None:
@@ -254,34 +212,21 @@ def _answer(message: wire.Generated) -> Answer:
     )
 
 
-async def _stream(
-    request: web.Request, pieces: AsyncGenerator[wire.Token | wire.Generated, None]
-) -> web.StreamResponse:
-    """Server-sent events: `token` with each piece, then `done` with the whole, or `error`."""
-    # The first piece comes before the status line: a model that cannot be loaded is an error, not a stream.
-    first = await cancel_on_disconnect(request, _first(pieces))
-    response = web.StreamResponse(headers=_STREAM)
-    await response.prepare(request)
-    try:
-        await response.write(_event(first))
-        async for message in pieces:
-            await response.write(_event(message))
-    except ForgeError as error:
-        await response.write(_sse("error", problems.problem_of(error)))
-    finally:
-        await pieces.aclose()
-    await response.write_eof()
-    return response
+async def _events(answer: AsyncGenerator[Message, None]) -> AsyncGenerator[bytes, None]:
+    """`token` with each piece, then `done` with the whole."""
+    async with aclosing(answer):
+        async for message in answer:
+            yield _event(message)
 
 
-async def _first(pieces: AsyncGenerator[wire.Token | wire.Generated, None]) -> wire.Token | wire.Generated:
-    return await anext(pieces)
-
-
-def _event(message: wire.Token | wire.Generated) -> bytes:
+def _event(message: Message) -> bytes:
     if isinstance(message, wire.Token):
         return _sse("token", Piece(text=message.text))
     return _sse("done", _answer(message))
+
+
+def _told(error: ForgeError) -> bytes:
+    return _sse("error", problems.problem_of(error))
 
 
 def _sse(event: Literal["token", "done", "error"], data: Struct) -> bytes:

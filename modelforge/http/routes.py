@@ -23,8 +23,8 @@ from modelforge.http import (
     upload_progress,
     uploads,
 )
+from modelforge.http.openai import chat_completions, completions, fine_tuning, fine_tuning_history, responses
 from modelforge.http.openai import files as openai_files
-from modelforge.http.openai import fine_tuning, fine_tuning_history
 from modelforge.http.openai import models as openai_models
 from modelforge.http.plumbing.request_check import checked
 from modelforge.http.plumbing.route import Route
@@ -51,6 +51,9 @@ ROUTES: tuple[Route, ...] = (
     *openai_models.ROUTES,
     *fine_tuning.ROUTES,
     *fine_tuning_history.ROUTES,
+    *chat_completions.ROUTES,
+    *completions.ROUTES,
+    *responses.ROUTES,
 )
 
 

@@ -3,7 +3,7 @@
 from modelforge.http.plumbing.route import Route
 
 _NAMES = {"job_id": "train_999999", "model_id": "999999", "filename": "none.jsonl", "name": "none"}
-_NAMES |= {"file_id": f"file-{0:024}", "fine_tuning_job_id": "ftjob-999999", "model": "none"}
+_NAMES |= {"file_id": f"file-{0:024}", "fine_tuning_job_id": "ftjob-999999", "model": "none", "response_id": "resp_0"}
 
 
 def path_of(route: Route) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from modelforge import app
 from modelforge.app import serve
 from modelforge.datasets import preview_workers
 from modelforge.layout import Layout
@@ -20,6 +21,7 @@ from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
 from modelforge.supervisor import reactor
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
+from support.scripted_inference import ScriptedInference
 from trainer_entry import wire
 
 POOL_THREAD = "pool"
@@ -66,12 +68,15 @@ def main() -> None:
     parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
     parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool")
     parser.add_argument("--stalled-seconds", type=float, default=2)
+    parser.add_argument("--scripted-answers", action="store_true", help="a playground that answers as it is told")
     parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
     options = parser.parse_args()
     if options.read_seconds is not None:
         reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
+    if options.scripted_answers:
+        app.InferenceWorker = ScriptedInference  # type: ignore[misc, assignment]
     roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]
     flags = {"data_dir": options.data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
     flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}

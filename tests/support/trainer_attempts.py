@@ -34,7 +34,7 @@ IN_TWO = (  # as the server starts them; with "--cpu" in its place accelerate wo
 )
 _LIBRARIES = (
     *("torch", "datasets", "transformers", "peft", "accelerate", "trl", "bitsandbytes"),
-    *("trainer_entry.runtime.attempt", "trainer_entry.runtime.environment", "trainer_entry.inference.generation"),
+    *("trainer_entry.runtime.attempt", "trainer_entry.runtime.environment", "trainer_entry.inference.answering"),
     *("trainer_entry.providers.huggingface", "trainer_entry.providers.precision"),
     *("trainer_entry.tasks.text_generation", "trainer_entry.tasks.summarization"),
     *("trainer_entry.tasks.question_answering", "trainer_entry.tasks.preferences"),

@@ -27,7 +27,9 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return asked_ids(tokenizer, [Turn("user", prompt)])
 
 
-def asked_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[int]:
+def asked_ids(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], tools: list[dict[str, Any]] | None = None
+) -> list[int]:
     """The tokens that an answer to a conversation follows; without a chat template it is one turn.
 
     Raises:
@@ -35,7 +37,7 @@ def asked_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list
         NoChatTemplate: there is none, and several turns.
     """
     if tokenizer.chat_template is not None:
-        return content_ids(tokenizer, render(tokenizer, trimmed_turns(tokenizer, turns), answer_follows=True))
+        return content_ids(tokenizer, render(tokenizer, trimmed_turns(tokenizer, turns), tools, answer_follows=True))
     opening, text = opened(tokenizer, _only(turns))
     return opening + content_ids(tokenizer, text)
 

@@ -52,6 +52,7 @@ def extract(
         score=answer.score,
         start=answer.start,
         end=answer.end,
+        prompt_tokens=sum(len(window.input_ids) for window in found[: len(figures)]),
     )
 
 

@@ -117,6 +117,18 @@ class PromptTooLong(Exception):
     """The prompt leaves no room for an answer in the model's context."""
 
 
+class PromptEmpty(Exception):
+    """The prompt has no tokens, so that nothing follows it."""
+
+
+class UnknownToken(Exception):
+    """A request names a token that the model does not have."""
+
+
+class Withdrawn(Exception):
+    """Nobody waits for the answer any more."""
+
+
 @contextlib.contextmanager
 def naming_line(line: int, seconds: float = RECORD_SECONDS) -> Iterator[None]:
     """Write out a record in the block; where the chat template cannot, the error names the record's line.

@@ -16,6 +16,7 @@ from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.hub_rows import AnyRows, FetchRows, RowsFetched, RowsRefused
 from trainer_entry.wire.inference import (
+    MOST_ANSWERS_AT_ONCE,
     AnyWorkerMessage,
     AnyWorkerRequest,
     ChatTurn,
@@ -113,6 +114,7 @@ __all__ = [
     "CHECKPOINT_MANIFEST",
     "LOSSES",
     "MAX_LINE_BYTES",
+    "MOST_ANSWERS_AT_ONCE",
     "MOST_PREVIEWED_BYTES",
     "PREVIEW_FAILED",
     "REWARD_DEFAULTS",

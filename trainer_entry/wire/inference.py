@@ -6,6 +6,9 @@ from msgspec import Struct
 
 from trainer_entry.wire.job import Task
 
+MOST_ANSWERS_AT_ONCE = 16
+"""How many a worker writes together at most; whoever comes then waits."""
+
 
 class ToolCall(Struct, frozen=True, kw_only=True, gc=False):
     """A function that the model called in an earlier turn. `arguments`: its JSON object, as the model wrote it."""
@@ -93,6 +96,7 @@ class Generated(Struct, frozen=True, kw_only=True, tag_field="type", tag="genera
 
     `score`, 0 to 1: how likely the answer is, for question answering; null for other tasks. `start`, `end`: where it
     stands in the context, in characters; null where the model says that there is none. `prompt_tokens`: what it read.
+    `logprobs`: of all the pieces. The worker leaves them to its client to put in, for a line has a greatest length.
     """
 
     id: int

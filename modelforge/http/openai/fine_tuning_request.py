@@ -11,6 +11,7 @@ from modelforge.admission.training import LONGEST_NAME, Metadata, OutputName, St
 from modelforge.errors import BadInput
 from modelforge.fields import project_struct
 from modelforge.http.openai.identifiers import dataset_of, model_of
+from modelforge.http.openai.unkept import refuse
 from modelforge.projections.datasets import DatasetSummary
 from modelforge.projections.models import ModelDetails
 from trainer_entry import wire
@@ -145,8 +146,8 @@ def training_of(
     Raises:
         BadInput: it says what is not kept, or the same thing twice; `field` is its path.
     """
-    _refuse(body.validation_file, "validation_file", "Held-out records are a part of training_file: eval_split.")
-    _refuse(body.integrations, "integrations", "Set report_to in modelforge for TensorBoard's files.")
+    refuse(body.validation_file, "validation_file", "Held-out records are a part of training_file: eval_split.")
+    refuse(body.integrations, "integrations", "Set report_to in modelforge for TensorBoard's files.")
     file = dataset_of(datasets, body.training_file)
     if file is None:
         raise BadInput(
@@ -206,12 +207,12 @@ def _hyperparameters(body: FineTuningBody) -> tuple[str, Hyperparameters]:
             return where, (method.dpo or Preferences()).hyperparameters
         case "reinforcement":
             reinforcement = method.reinforcement or Reinforcement()
-            _refuse(reinforcement.response_format, "method.reinforcement.response_format", "Leave it out.")
+            refuse(reinforcement.response_format, "method.reinforcement.response_format", "Leave it out.")
             hyperparameters = reinforcement.hyperparameters
             for name in ("compute_multiplier", "eval_interval", "eval_samples", "reasoning_effort"):
                 value = getattr(hyperparameters, name)
                 if value not in {"auto", "default"} if isinstance(value, str) else value is not None:
-                    _refuse(value, f"{where}.{name}", "Leave it out; parameters of rlhf stand in modelforge.")
+                    refuse(value, f"{where}.{name}", "Leave it out; parameters of rlhf stand in modelforge.")
             return where, hyperparameters
         case _:
             assert_never(method.type)
@@ -268,7 +269,7 @@ def _reward(grader: Grader) -> ExactMatch:
         )
     others = ("evaluation_metric", "source", "image_tag", "model", "range", "sampling_params", "graders")
     for name in (*others, "calculate_output"):
-        _refuse(getattr(grader, name), f"{where}.{name}", "A string_check has none.")
+        refuse(getattr(grader, name), f"{where}.{name}", "A string_check has none.")
     if grader.operation != "eq":
         raise BadInput("The operation is not kept", "Of string_check, eq is.", field=f"{where}.operation")
     if not isinstance(grader.input, str) or not _COMPLETION.fullmatch(grader.input):
@@ -292,13 +293,3 @@ def _output_name(suffix: str | None) -> str | None:
             f"It takes letters, digits, '.', '_' and '-', from a letter or digit on, at most {LONGEST_NAME}.",
             field="suffix",
         ) from error
-
-
-def _refuse(value: object, field: str, remedy: str) -> None:
-    """Refuse what is not kept, where it says something.
-
-    Raises:
-        BadInput: it does.
-    """
-    if value is not None and value not in ([], {}, ""):
-        raise BadInput("This is not kept here", f"{field}: {remedy}", field=field)

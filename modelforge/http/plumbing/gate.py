@@ -111,7 +111,7 @@ class Gate:
         """An error as an answer, without a secret."""
         gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
         problem = problems.CUT_OFF if gone else problems.problem_of(error)
-        response = openai_errors.response(request.path, problem)
+        response = openai_errors.response(request.path, problem, error)
         if isinstance(response.body, bytes):
             response.body = self._redact(response.body.decode()).encode()
         match error:

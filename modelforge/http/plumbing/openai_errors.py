@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from modelforge.errors import ContextExceeded
 from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.problems import Problem
 
@@ -38,8 +39,8 @@ def is_asked(path: str) -> bool:
     return path.startswith(PREFIX)
 
 
-def answer_of(problem: Problem) -> ErrorAnswer:
-    """A problem as OpenAI's clients read it; what else was found stands in the message."""
+def answer_of(problem: Problem, error: Exception | None = None) -> ErrorAnswer:
+    """A problem as OpenAI's clients read it; what else was found stands in the message. `error`: what it comes of."""
     message = problem.error if problem.detail in {"", problem.error} else f"{problem.error}: {problem.detail}"
     if problem.validation:
         lines = (
@@ -52,6 +53,8 @@ def answer_of(problem: Problem) -> ErrorAnswer:
             f" {one.message}: {one.remedy}" for one in problem.problems[:_SHOWN_LINES] if one.message != problem.error
         )
     kind, code = _names(problem.status_code)
+    if isinstance(error, ContextExceeded):
+        code = "context_length_exceeded"
     return ErrorAnswer(error=ErrorDetail(message=message, type=kind, param=problem.field or None, code=code))
 
 
@@ -77,12 +80,12 @@ def _names(status: int) -> tuple[str, str | None]:
             return ("server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"), None
 
 
-def response(path: str, problem: Problem) -> web.Response:
+def response(path: str, problem: Problem, error: Exception | None = None) -> web.Response:
     """The problem as an answer, in the shape of the surface that was asked."""
     if not is_asked(path):
         return problems.response(problem)
     answer = web.Response(
-        body=msgspec.json.encode(answer_of(problems.as_text(problem))),
+        body=msgspec.json.encode(answer_of(problems.as_text(problem), error)),
         status=problem.status_code,
         content_type="application/json",
     )

@@ -34,10 +34,14 @@ class RequestHeader(Struct, frozen=True):
 
 
 class Streamed(Struct, frozen=True):
-    """A server-sent event, and the Struct whose JSON is its data. `message` is what one without a name is called."""
+    """A server-sent event, and the Struct whose JSON is its data. `message` is what one without a name is called.
+
+    `numbered`: it has an id, a position of the log.
+    """
 
     event: str
     data: type[Struct]
+    numbered: bool = False
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -97,6 +101,7 @@ PATH_KINDS: dict[str, Any] = {
     "name": Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")],
     "file_id": Annotated[str, Meta(pattern="^file-[0-9a-f]{24}$")],
     "fine_tuning_job_id": Annotated[str, Meta(pattern="^ftjob-[0-9]{6,}$")],
+    "response_id": Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")],
     "model": Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+$")],
 }
 """The names in paths, and what stands for them; what does not look so is simply not there."""
