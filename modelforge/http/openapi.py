@@ -41,6 +41,7 @@ _NAMES = {
     "file_id": (),
     "fine_tuning_job_id": (),
     "model": (),
+    "webhook_endpoint_id": (),
 }
 """The fields of answers, as JSON pointers, in which the names of paths stand."""
 

@@ -25,6 +25,7 @@ from modelforge.http import (
 from modelforge.http.openai import files as openai_files
 from modelforge.http.openai import fine_tuning, fine_tuning_history
 from modelforge.http.openai import models as openai_models
+from modelforge.http.openai import webhooks as openai_webhooks
 from modelforge.http.plumbing.request_check import checked
 from modelforge.http.plumbing.route import Route
 
@@ -49,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
     *openai_models.ROUTES,
     *fine_tuning.ROUTES,
     *fine_tuning_history.ROUTES,
+    *openai_webhooks.ROUTES,
 )
 
 

@@ -7,6 +7,7 @@ from pages import blocks, code, read, rows, section
 
 from modelforge.http.openai.fine_tuning import STATUSES
 from modelforge.http.openai.fine_tuning_request import FineTuningBody, PreferenceHyperparameters
+from modelforge.http.openai.webhook_events import WebhookEvent
 from modelforge.http.plumbing.openai_errors import ErrorAnswer
 
 PAGE = read("docs/openai.md")
@@ -36,5 +37,9 @@ def test_what_is_told_to_be_refused_is_known_to_the_code() -> None:
 def test_the_examples_are_what_they_are_called() -> None:
     (example,) = blocks(PAGE, "json ErrorAnswer")
     msgspec.json.decode(example, type=ErrorAnswer)
-    (program,) = blocks(PAGE, "python")
-    ast.parse(program)
+    (event,) = blocks(PAGE, "json WebhookEvent")
+    assert msgspec.json.decode(event) == msgspec.to_builtins(msgspec.json.decode(event, type=WebhookEvent))
+    programs = blocks(PAGE, "python")
+    assert len(programs) == 2
+    for program in programs:
+        ast.parse(program)

@@ -14,6 +14,7 @@ from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
 from modelforge.projections.projector import Projector
 from modelforge.settings import Settings
+from modelforge.webhooks.deliverer import Deliverer
 
 SETTINGS = web.AppKey("settings", Settings)
 LAYOUT = web.AppKey("layout", Layout)
@@ -22,6 +23,7 @@ HANDLER = web.AppKey("handler", CommandHandler)
 PROJECTOR = web.AppKey("projector", Projector)
 ADMISSION = web.AppKey("admission", Admission)
 DATASET_STORE = web.AppKey("dataset_store", DatasetStore)
+DELIVERER = web.AppKey("deliverer", Deliverer)
 PREVIEW_WORKERS = web.AppKey("preview_workers", PreviewWorkers)
 PLAYGROUND = web.AppKey("playground", InferenceWorker)
 IDENTITIES = web.AppKey("identities", Identities)
