@@ -17,6 +17,7 @@ from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
+from modelforge.end_command import EndCommand
 from modelforge.errors import LogUnusable, SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.openai.webhook_events import event_of
@@ -141,6 +142,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         reactor.take(records)
         gate.take(records)
         deliverer.take(records)
+        end_command.take(records)
         snapshots.follow(records[-1].position, reactor.report_failure)
 
     async def clear_gpu() -> None:
@@ -156,6 +158,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     event = partial(event_of, state=rebuilt.state, read_models=rebuilt.read_models)
     secrets = SecretFiles(layout.webhooks)
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
+    end_command = EndCommand(settings.on_end, rebuilt.state)
     app[DELIVERER] = deliverer
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens
@@ -177,7 +180,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         yield
     finally:
         expiries.cancel()
-        await asyncio.gather(reactor.close(), deliverer.close())
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close())
         if not writer.done():
             with contextlib.suppress(LogUnusable):  # this server ends in any case
                 await snapshots.write()
