@@ -23,6 +23,7 @@ from modelforge.event_log.sqlite import EventLog
 from modelforge.http.openai.webhook_events import event_of
 from modelforge.http.openapi import document
 from modelforge.http.playground import GIVEN_ANSWERS, GivenAnswers
+from modelforge.http.plumbing.exposition import Exposition
 from modelforge.http.plumbing.gate import GATE, Gate
 from modelforge.http.plumbing.identities import OWNER_IDENTITY, Identities
 from modelforge.http.plumbing.keys import (
@@ -30,6 +31,7 @@ from modelforge.http.plumbing.keys import (
     DATASET_STORE,
     DELIVERER,
     EVENT_LOG,
+    EXPOSITION,
     HANDLER,
     IDENTITIES,
     LAYOUT,
@@ -143,6 +145,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         gate.take(records)
         deliverer.take(records)
         end_command.take(records)
+        exposition.take(records)
         snapshots.follow(records[-1].position, reactor.report_failure)
 
     async def clear_gpu() -> None:
@@ -159,7 +162,8 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     secrets = SecretFiles(layout.webhooks)
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
     end_command = EndCommand(settings.on_end, rebuilt.state)
-    app[DELIVERER] = deliverer
+    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout)
+    app[DELIVERER], app[EXPOSITION] = deliverer, exposition
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens
     app[ADMISSION] = Admission(

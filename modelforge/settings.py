@@ -41,7 +41,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `allowed_hosts`: names, beside loopback's, that a Host header may have. `behind_proxy`: a proxy on the way has TLS,
     and says who the client is (X-Forwarded-For). `llama_quantize`: that program of
     llama.cpp, where it is not on the PATH. `on_end`: a command that is run, without a shell, when a job ends.
-    `max_concurrent_jobs` share the processors; each has GPUs of its own, where there are any. A client is a token, or where none is asked for, an address.
+    `max_concurrent_jobs` share the processors; each has GPUs of its own, where there are any. A client is a token, or
+    where none is asked for, an address.
     """
 
     host: str = "127.0.0.1"
