@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from aiohttp import web
 
@@ -16,16 +17,21 @@ from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
+from modelforge.end_command import EndCommand
 from modelforge.errors import LogUnusable, SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.generation import GIVEN_ANSWERS, GivenAnswers
+from modelforge.http.openai.webhook_events import event_of
 from modelforge.http.openapi import document
+from modelforge.http.plumbing.exposition import Exposition
 from modelforge.http.plumbing.gate import GATE, Gate
 from modelforge.http.plumbing.identities import OWNER_IDENTITY, Identities
 from modelforge.http.plumbing.keys import (
     ADMISSION,
     DATASET_STORE,
+    DELIVERER,
     EVENT_LOG,
+    EXPOSITION,
     HANDLER,
     IDENTITIES,
     LAYOUT,
@@ -56,6 +62,8 @@ from modelforge.supervisor.local import LocalLauncher
 from modelforge.supervisor.reactor import Reactor
 from modelforge.supervisor.trash import empty, remove
 from modelforge.version import VERSION
+from modelforge.webhooks.deliverer import Deliverer
+from modelforge.webhooks.secrets import SecretFiles
 from trainer_entry.wire.redaction import Redaction
 
 _GOODBYE_SECONDS = 5.0
@@ -135,6 +143,9 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         projector.take(records)
         reactor.take(records)
         gate.take(records)
+        deliverer.take(records)
+        end_command.take(records)
+        exposition.take(records)
         snapshots.follow(records[-1].position, reactor.report_failure)
 
     async def clear_gpu() -> None:
@@ -147,6 +158,12 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     snapshots = SnapshotWriter(log, handler, rebuilt.read_models)
     store = DatasetStore(layout, handler)
     reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds, clear_gpu)
+    event = partial(event_of, state=rebuilt.state, read_models=rebuilt.read_models)
+    secrets = SecretFiles(layout.webhooks)
+    deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
+    end_command = EndCommand(settings.on_end, rebuilt.state)
+    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout)
+    app[DELIVERER], app[EXPOSITION] = deliverer, exposition
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens
     app[ADMISSION] = Admission(
@@ -161,12 +178,13 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     writer.add_done_callback(reactor.report_failure)
     expiries = asyncio.get_running_loop().create_task(gate.watch())
     expiries.add_done_callback(reactor.report_failure)
+    deliverer.start()
     reactor.start()
     try:
         yield
     finally:
         expiries.cancel()
-        await reactor.close()
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close())
         if not writer.done():
             with contextlib.suppress(LogUnusable):  # this server ends in any case
                 await snapshots.write()

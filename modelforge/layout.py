@@ -9,6 +9,7 @@ DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, 
 DATA/jobs/<job>/checkpoints/   checkpoint-<step>
 DATA/models/<job>/             the trained model of a job
 DATA/exports/<job>[.tar|.zip]  exported models, unless they were sent elsewhere; made when there is one
+DATA/webhooks/<id>.json         the secrets that sign what an endpoint is sent; in no backup
 DATA/tmp, DATA/trash           uploads under way, files being removed; swept at each start
 """
 
@@ -56,6 +57,11 @@ class Layout(Struct, frozen=True):
     def datasets(self) -> Path:
         """The files of datasets, by their content."""
         return self.root / "datasets"
+
+    @property
+    def webhooks(self) -> Path:
+        """The secrets of webhook endpoints; made when there is one."""
+        return self.root / "webhooks"
 
     @property
     def temporary(self) -> Path:

@@ -2,6 +2,8 @@
 
 import ipaddress
 import os
+import shlex
+import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +43,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `allowed_hosts`: names, beside loopback's, that a Host header may have. `allowed_origins`: where pages of one's own
     come from that may ask this server, and read its answers. `behind_proxy`: a proxy on the way has TLS,
     and says who the client is (X-Forwarded-For). `llama_quantize`: that program of
-    llama.cpp, where it is not on the PATH. `max_concurrent_jobs` share the processors; each has GPUs of its own,
-    where there are any. A client is a token, or where none is asked for, an address.
+    llama.cpp, where it is not on the PATH. `on_end`: a command that is run, without a shell, when a job ends.
+    `max_concurrent_jobs` share the processors; each has GPUs of its own, where there are any. A client is a token, or
+    where none is asked for, an address.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +61,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     llama_quantize: Path | None = None
+    on_end: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[Origin, ...] = ()
     max_concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -120,6 +124,7 @@ def load_settings(
         raise SettingsInvalid("A path in the settings cannot be used", str(error)) from error
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("TLS needs both its files", "Give --tls-cert and --tls-key together.")
+    _check_command(settings.on_end)
     if not settings.is_local and not settings.has_tls and not settings.behind_proxy:
         raise SettingsInvalid(
             "This address would open the server to others, and everything said could be read on the way",
@@ -127,6 +132,23 @@ def load_settings(
             "A token is needed too (modelforge token create).",
         )
     return settings
+
+
+def _check_command(command: str | None) -> None:
+    """Refuse a command that could not be run once it is time.
+
+    Raises:
+        SettingsInvalid: its quotes do not fit, or there is no such program.
+    """
+    if command is None:
+        return
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsInvalid("The command on_end cannot be read", f"{command[:100]!r}: {error}.") from error
+    if not words or shutil.which(words[0]) is None:
+        remedy = "give a program on the PATH and its arguments; `sh -c '…'` for what a shell does."
+        raise SettingsInvalid("The command on_end is not there", f"{command[:100]!r}: {remedy}")
 
 
 def is_loopback(host: str) -> bool:

@@ -83,6 +83,9 @@ class Flags:
             help="let trainings, previews and the playground see the files of their work only (needs bubblewrap)",
         ),
     ] = None
+    on_end: Annotated[
+        str | None, Parameter(group=_WORK, help="a command that is run when a job ends, without a shell (none)")
+    ] = None
     max_concurrent_jobs: Annotated[int | None, Parameter(group=_WORK, help="how many jobs may train at once (1)")] = (
         None
     )

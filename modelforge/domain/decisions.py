@@ -4,7 +4,7 @@ from typing import assert_never
 
 import msgspec
 
-from modelforge.domain import access_token, dataset, job, model, references
+from modelforge.domain import access_token, dataset, job, model, references, webhook
 from modelforge.domain.messages import Command, Event, Report
 from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
@@ -75,6 +75,13 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
             return [*model.decide_report(state.models.get(message.model_id), message)]
         case access_token.CreateToken() | access_token.RevokeToken():
             return [*access_token.decide(state.tokens.get(message.name), message)]
+        case (
+            webhook.CreateWebhook() | webhook.UpdateWebhook() | webhook.RotateWebhookSecret() | webhook.DeleteWebhook()
+        ):
+            others = sum(not known.deleted for known in state.webhooks.values())
+            return [*webhook.decide(state.webhooks.get(message.webhook_id), message, others)]
+        case webhook.ReportDelivery():
+            return [*webhook.decide_report(state.webhooks.get(message.webhook_id), message)]
         case _:
             assert_never(message)
 

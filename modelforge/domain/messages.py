@@ -11,11 +11,11 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from modelforge.domain import access_token, dataset, job, model
+from modelforge.domain import access_token, dataset, job, model, webhook
 
-Command = job.Command | dataset.Command | model.Command | access_token.Command
-Event = job.Event | dataset.Event | model.Event | access_token.Event
-Report = job.Report | dataset.Report | model.Report
+Command = job.Command | dataset.Command | model.Command | access_token.Command | webhook.Command
+Event = job.Event | dataset.Event | model.Event | access_token.Event | webhook.Event
+Report = job.Report | dataset.Report | model.Report | webhook.Report
 Message = Command | Event
 
 Kind = Literal["command", "event"]
@@ -121,5 +121,17 @@ def stream_of(message: Message) -> str:
             | access_token.TokenRevoked(name=name)
         ):
             return access_token.stream_of(name)
+        case (
+            webhook.CreateWebhook(webhook_id=webhook_id)
+            | webhook.UpdateWebhook(webhook_id=webhook_id)
+            | webhook.RotateWebhookSecret(webhook_id=webhook_id)
+            | webhook.DeleteWebhook(webhook_id=webhook_id)
+            | webhook.WebhookCreated(webhook_id=webhook_id)
+            | webhook.WebhookUpdated(webhook_id=webhook_id)
+            | webhook.WebhookSecretRotated(webhook_id=webhook_id)
+            | webhook.WebhookDeleted(webhook_id=webhook_id)
+            | webhook.WebhookServed(webhook_id=webhook_id)
+        ):
+            return webhook.stream_of(webhook_id)
         case _:
             return job.stream_of(message.job_id)

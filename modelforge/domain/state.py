@@ -7,7 +7,7 @@ from typing import assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.domain import access_token, dataset, job, model, references
+from modelforge.domain import access_token, dataset, job, model, references, webhook
 from modelforge.domain.idempotency import IdempotencyKey
 from modelforge.domain.messages import Command, Event, Record
 from modelforge.domain.scheduling import queue_after
@@ -39,6 +39,7 @@ class State(Struct, kw_only=True):
     datasets: MutableMapping[str, dataset.Dataset] = {}
     models: MutableMapping[int, model.Model] = {}
     tokens: MutableMapping[str, access_token.AccessToken] = {}
+    webhooks: MutableMapping[str, webhook.Webhook] = {}
 
     def apply(self, event: Event) -> None:
         """Change what the event is about, in place. A new aggregate has its mapping above, and its branch here."""
@@ -65,6 +66,14 @@ class State(Struct, kw_only=True):
                 self.models[event.model_id] = model.evolve(self.models.get(event.model_id), event)
             case access_token.TokenCreated() | access_token.TokenRevoked():
                 self.tokens[event.name] = access_token.evolve(self.tokens.get(event.name), event)
+            case (
+                webhook.WebhookCreated()
+                | webhook.WebhookUpdated()
+                | webhook.WebhookSecretRotated()
+                | webhook.WebhookDeleted()
+                | webhook.WebhookServed()
+            ):
+                self.webhooks[event.webhook_id] = webhook.evolve(self.webhooks.get(event.webhook_id), event)
             case _:
                 assert_never(event)
 

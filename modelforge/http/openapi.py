@@ -43,6 +43,7 @@ _NAMES = {
     "fine_tuning_job_id": (),
     "response_id": (),
     "model": (),
+    "webhook_endpoint_id": (),
 }
 """The fields of answers, as JSON pointers, in which the names of paths stand."""
 

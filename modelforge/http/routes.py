@@ -13,6 +13,7 @@ from modelforge.http import (
     model_work,
     models,
     playground,
+    prometheus,
     reference,
     reruns,
     sessions,
@@ -26,6 +27,7 @@ from modelforge.http import (
 from modelforge.http.openai import chat_completions, completions, fine_tuning, fine_tuning_history, responses
 from modelforge.http.openai import files as openai_files
 from modelforge.http.openai import models as openai_models
+from modelforge.http.openai import webhooks as openai_webhooks
 from modelforge.http.plumbing.request_check import checked
 from modelforge.http.plumbing.route import Route
 
@@ -36,6 +38,7 @@ ROUTES: tuple[Route, ...] = (
     *training.ROUTES,
     *jobs.ROUTES,
     *metrics.ROUTES,
+    *prometheus.ROUTES,
     *reruns.ROUTES,
     *models.ROUTES,
     *model_work.ROUTES,
@@ -54,6 +57,7 @@ ROUTES: tuple[Route, ...] = (
     *chat_completions.ROUTES,
     *completions.ROUTES,
     *responses.ROUTES,
+    *openai_webhooks.ROUTES,
 )
 
 

@@ -3,15 +3,16 @@
 import msgspec
 from msgspec import Struct
 
-from modelforge.domain import access_token, dataset, job, model
+from modelforge.domain import access_token, dataset, job, model, webhook
 from modelforge.domain.messages import Record
 from modelforge.domain.references import references_of
-from modelforge.projections import datasets, jobs, models, tokens
+from modelforge.projections import datasets, jobs, models, tokens, webhooks
 from modelforge.projections.datasets import DatasetSummary
 from modelforge.projections.jobs import DatasetReference, JobDetails, TrainingStatus, status_of
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.queue import QueueState
 from modelforge.projections.tokens import KnownToken
+from modelforge.projections.webhooks import KnownWebhook
 
 
 class ReadModels(Struct, kw_only=True):
@@ -28,6 +29,7 @@ class ReadModels(Struct, kw_only=True):
     queue: QueueState = QueueState()
     deleted: dict[str, str] = {}
     tokens: dict[str, KnownToken] = {}
+    webhooks: dict[str, KnownWebhook] = {}
 
     def status(self) -> TrainingStatus:
         """The current training status."""
@@ -81,6 +83,16 @@ class ReadModels(Struct, kw_only=True):
                 del self.tokens[name]
             case job.JobEvent() as event:
                 self._apply_to_job(event, record)
+            case (
+                webhook.WebhookCreated()
+                | webhook.WebhookUpdated()
+                | webhook.WebhookSecretRotated()
+                | webhook.WebhookDeleted()
+                | webhook.WebhookServed()
+            ) as event:
+                changed = webhooks.evolve(self.webhooks.pop(event.webhook_id, None), event, record.position, record.at)
+                if changed is not None:
+                    self.webhooks[event.webhook_id] = changed
             case _:
                 pass
 

@@ -11,6 +11,7 @@ from modelforge.http.openai.completions import CompletionBody
 from modelforge.http.openai.fine_tuning import STATUSES
 from modelforge.http.openai.fine_tuning_request import FineTuningBody, PreferenceHyperparameters
 from modelforge.http.openai.response_request import UNKEPT, ResponseBody
+from modelforge.http.openai.webhook_events import WebhookEvent
 from modelforge.http.plumbing.openai_errors import ErrorAnswer
 
 PAGE = read("docs/openai.md")
@@ -50,5 +51,9 @@ def test_every_field_of_an_answer_is_told_as_used_or_as_refused() -> None:
 def test_the_examples_are_what_they_are_called() -> None:
     (example,) = blocks(PAGE, "json ErrorAnswer")
     msgspec.json.decode(example, type=ErrorAnswer)
-    for program in blocks(PAGE, "python"):
+    (event,) = blocks(PAGE, "json WebhookEvent")
+    assert msgspec.json.decode(event) == msgspec.to_builtins(msgspec.json.decode(event, type=WebhookEvent))
+    programs = blocks(PAGE, "python")
+    assert len(programs) == 3
+    for program in programs:
         ast.parse(program)

@@ -1,0 +1,342 @@
+"""Webhook endpoints of OpenAI's clients: the addresses that hear of ends of jobs."""
+
+import asyncio
+import secrets
+import time
+from typing import Annotated, Literal, get_args
+
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from modelforge.domain import webhook
+from modelforge.domain.webhook import EventType, no_such_webhook
+from modelforge.errors import Conflict
+from modelforge.fields import check_label, project_struct
+from modelforge.http.openai.pages import AFTER_ID, page_of
+from modelforge.http.openai.webhook_events import sample
+from modelforge.http.plumbing.body import idempotency_key, json_response, read_body, refuse_key
+from modelforge.http.plumbing.identities import actor_of
+from modelforge.http.plumbing.keys import DELIVERER, HANDLER, PROJECTOR
+from modelforge.http.plumbing.route import Route, limit_to
+from modelforge.projections.webhooks import Delivery, KnownWebhook
+from modelforge.webhooks.addresses import check_url
+from modelforge.webhooks.secrets import Secret, hint_of, new_secret
+
+_PAGE = 20
+_LARGEST_PAGE = 100
+_KEPT_SECONDS = 86_400.0
+_Name = Annotated[str, Meta(min_length=1, max_length=200)]
+_Url = Annotated[str, Meta(min_length=1, max_length=2000)]
+_Types = Annotated[list[EventType], Meta(min_length=1, max_length=100)]
+
+
+class WebhookDeliveries(Struct, frozen=True, kw_only=True):
+    """How far an endpoint was told. `served_position`: of the last end of a job that it is done with, in the log.
+
+    `undelivered`: how many ends were given up. `has_secret`: false after a backup was put back, until it is rotated.
+    """
+
+    served_position: int
+    last_delivery: Delivery | None
+    undelivered: int
+    last_undelivered: Delivery | None
+    has_secret: bool
+
+
+class WebhookEndpoint(Struct, frozen=True, kw_only=True):
+    """An endpoint. Times in Unix seconds."""
+
+    id: str
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
+    created_at: int
+    updated_at: int
+    name: str
+    url: str
+    event_types: tuple[EventType, ...]
+    signing_secret_hint: str
+    modelforge: WebhookDeliveries
+
+
+class WebhookEndpointWithSecret(WebhookEndpoint, frozen=True, kw_only=True):
+    """An endpoint, and the secret that signs what it is sent: it is shown here and never again."""
+
+    signing_secret: str
+
+
+class WebhookEndpointList(Struct, frozen=True, kw_only=True):
+    """A page of endpoints, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[WebhookEndpoint]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class WebhookEventTypeList(Struct, frozen=True, kw_only=True):
+    """What an endpoint may hear of."""
+
+    object: Literal["list"] = "list"
+    data: tuple[EventType, ...]
+
+
+class NewWebhookEndpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An endpoint to make."""
+
+    name: _Name
+    url: _Url
+    event_types: _Types
+
+
+class ChangedWebhookEndpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be another of an endpoint."""
+
+    name: _Name | None = None
+    url: _Url | None = None
+    event_types: _Types | None = None
+
+
+class SecretRotation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a secret is rotated: for a day both sign, if that is asked for."""
+
+    keep_old_secret_active_for_24_hours: bool | None = False
+
+
+class WebhookTest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A delivery to try."""
+
+    event_type: EventType
+
+
+class WebhookTestResult(Struct, frozen=True, kw_only=True):
+    """What the endpoint answered to a delivery that tells of no job."""
+
+    object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
+    webhook_endpoint_id: str
+    event_type: EventType
+    status_code: int
+    success: Literal[True] = True
+
+
+class WebhookEndpointDeleted(Struct, frozen=True, kw_only=True):
+    """The endpoint hears nothing more, and its secret is gone."""
+
+    id: str
+    object: Literal["webhook_endpoint.deleted"] = "webhook_endpoint.deleted"
+    deleted: bool = True
+
+
+def _find(request: web.Request) -> KnownWebhook:
+    """The endpoint whose id stands in the path.
+
+    Raises:
+        NotFound: there is none.
+    """
+    webhook_id = request.match_info["webhook_endpoint_id"]
+    known = request.app[PROJECTOR].read_models.webhooks.get(webhook_id)
+    if known is None:
+        raise no_such_webhook(webhook_id)
+    return known
+
+
+async def _object_of(request: web.Request, known: KnownWebhook) -> WebhookEndpoint:
+    kept = await asyncio.to_thread(request.app[DELIVERER].secrets.read, known.webhook_id)
+    deliveries = WebhookDeliveries(
+        served_position=known.served,
+        last_delivery=known.last_delivery,
+        undelivered=known.undelivered,
+        last_undelivered=known.last_undelivered,
+        has_secret=bool(kept),
+    )
+    return WebhookEndpoint(
+        id=known.webhook_id,
+        created_at=known.created_at // 1_000_000,
+        updated_at=known.updated_at // 1_000_000,
+        name=known.name,
+        url=known.url,
+        event_types=known.event_types,
+        signing_secret_hint=known.secret_hint,
+        modelforge=deliveries,
+    )
+
+
+async def _with_secret(request: web.Request, webhook_id: str, secret: str) -> web.Response:
+    shown = await _object_of(request, request.app[PROJECTOR].read_models.webhooks[webhook_id])
+    return json_response(project_struct(shown, WebhookEndpointWithSecret, signing_secret=secret))
+
+
+async def create_webhook_endpoint(request: web.Request) -> web.Response:
+    """Tell an address of ends of jobs from now on; the secret that signs is shown this once."""
+    refuse_key(request, "A secret")
+    body = await read_body(request, NewWebhookEndpoint)
+    check_label(body.name, "name")
+    check_url(body.url)
+    webhook_id, secret = f"we_{secrets.token_hex(12)}", new_secret()
+    files = request.app[DELIVERER].secrets
+    command = webhook.CreateWebhook(
+        webhook_id=webhook_id,
+        name=body.name,
+        url=body.url,
+        event_types=tuple(dict.fromkeys(body.event_types)),
+        secret_hint=hint_of(secret),
+    )
+    await asyncio.to_thread(files.write, webhook_id, (Secret(value=secret),))
+    try:
+        await request.app[HANDLER].submit(command, actor=actor_of(request))
+    except Exception:
+        await asyncio.to_thread(files.remove, webhook_id)
+        raise
+    return await _with_secret(request, webhook_id, secret)
+
+
+async def list_webhook_endpoints(request: web.Request) -> web.Response:
+    """List the endpoints, newest first, each with how far it was told."""
+    newest = sorted(request.app[PROJECTOR].read_models.webhooks.values(), key=lambda one: -one.created_at)
+    page, has_more = page_of(request, newest, lambda one: one.webhook_id, _PAGE)
+    data = [await _object_of(request, known) for known in page]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return json_response(WebhookEndpointList(data=data, first_id=first, last_id=last, has_more=has_more))
+
+
+async def retrieve_webhook_endpoint(request: web.Request) -> web.Response:
+    """One endpoint, and how far it was told."""
+    return json_response(await _object_of(request, _find(request)))
+
+
+async def update_webhook_endpoint(request: web.Request) -> web.Response:
+    """Change an endpoint; what is not named stays, and what waits for it is sent to the new address."""
+    webhook_id = _find(request).webhook_id
+    body = await read_body(request, ChangedWebhookEndpoint)
+    if body.name is not None:
+        check_label(body.name, "name")
+    if body.url is not None:
+        check_url(body.url)
+    command = webhook.UpdateWebhook(
+        webhook_id=webhook_id,
+        name=body.name,
+        url=body.url,
+        event_types=None if body.event_types is None else tuple(dict.fromkeys(body.event_types)),
+        key=await idempotency_key(request),
+    )
+    await request.app[HANDLER].submit(command, actor=actor_of(request))
+    return json_response(await _object_of(request, _find(request)))
+
+
+async def delete_webhook_endpoint(request: web.Request) -> web.Response:
+    """Delete an endpoint and its secret; what waited for it is not sent."""
+    webhook_id = request.match_info["webhook_endpoint_id"]
+    command = webhook.DeleteWebhook(webhook_id=webhook_id, key=await idempotency_key(request))
+    await request.app[HANDLER].submit(command, actor=actor_of(request))
+    await asyncio.to_thread(request.app[DELIVERER].secrets.remove, webhook_id)
+    return json_response(WebhookEndpointDeleted(id=webhook_id))
+
+
+async def rotate_webhook_secret(request: web.Request) -> web.Response:
+    """Sign with another secret from now on; it is shown this once."""
+    refuse_key(request, "A secret")
+    known, files = _find(request), request.app[DELIVERER].secrets
+    body = await read_body(request, SecretRotation) if await request.read() else SecretRotation()
+    before = await asyncio.to_thread(files.read, known.webhook_id)
+    made = Secret(value=new_secret())
+    # Both until the log has it: after a crash in between a receiver that knows either of them is served.
+    await asyncio.to_thread(files.write, known.webhook_id, (made, *before[:1]))
+    command = webhook.RotateWebhookSecret(webhook_id=known.webhook_id, secret_hint=hint_of(made.value))
+    try:
+        await request.app[HANDLER].submit(command, actor=actor_of(request))
+    except Exception:
+        await asyncio.to_thread(files.write, known.webhook_id, before)
+        raise
+    old = before[:1] if body.keep_old_secret_active_for_24_hours else ()
+    kept = (made, *(Secret(value=one.value, until=time.time() + _KEPT_SECONDS) for one in old))
+    await asyncio.to_thread(files.write, known.webhook_id, kept)
+    return await _with_secret(request, known.webhook_id, made.value)
+
+
+async def test_webhook_endpoint(request: web.Request) -> web.Response:
+    """Send an endpoint a signed event of no job, once; answers what it answered."""
+    refuse_key(request, "The answer of an endpoint")
+    known = _find(request)
+    body = await read_body(request, WebhookTest)
+    event_id = f"evt_{secrets.token_hex(16)}"
+    content = sample(body.event_type, event_id, time.time())
+    answer = await request.app[DELIVERER].send_once(known.webhook_id, event_id, content)
+    if answer.status_code is None:
+        raise Conflict("The endpoint gave no answer", f"{known.name}: {answer.reason}.")
+    result = WebhookTestResult(
+        webhook_endpoint_id=known.webhook_id, event_type=body.event_type, status_code=answer.status_code
+    )
+    return json_response(result)
+
+
+async def list_webhook_event_types(_request: web.Request) -> web.Response:
+    """What an endpoint may hear of."""
+    return json_response(WebhookEventTypeList(data=get_args(EventType)))
+
+
+_ONE = "/v1/webhook_endpoints/{webhook_endpoint_id}"
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/webhook_endpoints",
+        handler=create_webhook_endpoint,
+        body=NewWebhookEndpoint,
+        answer=WebhookEndpointWithSecret,
+        errors=(400, 409, 507),
+        scope="admin",
+    ),
+    Route(
+        method="GET",
+        path="/v1/webhook_endpoints",
+        handler=list_webhook_endpoints,
+        answer=WebhookEndpointList,
+        query=(AFTER_ID, limit_to(_LARGEST_PAGE, _PAGE)),
+        errors=(400,),
+        scope="admin",
+    ),
+    Route(
+        method="GET", path=_ONE, handler=retrieve_webhook_endpoint, answer=WebhookEndpoint, errors=(404,), scope="admin"
+    ),
+    Route(
+        method="POST",
+        path=_ONE,
+        handler=update_webhook_endpoint,
+        body=ChangedWebhookEndpoint,
+        answer=WebhookEndpoint,
+        errors=(400, 404, 409, 507),
+        scope="admin",
+    ),
+    Route(
+        method="DELETE",
+        path=_ONE,
+        handler=delete_webhook_endpoint,
+        answer=WebhookEndpointDeleted,
+        errors=(404, 409, 507),
+        scope="admin",
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/rotate_secret",
+        handler=rotate_webhook_secret,
+        body=SecretRotation,
+        may_be_empty=True,
+        answer=WebhookEndpointWithSecret,
+        errors=(400, 404, 507),
+        scope="admin",
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/test",
+        handler=test_webhook_endpoint,
+        body=WebhookTest,
+        answer=WebhookTestResult,
+        errors=(400, 404, 409),
+        scope="admin",
+    ),
+    Route(
+        method="GET",
+        path="/v1/webhook_event_types",
+        handler=list_webhook_event_types,
+        answer=WebhookEventTypeList,
+        scope="admin",
+    ),
+)

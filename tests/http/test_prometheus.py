@@ -1,0 +1,59 @@
+"""What `/metrics` says, read as Prometheus reads it."""
+
+from collections.abc import Callable
+
+import prometheus_client.openmetrics.parser
+import prometheus_client.parser
+from support.running_server import RunningServer
+from support.told_metrics import told_metrics
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+def samples_of(server: RunningServer) -> dict[tuple[str, ...], float]:
+    """Every figure, by its name and the values of its labels."""
+    families = prometheus_client.parser.text_string_to_metric_families(server.get("/metrics").text)
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_what_happens_to_jobs_is_counted_and_those_that_run_have_their_figures(
+    server: RunningServer, start: Callable[..., str]
+) -> None:
+    before = samples_of(server)
+    assert before["modelforge_jobs_total", "training"] == before["modelforge_job_ends_total", "completed"] == 0
+    server.wait_for(start(server, "completes"))
+    running = start(server, "waits", max_steps=5000)
+    server.wait_for(running, "training")
+    now = samples_of(server)
+    assert now["modelforge_jobs_total", "training"] == 2
+    assert now["modelforge_job_states", "completed"] == now["modelforge_job_states", "training"] == 1
+    assert now["modelforge_job_ends_total", "completed"] == 1
+    assert now["modelforge_job_attempts_total",] == 2
+    assert now["modelforge_job_duration_seconds_count", "training"] == 1
+    assert now["modelforge_job_planned_steps", running] == 5000
+    assert 0 <= now["modelforge_job_progress_ratio", running] < 1
+    assert now["modelforge_models",] == now["modelforge_datasets",] == 1
+    assert now["modelforge_log_records_total",] > before["modelforge_log_records_total",]
+    assert now["modelforge_disk_free_bytes",] <= now["modelforge_disk_size_bytes",]
+    assert now["process_resident_memory_bytes",] > 1e6
+    server.end()
+    server.start()
+    assert samples_of(server)["modelforge_jobs_total", "training"] == 2, "what the log has outlasts a server"
+
+
+def test_openmetrics_is_answered_where_it_is_asked_for(module_server: RunningServer) -> None:
+    plain = module_server.get("/metrics")
+    assert plain.headers["content-type"].startswith("text/plain; version=")
+    answer = module_server.get("/metrics", headers={"Accept": OPENMETRICS})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = [*prometheus_client.openmetrics.parser.text_string_to_metric_families(answer.text)]
+    assert {family.name for family in families} >= {"modelforge_jobs", "modelforge_build"}
+
+
+def test_every_metric_has_its_line_in_the_docs_and_a_unit_in_its_name(module_server: RunningServer) -> None:
+    text = module_server.get("/metrics").text
+    families = [*prometheus_client.parser.text_string_to_metric_families(text)]
+    totals = {"counter": "_total"}
+    ours = {one.name + totals.get(one.type, "") for one in families if "modelforge" in one.name}
+    assert {name for name in ours if not name.endswith("_created")} == told_metrics()
+    assert all(family.documentation for family in families)
