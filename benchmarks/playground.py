@@ -13,6 +13,7 @@ import time
 
 import msgspec
 
+from modelforge.machine.child_environment import child_environment
 from trainer_entry import wire
 
 ROUNDS = 5
@@ -28,7 +29,10 @@ class Worker:
         self._tokens = tokens
         self._asked = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer_entry.infer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "trainer_entry.infer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child_environment(),
         )
 
     def send(self, temperature: float) -> None:
