@@ -90,6 +90,45 @@ def test_a_killed_worker_costs_no_later_answer(served: tuple[RunningServer, Path
     assert ask(server, model)["generated_text"] == before["generated_text"]
 
 
+def test_a_worker_that_is_killed_ends_each_of_three_conversations_with_its_cause(
+    served: tuple[RunningServer, Path],
+) -> None:
+    # given three answers on their way at once
+    server, model = served
+    model = build_tiny_model(model.parent / "long", context=8192)
+    prompt = {"prompt": "Hello", "base_model": str(model), "max_new_tokens": 8000, "temperature": 1.5, "stream": True}
+    answers = [server.post("/api/playground/generate", prompt, stream=True) for _ in range(3)]
+    pieces = [answer.iter_lines(decode_unicode=True) for answer in answers]
+    assert [next(lines) for lines in pieces] == ["event: token"] * 3
+    (worker,) = workers(server)
+    # when
+    os.kill(worker, signal.SIGKILL)
+    # then
+    for lines in pieces:
+        rest = list(lines)
+        assert "event: error" in rest
+        assert "ended while it answered" in rest[-2]
+    assert ask(server, model)["tokens_generated"] == 4
+
+
+def test_who_leaves_takes_nothing_from_who_is_answered_beside(served: tuple[RunningServer, Path]) -> None:
+    # given
+    server, model = served
+    model = build_tiny_model(model.parent / "left", context=8192)
+    prompt = {"prompt": "Hello", "base_model": str(model), "max_new_tokens": 60, "temperature": 0}
+    alone = ask(server, model, **prompt)["generated_text"]
+    leaving = server.post("/api/playground/generate", {**prompt, "max_new_tokens": 8000, "stream": True}, stream=True)
+    assert next(leaving.iter_lines(decode_unicode=True)) == "event: token"
+    (worker,) = workers(server)
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(ask, server, model, **prompt)
+        # when
+        leaving.close()
+        # then
+        assert beside.result()["generated_text"] == alone
+    assert workers(server) == [worker]
+
+
 def test_a_key_gets_the_first_answer_again(served: tuple[RunningServer, Path]) -> None:
     server, model = served
     body = {"prompt": "Hello", "base_model": str(model), "max_new_tokens": 12, "temperature": 5}

@@ -74,6 +74,22 @@ class Worker:
                 return pieces, message
             pieces.append(message.text)
 
+    def answers(self, *requests: int) -> dict[int, tuple[list[wire.Token], wire.Generated | wire.GenerationFailed]]:
+        """Those of several requests, which come as they come."""
+        pieces: dict[int, list[wire.Token]] = {request: [] for request in requests}
+        last: dict[int, wire.Generated | wire.GenerationFailed] = {}
+        while len(last) < len(requests):
+            message = DECODER.decode(self.stdout.readline())
+            assert message.id in pieces.keys() - last.keys(), message
+            if isinstance(message, wire.Token):
+                pieces[message.id].append(message)
+            else:
+                last[message.id] = message
+        return {request: (pieces[request], last[request]) for request in requests}
+
+    def withdraw(self, request: int) -> None:
+        self.send(msgspec.json.encode(wire.Withdraw(id=request)))
+
     def generate(self, model: Path, **changes: Any) -> wire.Generated:
         pieces, answer = self.answer(self.ask(model, **changes))
         assert isinstance(answer, wire.Generated), answer
