@@ -28,6 +28,7 @@ _DESKTOP = ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORIT
 
 class _Ended(Struct, frozen=True):
     job_id: str
+    position: int
     variables: dict[str, str]
 
 
@@ -71,7 +72,7 @@ class EndCommand:
                         start_new_session=True,
                     )
                 except OSError as error:
-                    _log.warning("on_end_failed", job_id=ended.job_id, reason=str(error))
+                    _log.warning("on_end_failed", job_id=ended.job_id, position=ended.position, reason=str(error))
                     return
                 try:
                     async with asyncio.timeout(self._seconds):
@@ -80,11 +81,16 @@ class EndCommand:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
                     await process.wait()
-                    _log.warning("on_end_failed", job_id=ended.job_id, reason=f"not done within {self._seconds:g} s")
+                    _log.warning(
+                        "on_end_failed",
+                        job_id=ended.job_id,
+                        position=ended.position,
+                        reason=f"not done within {self._seconds:g} s",
+                    )
                     return
                 if code != 0:
                     reason = f"exit code {code}: {_last_words(stderr)}"
-                    _log.warning("on_end_failed", job_id=ended.job_id, reason=reason)
+                    _log.warning("on_end_failed", job_id=ended.job_id, position=ended.position, reason=reason)
 
 
 def _last_words(file: BinaryIO) -> str:
@@ -114,4 +120,4 @@ def _ended(record: Record, state: State) -> _Ended | None:
         "MODELFORGE_JOB_MODEL": spec.model_name,
         "MODELFORGE_JOB_ERROR": error[:1000],
     }
-    return _Ended(job_id, {name: value.replace("\0", "") for name, value in variables.items()})
+    return _Ended(job_id, record.position, {name: value.replace("\0", "") for name, value in variables.items()})

@@ -1,13 +1,17 @@
-"""The server's own log: one JSON object a line on stderr. What it says is never worth more than the server."""
+"""The server's own log on stderr: for a program one JSON object a line, at a terminal a line for people.
+
+What it says is never worth more than the server.
+"""
 
 import contextlib
 import json
 import logging
 import sys
-from typing import TextIO
+from typing import Literal, TextIO
 
 import msgspec
 import structlog
+from structlog.typing import Processor
 
 from modelforge.visible_text import visible_json, visible_lines
 from trainer_entry.wire.redaction import Redaction
@@ -32,8 +36,13 @@ class _Lines:
             self._stream.flush()
 
 
-def configure_log(redact: Redaction) -> None:
+LogFormat = Literal["auto", "console", "json"]
+"""How the log is written; `auto` is `console` where stderr is a terminal, and `json` elsewhere."""
+
+
+def configure_log(redact: Redaction, log_format: LogFormat = "json") -> None:
     """Write the log to stderr from now on, and what libraries warn of beside it; `redact` takes secrets out."""
+    for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     lines = _Lines(sys.stderr, redact)
     logging.basicConfig(handlers=[logging.StreamHandler(lines)], format="%(message)s", level=logging.WARNING)
     logging.captureWarnings(capture=True)
@@ -41,13 +50,18 @@ def configure_log(redact: Redaction) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_line),
+            *(_FOR_PEOPLE if for_people else _FOR_PROGRAMS),
         ],
         logger_factory=structlog.WriteLoggerFactory(lines),  # type: ignore[arg-type]  # it writes and flushes, no more
         cache_logger_on_first_use=True,
     )
+
+
+_FOR_PEOPLE: tuple[Processor, ...] = (
+    structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+    # Without colours: whatever would command the terminal is spelled out, and they would be too.
+    structlog.dev.ConsoleRenderer(colors=False, pad_event_to=24, exception_formatter=structlog.dev.plain_traceback),
+)
 
 
 def _line(event: dict[str, object], **_: object) -> str:
@@ -55,3 +69,10 @@ def _line(event: dict[str, object], **_: object) -> str:
         return visible_json(msgspec.json.encode(event).decode())
     except UnicodeEncodeError:  # a file's name that is no text
         return json.dumps(event, default=str)
+
+
+_FOR_PROGRAMS: tuple[Processor, ...] = (
+    structlog.processors.TimeStamper(fmt="iso"),
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(serializer=_line),
+)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from modelforge.errors import SettingsInvalid
+from modelforge.server_log import LogFormat
 
 FILENAME = "modelforge.toml"
 _PREFIX = "MODELFORGE_"
@@ -62,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls_key: Path | None = None
     llama_quantize: Path | None = None
     on_end: str | None = None
+    log_format: LogFormat = "auto"
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[Origin, ...] = ()
     max_concurrent_jobs: Annotated[int, Meta(ge=1, le=64)] = 1

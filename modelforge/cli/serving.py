@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from modelforge.server_log import LogFormat
 from modelforge.settings import load_settings
 
 _REACHED = Group("Who reaches it", sort_key=1)
@@ -86,6 +87,10 @@ class Flags:
     on_end: Annotated[
         str | None, Parameter(group=_WORK, help="a command that is run when a job ends, without a shell (none)")
     ] = None
+    log_format: Annotated[
+        LogFormat | None,
+        Parameter(group=_WORK, help="the server's log: console, json, or auto by what stderr is (auto)"),
+    ] = None
     max_concurrent_jobs: Annotated[int | None, Parameter(group=_WORK, help="how many jobs may train at once (1)")] = (
         None
     )
@@ -150,6 +155,6 @@ def serve(*, flags: Annotated[Flags, Parameter(name="*")] = _NONE_GIVEN) -> int:
     from modelforge.machine.hub_secrets import server_redaction
     from modelforge.server_log import configure_log
 
-    configure_log(server_redaction())
+    configure_log(server_redaction(), settings.log_format)
     uvloop.run(serve(settings))
     return 0

@@ -73,7 +73,8 @@ class Reactor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, effect: policy.Effect, cause: int | None) -> None:
-        task = asyncio.get_running_loop().create_task(self._carry_out(effect, cause))
+        with structlog.contextvars.bound_contextvars(**_bound(effect, cause)):  # the task has them, whatever it logs
+            task = asyncio.get_running_loop().create_task(self._carry_out(effect, cause))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -264,6 +265,12 @@ class Reactor:
     def _shim(self, job_id: str, attempt: int) -> asyncio.Future[wire.ShimReport | None]:
         """Who runs an attempt, once it is known."""
         return self._shims.setdefault((job_id, attempt), asyncio.get_running_loop().create_future())
+
+
+def _bound(effect: policy.Effect, cause: int | None) -> dict[str, str | int]:
+    """What each line of the log about an effect has: the job, and the record that led to it."""
+    job_id = effect.spec.job_id if isinstance(effect, policy.Launch) else getattr(effect, "job_id", None)
+    return {name: value for name, value in (("job_id", job_id), ("position", cause)) if value is not None}
 
 
 class _Timer:

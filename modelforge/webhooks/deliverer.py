@@ -160,7 +160,8 @@ class Deliverer:
             answer = await self.send_once(webhook_id, event.event_id, event.body)
             attempts += 1
             too_old = time.time() - record.at / 1_000_000 > self._retries.oldest
-            told = {"webhook_id": webhook_id, "event_id": event.event_id, "job_id": event.job_id, "attempts": attempts}
+            told = {"job_id": event.job_id, "position": record.position, "attempts": attempts}
+            told |= {"webhook_id": webhook_id, "event_id": event.event_id}
             if answer.reason is None:
                 _log.info("webhook_delivered", status_code=answer.status_code, **told)
                 break

@@ -162,6 +162,36 @@ def test_the_log_of_a_server_commands_no_terminal_and_says_the_same_to_a_program
     assert visible(HOSTILE) in warned
 
 
+def test_the_log_is_for_people_at_a_terminal_and_commands_it_no_more_than_elsewhere() -> None:
+    script = (
+        "import json, sys, structlog\n"
+        "from modelforge.server_log import configure_log\n"
+        "from trainer_entry.wire.redaction import Redaction\n"
+        "sys.stderr.isatty = lambda: sys.argv[2] == 'terminal'\n"
+        "configure_log(Redaction(('secret-of-mine',)), sys.argv[3])\n"
+        "log = structlog.get_logger()\n"
+        "log.info('said', job_id='train_000001', position=7, words=json.loads(sys.argv[1]) + 'secret-of-mine')\n"
+        "try:\n"
+        "    raise ValueError(json.loads(sys.argv[1]))\n"
+        "except ValueError as error:\n"
+        "    log.error('request_failed', exc_info=error)\n"
+    )
+    for where, log_format, is_json in (
+        ("terminal", "auto", False),
+        ("pipe", "auto", True),
+        ("terminal", "json", True),
+        ("pipe", "console", False),
+    ):
+        command = [sys.executable, "-c", script, json.dumps(HOSTILE), where, log_format]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+        assert is_harmless(ended.stderr)
+        assert "secret-of-mine" not in ended.stderr
+        first = ended.stderr.splitlines()[0]
+        assert first.startswith("{") == is_json
+        assert ("job_id=train_000001" in first and "position=7" in first) != is_json
+        assert "ValueError" in ended.stderr
+
+
 def test_every_character_that_a_terminal_obeys_is_spelled_out_and_no_other() -> None:
     spelled = {code for code in range(0x11_0000) if visible(chr(code)) != chr(code)}
     controls = {*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000)}

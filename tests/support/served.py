@@ -81,8 +81,8 @@ def main() -> None:
     flags = {"data_dir": options.data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
     flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}
     variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
-    configure_log(server_redaction())
     settings = load_settings(flags, environ=variables, folder=options.data_dir.parent)
+    configure_log(server_redaction(), settings.log_format)
     uvloop.run(run(settings, scripted(options.data_dir, accelerate=options.accelerate), options))
 
 
