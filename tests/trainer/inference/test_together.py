@@ -12,6 +12,10 @@ from support.tiny_model import build_tiny, build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from trainer_entry import wire
+from trainer_entry.inference import models, writing
+from trainer_entry.inference.answers import Answer
+from trainer_entry.inference.batch import Batch, can_join
+from trainer_entry.inference.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,3 +150,64 @@ def test_another_models_request_waits_and_keeps_those_after_it_behind(
             order.append(message.id)
     # then
     assert order == requests
+
+
+class Written:
+    """What is sent, in place of a pipe."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+
+    def write(self, message: wire.AnyWorkerMessage) -> None:
+        if not isinstance(message, wire.Token):
+            assert isinstance(message, wire.Generated), message
+            self.texts[message.id] = message.text
+
+
+@pytest.mark.parametrize("cause", ["caches", "memory"])
+def test_answers_without_room_together_are_read_anew_and_are_the_same(
+    cause: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(models, "limit_memory", lambda _more: None)
+    kept = models.Models()
+    loaded = kept.load(str(tiny_model), "text-generation")
+    assert can_join(loaded, kept)
+    spelling, step, most = TokenBytes(loaded.tokenizer), Batch.step, 0
+
+    def step_in_little_memory(batch: Batch) -> None:
+        nonlocal most
+        if cause == "memory" and len(batch.rows) > 2:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte")
+        step(batch)
+        most = max(most, len(batch.rows))
+
+    def write_all() -> dict[int, str]:
+        lines, together = Written(), writing.Writing(loaded, kept)
+        left = len(PROMPTS)
+        for number, prompt in enumerate(PROMPTS):
+            request = wire.Generate(
+                id=number,
+                model_path=str(tiny_model),
+                adapter_path=None,
+                prompt=prompt,
+                max_new_tokens=20,
+                temperature=1.0,
+                top_p=0.9,
+                seed=number,
+            )
+            together.add(Answer(request, loaded, spelling, lines))  # type: ignore[arg-type]
+        while left:
+            for answer in together.advance():
+                answer.end()
+                left -= 1
+        return lines.texts
+
+    plain = write_all()
+    # when
+    monkeypatch.setattr(Batch, "step", step_in_little_memory)
+    if cause == "caches":
+        monkeypatch.setattr(writing, "_CACHE_BYTES", 60_000)
+    # then
+    assert write_all() == plain
+    assert 1 < most <= 3
