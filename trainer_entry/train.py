@@ -15,7 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, assert_never
 
-from trainer_entry.data.records import Records, split_eval
+from trainer_entry.data.records import Records
 from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import resumed_step, run_attempt
@@ -28,7 +28,8 @@ from trainer_entry.wire import (
     TrainerStarted,
     TrainingParameters,
 )
-from trainer_entry.wire.obstacles import in_build, in_packing, in_prompts, in_records, in_reward_functions
+from trainer_entry.wire.mixture import in_datasets
+from trainer_entry.wire.obstacles import in_build, in_packing, in_prompts, in_reward_functions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     job = spec.job
     phases = Phases(spec, wire, signals)
     phases.enter("loading_model")
-    records = Records(job.dataset)
+    records = Records(job.dataset, job.validation, eval_split=job.parameters.eval_split, seed=job.parameters.seed)
     _prepare_process(spec, folder)
     from trainer_entry.artifacts.save import save_model
     from trainer_entry.providers import huggingface
@@ -86,7 +87,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     rewards = _load_rewards(job, known)
     examples = _prepare_examples(job, records, known, parameters, rewards)
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
-    parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens)
+    parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens, evaluates=job.evaluates)
 
     def report_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
         _report_started(wire, spec, state, parameters, trainer, known, records, examples)
@@ -224,8 +225,8 @@ def _prepare_examples(
 def _make_examples(
     job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards
 ) -> Examples:
-    refuse(in_records(parameters, job.strategy, records.count))
-    places = split_eval(records.count, parameters.eval_split, parameters.seed)
+    refuse(in_datasets(job))
+    places = records.held_out
     length, truncation = parameters.max_seq_length or known.context, parameters.truncation
     if job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.tasks import policy_prompts, preferences

@@ -24,6 +24,7 @@ _FLAGS = {
     "columns": "--column",
     "encoding": "--encoding",
     "max_restarts": "--max-restarts",
+    "validation_dataset": "--validation-dataset",
 }
 """Fields of requests that have a flag of their own; every other one is a parameter, for `--set`."""
 _SWITCHES = frozenset({"queue", "private", "base_model"})

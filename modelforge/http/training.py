@@ -77,7 +77,7 @@ async def begin_training(request: web.Request, body: StartTrainingBody) -> tuple
                 job.StartTraining(spec=spec, queue=body.queue, key=key), actor=actor_of(request)
             )
     finally:
-        await admitted.discard_staged()
+        await admitted.found.discard_staged()
     if outcome.repeated:
         return await _begun_before(request, outcome.position), outcome.stream
     return outcome.events[0], outcome.stream
@@ -90,13 +90,21 @@ async def preflight(request: web.Request) -> web.Response:
 
 
 def _with_place(admitted: AdmittedTraining, layout: Layout) -> tuple[wire.JobSpec, dict[Path, Path]]:
-    """The spec with the place that the staged records get, and that place by the file that goes there."""
-    spec = admitted.spec
-    if admitted.staged is None or spec.dataset.records_sha256 is None:
-        return spec, {}
-    place = layout.dataset(spec.dataset.records_sha256)
-    in_place = msgspec.structs.replace(spec.dataset, path=str(place))
-    return msgspec.structs.replace(spec, dataset=in_place), {admitted.staged: place}
+    """The spec with the places that staged records get, and these places by the files that go there."""
+    spec, staged = admitted.spec, {str(path) for path in admitted.found.staged}
+    by_place = {layout.dataset(file.content): Path(file.path) for file in spec.files if file.path in staged}
+
+    def placed(file: wire.DatasetFile) -> wire.DatasetFile:
+        parts = tuple(msgspec.structs.replace(part, dataset=placed(part.dataset)) for part in file.parts)
+        path = str(layout.dataset(file.content)) if file.path in staged else file.path
+        return msgspec.structs.replace(file, path=path, parts=parts)
+
+    spec = msgspec.structs.replace(
+        spec,
+        dataset=placed(spec.dataset),
+        validation=None if spec.validation is None else placed(spec.validation),
+    )
+    return spec, {path: place for place, path in by_place.items()}
 
 
 async def _begun_before(request: web.Request, position: int) -> Message:
