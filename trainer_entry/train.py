@@ -58,7 +58,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     phases = Phases(spec, wire, signals)
     phases.enter("loading_model")
     records = Records(job.dataset, job.validation, eval_split=job.parameters.eval_split, seed=job.parameters.seed)
-    _prepare_process(spec, folder)
+    prepare_process(spec, folder)
     from trainer_entry.artifacts.save import save_model
     from trainer_entry.providers import huggingface
     from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
@@ -70,7 +70,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     if spec.resume_from is not None:
         check_folder(spec.resume_from)
     resolved = resolve_parameters(job)
-    load = functools.cache(lambda: _load_model(job, resolved))
+    load = functools.cache(lambda: load_model(job, resolved))
     # A policy is loaded when its reward model is trained: both take memory.
     known = huggingface.know(job.model_path) if job.strategy == "rlhf" else load()
     parameters = with_model(
@@ -85,7 +85,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
 
     phases.enter("preparing_data")
     rewards = _load_rewards(job, known)
-    examples = _prepare_examples(job, records, known, parameters, rewards)
+    examples = prepare_examples(job, records, known, parameters, rewards)
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
     parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens, evaluates=job.evaluates)
 
@@ -137,7 +137,7 @@ def _prepare_saving(
     rehearse_saving(trainer, loaded, job, parameters)
 
 
-def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
+def prepare_process(spec: AttemptSpec, folder: Path) -> None:
     """What the libraries read from the environment, before they are imported."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -170,7 +170,7 @@ def _import_unsloth(folder: Path) -> None:
         ) from error
 
 
-def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
+def load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
     """The model as it is trained, with generation settings that can be saved with it."""
     from trainer_entry.data.generation_settings import settle_generation
     from trainer_entry.strategies.earlier_adapter import go_on
@@ -209,7 +209,7 @@ def _load_rewards(job: JobSpec, known: KnownModel) -> Rewards:
     return rewards_of(job.parameters.rewards, known.tokenizer)
 
 
-def _prepare_examples(
+def prepare_examples(
     job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards | None = None
 ) -> Examples:
     """The records as the trainer takes them, each token of which the model has an embedding of."""

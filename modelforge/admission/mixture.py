@@ -22,6 +22,7 @@ MOST_DATASETS = 100
 DatasetName = Annotated[str, Meta(min_length=1, max_length=4000)]
 Columns = dict[str, str | list[str]]
 Encoding = Annotated[str, Meta(min_length=1, max_length=100)]
+MaxSamples = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 _OF_A_FILE = ("columns", "encoding")
 _DATASET, _VALIDATION = "dataset", "validation_dataset"
 
@@ -34,7 +35,7 @@ class WeighedDataset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     dataset: DatasetName
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
-    max_samples: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    max_samples: MaxSamples | None = None
     columns: Columns | None = None
     encoding: Encoding | None = None
 
@@ -72,14 +73,14 @@ class FoundDatasets(Struct):
 
 
 class AskedRecords(Struct, frozen=True):
-    """The part of a request that names records."""
+    """The part of a request that names records. `strategy`: None of an evaluation, for which any is good."""
 
     dataset: str | list[WeighedDataset]
     validation_dataset: str | None
     columns: Columns | None
     encoding: str | None
     task: wire.Task
-    strategy: wire.Strategy
+    strategy: wire.Strategy | None
 
 
 async def find_datasets(
@@ -145,8 +146,9 @@ async def _find(
 
 async def _check(file: wire.DatasetFile, asked: AskedRecords, parameters: wire.TrainingParameters) -> None:
     check_format(file.format, asked.task, asked.strategy)
-    check_rewards(asked.strategy, file, parameters)
-    await asyncio.to_thread(check_fields, file, parameters)
+    if asked.strategy is not None:  # an evaluation rewards nothing
+        check_rewards(asked.strategy, file, parameters)
+        await asyncio.to_thread(check_fields, file, parameters)
 
 
 def _check_alike(files: list[tuple[str, wire.DatasetFile]]) -> None:

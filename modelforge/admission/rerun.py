@@ -10,6 +10,7 @@ import msgspec
 
 from modelforge.admission.context import Admission
 from modelforge.admission.dataset import allowed_file
+from modelforge.admission.evaluation import check_files
 from modelforge.admission.installed import check_installed
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
@@ -33,10 +34,21 @@ async def readmit(
     Raises:
         BadInput, NotFound, Conflict: what it needs is not there any more, or has changed.
     """
-    if spec.work is not None:
+    if spec.work is not None and not isinstance(spec.work, wire.Evaluate):
         return await readmit_work(admission, spec)
     for dataset in datasets:
         _check_deleted(dataset)
+    if isinstance(spec.work, wire.Evaluate):
+        await check_files(admission, spec, spec.work)
+        records = await asyncio.to_thread(
+            _same_dataset,
+            spec.work.dataset,
+            admission.layout,
+            admission.settings.dataset_roots,
+            admission.handler.state.references,
+        )
+        work = msgspec.structs.replace(spec.work, dataset=records)
+        return await readmit_work(admission, msgspec.structs.replace(spec, work=work))
     return await _readmit_training(admission, spec, queue=queue)
 
 

@@ -65,5 +65,7 @@ def first_job_on(known: dataset.Dataset, specs: Iterator[wire.JobSpec]) -> str |
 
 
 def _read_by(spec: wire.JobSpec) -> tuple[wire.DatasetFile, ...]:
-    """The files of records that a job reads; work on a model that is trained reads none."""
+    """The files of records that a job reads; of work on a trained model, an evaluation alone."""
+    if isinstance(spec.work, wire.Evaluate):
+        return spec.work.dataset.files
     return () if spec.work is not None else spec.files

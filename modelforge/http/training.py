@@ -7,8 +7,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from modelforge.admission.mixture import FoundDatasets
 from modelforge.admission.training import (
-    AdmittedTraining,
     Preflight,
     StartTrainingBody,
     admit_training,
@@ -71,7 +71,7 @@ async def begin_training(request: web.Request, body: StartTrainingBody) -> tuple
         return await _begun_before(request, use.position), use.stream
     admitted = await cancel_on_disconnect(request, admit_training(request.app[ADMISSION], body))
     try:
-        spec, places = _with_place(admitted, request.app[LAYOUT])
+        spec, places = with_places(admitted.spec, admitted.found, request.app[LAYOUT])
         async with request.app[DATASET_STORE].stored(places):
             outcome = await handler.submit(
                 job.StartTraining(spec=spec, queue=body.queue, key=key), actor=actor_of(request)
@@ -89,9 +89,9 @@ async def preflight(request: web.Request) -> web.Response:
     return json_response(await cancel_on_disconnect(request, preflight_training(request.app[ADMISSION], body)))
 
 
-def _with_place(admitted: AdmittedTraining, layout: Layout) -> tuple[wire.JobSpec, dict[Path, Path]]:
+def with_places(spec: wire.JobSpec, found: FoundDatasets, layout: Layout) -> tuple[wire.JobSpec, dict[Path, Path]]:
     """The spec with the places that staged records get, and these places by the files that go there."""
-    spec, staged = admitted.spec, {str(path) for path in admitted.found.staged}
+    staged = {str(path) for path in found.staged}
     by_place = {layout.dataset(file.content): Path(file.path) for file in spec.files if file.path in staged}
 
     def placed(file: wire.DatasetFile) -> wire.DatasetFile:
@@ -99,8 +99,12 @@ def _with_place(admitted: AdmittedTraining, layout: Layout) -> tuple[wire.JobSpe
         path = str(layout.dataset(file.content)) if file.path in staged else file.path
         return msgspec.structs.replace(file, path=path, parts=parts)
 
+    work = spec.work
+    if isinstance(work, wire.Evaluate):
+        work = msgspec.structs.replace(work, dataset=placed(work.dataset))
     spec = msgspec.structs.replace(
         spec,
+        work=work,
         dataset=placed(spec.dataset),
         validation=None if spec.validation is None else placed(spec.validation),
     )

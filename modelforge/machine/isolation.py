@@ -55,7 +55,7 @@ class Isolation(Struct, frozen=True, gc=False):
                 # Beside a program lie the libraries that it was built with.
                 reads += [path, *([] if quantizer is None else [str(Path(quantizer).resolve().parent)])]
                 writes += [] if to is None else [str(Path(to).parent)]
-            case wire.Merge(path=path) | wire.Push(path=path):
+            case wire.Merge(path=path) | wire.Push(path=path) | wire.Evaluate(path=path):
                 reads.append(path)
             case None:
                 pass

@@ -113,20 +113,21 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
     of the attempts were made because the one before failed, of `max_restarts` after each start or resume.
     `kind`: whether it is a training, or work on the trained model `source_model_id`, whose training the fields from
-    `task` to `config` describe then; steps are counted in `unit`, and `delivery` is what came of an export or a push.
+    `task` to `config` describe then; steps are counted in `unit`, and `delivery` is what came of an export, push
+    or evaluation.
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
     `rerun_of`: the job that this one repeats. `left_out_examples`: those that teach nothing within
     `max_seq_length`; `cut_examples`: those that are cut there; null until the trainer counted them.
     `lineage`: the trained models that it goes on from, the last one first. `base_revision`: which weights of
     `model_name` were loaded: the hub's commit, or a hash of a folder's; null until they are.
     `metadata`: what who asked for it noted of it.
-    `validation_dataset`: what it is evaluated on, where that is no part of `dataset`.
+    `validation_dataset`: what it is evaluated on, where that is no part of `dataset`; of an evaluation, its records.
     """
 
     kind: wire.JobKind = "training"
     unit: wire.Unit = "steps"
     source_model_id: int | None = None
-    delivery: wire.Exported | wire.Pushed | None = None
+    delivery: wire.Exported | wire.Pushed | wire.Judged | None = None
     task: wire.Task
     model_name: str
     provider: wire.Provider
@@ -157,10 +158,17 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     @property
     def datasets(self) -> tuple[DatasetReference, ...]:
         """What it trains and evaluates on: the parts, where there are several."""
-        references = (self.dataset, *(() if self.validation_dataset is None else (self.validation_dataset,)))
+        beside = () if self.validation_dataset is None else (self.validation_dataset,)
+        references = beside if self.kind == "evaluation" else (self.dataset, *beside)
         return tuple(
             one for reference in references for one in ([part.dataset for part in reference.parts] or [reference])
         )
+
+
+def _judged_by(spec: wire.JobSpec) -> DatasetReference | None:
+    """What a job evaluates on beside its dataset."""
+    records = spec.work.dataset if isinstance(spec.work, wire.Evaluate) else spec.validation
+    return None if records is None else reference_of(records)
 
 
 def status_of(details: JobDetails | None) -> TrainingStatus:
@@ -193,7 +201,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             provider=spec.provider,
             strategy=spec.strategy,
             dataset=reference_of(spec.dataset),
-            validation_dataset=None if spec.validation is None else reference_of(spec.validation),
+            validation_dataset=_judged_by(spec),
             created_at=iso(at),
             config=spec.parameters,
             max_restarts=spec.max_restarts,

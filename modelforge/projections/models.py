@@ -14,6 +14,17 @@ PerplexityOf = Literal["held_out_records", "training_records"]
 """The records whose loss a model's perplexity is made of."""
 
 
+class ModelEvaluation(Struct, frozen=True, kw_only=True):
+    """What a job found of a model on `records` of a dataset. `base_model`: of what the model was trained from."""
+
+    job_id: str
+    dataset: DatasetReference
+    metrics: dict[str, float | None]
+    at: str
+    records: int
+    base_model: bool = False
+
+
 class ModelDetails(Struct, frozen=True, kw_only=True):
     """A trained model. `training_params` has every parameter in effect; `size_mb` counts 10^6 bytes.
 
@@ -24,7 +35,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     `merged_from`: the adapter that was merged into it, if one was. `job_id`: the job that made it; everything else of
     a merged model's making is the adapter's. `lineage`: the trained models that it comes of, the last one first; what
     the last of them was trained from is where all began. `validation_dataset`: what it was evaluated on, where that
-    was no part of `dataset`.
+    was no part of `dataset`. `evaluations`: what jobs found of it later, the oldest first.
     """
 
     id: int
@@ -47,6 +58,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     merged_from: int | None = None
     lineage: tuple[wire.Ancestor, ...] = ()
     validation_dataset: DatasetReference | None = None
+    evaluations: tuple[ModelEvaluation, ...] = ()
 
 
 def megabytes(size: int) -> float:

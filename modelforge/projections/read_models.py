@@ -14,6 +14,7 @@ from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of, w
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.queue import QueueState
 from modelforge.projections.tokens import KnownToken
+from trainer_entry import wire
 
 _Details = TypeVar("_Details", JobDetails, ModelDetails)
 
@@ -88,6 +89,21 @@ class ReadModels(Struct, kw_only=True):
             case _:
                 pass
 
+    def _add_evaluation(self, details: JobDetails, found: wire.Judged, at: int) -> None:
+        """Put the figures of an evaluation beside the others of its model, unless that was deleted."""
+        judged = self.models.get(details.source_model_id or 0)
+        if judged is None or details.job_id is None or details.validation_dataset is None:
+            return
+        evaluation = models.ModelEvaluation(
+            job_id=details.job_id,
+            dataset=details.validation_dataset,
+            metrics=found.metrics,
+            at=jobs.iso(at),
+            records=found.records,
+            base_model=found.base_model,
+        )
+        self.models[judged.id] = msgspec.structs.replace(judged, evaluations=(*judged.evaluations, evaluation))
+
     def _are_back(self, files: tuple[str, ...]) -> None:
         for file in files:
             self.deleted.pop(file, None)
@@ -97,6 +113,8 @@ class ReadModels(Struct, kw_only=True):
             self._are_back(references_of(event))
         changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
         self.jobs[event.job_id] = changed
+        if isinstance(event, job.TrainingCompleted) and isinstance(event.delivery, wire.Judged):
+            self._add_evaluation(changed, event.delivery, record.at)
         self.queue = self.queue.after(event, changed.status)
 
 

@@ -143,8 +143,10 @@ class Records:
             dataset = msgspec.structs.replace(dataset, num_examples=counted[dataset.path].records)
         readings = [*readings_of(dataset, eval_split, seed)]
         if validation is not None:
-            count = counted[validation.path].records
-            readings.append(Reading(validation, range(count), frozenset(range(count))))
+            readings += [
+                msgspec.structs.replace(reading, held_out=frozenset(reading.places))
+                for reading in readings_of(validation, 0.0, 0)
+            ]
         self._readings = readings
         self._lines = {path: counts.lines for path, counts in counted.items()}
         self.count = sum(len(reading.places) for reading in readings)

@@ -15,7 +15,7 @@ Provider = Literal["huggingface", "unsloth"]
 Container = Literal["jsonl", "json", "csv", "parquet"]
 """How the records of a file are stored."""
 Compression = Literal["gzip", "zstd", "zip"]
-JobKind = Literal["training", "merge", "export", "push"]
+JobKind = Literal["training", "merge", "export", "push", "evaluation"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 ExportFormat = Literal["folder", "tar", "zip", "gguf"]
 
@@ -121,6 +121,20 @@ class Push(Work, frozen=True, tag="push", gc=False):
     private: bool = True
 
 
+class Evaluate(Work, frozen=True, tag="evaluate", gc=False):
+    """Judge a model on records, all of which are evaluated on. `parameters`: how, as a training judges it.
+
+    `adapts`: the model is an adapter, trained on the weights `base_revision`. `base_model`: what is judged is the model
+    that it was trained from.
+    """
+
+    dataset: DatasetFile
+    parameters: TrainingParameters
+    adapts: bool = False
+    base_model: bool = False
+    base_revision: str | None = None
+
+
 class Ancestor(Struct, frozen=True, kw_only=True, gc=False):
     """A trained model that another one comes of: what it was trained from, and by which job."""
 
@@ -169,7 +183,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     grace_seconds: float = 120.0
     max_restarts: int = 0
     rerun_of: str | None = None
-    work: Merge | Export | Push | None = None
+    work: Merge | Export | Push | Evaluate | None = None
     adapter: EarlierAdapter | None = None
     lineage: tuple[Ancestor, ...] = ()
     metadata: dict[str, str] = {}
@@ -182,8 +196,9 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def files(self) -> tuple[DatasetFile, ...]:
-        """The files of records that a training reads."""
-        return (*self.dataset.files, *(() if self.validation is None else self.validation.files))
+        """The files of records that the job, or the training of its model, reads."""
+        judged = self.work.dataset.files if isinstance(self.work, Evaluate) else ()
+        return (*self.dataset.files, *(() if self.validation is None else self.validation.files), *judged)
 
     @property
     def kind(self) -> JobKind:
@@ -197,6 +212,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
                 return "export"
             case Push():
                 return "push"
+            case Evaluate():
+                return "evaluation"
             case _:
                 assert_never(self.work)
 
