@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from trainer_entry.runtime.attempt import run_attempt
 from trainer_entry.runtime.progress import Progress
-from trainer_entry.wire import AttemptSpec, Export, Exported, Merge, Push, Pushed, SavedModel, TrainerFinished
+from trainer_entry.wire import AttemptSpec, Evaluate, Export, Exported, Merge, Push, Pushed, SavedModel, TrainerFinished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +41,8 @@ def run(spec: AttemptSpec, _folder: Path, wire: Wire, signals: Signals) -> None:
             from trainer_entry.artifacts.push import push
 
             delivery = push(work, progress)
-        case None:
-            raise ValueError(f"{spec.job.job_id} is a training.")
+        case Evaluate() | None:
+            raise ValueError(f"{spec.job.job_id} is a job of kind {spec.job.kind}.")
         case _:
             assert_never(spec.job.work)
     wire.send(

@@ -15,7 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, assert_never
 
-from trainer_entry.data.records import Records, split_eval
+from trainer_entry.data.records import Records
 from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import resumed_step, run_attempt
@@ -28,7 +28,8 @@ from trainer_entry.wire import (
     TrainerStarted,
     TrainingParameters,
 )
-from trainer_entry.wire.obstacles import in_build, in_packing, in_prompts, in_records, in_reward_functions
+from trainer_entry.wire.mixture import in_datasets
+from trainer_entry.wire.obstacles import in_build, in_packing, in_prompts, in_reward_functions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,8 +57,8 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     job = spec.job
     phases = Phases(spec, wire, signals)
     phases.enter("loading_model")
-    records = Records(job.dataset)
-    _prepare_process(spec, folder)
+    records = Records(job.dataset, job.validation, eval_split=job.parameters.eval_split, seed=job.parameters.seed)
+    prepare_process(spec, folder)
     from trainer_entry.artifacts.save import save_model
     from trainer_entry.providers import huggingface
     from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
@@ -69,7 +70,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     if spec.resume_from is not None:
         check_folder(spec.resume_from)
     resolved = resolve_parameters(job)
-    load = functools.cache(lambda: _load_model(job, resolved))
+    load = functools.cache(lambda: load_model(job, resolved))
     # A policy is loaded when its reward model is trained: both take memory.
     known = huggingface.know(job.model_path) if job.strategy == "rlhf" else load()
     parameters = with_model(
@@ -84,9 +85,9 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
 
     phases.enter("preparing_data")
     rewards = _load_rewards(job, known)
-    examples = _prepare_examples(job, records, known, parameters, rewards)
+    examples = prepare_examples(job, records, known, parameters, rewards)
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
-    parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens)
+    parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens, evaluates=job.evaluates)
 
     def report_started(trainer: AttemptTrainer, parameters: TrainingParameters, state: TrainerState) -> None:
         _report_started(wire, spec, state, parameters, trainer, known, records, examples)
@@ -136,7 +137,7 @@ def _prepare_saving(
     rehearse_saving(trainer, loaded, job, parameters)
 
 
-def _prepare_process(spec: AttemptSpec, folder: Path) -> None:
+def prepare_process(spec: AttemptSpec, folder: Path) -> None:
     """What the libraries read from the environment, before they are imported."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -169,7 +170,7 @@ def _import_unsloth(folder: Path) -> None:
         ) from error
 
 
-def _load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
+def load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:
     """The model as it is trained, with generation settings that can be saved with it."""
     from trainer_entry.data.generation_settings import settle_generation
     from trainer_entry.strategies.earlier_adapter import go_on
@@ -208,7 +209,7 @@ def _load_rewards(job: JobSpec, known: KnownModel) -> Rewards:
     return rewards_of(job.parameters.rewards, known.tokenizer)
 
 
-def _prepare_examples(
+def prepare_examples(
     job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards | None = None
 ) -> Examples:
     """The records as the trainer takes them, each token of which the model has an embedding of."""
@@ -224,8 +225,8 @@ def _prepare_examples(
 def _make_examples(
     job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards
 ) -> Examples:
-    refuse(in_records(parameters, job.strategy, records.count))
-    places = split_eval(records.count, parameters.eval_split, parameters.seed)
+    refuse(in_datasets(job))
+    places = records.held_out
     length, truncation = parameters.max_seq_length or known.context, parameters.truncation
     if job.strategy in {"dpo", "rlhf"}:
         from trainer_entry.tasks import policy_prompts, preferences

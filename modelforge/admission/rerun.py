@@ -1,14 +1,16 @@
 """A job that is repeated: what it names is looked up again, as it may have gone, or changed, since the first time."""
 
 import asyncio
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from modelforge.admission.context import Admission
 from modelforge.admission.dataset import allowed_file
+from modelforge.admission.evaluation import check_files
 from modelforge.admission.installed import check_installed
 from modelforge.admission.model import check_model
 from modelforge.admission.problems import Problems
@@ -24,15 +26,29 @@ from modelforge.projections.jobs import DatasetReference
 from trainer_entry import wire
 
 
-async def readmit(admission: Admission, spec: wire.JobSpec, dataset: DatasetReference, *, queue: bool) -> wire.JobSpec:
-    """The spec of a job that was made once, as it can be made now. `dataset`: as the job shows it.
+async def readmit(
+    admission: Admission, spec: wire.JobSpec, datasets: Iterable[DatasetReference], *, queue: bool
+) -> wire.JobSpec:
+    """The spec of a job that was made once, as it can be made now. `datasets`: as the job shows them.
 
     Raises:
         BadInput, NotFound, Conflict: what it needs is not there any more, or has changed.
     """
-    if spec.work is not None:
+    if spec.work is not None and not isinstance(spec.work, wire.Evaluate):
         return await readmit_work(admission, spec)
-    _check_deleted(dataset)
+    for dataset in datasets:
+        _check_deleted(dataset)
+    if isinstance(spec.work, wire.Evaluate):
+        await check_files(admission, spec, spec.work)
+        records = await asyncio.to_thread(
+            _same_dataset,
+            spec.work.dataset,
+            admission.layout,
+            admission.settings.dataset_roots,
+            admission.handler.state.references,
+        )
+        work = msgspec.structs.replace(spec.work, dataset=records)
+        return await readmit_work(admission, msgspec.structs.replace(spec, work=work))
     return await _readmit_training(admission, spec, queue=queue)
 
 
@@ -53,14 +69,16 @@ async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: 
     await asyncio.to_thread(_check_adapter, spec.adapter)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)
     reward = spec.reward_model_path
+    same = functools.partial(
+        _same_dataset, layout=layout, roots=settings.dataset_roots, references=admission.handler.state.references
+    )
     readmitted = msgspec.structs.replace(
         spec,
         model_path=await check_model(spec.model_path, admission.model_roots, purpose=purpose),
         reward_model_path=None if reward is None else await check_model(reward, admission.model_roots, "reward_model"),
         parameters=parameters,
-        dataset=await asyncio.to_thread(
-            _same_dataset, spec.dataset, layout, settings.dataset_roots, admission.handler.state.references
-        ),
+        dataset=await asyncio.to_thread(same, spec.dataset),
+        validation=None if spec.validation is None else await asyncio.to_thread(same, spec.validation),
         output_dir=str(layout.models),
         checkpoint_dir=str(layout.jobs),
         grace_seconds=settings.stop_grace_seconds,
@@ -91,6 +109,12 @@ def _same_dataset(
     dataset: wire.DatasetFile, layout: Layout, roots: tuple[Path, ...], references: Mapping[str, int]
 ) -> wire.DatasetFile:
     """The file that has the records which the job was started with: the one that is kept, or the one it named."""
+    if dataset.parts:
+        parts = (
+            msgspec.structs.replace(part, dataset=_same_dataset(part.dataset, layout, roots, references))
+            for part in dataset.parts
+        )
+        return msgspec.structs.replace(dataset, parts=tuple(parts))
     content = dataset.content
     kept = layout.dataset(content)
     is_kept = bool(references.get(kept.name)) and kept.is_file()

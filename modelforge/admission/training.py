@@ -1,24 +1,34 @@
 """A training that is asked for: checked in all its parts, and turned into the spec of a job."""
 
-import asyncio
 import re
-from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 
 from modelforge.admission.context import Admission
-from modelforge.admission.dataset import resolve_dataset
 from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fit
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
 from modelforge.admission.installed import check_installed
+from modelforge.admission.mixture import (
+    AskedRecords,
+    Columns,
+    DatasetName,
+    Encoding,
+    FoundDatasets,
+    RecordCounts,
+    WeighedDatasets,
+    find_datasets,
+    naming,
+    places_of,
+    records_of,
+)
 from modelforge.admission.model import check_model
 from modelforge.admission.origin import Origin, resolve_origin
 from modelforge.admission.problems import Problems
-from modelforge.admission.rewards import check_fields, check_reward_functions
+from modelforge.admission.rewards import check_reward_functions
 from modelforge.admission.trial import try_out
-from modelforge.domain.compatibility import Purpose, check_combination, check_format
-from modelforge.domain.rewards import check_rewards
+from modelforge.domain.compatibility import Purpose, check_combination
 from modelforge.errors import Refusal
 from modelforge.fields import check_label, project_struct
 from trainer_entry import wire
@@ -38,35 +48,36 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
 
     task: wire.Task
     model_name: Annotated[str, Meta(min_length=1, max_length=1000)]
-    dataset: Annotated[str, Meta(min_length=1, max_length=4000)]
+    dataset: DatasetName | WeighedDatasets
     provider: wire.Provider = "huggingface"
     strategy: wire.Strategy = "sft"
     output_name: OutputName | None = None
     queue: bool = False
-    columns: dict[str, str | list[str]] | None = None
-    encoding: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    columns: Columns | None = None
+    encoding: Encoding | None = None
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
     metadata: Metadata | None = None
+    validation_dataset: DatasetName | None = None
 
 
 class Preflight(Struct, frozen=True, kw_only=True):
-    """Whether a training could be started now, all that speaks against it, and what it takes."""
+    """Whether a training could be started now, all that speaks against it, and what it takes.
+
+    `records`: how many it would use, and of what; null while a dataset or the model is not found.
+    """
 
     ok: bool
     problems: tuple[Refusal, ...]
     memory: MemoryFit
     disk: DiskFit
+    records: RecordCounts | None = None
 
 
 class AdmittedTraining(Struct, frozen=True):
-    """A training that can be started. `staged`: the file of its records, where it is to be stored first."""
+    """A training that can be started. `found`: its datasets, with the files that are to be stored first."""
 
     spec: wire.JobSpec
-    staged: Path | None
-
-    async def discard_staged(self) -> None:
-        """Remove the staged file, unless it was stored."""
-        await _discard(self.staged)
+    found: FoundDatasets
 
 
 async def admit_training(admission: Admission, body: StartTrainingBody) -> AdmittedTraining:
@@ -76,44 +87,49 @@ async def admit_training(admission: Admission, body: StartTrainingBody) -> Admit
         ForgeError: the first problem, with all of them beside it if there are several.
     """
     problems = Problems()
-    spec, staged = await _resolve(admission, body, problems)
+    spec, found = await _resolve(admission, body, problems)
     try:
         await estimate_fit(admission, body.per_device_train_batch_size, spec, problems, queue=body.queue)
         problems.refuse()
     except BaseException:
-        await _discard(staged)
+        await found.discard_staged()
         raise
     if spec is None:
         raise AssertionError("without a spec something was refused")
-    return AdmittedTraining(spec, staged)
+    return AdmittedTraining(spec, found)
 
 
 async def preflight_training(admission: Admission, body: StartTrainingBody) -> Preflight:
     """Check everything that a training names and needs, and leave nothing behind."""
     problems = Problems()
-    spec, staged = await _resolve(admission, body, problems)
+    spec, found = await _resolve(admission, body, problems)
     try:
         fit = await estimate_fit(admission, body.per_device_train_batch_size, spec, problems, queue=body.queue)
     finally:
-        await _discard(staged)
-    return Preflight(ok=not problems.all, problems=problems.all, memory=fit.memory, disk=fit.disk)
+        await found.discard_staged()
+    return Preflight(
+        ok=not problems.all,
+        problems=problems.all,
+        memory=fit.memory,
+        disk=fit.disk,
+        records=None if spec is None else records_of(spec),
+    )
 
 
 async def _resolve(
     admission: Admission, body: StartTrainingBody, problems: Problems
-) -> tuple[wire.JobSpec | None, Path | None]:
-    """The job that is asked for, and the staged file of its records, if they had to be made.
+) -> tuple[wire.JobSpec | None, FoundDatasets]:
+    """The job that is asked for, and its datasets, with the staged files of those that had to be made.
 
-    The job is None where it names what is not there, or must not be used: then nothing is left staged.
+    The job is None where it names what is not there, or must not be used.
     """
     parameters = project_struct(body, wire.TrainingParameters)
     purpose = Purpose(body.task, body.strategy, body.provider)
     origin: Origin | None = None
     reward_model_path: str | None = None
-    dataset: wire.DatasetFile | None = None
-    staged: Path | None = None
     with problems.collecting("strategy"):
-        check_combination(body.task, body.strategy, body.provider, parameters)
+        evaluates = body.validation_dataset is not None
+        check_combination(body.task, body.strategy, body.provider, parameters, evaluates=evaluates)
     with problems.collecting("provider"):
         check_installed(body.provider, parameters)
     with problems.collecting("reward_functions"):
@@ -124,14 +140,9 @@ async def _resolve(
         if parameters.reward_model is not None:
             check_label(parameters.reward_model, "reward_model")
             reward_model_path = await check_model(parameters.reward_model, admission.model_roots, "reward_model")
-    with problems.collecting("dataset"):
-        dataset, staged = await resolve_dataset(admission, body.dataset, body.columns, body.encoding)
-        check_format(dataset.format, body.task, body.strategy)
-        check_rewards(body.strategy, dataset, parameters)
-        await asyncio.to_thread(check_fields, dataset, parameters)
-    if origin is None or dataset is None:
-        await _discard(staged)
-        return None, None
+    found = await find_datasets(admission, project_struct(body, AskedRecords), parameters, problems)
+    if origin is None or found.dataset is None:
+        return None, found
     spec = wire.JobSpec(
         job_id="",
         task=body.task,
@@ -139,7 +150,7 @@ async def _resolve(
         provider=body.provider,
         model_name=origin.model_name,
         model_path=origin.model_path,
-        dataset=dataset,
+        dataset=found.dataset,
         parameters=origin.parameters,
         output_name=body.output_name or output_name(origin.lineage[0].name if origin.lineage else origin.model_path),
         output_dir=str(admission.layout.models),
@@ -150,13 +161,9 @@ async def _resolve(
         adapter=origin.adapter,
         lineage=origin.lineage,
         metadata=body.metadata or {},
+        validation=found.validation,
     )
-    return spec, staged
-
-
-async def _discard(staged: Path | None) -> None:
-    if staged is not None:
-        await asyncio.to_thread(staged.unlink, missing_ok=True)
+    return spec, found
 
 
 async def estimate_fit(
@@ -172,8 +179,9 @@ async def estimate_fit(
     for problem in fit.problems:
         problems.add(problem)
     if not problems.all:
-        with problems.collecting("model_name"):
-            await try_out(admission, spec)
+        for place, file in places_of(spec):
+            with problems.collecting("model_name"), naming(place):
+                await try_out(admission, msgspec.structs.replace(spec, dataset=file, validation=None))
     return fit
 
 

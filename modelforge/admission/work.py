@@ -35,7 +35,7 @@ class ExportPlace(Struct, frozen=True):
 def work_spec(
     admission: Admission,
     source: model.ModelRegistered,
-    work: wire.Merge | wire.Export | wire.Push,
+    work: wire.Merge | wire.Export | wire.Push | wire.Evaluate,
     output_name: str,
 ) -> wire.JobSpec:
     """The job that does some work: it describes the source's training, with the parameters in effect there."""
@@ -85,7 +85,7 @@ async def readmit_work(admission: Admission, spec: wire.JobSpec) -> wire.JobSpec
             spec = msgspec.structs.replace(spec, work=work)
         case wire.Push():
             await check_hub_access()
-        case wire.Merge() | None:
+        case wire.Merge() | wire.Evaluate() | None:
             pass
         case _:
             assert_never(spec.work)

@@ -49,6 +49,22 @@ class Fit(Struct, frozen=True):
     largest_batch_size: int | None = None
 
 
+class TakenRecords(Struct, frozen=True):
+    """How many records of a dataset would be taken."""
+
+    filename: str
+    records: int
+    taken: int
+
+
+class RecordCounts(Struct, frozen=True):
+    """How many records would be trained and evaluated on."""
+
+    train: int
+    evaluation: int
+    datasets: tuple[TakenRecords, ...]
+
+
 class Preflight(Struct, frozen=True):
     """What speaks against a training."""
 
@@ -56,6 +72,7 @@ class Preflight(Struct, frozen=True):
     problems: tuple[Refusal, ...]
     memory: Fit
     disk: Fit
+    records: RecordCounts | None = None
 
 
 class ModelSummary(Struct, frozen=True):

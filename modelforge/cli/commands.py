@@ -48,6 +48,7 @@ _MODELS = (
     ("merge", "model_work_commands:merge", "put an adapter into its base's weights"),
     ("export", "model_work_commands:export", "copy a model out: a folder, an archive, a gguf"),
     ("push", "model_work_commands:push", "upload a model to the hub"),
+    ("evaluate", "model_work_commands:evaluate", "judge a model on a dataset"),
     ("delete", "model_commands:delete", "delete a model and its files"),
 )
 _CHAT = (("chat", "chat_command:chat", "ask a model, again and again"),)

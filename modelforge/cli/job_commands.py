@@ -15,7 +15,7 @@ from modelforge.cli.answers import JobList, Stopped
 from modelforge.cli.connection import connect, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Server, Watch
 from modelforge.cli.screen import Screen, say_json
-from modelforge.cli.terminal import facts, jobs_table, show_training
+from modelforge.cli.terminal import facts, in_figures, jobs_table, show_training
 from modelforge.client import Client, RequestRefused, decoded
 from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails, Status, TrainingStatus
@@ -182,6 +182,8 @@ async def watch_job(client: Client, job_id: str, after: int, console: Screen, se
                 console.show(warning, soft_wrap=True)
         case wire.Pushed(url=url):
             console.show(f"Pushed: {url}", soft_wrap=True)
+        case wire.Judged(records=records, metrics=metrics):
+            console.show(f"Judged on {records} records: {in_figures(metrics)}", soft_wrap=True)
         case None:
             model = await client.get(path_of("models", details.model_id), ModelDetails)
             console.show(f"Model {model.id}, {model.name}: {model.path}", soft_wrap=True)

@@ -10,7 +10,7 @@ from modelforge.cli.answers import ModelList, Said
 from modelforge.cli.connection import connect, is_interactive, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, WrongUsage
 from modelforge.cli.screen import Screen
-from modelforge.cli.terminal import facts, moment
+from modelforge.cli.terminal import facts, in_figures, moment
 from modelforge.projections.models import ModelDetails
 from modelforge.visible_text import visible
 
@@ -50,7 +50,11 @@ async def show(model_id: ModelId, /, *, server: AtServer = LOCAL) -> int:
         answer = read_as(await client.ask("GET", path_of("models", model_id)), ModelDetails, server)
     if answer is None:
         return 0
-    console.print(facts(answer, leave_out=("lineage",)))
+    console.print(facts(answer, leave_out=("lineage", "evaluations")))
+    for one in answer.evaluations:
+        which = "its base on" if one.base_model else "on"
+        told = f"{which} {one.dataset.filename} ({one.records} records): {in_figures(one.metrics)}"
+        console.show(f"evaluated {moment(one.at)} by {one.job_id}, {told}", soft_wrap=True)
     console.show("lineage, the newest first:")
     merged = "" if answer.merged_from is None else f", merged from model {answer.merged_from}"
     console.show(f"  model {answer.id}, {answer.name}: {answer.job_id}{merged}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`modelforge models merge`, `export` and `push`: work on a trained model, each as a job."""
+"""`modelforge models merge`, `export`, `push` and `evaluate`: work on a trained model, each as a job."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ from modelforge.cli.connection import connect, path_of
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Server
 from modelforge.cli.job_commands import position_of, watch_job
 from modelforge.cli.model_commands import ModelId
+from modelforge.cli.named_datasets import sent
 from modelforge.cli.screen import Screen, say_json
 from modelforge.client import decoded
 from modelforge.projections.jobs import JobDetails
@@ -67,6 +68,26 @@ async def push(
     """Upload a model to the Hugging Face hub, with the token that the server has (HF_TOKEN)."""
     body: dict[str, object] = {"repo_id": repo, "private": not public, "queue": queue}
     return await _start(model_id, "push", body, detach=detach, server=server)
+
+
+async def evaluate(
+    model_id: ModelId,
+    dataset: Annotated[str, Parameter(help="what to judge it on: a file, which is sent, or the name of a dataset")],
+    /,
+    *,
+    max_samples: Annotated[int | None, Parameter(help="at most so many of its records, drawn by the seed")] = None,
+    batch_size: Annotated[int | None, Parameter(help="records at once; by default as in its training")] = None,
+    base_model: Annotated[bool, Parameter(help="judge what it was trained from, to compare")] = False,
+    queue: Queue = False,
+    detach: Detach = False,
+    server: AtServer = LOCAL,
+) -> int:
+    """Judge a model on records: their loss, and what else its training says of held-out records."""
+    async with connect(server) as client:
+        name = await sent(client, dataset, Screen(stderr=server.json))
+    body: dict[str, object] = {"dataset": name, "max_samples": max_samples, "batch_size": batch_size}
+    body |= {"base_model": base_model, "queue": queue}
+    return await _start(model_id, "evaluate", body, detach=detach, server=server)
 
 
 async def _start(model_id: int, work: str, body: dict[str, object], *, detach: bool, server: Server) -> int:

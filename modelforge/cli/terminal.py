@@ -1,6 +1,6 @@
 """Trainings on a terminal: a line that moves where there is a screen, lines that stay where there is none."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -183,6 +183,11 @@ def show_warnings(report: DatasetReport, filename: str, console: Screen) -> None
     more = report.warning_count - _SHOWN_WARNINGS
     if more > 0:
         console.show(f"  and {more} more: `modelforge datasets show {filename}` lists them")
+
+
+def in_figures(metrics: Mapping[str, float | None]) -> str:
+    """Figures of a model in a line."""
+    return ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
 
 
 async def upload_with_bar(client: Client, file: Path, console: Screen, kind: type[_T], **fields: str) -> _T:

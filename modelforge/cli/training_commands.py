@@ -1,26 +1,34 @@
 """`modelforge train` and `modelforge preflight`: what can be refused is refused before a dataset is sent."""
 
 import uuid
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from modelforge.cli.answers import Preflight, Started, Uploaded
-from modelforge.cli.connection import connect, path_of, read_as
+from modelforge.cli.answers import Preflight, Started
+from modelforge.cli.connection import connect, read_as
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Watch, parameters_of
 from modelforge.cli.job_commands import position_of, watch_job
+from modelforge.cli.named_datasets import (
+    Dataset,
+    Datasets,
+    Validation,
+    check_names,
+    file_of,
+    name_of_uploaded,
+    named,
+    names_of,
+    renamed,
+    sent,
+)
 from modelforge.cli.screen import Screen, say_json
-from modelforge.cli.terminal import show_warnings, size, upload_with_bar
+from modelforge.cli.terminal import size
 from modelforge.cli.wording import refusal_in_words
 from modelforge.client import Client, RequestRefused, decoded
 from modelforge.fields import in_detail
 from trainer_entry import wire
 
-Dataset = Annotated[
-    Path, Parameter(help="a file of records (JSONL, JSON, CSV, Parquet, packed or not), or the name of an uploaded one")
-]
 Model = Annotated[
     str, Parameter(help="what to train: a hub id, a folder, the id of a trained model, or smollm2-135m-instruct")
 ]
@@ -42,10 +50,12 @@ Restarts = Annotated[int, Parameter(help="how often a training that fails begins
 
 
 async def train(
-    dataset: Dataset,
+    dataset: Dataset = None,
     /,
     *,
     model: Model,
+    datasets: Datasets = None,
+    validation: Validation = None,
     task: Task = "text-generation",
     strategy: Strategy = "sft",
     provider: Provider = "huggingface",
@@ -56,21 +66,22 @@ async def train(
     watch: Watch = False,
     server: AtServer = LOCAL,
 ) -> int:
-    """Upload a dataset and train a model on it.
+    """Upload a dataset, or several, and train a model on it.
 
     What the server can refuse without the file, it refuses before the file is sent.
     """
     body = _body(model, task, strategy, provider, output_name, parameters or [], max_restarts, queue=queue)
+    asked = named(dataset, datasets)
+    typed = [*dict.fromkeys((*names_of(asked), *([] if validation is None else [validation])))]
+    check_names(typed)
     console = Screen(stderr=server.json)
     async with connect(server) as client:
-        if not dataset.is_file():
-            body["dataset"] = await _name_of_uploaded(client, dataset)
-        else:
-            await _refuse_early(client, body)
-            uploaded = await upload_with_bar(client, dataset, console, Uploaded)
-            console.show(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}")
-            show_warnings(uploaded.validation, uploaded.filename, console)
-            body["dataset"] = uploaded.filename
+        if any(map(file_of, typed)):
+            await _refuse_early(client, body, evaluates=validation is not None)
+        names = {name: await sent(client, name, console) for name in typed}
+        body["dataset"] = renamed(asked, names)
+        if validation is not None:
+            body["validation_dataset"] = names[validation]
         answer = await client.ask("POST", "/api/start_training", msgspec.json.encode(body))
         started = decoded(answer, Started, server.url)
         if server.json:
@@ -87,10 +98,12 @@ async def train(
 
 
 async def preflight(
-    dataset: Dataset,
+    dataset: Dataset = None,
     /,
     *,
     model: Model,
+    datasets: Datasets = None,
+    validation: Validation = None,
     task: Task = "text-generation",
     strategy: Strategy = "sft",
     provider: Provider = "huggingface",
@@ -105,8 +118,13 @@ async def preflight(
     A file that was not uploaded has to lie where the server may read it (serve --dataset-root).
     """
     body = _body(model, task, strategy, provider, output_name, parameters or [], max_restarts, queue=queue)
+    asked = named(dataset, datasets)
+    typed = [*names_of(asked), *([] if validation is None else [validation])]
     async with connect(server) as client:
-        body["dataset"] = str(dataset.resolve()) if dataset.is_file() else await _name_of_uploaded(client, dataset)
+        names = {name: str(file_of(name) or await name_of_uploaded(client, name)) for name in typed}
+        body["dataset"] = renamed(asked, names)
+        if validation is not None:
+            body["validation_dataset"] = names[validation]
         answer = await client.ask("POST", "/api/preflight", msgspec.json.encode(body))
         found = decoded(answer, Preflight, server.url)
         if read_as(answer, Preflight, server) is None:
@@ -114,6 +132,11 @@ async def preflight(
     console = Screen()
     for problem in found.problems:
         console.show(refusal_in_words(problem), soft_wrap=True)
+    if found.records is not None:
+        judged = f", {found.records.evaluation} to evaluate on" if found.records.evaluation else ""
+        console.show(f"records: {found.records.train} to train on{judged}")
+        for one in found.records.datasets if len(found.records.datasets) > 1 else ():
+            console.show(f"  {one.filename}: {one.taken}, of {one.records}", soft_wrap=True)
     for what, fit in (("memory", found.memory), ("disk", found.disk)):
         takes = "unknown" if fit.required_bytes is None else size(fit.required_bytes)
         there = "" if fit.available_bytes is None else f" of {size(fit.available_bytes)} that are free"
@@ -149,36 +172,20 @@ def _body(
     return body
 
 
-async def _name_of_uploaded(client: Client, dataset: Path) -> str:
-    """The name of a dataset that the server has.
-
-    Raises:
-        RequestRefused: it has none of that name, and neither is it a file.
-    """
-    name = str(dataset)
-    if "/" not in name:
-        try:
-            await client.ask("GET", path_of("datasets", name))
-        except RequestRefused as refusal:
-            if refusal.status != _NOT_FOUND:
-                raise
-        else:
-            return name
-    raise RequestRefused("No such dataset", f"There is no file {dataset}, and none of that name was uploaded.")
-
-
-async def _refuse_early(client: Client, body: dict[str, object]) -> None:
+async def _refuse_early(client: Client, body: dict[str, object], *, evaluates: bool) -> None:
     """Refuse what would be refused whatever is in the file.
 
     Raises:
         RequestRefused: all that speaks against it.
     """
     unknown = f"not-sent-yet-{uuid.uuid4().hex}"
-    found = await client.post("/api/preflight", {**body, "dataset": unknown}, Preflight)
-    problems = tuple(problem for problem in found.problems if problem.field != "dataset")
+    unsent = {"dataset": unknown, **({"validation_dataset": unknown} if evaluates else {})}
+    found = await client.post("/api/preflight", {**body, **unsent}, Preflight)
+    problems = tuple(
+        problem
+        for problem in found.problems
+        if problem.field not in unsent or (problem.field == "validation_dataset" and "eval_split" in problem.message)
+    )
     if problems:
         first = problems[0]
         raise RequestRefused(first.message, in_detail(first.field, first.remedy), field=first.field, refusals=problems)
-
-
-_NOT_FOUND = 404

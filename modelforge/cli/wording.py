@@ -24,6 +24,9 @@ _FLAGS = {
     "columns": "--column",
     "encoding": "--encoding",
     "max_restarts": "--max-restarts",
+    "batch_size": "--batch-size",
+    "max_samples": "--max-samples",
+    "validation_dataset": "--validation-dataset",
 }
 """Fields of requests that have a flag of their own; every other one is a parameter, for `--set`."""
 _SWITCHES = frozenset({"queue", "private", "base_model"})

@@ -11,9 +11,16 @@ from trainer_entry import wire
 
 
 def check_combination(
-    task: wire.Task, strategy: wire.Strategy, provider: wire.Provider, parameters: wire.TrainingParameters
+    task: wire.Task,
+    strategy: wire.Strategy,
+    provider: wire.Provider,
+    parameters: wire.TrainingParameters,
+    *,
+    evaluates: bool = False,
 ) -> None:
     """Refuse what this release cannot train, and settings that contradict each other.
+
+    `evaluates`: there are records to evaluate on beside the dataset.
 
     Raises:
         BadInput: `field` is the setting to change.
@@ -32,7 +39,7 @@ def check_combination(
         )
     if parameters.max_steps == 0:
         raise BadInput("max_steps cannot be 0", "Leave it out to train for num_train_epochs.", field="max_steps")
-    if not parameters.eval_split:
+    if not parameters.eval_split and not evaluates:
         for name in ("eval_steps", "early_stopping_patience"):
             if getattr(parameters, name) is not None:
                 raise _conflict(name, "eval_split 0", f'Send "eval_split": 0.1 too, or leave out {name}.')

@@ -148,6 +148,9 @@ def _models_of(spec: wire.JobSpec) -> tuple[tuple[str, str], ...]:
             return (("model_name", spec.model_path), *adapters, *rewards)
         case wire.Merge(path=path) | wire.Export(path=path, merges=True):
             return (("base_model", spec.model_path), ("model_id", path))
+        case wire.Evaluate(path=path, adapts=adapts, base_model=base):
+            bases = (("base_model", spec.model_path),) if adapts or base else ()
+            return (*bases, ("model_id", path))
         case wire.Export(path=path) | wire.Push(path=path):
             return (("model_id", path),)
         case _:

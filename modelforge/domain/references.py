@@ -16,8 +16,8 @@ def references_of(event: dataset.DatasetUploaded | job.TrainingRequested) -> tup
     """The names of the files that an event refers to."""
     if isinstance(event, dataset.DatasetUploaded):
         return dataset.files_of(event.sha256, event.records_sha256)
-    file = _own_file(event.spec.dataset)
-    return () if file is None else (file,)
+    files = (_own_file(file) for file in event.spec.files)
+    return tuple(dict.fromkeys(file for file in files if file is not None))
 
 
 def _own_file(trained_on: wire.DatasetFile) -> str | None:
@@ -49,20 +49,23 @@ def check_dataset(spec: wire.JobSpec, counts: Mapping[str, int]) -> None:
     Raises:
         NotFound: it says which.
     """
-    file = _read_by(spec)
-    if file is not None and file != _own_file(spec.dataset) and not counts.get(file):
-        raise NotFound(
-            "The dataset was deleted",
-            f"dataset: {spec.dataset.filename} with the SHA-256 {spec.dataset.sha256} was deleted; upload it again.",
-        )
+    for trained_on in _read_by(spec):
+        file = dataset.file_of(trained_on)
+        if file is not None and file != _own_file(trained_on) and not counts.get(file):
+            raise NotFound(
+                "The dataset was deleted",
+                f"dataset: {trained_on.filename} with the SHA-256 {trained_on.sha256} was deleted; upload it again.",
+            )
 
 
 def first_job_on(known: dataset.Dataset, specs: Iterator[wire.JobSpec]) -> str | None:
     """The first job of several that trains on a dataset."""
     files = {*known.files}
-    return next((spec.job_id for spec in specs if _read_by(spec) in files), None)
+    return next((spec.job_id for spec in specs if any(dataset.file_of(file) in files for file in _read_by(spec))), None)
 
 
-def _read_by(spec: wire.JobSpec) -> str | None:
-    """The file of the folder of datasets that a job reads; work on a model that is trained reads none."""
-    return None if spec.work is not None else dataset.file_of(spec.dataset)
+def _read_by(spec: wire.JobSpec) -> tuple[wire.DatasetFile, ...]:
+    """The files of records that a job reads; of work on a trained model, an evaluation alone."""
+    if isinstance(spec.work, wire.Evaluate):
+        return spec.work.dataset.files
+    return () if spec.work is not None else spec.files

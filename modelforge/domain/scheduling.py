@@ -21,12 +21,18 @@ class Machine(Struct, frozen=True, kw_only=True, gc=False):
         return None if len(taken) >= self.slots else self.free_gpus(spec, taken)
 
     def free_gpus(self, spec: wire.JobSpec, taken: tuple[tuple[str, ...], ...]) -> tuple[str, ...] | None:
-        """A GPU for each process of a training, or all there are; None where too few are free beside `taken`.
+        """A GPU for each process of a training, or all there are, one for an evaluation; None where too few are free.
 
         Other work is done by the processor alone.
         """
         free = [gpu for gpu in self.gpus if not any(gpu in lease for lease in taken)]
-        wanted = 0 if spec.work is not None else min(spec.parameters.num_processes, len(self.gpus))
+        match spec.work:
+            case None:
+                wanted = min(spec.parameters.num_processes, len(self.gpus))
+            case wire.Evaluate():
+                wanted = min(1, len(self.gpus))
+            case _:
+                wanted = 0
         return tuple(free[:wanted]) if len(free) >= wanted else None
 
 

@@ -1,10 +1,11 @@
-"""Work on a trained model after its training, each as a job: merge, export, push."""
+"""Work on a trained model after its training, each as a job: merge, export, push, evaluate."""
 
 from typing import Annotated
 
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from modelforge.admission.evaluation import EvaluateBody, admit_evaluation
 from modelforge.admission.gguf import admit_gguf, quantization_of
 from modelforge.admission.training import LONGEST_NAME, OutputName
 from modelforge.admission.work import check_hub_access, resolve_export_place, work_spec
@@ -16,9 +17,11 @@ from modelforge.event_log.sqlite import LogReader
 from modelforge.http.jobs import job_detail
 from modelforge.http.models import find_model
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
+from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.identities import actor_of
-from modelforge.http.plumbing.keys import ADMISSION, EVENT_LOG, HANDLER
+from modelforge.http.plumbing.keys import ADMISSION, DATASET_STORE, EVENT_LOG, HANDLER, LAYOUT
 from modelforge.http.plumbing.route import Route
+from modelforge.http.training import with_places
 from modelforge.projections.jobs import JobDetails
 from trainer_entry import wire
 
@@ -130,6 +133,27 @@ async def push_model(request: web.Request) -> web.Response:
     return await _start(request, registered, work, registered.name, key, queue=body.queue)
 
 
+async def evaluate_model(request: web.Request) -> web.Response:
+    """Judge a model, or what it was trained from, on a dataset."""
+    key = await idempotency_key(request)
+    body = await read_body(request, EvaluateBody)
+    if (again := _answered_before(request, key)) is not None:
+        return again
+    source = await _source(request)
+    admitted = await cancel_on_disconnect(
+        request, admit_evaluation(request.app[ADMISSION], source.registered, source.base_revision, body)
+    )
+    try:
+        spec, places = with_places(admitted.spec, admitted.found, request.app[LAYOUT])
+        async with request.app[DATASET_STORE].stored(places):
+            outcome = await request.app[HANDLER].submit(
+                job.StartTraining(spec=spec, queue=body.queue, key=key), actor=actor_of(request)
+            )
+    finally:
+        await admitted.found.discard_staged()
+    return json_response(job_detail(request, outcome.stream), status=202)
+
+
 def _answered_before(request: web.Request, key: IdempotencyKey | None) -> web.Response | None:
     """The job that a key stands for already."""
     use = check_key(request.app[HANDLER].state, key)
@@ -193,6 +217,15 @@ ROUTES = (
         path="/api/models/{model_id}/push",
         handler=push_model,
         body=PushBody,
+        answer=JobDetails,
+        status=202,
+        errors=(400, 404, 409, 507),
+    ),
+    Route(
+        method="POST",
+        path="/api/models/{model_id}/evaluate",
+        handler=evaluate_model,
+        body=EvaluateBody,
         answer=JobDetails,
         status=202,
         errors=(400, 404, 409, 507),

@@ -30,7 +30,7 @@ async def rerun_job(request: web.Request) -> web.Response:
     if use is not None:
         return json_response(job_detail(request, use.stream), status=202)
     spec = job.again(handler.state.jobs[request.match_info["job_id"]].spec, repeated.config)
-    spec = await readmit(request.app[ADMISSION], spec, repeated.dataset, queue=body.queue)
+    spec = await readmit(request.app[ADMISSION], spec, repeated.datasets, queue=body.queue)
     outcome = await handler.submit(job.StartTraining(spec=spec, queue=body.queue, key=key), actor=actor_of(request))
     return json_response(job_detail(request, outcome.stream), status=202)
 

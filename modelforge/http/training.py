@@ -7,8 +7,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from modelforge.admission.mixture import FoundDatasets
 from modelforge.admission.training import (
-    AdmittedTraining,
     Preflight,
     StartTrainingBody,
     admit_training,
@@ -71,13 +71,13 @@ async def begin_training(request: web.Request, body: StartTrainingBody) -> tuple
         return await _begun_before(request, use.position), use.stream
     admitted = await cancel_on_disconnect(request, admit_training(request.app[ADMISSION], body))
     try:
-        spec, places = _with_place(admitted, request.app[LAYOUT])
+        spec, places = with_places(admitted.spec, admitted.found, request.app[LAYOUT])
         async with request.app[DATASET_STORE].stored(places):
             outcome = await handler.submit(
                 job.StartTraining(spec=spec, queue=body.queue, key=key), actor=actor_of(request)
             )
     finally:
-        await admitted.discard_staged()
+        await admitted.found.discard_staged()
     if outcome.repeated:
         return await _begun_before(request, outcome.position), outcome.stream
     return outcome.events[0], outcome.stream
@@ -89,14 +89,26 @@ async def preflight(request: web.Request) -> web.Response:
     return json_response(await cancel_on_disconnect(request, preflight_training(request.app[ADMISSION], body)))
 
 
-def _with_place(admitted: AdmittedTraining, layout: Layout) -> tuple[wire.JobSpec, dict[Path, Path]]:
-    """The spec with the place that the staged records get, and that place by the file that goes there."""
-    spec = admitted.spec
-    if admitted.staged is None or spec.dataset.records_sha256 is None:
-        return spec, {}
-    place = layout.dataset(spec.dataset.records_sha256)
-    in_place = msgspec.structs.replace(spec.dataset, path=str(place))
-    return msgspec.structs.replace(spec, dataset=in_place), {admitted.staged: place}
+def with_places(spec: wire.JobSpec, found: FoundDatasets, layout: Layout) -> tuple[wire.JobSpec, dict[Path, Path]]:
+    """The spec with the places that staged records get, and these places by the files that go there."""
+    staged = {str(path) for path in found.staged}
+    by_place = {layout.dataset(file.content): Path(file.path) for file in spec.files if file.path in staged}
+
+    def placed(file: wire.DatasetFile) -> wire.DatasetFile:
+        parts = tuple(msgspec.structs.replace(part, dataset=placed(part.dataset)) for part in file.parts)
+        path = str(layout.dataset(file.content)) if file.path in staged else file.path
+        return msgspec.structs.replace(file, path=path, parts=parts)
+
+    work = spec.work
+    if isinstance(work, wire.Evaluate):
+        work = msgspec.structs.replace(work, dataset=placed(work.dataset))
+    spec = msgspec.structs.replace(
+        spec,
+        work=work,
+        dataset=placed(spec.dataset),
+        validation=None if spec.validation is None else placed(spec.validation),
+    )
+    return spec, {path: place for place, path in by_place.items()}
 
 
 async def _begun_before(request: web.Request, position: int) -> Message:

@@ -48,14 +48,14 @@ class Isolation(Struct, frozen=True, gc=False):
         network = job_asks_hub(job)
         adapter = None if job.adapter is None else job.adapter.path
         models = _models((job.model_path, job.reward_model_path, adapter))
-        reads = [job.dataset.path, *job.reward_files, *models]
+        reads = [*(file.path for file in job.files), *job.reward_files, *models]
         writes = [str(folder.parent), str(Path(job.output_dir).parent)]
         match job.work:
             case wire.Export(path=path, to=to, quantizer=quantizer):
                 # Beside a program lie the libraries that it was built with.
                 reads += [path, *([] if quantizer is None else [str(Path(quantizer).resolve().parent)])]
                 writes += [] if to is None else [str(Path(to).parent)]
-            case wire.Merge(path=path) | wire.Push(path=path):
+            case wire.Merge(path=path) | wire.Push(path=path) | wire.Evaluate(path=path):
                 reads.append(path)
             case None:
                 pass

@@ -117,8 +117,7 @@ def details_of(shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iter
         for job in newest_jobs_first
         if job.job_id is not None
         and job.kind == "training"
-        and job.dataset.filename == shown.event.filename
-        and job.dataset.sha256 in contents
+        and any(used.filename == shown.event.filename and used.sha256 in contents for used in job.datasets)
     )
     return project_struct(
         shown.event,

@@ -1,6 +1,7 @@
 """The jobs: everything that is known of each, folded from its stream."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, assert_never
 
@@ -64,7 +65,10 @@ class DatasetReference(Struct, frozen=True, kw_only=True, gc=False):
 
     `records_sha256`: of the JSON lines that were made of them; null where they are such lines themselves.
     `path`: what the trainer reads. `deleted_at`: when it was deleted; null while it is there. `source`: of a hub's
-    dataset, the split and the commit that it was fetched at; null of all others.
+    dataset, the split and the commit that it was fetched at; null of all others. `num_examples`: its records.
+    `parts`: the datasets that are trained on together, where there are several; `filename` names them all then,
+    `sha256` is that of the mixture, `num_examples` counts what is taken of them, and `deleted_at` is that of the first
+    part that was deleted.
     """
 
     filename: str
@@ -74,6 +78,33 @@ class DatasetReference(Struct, frozen=True, kw_only=True, gc=False):
     path: str = ""
     deleted_at: str | None = None
     source: str | None = None
+    num_examples: int = 0
+    parts: tuple["PartReference", ...] = ()
+
+
+class PartReference(Struct, frozen=True, kw_only=True, gc=False):
+    """One of several datasets of a training: `taken` of its records, as `weight` and `max_samples` ask for."""
+
+    dataset: DatasetReference
+    taken: int
+    weight: float = 1.0
+    max_samples: int | None = None
+
+
+def reference_of(trained_on: wire.DatasetFile) -> DatasetReference:
+    """A dataset as a job shows it."""
+    parts = (project_struct(part, PartReference, dataset=reference_of(part.dataset)) for part in trained_on.parts)
+    return project_struct(trained_on, DatasetReference, deleted_at=None, parts=tuple(parts))
+
+
+def with_deletion(reference: DatasetReference, deleted: Mapping[str, str]) -> DatasetReference:
+    """The same with when it was deleted, if it was: the first of its parts. `deleted`: when, by a file's name."""
+    parts = tuple(
+        msgspec.structs.replace(part, dataset=with_deletion(part.dataset, deleted)) for part in reference.parts
+    )
+    when = deleted.get(reference.path.rpartition("/")[2])
+    when = when or min((part.dataset.deleted_at for part in parts if part.dataset.deleted_at), default=None)
+    return msgspec.structs.replace(reference, parts=parts, deleted_at=when)
 
 
 class JobDetails(TrainingStatus, frozen=True, kw_only=True):
@@ -82,19 +113,21 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
     of the attempts were made because the one before failed, of `max_restarts` after each start or resume.
     `kind`: whether it is a training, or work on the trained model `source_model_id`, whose training the fields from
-    `task` to `config` describe then; steps are counted in `unit`, and `delivery` is what came of an export or a push.
+    `task` to `config` describe then; steps are counted in `unit`, and `delivery` is what came of an export, push
+    or evaluation.
     `lost_messages`: how many of the trainer's never arrived, which are 0 unless somebody meddled with the spool.
     `rerun_of`: the job that this one repeats. `left_out_examples`: those that teach nothing within
     `max_seq_length`; `cut_examples`: those that are cut there; null until the trainer counted them.
     `lineage`: the trained models that it goes on from, the last one first. `base_revision`: which weights of
     `model_name` were loaded: the hub's commit, or a hash of a folder's; null until they are.
     `metadata`: what who asked for it noted of it.
+    `validation_dataset`: what it is evaluated on, where that is no part of `dataset`; of an evaluation, its records.
     """
 
     kind: wire.JobKind = "training"
     unit: wire.Unit = "steps"
     source_model_id: int | None = None
-    delivery: wire.Exported | wire.Pushed | None = None
+    delivery: wire.Exported | wire.Pushed | wire.Judged | None = None
     task: wire.Task
     model_name: str
     provider: wire.Provider
@@ -119,7 +152,23 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     lineage: tuple[wire.Ancestor, ...] = ()
     base_revision: str | None = None
     metadata: dict[str, str] = {}
+    validation_dataset: DatasetReference | None = None
     position: int
+
+    @property
+    def datasets(self) -> tuple[DatasetReference, ...]:
+        """What it trains and evaluates on: the parts, where there are several."""
+        beside = () if self.validation_dataset is None else (self.validation_dataset,)
+        references = beside if self.kind == "evaluation" else (self.dataset, *beside)
+        return tuple(
+            one for reference in references for one in ([part.dataset for part in reference.parts] or [reference])
+        )
+
+
+def _judged_by(spec: wire.JobSpec) -> DatasetReference | None:
+    """What a job evaluates on beside its dataset."""
+    records = spec.work.dataset if isinstance(spec.work, wire.Evaluate) else spec.validation
+    return None if records is None else reference_of(records)
 
 
 def status_of(details: JobDetails | None) -> TrainingStatus:
@@ -151,7 +200,8 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             model_name=spec.model_name,
             provider=spec.provider,
             strategy=spec.strategy,
-            dataset=project_struct(spec.dataset, DatasetReference, deleted_at=None),
+            dataset=reference_of(spec.dataset),
+            validation_dataset=_judged_by(spec),
             created_at=iso(at),
             config=spec.parameters,
             max_restarts=spec.max_restarts,

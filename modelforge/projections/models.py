@@ -7,12 +7,22 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.model import ModelRegistered
-from modelforge.fields import project_struct
-from modelforge.projections.jobs import DatasetReference, iso
+from modelforge.projections.jobs import DatasetReference, iso, reference_of
 from trainer_entry import wire
 
 PerplexityOf = Literal["held_out_records", "training_records"]
 """The records whose loss a model's perplexity is made of."""
+
+
+class ModelEvaluation(Struct, frozen=True, kw_only=True):
+    """What a job found of a model on `records` of a dataset. `base_model`: of what the model was trained from."""
+
+    job_id: str
+    dataset: DatasetReference
+    metrics: dict[str, float | None]
+    at: str
+    records: int
+    base_model: bool = False
 
 
 class ModelDetails(Struct, frozen=True, kw_only=True):
@@ -24,7 +34,8 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     `reward_model_path`: the reward model that was trained with it, and is kept beside it.
     `merged_from`: the adapter that was merged into it, if one was. `job_id`: the job that made it; everything else of
     a merged model's making is the adapter's. `lineage`: the trained models that it comes of, the last one first; what
-    the last of them was trained from is where all began.
+    the last of them was trained from is where all began. `validation_dataset`: what it was evaluated on, where that
+    was no part of `dataset`. `evaluations`: what jobs found of it later, the oldest first.
     """
 
     id: int
@@ -46,6 +57,8 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     reward_model_path: str | None = None
     merged_from: int | None = None
     lineage: tuple[wire.Ancestor, ...] = ()
+    validation_dataset: DatasetReference | None = None
+    evaluations: tuple[ModelEvaluation, ...] = ()
 
 
 def megabytes(size: int) -> float:
@@ -75,7 +88,8 @@ def details_of(event: ModelRegistered, at: int) -> ModelDetails:
         created_at=iso(at),
         path=event.model.path,
         job_id=spec.job_id,
-        dataset=project_struct(spec.dataset, DatasetReference, deleted_at=None),
+        dataset=reference_of(spec.dataset),
+        validation_dataset=None if spec.validation is None else reference_of(spec.validation),
         size_mb=megabytes(event.model.size_bytes),
         kind=event.model.kind,
         reward_model_path=event.model.reward_model_path,

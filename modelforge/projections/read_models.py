@@ -1,5 +1,7 @@
 """The read models: everything that the API answers from, folded from the records."""
 
+from typing import TypeVar
+
 import msgspec
 from msgspec import Struct
 
@@ -8,11 +10,14 @@ from modelforge.domain.messages import Record
 from modelforge.domain.references import references_of
 from modelforge.projections import datasets, jobs, models, tokens, webhooks
 from modelforge.projections.datasets import DatasetSummary
-from modelforge.projections.jobs import DatasetReference, JobDetails, TrainingStatus, status_of
+from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of, with_deletion
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.queue import QueueState
 from modelforge.projections.tokens import KnownToken
 from modelforge.projections.webhooks import KnownWebhook
+from trainer_entry import wire
+
+_Details = TypeVar("_Details", JobDetails, ModelDetails)
 
 
 class ReadModels(Struct, kw_only=True):
@@ -41,23 +46,23 @@ class ReadModels(Struct, kw_only=True):
         if details.job_id in self.queue.waiting:
             place = self.queue.waiting.index(details.job_id) + 1
             details = msgspec.structs.replace(details, queue_position=place)
-        deleted_at = self._deleted_at(details.dataset)
-        if deleted_at is None:
-            return details
-        dataset = msgspec.structs.replace(details.dataset, deleted_at=deleted_at)
-        return msgspec.structs.replace(details, dataset=dataset)
+        return self._with_deletions(details)
 
     def model(self, model_id: int) -> ModelDetails | None:
         """A model with whether the dataset of its training is there."""
         details = self.models.get(model_id)
-        deleted_at = None if details is None else self._deleted_at(details.dataset)
-        if details is None or deleted_at is None:
-            return details
-        dataset = msgspec.structs.replace(details.dataset, deleted_at=deleted_at)
-        return msgspec.structs.replace(details, dataset=dataset)
+        return None if details is None else self._with_deletions(details)
 
-    def _deleted_at(self, reference: DatasetReference) -> str | None:
-        return self.deleted.get(reference.path.rpartition("/")[2]) if self.deleted else None
+    def _with_deletions(self, details: _Details) -> _Details:
+        """A job or model with when its datasets were deleted."""
+        if not self.deleted:
+            return details
+        validation = details.validation_dataset
+        return msgspec.structs.replace(
+            details,
+            dataset=with_deletion(details.dataset, self.deleted),
+            validation_dataset=None if validation is None else with_deletion(validation, self.deleted),
+        )
 
     def apply(self, record: Record) -> None:
         """Fold one record in."""
@@ -96,6 +101,21 @@ class ReadModels(Struct, kw_only=True):
             case _:
                 pass
 
+    def _add_evaluation(self, details: JobDetails, found: wire.Judged, at: int) -> None:
+        """Put the figures of an evaluation beside the others of its model, unless that was deleted."""
+        judged = self.models.get(details.source_model_id or 0)
+        if judged is None or details.job_id is None or details.validation_dataset is None:
+            return
+        evaluation = models.ModelEvaluation(
+            job_id=details.job_id,
+            dataset=details.validation_dataset,
+            metrics=found.metrics,
+            at=jobs.iso(at),
+            records=found.records,
+            base_model=found.base_model,
+        )
+        self.models[judged.id] = msgspec.structs.replace(judged, evaluations=(*judged.evaluations, evaluation))
+
     def _are_back(self, files: tuple[str, ...]) -> None:
         for file in files:
             self.deleted.pop(file, None)
@@ -105,6 +125,8 @@ class ReadModels(Struct, kw_only=True):
             self._are_back(references_of(event))
         changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
         self.jobs[event.job_id] = changed
+        if isinstance(event, job.TrainingCompleted) and isinstance(event.delivery, wire.Judged):
+            self._add_evaluation(changed, event.delivery, record.at)
         self.queue = self.queue.after(event, changed.status)
 
 

@@ -24,6 +24,7 @@ from trainer_entry import wire
 
 TRAINER = "trainer_entry.train"
 AFTER_TRAINING = "trainer_entry.after_training"
+EVALUATE = "trainer_entry.evaluate"
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
 _LAST_WORDS_BYTES = 8000
@@ -71,7 +72,8 @@ class LocalLauncher:
         if spec.job.work is None:
             module, command = self._module, self._command(spec, self._module, folder)
         else:
-            module, command = AFTER_TRAINING, [sys.executable, "-m", AFTER_TRAINING, str(folder)]
+            module = EVALUATE if isinstance(spec.job.work, wire.Evaluate) else AFTER_TRAINING
+            command = [sys.executable, "-m", module, str(folder)]
         if self._isolation is not None:
             command = [*self._isolation.around_job(spec.job, folder), *command]
         try:

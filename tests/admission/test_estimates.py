@@ -147,7 +147,7 @@ def test_the_longest_text_and_the_longest_answer_are_found_apart(
 ) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
-    longest = longest_record(path)
+    longest = longest_record([path])
     assert longest is not None
     assert longest.answer == answer
     assert text <= longest.text <= text + 16  # and the names of the fields
@@ -156,7 +156,7 @@ def test_the_longest_text_and_the_longest_answer_are_found_apart(
 def test_a_record_that_is_cut_by_the_end_of_what_is_read_has_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text('{"document": "text", "summary": "answer"}\n{"document": "' + "a" * (17 << 20))
-    longest = longest_record(path)
+    longest = longest_record([path])
     assert longest is not None
     assert not longest.whole
     assert longest.answer == 16

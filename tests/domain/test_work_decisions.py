@@ -34,6 +34,7 @@ MERGE = wire.Merge(**ADAPTER)  # type: ignore[arg-type]
 EXPORT = wire.Export(**ADAPTER, format="tar")  # type: ignore[arg-type]
 MERGED_EXPORT = wire.Export(**ADAPTER, format="gguf", quantization="f16", merges=True)  # type: ignore[arg-type]
 PUSH = wire.Push(**ADAPTER, repo_id="me/cook")  # type: ignore[arg-type]
+EVALUATE = wire.Evaluate(**ADAPTER, dataset=spec().dataset, parameters=wire.TrainingParameters(), adapts=True)  # type: ignore[arg-type]
 WORK = [MERGE, EXPORT, MERGED_EXPORT, PUSH]
 TRAINED = (
     requested(),
@@ -181,3 +182,27 @@ def test_what_is_made_has_a_place_of_the_jobs_own_or_the_one_asked_for(
     stamped = stamp(given().state, job.StartTraining(spec=asked_for))
     assert isinstance(stamped, job.StartTraining)
     assert stamped.spec.output_dir == place
+
+
+@pytest.mark.parametrize(("adapts", "holds"), [(True, True), (False, False)])
+def test_an_evaluation_holds_its_model_and_an_adapters_base(*, adapts: bool, holds: bool) -> None:
+    work = msgspec.structs.replace(EVALUATE, adapts=adapts)
+    asked_for = job.TrainingRequested(
+        job_id=OTHER_JOB, spec=msgspec.structs.replace(spec_of(MERGE), work=work, model_path=SAVED.path), queued=False
+    )
+    other = msgspec.structs.replace(asked_for, spec=msgspec.structs.replace(asked_for.spec, work=work))
+    given(*TRAINED, other, launching(OTHER_JOB)).when(model.DeleteModel(model_id=1)).then_refused(Conflict, OTHER_JOB)
+    elsewhere = msgspec.structs.replace(work, path="/elsewhere")
+    moved = msgspec.structs.replace(other, spec=msgspec.structs.replace(other.spec, work=elsewhere))
+    past = given(*TRAINED, moved, launching(OTHER_JOB)).when(model.DeleteModel(model_id=1))
+    if holds:
+        past.then_refused(Conflict, OTHER_JOB)
+    else:
+        past.then(DELETED)
+
+
+def test_an_evaluation_has_one_gpu_where_there_are_some() -> None:
+    machine = Machine(slots=2, gpus=("0", "1"), cpu_threads=1)
+    judging = msgspec.structs.replace(spec(OTHER_JOB), work=EVALUATE)
+    assert machine.lease(judging, ()) == ("0",)
+    assert machine.lease(judging, (("0",),)) == ("1",)

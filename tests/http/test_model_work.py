@@ -266,3 +266,43 @@ def test_work_on_a_model_that_is_gone_is_not_taken_up_again(trained: RunningServ
     for path in ("resume", "rerun"):
         assert trained.post(f"/api/jobs/{job_id}/{path}").status_code == 404
     assert last_position(trained) == before
+
+
+PREFERENCES = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 20
+ANSWERS = b'{"context": "a b", "question": "a", "answer": "b"}\n' * 20
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field", "says"),
+    [
+        ({}, 400, "dataset", "missing"),
+        ({"dataset": "none.jsonl"}, 404, None, "none.jsonl"),
+        ({"dataset": "answers.jsonl"}, 400, "dataset", "question_answer"),
+        ({"dataset": [{"dataset": "data.jsonl"}, {"dataset": "answers.jsonl"}]}, 400, "dataset[1]", "question_answer"),
+        ({"dataset": "preferences.jsonl", "base_model": True}, 400, "dataset", "adapter"),
+        ({"dataset": "data.jsonl", "max_samples": 0}, 400, "max_samples", "from 1"),
+        ({"dataset": "data.jsonl", "batch_size": 0}, 400, "batch_size", "from 1"),
+        ({"dataset": [{"dataset": "data.jsonl"}], "max_samples": 3}, 400, "max_samples", "dataset[0].max_samples"),
+    ],
+)
+def test_an_evaluation_on_records_that_do_not_fit_is_refused_before_anything_starts(
+    trained: RunningServer, body: dict[str, object], status: int, field: str | None, says: str
+) -> None:
+    trained.upload(ANSWERS, "answers.jsonl").raise_for_status()
+    trained.upload(PREFERENCES, "preferences.jsonl").raise_for_status()
+    before = last_position(trained)
+    answer = ask(trained, "evaluate", body)
+    problem = answer.json()
+    assert (answer.status_code, problem.get("field")) == (status, field), problem
+    assert says in problem["error"] + problem["detail"]
+    assert last_position(trained) == before
+
+
+def test_a_model_whose_files_are_gone_is_not_evaluated(trained: RunningServer) -> None:
+    path = Path(trained.get("/api/models/1").json()["path"])
+    path.rename(path.with_name("elsewhere"))
+    before = last_position(trained)
+    answer = ask(trained, "evaluate", {"dataset": "data.jsonl"})
+    assert answer.status_code == 404, answer.text
+    assert str(path) in answer.text
+    assert last_position(trained) == before

@@ -287,6 +287,7 @@ def test_a_job_and_its_model_say_that_their_dataset_was_deleted_while_it_is_gone
             revision=1,
             path=f"/data/datasets/{SHA256}.jsonl",
             deleted_at=deleted_at,
+            num_examples=150,
         )
         assert state_of(read_models).models == [trained]
 

@@ -1,7 +1,18 @@
 """What is shown of work on a trained model while it goes on, and of what came of it."""
 
 import msgspec
-from support.scenario import EXITED, JOB, SAVED, attempt_spawned, launching, records_of, spec, step
+from support.scenario import (
+    EXITED,
+    JOB,
+    SAVED,
+    attempt_spawned,
+    launching,
+    records_of,
+    registered,
+    requested,
+    spec,
+    step,
+)
 
 from modelforge.domain import job, model
 from modelforge.domain.messages import Message
@@ -55,6 +66,25 @@ def test_what_was_delivered_is_shown_and_no_model() -> None:
     now = shown(*begun(PUSH), exited, completed)
     assert (now.status, now.progress, now.delivery, now.model_id) == ("completed", 100.0, PUSHED, None)
     assert msgspec.json.decode(msgspec.json.encode(now), type=JobDetails) == now  # as a snapshot keeps it
+
+
+def test_the_figures_of_an_evaluation_stand_beside_those_of_its_model() -> None:
+    records = spec().dataset
+    work = wire.Evaluate(
+        model_id=1, name="cook", path=SAVED.path, dataset=records, parameters=wire.TrainingParameters(), adapts=True
+    )
+    trained = (requested("train_000050"), launching("train_000050"), registered(job_id="train_000050"))
+    asked = job.TrainingRequested(job_id=JOB, spec=msgspec.structs.replace(spec(), work=work), queued=False)
+    judged = wire.Judged(records=12, metrics={"eval_loss": 0.5})
+    exited = job.AttemptExited(job_id=JOB, attempt=1, exit=EXITED)
+    completed = job.TrainingCompleted(job_id=JOB, model=None, step=4, delivery=judged)
+    read_models = after(*trained, asked, launching(), attempt_spawned(), exited, completed)
+    assert (read_models.jobs[JOB].kind, read_models.jobs[JOB].delivery) == ("evaluation", judged)
+    (evaluation,) = read_models.models[1].evaluations
+    assert (evaluation.job_id, evaluation.metrics, evaluation.records) == (JOB, {"eval_loss": 0.5}, 12)
+    assert evaluation.dataset.sha256 == records.sha256
+    gone = after(*trained, asked, launching(), model.ModelDeleted(model_id=1, path=SAVED.path), exited, completed)
+    assert gone.models == {}
 
 
 def test_a_merged_model_names_the_adapter_that_it_came_from() -> None:

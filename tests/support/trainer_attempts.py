@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 DIRECT = ("-m", "trainer_entry.train")
+EVALUATION = ("-m", "trainer_entry.evaluate")
 BY_ACCELERATE = (
     *("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--cpu"),
     *("--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
@@ -151,6 +152,8 @@ class Attempt:
         provider: wire.Provider = "huggingface",
         reward_model_path: str | None = None,
         adapter: wire.EarlierAdapter | None = None,
+        validation: wire.DatasetFile | None = None,
+        work: wire.Evaluate | None = None,
         resume_from: str | None = None,
         checkpoint_dir: Path | None = None,
         launcher: tuple[str, ...] = DIRECT,
@@ -166,6 +169,8 @@ class Attempt:
             provider=provider,
             reward_model_path=reward_model_path,
             adapter=adapter,
+            validation=validation,
+            work=work,
             model_path=str(model),
             dataset=dataset,
             output_dir=str(folder / "output"),
@@ -182,7 +187,9 @@ class Attempt:
             self.process = start_process(
                 [sys.executable, *launcher, str(folder)],
                 variables,
-                warm=None if cold or launcher != DIRECT else functools.partial(warm_trainer, provider),
+                warm=None
+                if cold or launcher not in {DIRECT, EVALUATION}
+                else functools.partial(warm_trainer, provider),
                 stdout=stdout.fileno(),
                 stderr=stderr.fileno(),
             )

@@ -345,3 +345,25 @@ def test_the_log_says_which_weights_were_merged_and_is_whole(forge: Forge) -> No
     assert steps[-1]["step"] == 14
     verified = modelforge("verify", "--data-dir", str(forge.folder / "data"))
     assert verified.returncode == 0, verified.stdout
+
+
+def test_an_adapter_and_what_it_was_merged_into_are_judged_alike(forge: Forge) -> None:
+    merged = forge.merged["model_id"]
+    assert isinstance(merged, int)
+    done = [
+        forge.work(1, "evaluate", dataset="data.jsonl", batch_size=7),
+        forge.work(merged, "evaluate", dataset=[{"dataset": "data.jsonl", "max_samples": 20}]),
+    ]
+    assert [(one["status"], one["kind"]) for one in done] == [("completed", "evaluation")] * 2, done
+    (own,), (of_merged,) = (forge.model(number)["evaluations"] for number in (1, merged))  # type: ignore[misc]
+    assert [one["records"] for one in (own, of_merged)] == [20, 20]
+    assert (own["job_id"], own["dataset"]["filename"]) == (done[0]["job_id"], "data.jsonl")
+    assert of_merged["metrics"]["eval_loss"] == pytest.approx(own["metrics"]["eval_loss"], abs=1e-4)
+    shown = modelforge("models", "show", "1", url=forge.server.url).stdout
+    assert f"by {done[0]['job_id']}, on data.jsonl (20 records): eval_loss {own['metrics']['eval_loss']:.4f}" in shown
+    again = forge.server.post(f"/api/jobs/{done[0]['job_id']}/rerun")
+    assert again.status_code == 202, again.text
+    told = again.json()
+    assert (told["kind"], told["validation_dataset"]["filename"]) == ("evaluation", "data.jsonl")
+    forge.server.post("/api/stop_training")
+    forge.server.wait_for(told["job_id"])

@@ -28,7 +28,7 @@ def write_card(
             f"library_name: {'peft' if kind == 'adapter' else 'transformers'}",
             f"pipeline_tag: {_on_the_hub(job.task)}",
             "datasets:",
-            f"- {json.dumps(job.dataset.filename)}",
+            *(f"- {json.dumps(name)}" for name in dict.fromkeys(file.filename for file in job.dataset.files)),
             "tags:",
             *(f"- {tag}" for tag in tags),
             "---",
@@ -42,9 +42,7 @@ def write_card(
             *_table({
                 "base model": job.model_name,
                 "revision": revision or "unknown",
-                "dataset": job.dataset.filename,
-                "records": job.dataset.num_examples,
-                "SHA-256": job.dataset.sha256,
+                **_data(job),
                 **_lineage(job),
             }),
             "",
@@ -66,6 +64,22 @@ def write_card(
             "",
         ]
     )  # fmt: skip
+
+
+def _data(job: JobSpec) -> dict[str, object]:
+    """The records that it was trained and evaluated on: of each dataset where there are several."""
+    whole, data = job.dataset, dict[str, object]()
+    if whole.parts:
+        for number, part in enumerate(whole.parts, start=1):
+            file = part.dataset
+            data[f"dataset {number}"] = f"{file.filename}, SHA-256 {file.sha256}"
+            data[f"records of dataset {number}"] = f"{part.taken}, of {file.num_examples}"
+        data["seed of the mixture"] = whole.seed
+    else:
+        data |= {"dataset": whole.filename, "records": whole.num_examples, "SHA-256": whole.sha256}
+    if job.validation is not None:
+        data["evaluated on"] = f"{job.validation.filename}, SHA-256 {job.validation.sha256}"
+    return data
 
 
 def _lineage(job: JobSpec) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The records of a dataset file: the bytes that were accepted, and no others; read a line at a time."""
 
 import hashlib
-import random
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -12,7 +11,7 @@ from msgspec import Struct
 from trainer_entry.runtime.failures import DatasetChanged
 from trainer_entry.wire import DatasetFile, formats
 from trainer_entry.wire.formats import Message, Text
-from trainer_entry.wire.obstacles import held_out_count
+from trainer_entry.wire.mixture import Reading, readings_of
 from trainer_entry.wire.turns import (
     arguments_of,
     function_of,
@@ -124,28 +123,34 @@ def read_lines(dataset: DatasetFile, wanted: Container[int] | None = None) -> It
 
 
 class Records:
-    """A dataset file whose bytes were verified. Its length is known; its records are read when asked for."""
+    """The records that a training reads: of files whose bytes were verified, a line at a time, as often as asked for.
 
-    def __init__(self, dataset: DatasetFile) -> None:
-        """Read the file once.
+    `held_out`: the places, in the order of the records, of those to evaluate on; they are the share `eval_split` of the
+    dataset, or all of `validation`.
+    """
+
+    def __init__(
+        self, dataset: DatasetFile, validation: DatasetFile | None = None, *, eval_split: float = 0.0, seed: int = 0
+    ) -> None:
+        """Read each file once.
 
         Raises:
             DatasetChanged: its SHA-256 is not the one that the job was accepted with.
         """
-        self._dataset = dataset
-        digest = hashlib.sha256()
-        self.count = 0
-        with Path(dataset.path).open("rb") as file:
-            for line in file:
-                digest.update(line)
-                self.count += not line.isspace()
-        self.sha256 = digest.hexdigest()
-        expected = dataset.content
-        if self.sha256 != expected:
-            raise DatasetChanged(
-                f"{dataset.filename} has changed since the job was accepted: its SHA-256 is {self.sha256} and was "
-                f"{expected}. Upload it again and start a new job."
-            )
+        counted = {file.path: _verified(file) for file in (*dataset.files, *(validation.files if validation else ()))}
+        self.sha256 = dataset.content
+        if not dataset.parts:
+            dataset = msgspec.structs.replace(dataset, num_examples=counted[dataset.path].records)
+        readings = [*readings_of(dataset, eval_split, seed)]
+        if validation is not None:
+            readings += [
+                msgspec.structs.replace(reading, held_out=frozenset(reading.places))
+                for reading in readings_of(validation, 0.0, 0)
+            ]
+        self._readings = readings
+        self._lines = {path: counts.lines for path, counts in counted.items()}
+        self.count = sum(len(reading.places) for reading in readings)
+        self.held_out = frozenset(_places_of(readings))
 
     def __iter__(self) -> Iterator[Record]:
         return (record for _, record in self.by_line())
@@ -155,8 +160,48 @@ class Records:
         return ((line.number, line.record) for line in self.lines())
 
     def lines(self) -> Iterator[Line]:
-        """The lines that hold records."""
-        return read_lines(self._dataset)
+        """The lines that hold records; those of several files are counted as if these stood in one, in their order."""
+        before, started = 0, dict[str, int]()
+        for reading in self._readings:
+            path = reading.dataset.path
+            if path not in started:
+                started[path] = before
+                before += self._lines[path]
+            wanted = None if isinstance(reading.places, range) else frozenset(reading.places)
+            for line in read_lines(reading.dataset, wanted):
+                first = started[path]
+                yield msgspec.structs.replace(line, number=first + line.number) if first else line
+
+
+class _Counted(Struct, frozen=True, gc=False):
+    lines: int
+    records: int
+
+
+def _verified(file: DatasetFile) -> _Counted:
+    """How many lines and records a file has, whose bytes are those that the job was accepted with."""
+    digest = hashlib.sha256()
+    lines = records = 0
+    with Path(file.path).open("rb") as content:
+        for line in content:
+            digest.update(line)
+            lines += 1
+            records += not line.isspace()
+    if digest.hexdigest() != file.content:
+        raise DatasetChanged(
+            f"{file.filename} has changed since the job was accepted: its SHA-256 is {digest.hexdigest()} and was "
+            f"{file.content}. Upload it again and start a new job."
+        )
+    return _Counted(lines, records)
+
+
+def _places_of(readings: Sequence[Reading]) -> Iterator[int]:
+    """Where those held out stand among all records that are read."""
+    first = 0
+    for reading in readings:
+        if reading.held_out:
+            yield from (first + at for at, place in enumerate(reading.places) if place in reading.held_out)
+        first += len(reading.places)
 
 
 def _record_of(line: formats.Record) -> Record:
@@ -245,9 +290,3 @@ def _turn_of(message: Message) -> Turn:
 def _schemas(tools: list[dict[str, Any]] | str | None) -> list[dict[str, Any]] | None:
     """The tools' schemas; None where there is no tool."""
     return schemas_of(tools) or None
-
-
-def split_eval(count: int, fraction: float, seed: int) -> frozenset[int]:
-    """Which of `count` records are kept for evaluation: at least one if a fraction is asked for, never all."""
-    size = held_out_count(count, fraction)
-    return frozenset(random.Random(seed).sample(range(count), size))  # noqa: S311 - no secret

@@ -105,7 +105,7 @@ def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     on_cpu = not torch.cuda.is_available()
-    evaluates = parameters.eval_split > 0
+    evaluates = parameters.eval_split > 0 or parameters.eval_steps is not None  # of records that are no part
     keep_best = parameters.early_stopping_patience is not None
     return {
         "output_dir": folder,

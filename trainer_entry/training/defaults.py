@@ -62,7 +62,7 @@ def resolve_parameters(job: JobSpec) -> TrainingParameters:
         or ("bfloat16" if bf16 else "float16" if fp16 else "float32"),
         max_seq_length=UNSLOTH_LENGTH if length is None and job.provider == "unsloth" else length,
     )
-    _refuse_conflicts(chosen, strategy)
+    _refuse_conflicts(chosen, strategy, evaluates=job.evaluates)
     return chosen
 
 
@@ -96,9 +96,14 @@ def _rate(parameters: TrainingParameters, defaults: Defaults) -> float:
     return defaults.adapter_learning_rate if parameters.use_lora else defaults.full_learning_rate
 
 
-def with_evaluation(parameters: TrainingParameters, examples: int, tokens: int) -> TrainingParameters:
-    """The parameters with an evaluation interval: an epoch, unless another was asked for."""
-    if parameters.eval_split == 0:
+def with_evaluation(
+    parameters: TrainingParameters, examples: int, tokens: int, *, evaluates: bool | None = None
+) -> TrainingParameters:
+    """The parameters with an evaluation interval: an epoch, unless another was asked for.
+
+    `evaluates`: whether there are records for it; None where they could only be a part of the dataset.
+    """
+    if not (parameters.eval_split > 0 if evaluates is None else evaluates):
         return parameters
     rows = math.ceil(tokens / (parameters.max_seq_length or 1)) if parameters.packing else examples
     batches = math.ceil(rows / (parameters.per_device_train_batch_size * parameters.num_processes))
@@ -128,7 +133,7 @@ def _precision(parameters: TrainingParameters) -> tuple[bool, bool]:
     return bf16, fp16
 
 
-def _refuse_conflicts(parameters: TrainingParameters, strategy: Strategy) -> None:
+def _refuse_conflicts(parameters: TrainingParameters, strategy: Strategy, *, evaluates: bool) -> None:
     quantized = parameters.use_4bit or parameters.use_8bit
     conflicts = (
         (parameters.use_4bit and parameters.use_8bit, "use_4bit and use_8bit exclude each other: keep one."),
@@ -146,8 +151,8 @@ def _refuse_conflicts(parameters: TrainingParameters, strategy: Strategy) -> Non
             "Weights in bfloat16 are computed with in it: leave out bf16 and fp16, or weight_dtype.",
         ),
         (
-            parameters.early_stopping_patience is not None and parameters.eval_split == 0,
-            "early_stopping_patience needs records to evaluate on: set eval_split.",
+            parameters.early_stopping_patience is not None and not evaluates,
+            "early_stopping_patience needs records to evaluate on: set eval_split or validation_dataset.",
         ),
     )
     for holds, text in conflicts:

@@ -118,6 +118,27 @@ class Phases:
         trainer.remove_callback(callback)
         return Trained(self._step, {**final_metrics(trained.metrics, callback, trainer), **before})
 
+    def judge(
+        self, trainer: AttemptTrainer, measure: Measure | None, batch_done: Callable[[], None]
+    ) -> dict[str, float | None]:
+        """The figures of a model as it is; no step is made. `batch_done` is called after each batch."""
+        from transformers import TrainerCallback
+
+        from trainer_entry.training.callback import WireCallback
+
+        class Counting(TrainerCallback):
+            def on_prediction_step(self, *_: Any, **__: Any) -> None:
+                batch_done()
+
+        callback = WireCallback(self.wire, self.spec.attempt, self._signals, trainer, lambda _: None, "evaluating")
+        trainer.add_callback(callback)
+        trainer.add_callback(Counting())
+        self.enter("evaluating")
+        trainer.evaluate()
+        if measure is not None:
+            callback.evaluation |= self._measure(trainer, callback, measure)
+        return callback.evaluation
+
     def _begin_together(self) -> None:
         """From here on a stop is settled by all processes; whoever is asked before, ends by itself."""
         try:

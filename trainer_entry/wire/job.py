@@ -15,7 +15,7 @@ Provider = Literal["huggingface", "unsloth"]
 Container = Literal["jsonl", "json", "csv", "parquet"]
 """How the records of a file are stored."""
 Compression = Literal["gzip", "zstd", "zip"]
-JobKind = Literal["training", "merge", "export", "push"]
+JobKind = Literal["training", "merge", "export", "push", "evaluation"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 ExportFormat = Literal["folder", "tar", "zip", "gguf"]
 
@@ -36,6 +36,9 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     named by its path. `source`: the split of a hub's dataset that the records are, at the commit that they were
     fetched at, as `hf://owner/name[/config]@COMMIT?split=NAME`; both hashes are of the rows as JSON lines then.
     `has_tools`: some record has tools, or calls one.
+    `parts`: the datasets that are trained on together, where there are several. Then `filename` names them all,
+    `format` is the first one's, `num_examples` counts the records that are taken of all of them, `path` is none, and
+    `sha256` is that of the mixture: of what is taken, of what. `seed`: decides which records are taken of a part.
     """
 
     filename: str
@@ -47,11 +50,30 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     revision: int | None = None
     source: str | None = None
     has_tools: bool = False
+    parts: tuple["DatasetPart", ...] = ()
+    seed: int = 0
 
     @property
     def content(self) -> str:
         """The SHA-256 of the JSON lines that are read."""
         return self.records_sha256 or self.sha256
+
+    @property
+    def files(self) -> tuple["DatasetFile", ...]:
+        """The files that are read: those of the parts, or the one that it is."""
+        return tuple(part.dataset for part in self.parts) or (self,)
+
+
+class DatasetPart(Struct, frozen=True, kw_only=True, gc=False):
+    """One of several datasets that are trained on together, and how many of its records are taken (`mixture.py`).
+
+    `weight`, `max_samples`: as they were asked for. `taken`: more than the dataset has where some are taken again.
+    """
+
+    dataset: DatasetFile
+    taken: int
+    weight: float = 1.0
+    max_samples: int | None = None
 
 
 class Work(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
@@ -99,6 +121,20 @@ class Push(Work, frozen=True, tag="push", gc=False):
     private: bool = True
 
 
+class Evaluate(Work, frozen=True, tag="evaluate", gc=False):
+    """Judge a model on records, all of which are evaluated on. `parameters`: how, as a training judges it.
+
+    `adapts`: the model is an adapter, trained on the weights `base_revision`. `base_model`: what is judged is the model
+    that it was trained from.
+    """
+
+    dataset: DatasetFile
+    parameters: TrainingParameters
+    adapts: bool = False
+    base_model: bool = False
+    base_revision: str | None = None
+
+
 class Ancestor(Struct, frozen=True, kw_only=True, gc=False):
     """A trained model that another one comes of: what it was trained from, and by which job."""
 
@@ -129,6 +165,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     `rerun_of`: the job that this one repeats.
     `adapter`: one on `model_path`, which the training goes on from. `lineage`: the trained models that it goes on from,
     the last one first, or that a merged model comes of. `metadata`: what who asked for it noted of it.
+    `validation`: the records to evaluate on, where they are no part of `dataset`.
     """
 
     job_id: str
@@ -146,10 +183,22 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     grace_seconds: float = 120.0
     max_restarts: int = 0
     rerun_of: str | None = None
-    work: Merge | Export | Push | None = None
+    work: Merge | Export | Push | Evaluate | None = None
     adapter: EarlierAdapter | None = None
     lineage: tuple[Ancestor, ...] = ()
     metadata: dict[str, str] = {}
+    validation: DatasetFile | None = None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether a training has records to evaluate on."""
+        return self.validation is not None or self.parameters.eval_split > 0
+
+    @property
+    def files(self) -> tuple[DatasetFile, ...]:
+        """The files of records that the job, or the training of its model, reads."""
+        judged = self.work.dataset.files if isinstance(self.work, Evaluate) else ()
+        return (*self.dataset.files, *(() if self.validation is None else self.validation.files), *judged)
 
     @property
     def kind(self) -> JobKind:
@@ -163,6 +212,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
                 return "export"
             case Push():
                 return "push"
+            case Evaluate():
+                return "evaluation"
             case _:
                 assert_never(self.work)
 

@@ -185,16 +185,24 @@ class Pushed(Struct, frozen=True, kw_only=True, tag_field="type", tag="pushed", 
     size_bytes: int
 
 
+class Judged(Struct, frozen=True, kw_only=True, tag_field="type", tag="judged", gc=False):
+    """The figures of a model on `records`. `base_model`: of what it was trained from."""
+
+    records: int
+    metrics: dict[str, float | None]
+    base_model: bool = False
+
+
 class TrainerFinished(TrainerMessage, frozen=True, tag="finished", gc=False):
     """The last word after success. `messages`: how many the attempt wrote, this one included.
 
-    `model`: of a training or merge. `delivery`: of an export or push.
+    `model`: of a training or merge. `delivery`: of an export, push or evaluation.
     """
 
     step: int
     messages: int
     model: SavedModel | None
-    delivery: Exported | Pushed | None = None
+    delivery: Exported | Pushed | Judged | None = None
 
 
 class TrainerStopped(TrainerMessage, frozen=True, tag="stopped", gc=False):

@@ -88,9 +88,10 @@ async def _read(spec: wire.JobSpec, folder: Path, problems: list[BadInput]) -> _
             model.weights = weights_in(name, folder, _FIELD)
         with contextlib.suppress(OSError):  # the check of the model has said so
             model.architecture = architecture_of(read_file(folder, "config.json"))
-        if spec.dataset.format in {"messages", "conversations"} or spec.dataset.has_tools:
+        has_tools = any(file.has_tools for file in spec.files)
+        if has_tools or any(file.format in {"messages", "conversations"} for file in spec.files):
             with _gathered(problems):
-                check_chat_template(name, folder, _FIELD, tools=spec.dataset.has_tools)
+                check_chat_template(name, folder, _FIELD, tools=has_tools)
 
     with _gathered(problems):
         await check_tokenizer(name, folder, _FIELD)
@@ -136,6 +137,7 @@ def _estimate(
         task=spec.task,
         strategy=spec.strategy,
         parameters=_chosen(spec.parameters, room),
+        evaluates=spec.evaluates,
         compute_bytes=_compute_bytes(spec.parameters, room),
         batch_size=spec.parameters.per_device_train_batch_size,
         length=length,
@@ -177,7 +179,7 @@ def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[i
         asked = wire.UNSLOTH_LENGTH
     limits = [limit for limit in (asked, context) if limit is not None and limit > 0]
     limit = min(limits) if limits else None
-    longest = longest_record(Path(spec.dataset.path))
+    longest = longest_record(Path(file.path) for file in spec.files)
     if longest is not None and architecture is not None and architecture.encoder_decoder:
         length, answer = (min(filter(None, (limit, tokens))) for tokens in (longest.text, longest.answer))
         words = (

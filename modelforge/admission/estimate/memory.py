@@ -63,7 +63,7 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
 
     `length`: of a sequence in tokens, with its completion where a policy learns. `answer`: of what a decoder writes
     apart from the text that an encoder reads. `on_gpu`: where it is computed. `judged`: a reward model stands beside
-    the policy, and is trained first unless one is given.
+    the policy, and is trained first unless one is given. `evaluates`: on records that are held out.
     """
 
     task: wire.Task
@@ -75,6 +75,7 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     answer: int | None = None
     on_gpu: bool = False
     judged: bool = True
+    evaluates: bool = False
 
     @property
     def written(self) -> int:
@@ -284,7 +285,7 @@ def _tiles_bytes(plan: Plan, tokens: int, architecture: Architecture) -> int:
 
 def _evaluation_bytes(plan: Plan, words: int) -> int:
     """The logits of an evaluation and their log-probabilities; nothing else is kept."""
-    if not plan.parameters.eval_split:
+    if not plan.evaluates:
         return 0
     rows = plan.parameters.per_device_eval_batch_size or plan.batch_size
     return 2 * _FLOAT32 * rows * plan.written * words

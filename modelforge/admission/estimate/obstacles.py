@@ -12,6 +12,7 @@ from modelforge.machine.devices import visible_gpus
 from modelforge.model_files import read_file
 from trainer_entry import wire
 from trainer_entry.wire import obstacles
+from trainer_entry.wire.mixture import in_datasets
 
 _LONGEST_SAID = 1 << 20
 """A tokenizer without a limit says more."""
@@ -54,7 +55,7 @@ def known_obstacles(spec: wire.JobSpec, architecture: Architecture | None, folde
     parameters, strategy = spec.parameters, spec.strategy
     context = _context_of(architecture, folder)
     found = (
-        obstacles.in_records(parameters, strategy, spec.dataset.num_examples),
+        in_datasets(spec),
         obstacles.in_length(parameters, spec.task),
         obstacles.in_schedule(parameters),
         obstacles.in_seed(parameters, strategy),

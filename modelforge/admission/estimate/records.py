@@ -1,5 +1,6 @@
 """How long the records of a dataset are, estimated from the file's beginning."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -32,8 +33,22 @@ class _Summarized(Struct, gc=False):
     highlights: str = ""
 
 
-def longest_record(path: Path) -> Longest | None:
-    """The longest of the records in the file's first 16 MB, by its bytes; None where the file cannot be read."""
+def longest_record(paths: Iterable[Path]) -> Longest | None:
+    """The longest of the records in the files' first 16 MB each, by its bytes; None where one cannot be read."""
+    found = [_longest_in(path) for path in paths]
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return None
+    return Longest(
+        tokens=max(one.tokens for one in known),
+        together=sum(one.together for one in known),
+        whole=all(one.whole for one in known),
+        text=max(one.text for one in known),
+        answer=max(one.answer for one in known),
+    )
+
+
+def _longest_in(path: Path) -> Longest | None:
     try:
         with path.open("rb") as file:
             beginning = file.read(_SAMPLE_BYTES)

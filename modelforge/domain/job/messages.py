@@ -214,11 +214,11 @@ class AttemptFailed(JobEvent, frozen=True, tag="AttemptFailed", gc=False):
 
 
 class TrainingCompleted(JobEvent, frozen=True, tag="TrainingCompleted", gc=False):
-    """The job did what was asked: `model` is what a training or merge left, `delivery` where an export or push is."""
+    """The job did what was asked: `model` is what a training or merge left, `delivery` what came of other work."""
 
     model: wire.SavedModel | None
     step: int
-    delivery: wire.Exported | wire.Pushed | None = None
+    delivery: wire.Exported | wire.Pushed | wire.Judged | None = None
 
 
 class TrainingStopped(JobEvent, frozen=True, tag="TrainingStopped", gc=False):

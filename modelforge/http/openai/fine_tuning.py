@@ -41,7 +41,13 @@ STATUSES: dict[Status, FineTuningStatus] = {
     "failed": "failed",
 }
 """What OpenAI calls the states of a job. What was paused is cancelled too: it has no word for it."""
-_FIELDS = {"model_name": "model", "dataset": "training_file", "output_name": "suffix", "strategy": "method"}
+_FIELDS = {
+    "model_name": "model",
+    "dataset": "training_file",
+    "validation_dataset": "validation_file",
+    "output_name": "suffix",
+    "strategy": "method",
+}
 """The fields of `start_training` that have other names here; the rest stand in `modelforge`."""
 
 
@@ -88,7 +94,7 @@ class FineTuningJob(Struct, frozen=True, kw_only=True):
     organization_id: str = "modelforge"
     status: FineTuningStatus
     training_file: str
-    validation_file: None = None
+    validation_file: str | None = None
     result_files: tuple[str, ...] = ()
     seed: int
     hyperparameters: FineTuningHyperparameters
@@ -126,6 +132,7 @@ def find_fine_tuning_job(request: web.Request) -> JobDetails:
 
 def _object_of(details: JobDetails, read_models: ReadModels) -> FineTuningJob:
     model = None if details.model_id is None else read_models.models.get(details.model_id)
+    validation = details.validation_dataset
     values = _hyperparameters(details)
     kind = method_of(details.strategy)
     part: dict[str, Any] = {kind: MethodPart(hyperparameters=values)}
@@ -137,7 +144,8 @@ def _object_of(details: JobDetails, read_models: ReadModels) -> FineTuningJob:
         model=details.model_name,
         fine_tuned_model=None if model is None else model_name(model),
         status=STATUSES[details.status],
-        training_file=file_id(details.dataset.filename, details.dataset.revision),
+        training_file=file_id(details.datasets[0].filename, details.datasets[0].revision),
+        validation_file=None if validation is None else file_id(validation.filename, validation.revision),
         seed=details.config.seed,
         hyperparameters=values,
         method=FineTuningMethod(type=kind, **part),

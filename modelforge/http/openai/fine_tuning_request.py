@@ -115,7 +115,7 @@ class FineTuningBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     model: Annotated[str, Meta(min_length=1, max_length=4000)]
     training_file: Annotated[str, Meta(min_length=1, max_length=1000)]
-    validation_file: Any = None
+    validation_file: Annotated[str, Meta(max_length=1000)] | None = None
     suffix: Annotated[str, Meta(max_length=64)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     metadata: Metadata | None = None
@@ -146,15 +146,9 @@ def training_of(
     Raises:
         BadInput: it says what is not kept, or the same thing twice; `field` is its path.
     """
-    refuse(body.validation_file, "validation_file", "Held-out records are a part of training_file: eval_split.")
     refuse(body.integrations, "integrations", "Set report_to in modelforge for TensorBoard's files.")
-    file = dataset_of(datasets, body.training_file)
-    if file is None:
-        raise BadInput(
-            "No such file",
-            f"training_file: {body.training_file[:60]!r} is the id of none; GET /v1/files lists them.",
-            field="training_file",
-        )
+    file = _file(datasets, body.training_file, "training_file")
+    validation = _file(datasets, body.validation_file, "validation_file") if body.validation_file else None
     options = body.modelforge or ModelForgeOptions()
     method: MethodType = "supervised" if body.method is None else body.method.type
     strategy = options.strategy or _STRATEGIES[method]
@@ -185,7 +179,17 @@ def training_of(
         columns=None,
         encoding=None,
         metadata=body.metadata,
+        validation_dataset=None if validation is None else validation.filename,
     )
+
+
+def _file(datasets: Mapping[str, DatasetSummary], wanted: str, field: str) -> DatasetSummary:
+    found = dataset_of(datasets, wanted)
+    if found is None:
+        raise BadInput(
+            "No such file", f"{field}: {wanted[:60]!r} is the id of none; GET /v1/files lists them.", field=field
+        )
+    return found
 
 
 def _hyperparameters(body: FineTuningBody) -> tuple[str, Hyperparameters]:

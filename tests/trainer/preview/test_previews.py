@@ -122,7 +122,7 @@ def prepared(job: wire.JobSpec) -> Prepared:
     parameters = resolve_parameters(job)
     loaded = train._load_model(job, parameters)  # noqa: SLF001
     parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
-    examples = train._prepare_examples(job, Records(job.dataset), loaded, parameters)  # noqa: SLF001
+    examples = train.prepare_examples(job, Records(job.dataset), loaded, parameters)
     return Prepared(job, parameters, loaded, examples)
 
 

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 
 from trainer_entry.data.edges import end_token_ids
 from trainer_entry.data.prompts import prompt_ids
-from trainer_entry.data.records import Conversation, InputOutput, Records, ToolCall, Turn, split_eval
+from trainer_entry.data.records import Conversation, InputOutput, Records, ToolCall, Turn
 from trainer_entry.runtime.failures import ChatTemplateFails, NoChatTemplate, NoTrainableTokens
 from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label, prepare
+from trainer_entry.wire.mixture import held_out_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,8 +221,8 @@ def test_nothing_left_to_learn_is_a_failure(tokenizer: PreTrainedTokenizerBase, 
 
 
 def test_the_seed_decides_what_is_held_out() -> None:
-    assert split_eval(64, 0.125, 7) == split_eval(64, 0.125, 7) != split_eval(64, 0.125, 8)
-    assert [len(split_eval(count, share, 0)) for count, share in ((64, 0.125), (64, 0), (3, 0.01), (2, 0.9))] == [
+    assert held_out_of(64, 0.125, 7) == held_out_of(64, 0.125, 7) != held_out_of(64, 0.125, 8)
+    assert [len(held_out_of(count, share, 0)) for count, share in ((64, 0.125), (64, 0), (3, 0.01), (2, 0.9))] == [
         8,
         0,
         1,

@@ -16,7 +16,6 @@ from support.trainer_attempts import job_of
 from modelforge.domain.compatibility import check_combination, check_format
 from modelforge.errors import BadInput
 from trainer_entry import wire
-from trainer_entry.data.records import split_eval
 from trainer_entry.providers.precision import quantization_config, weight_dtype
 from trainer_entry.strategies.adapters import lora_config, reward_lora_config
 from trainer_entry.training.arguments import (
@@ -31,6 +30,7 @@ from trainer_entry.training.arguments import (
 from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
 from trainer_entry.training.trainer import AttemptTrainer
 from trainer_entry.wire import obstacles
+from trainer_entry.wire.mixture import held_out_of
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -147,7 +147,7 @@ def test_what_is_let_through_the_trainer_takes(asked: Asked) -> None:
     if not is_let_through(asked):
         return
     job = asked.job
-    held_out = split_eval(asked.records, job.parameters.eval_split, job.parameters.seed)
+    held_out = held_out_of(asked.records, job.parameters.eval_split, job.parameters.seed)
     train = asked.records - len(held_out)
     assert bool(held_out) is (job.parameters.eval_split > 0)
     assert train > 0

@@ -9,7 +9,6 @@ import pytest
 import torch
 from support.trainer_attempts import job_of
 
-from trainer_entry.data.records import split_eval
 from trainer_entry.providers.precision import quantization_config, weight_dtype
 from trainer_entry.runtime.failures import ConflictingParameters
 from trainer_entry.strategies.adapters import lora_config, reward_lora_config
@@ -25,6 +24,7 @@ from trainer_entry.training.arguments import (
 )
 from trainer_entry.training.defaults import resolve_parameters, with_evaluation, with_model
 from trainer_entry.wire import Strategy, Task, TrainingParameters
+from trainer_entry.wire.mixture import held_out_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -268,7 +268,7 @@ def test_an_evaluation_follows_every_epoch_unless_told_otherwise() -> None:
     assert effective(eval_split=0.1).eval_steps == 14
     assert effective(eval_split=0.1, gradient_accumulation_steps=4).eval_steps == 4
     assert effective(eval_split=0.1, eval_steps=3).eval_steps == 3
-    assert len(split_eval(100, effective(eval_split=0.1).eval_split, 0)) == 10
+    assert len(held_out_of(100, effective(eval_split=0.1).eval_split, 0)) == 10
 
 
 @pytest.mark.parametrize(
