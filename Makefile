@@ -42,9 +42,9 @@ run: setup
 demo: setup
 	$(BIN)/modelforge demo
 
-## test: everything, on tiny models; one process more than cores, since one of them often waits for a server
+## test: everything, on tiny models; twice as many processes as cores, since they often wait for servers
 test: setup
-	$(PYTEST) --numprocesses 3 --dist worksteal
+	$(PYTEST) --numprocesses 4 --dist worksteal
 
 ## test-older: the trainers with the releases that unsloth holds its host to, in an environment of their own
 test-older: $(OLDER)/.complete

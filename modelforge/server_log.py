@@ -28,11 +28,11 @@ class _Lines:
         self._redact = redact
 
     def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a closed one raises the latter
             self._stream.write(visible_lines(self._redact(text)))
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a closed one raises the latter
             self._stream.flush()
 
 

@@ -14,10 +14,8 @@ FLOORS = {
     "torch": "2.6",  # code in weights that were said to be weights only
     "transformers": "5.0",  # pickles where there are no safetensors
 }
-ASKED = [
-    Requirement(text)
-    for text in tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["dependencies"]
-]
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+ASKED = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["trainers"])]
 
 
 @pytest.mark.parametrize(("name", "floor"), FLOORS.items())

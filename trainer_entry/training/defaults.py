@@ -104,7 +104,7 @@ def with_evaluation(
     `evaluates`: whether there are records for it; None where they could only be a part of the dataset.
     """
     if not (parameters.eval_split > 0 if evaluates is None else evaluates):
-        return parameters
+        return msgspec.structs.replace(parameters, eval_steps=None)  # of which there is no evaluation
     rows = math.ceil(tokens / (parameters.max_seq_length or 1)) if parameters.packing else examples
     batches = math.ceil(rows / (parameters.per_device_train_batch_size * parameters.num_processes))
     epoch = math.ceil(batches / parameters.gradient_accumulation_steps)

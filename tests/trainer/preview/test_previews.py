@@ -120,9 +120,11 @@ class Prepared:
 
 def prepared(job: wire.JobSpec) -> Prepared:
     parameters = resolve_parameters(job)
-    loaded = train._load_model(job, parameters)  # noqa: SLF001
+    loaded = train.load_model(job, parameters)
     parameters = with_model(parameters, job, loaded.context, encoder_decoder=loaded.is_encoder_decoder)
-    examples = train.prepare_examples(job, Records(job.dataset), loaded, parameters)
+    examples = train.prepare_examples(
+        job, Records(job.dataset, eval_split=parameters.eval_split, seed=parameters.seed), loaded, parameters
+    )
     return Prepared(job, parameters, loaded, examples)
 
 

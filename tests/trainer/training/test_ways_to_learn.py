@@ -149,7 +149,6 @@ def test_a_compiled_model_learns_and_is_evaluated_saved_and_gone_on_with_as_any_
     compiled = build(model, tmp_path / "compiled", torch_compile=True, **asked)
     # when
     for trainer in (plain, compiled):
-        trainer.evaluate()
         trainer.train()
     # then
     assert isinstance(compiled.model_wrapped, torch._dynamo.OptimizedModule)  # noqa: SLF001 - its only name
