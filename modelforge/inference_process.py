@@ -20,6 +20,8 @@ _LOADING_SECONDS = 600.0
 """How long a model may take to load, the built-in one's download included."""
 _REACTION_SECONDS = 1.0
 """How soon a worker must let go of an answer that nobody waits for; between two tokens it hears."""
+_CLOSED = (ConnectionError, RuntimeError)
+"""What is raised for a pipe whose other end is gone: uvloop has a word of its own."""
 _decoder: msgspec.json.Decoder[wire.AnyWorkerMessage] = msgspec.json.Decoder(wire.AnyWorkerMessage)
 
 
@@ -121,14 +123,15 @@ class InferenceProcess:
 
     async def _say(self, request: wire.AnyWorkerRequest) -> None:
         if self._process.stdin is not None and not self.is_over:
-            with contextlib.suppress(ConnectionError):  # its end is heard by who reads
+            with contextlib.suppress(*_CLOSED):  # its end is heard by who reads
                 self._process.stdin.write(msgspec.json.encode(request) + b"\n")
                 await self._process.stdin.drain()
 
     def _withdraw(self, number: int) -> None:
         if self._process.stdin is not None:
             self._left.add(number)
-            self._process.stdin.write(msgspec.json.encode(wire.Withdraw(id=number)) + b"\n")
+            with contextlib.suppress(*_CLOSED):
+                self._process.stdin.write(msgspec.json.encode(wire.Withdraw(id=number)) + b"\n")
             asyncio.get_running_loop().call_later(_REACTION_SECONDS, self._end_if_deaf, number)
 
     def _end_if_deaf(self, number: int) -> None:

@@ -17,6 +17,8 @@ from modelforge.projections.models import ModelDetails
 from trainer_entry import wire
 
 _ANSWERS_KEPT = 100
+_BYTES_KEPT = 64 << 20
+"""Of them together: one with probabilities of many tokens has megabytes."""
 _TOO_LONG = "PromptTooLong"
 _OF_THE_PROMPT = frozenset({"PromptEmpty", "UnknownToken"})
 _OF_THE_MODEL = frozenset({"ModelUnavailable", "NoChatTemplate", "ChatTemplateFails", "TokenWithoutEmbedding"})
@@ -132,6 +134,7 @@ class GivenAnswers:
 
     def __init__(self) -> None:
         self._answers: collections.OrderedDict[str, tuple[str, bytes]] = collections.OrderedDict()
+        self._bytes = 0
 
     def find(self, key: IdempotencyKey | None) -> bytes | None:
         """The answer that was given before.
@@ -147,11 +150,15 @@ class GivenAnswers:
         return given
 
     def keep(self, key: IdempotencyKey | None, given: bytes) -> None:
-        """Remember an answer, and forget the oldest."""
-        if key is not None:
-            self._answers[key.value] = (key.request_sha256, given)
-            if len(self._answers) > _ANSWERS_KEPT:
-                self._answers.popitem(last=False)
+        """Remember an answer, and forget the oldest; one that is larger than all may be is not remembered."""
+        if key is None:
+            return
+        _, earlier = self._answers.pop(key.value, ("", b""))
+        self._answers[key.value] = (key.request_sha256, given)
+        self._bytes += len(given) - len(earlier)
+        while len(self._answers) > _ANSWERS_KEPT or self._bytes > _BYTES_KEPT:
+            _, (_, oldest) = self._answers.popitem(last=False)
+            self._bytes -= len(oldest)
 
 
 GIVEN_ANSWERS = web.AppKey("given_answers", GivenAnswers)

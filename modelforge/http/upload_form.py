@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, TypeVar, get_args
 
@@ -35,6 +36,8 @@ _Word = TypeVar("_Word")
 LONGEST_FILENAME = 200
 _NO_HEADER = (BadContentDispositionHeader, BadContentDispositionParam)
 """Warnings of aiohttp, which are errors where warnings are."""
+# And one of its own doings, by how the network divides a form: as an error it would lose the form.
+warnings.filterwarnings("ignore", r"unread_data\(\) is deprecated", DeprecationWarning, r"aiohttp\.multipart")
 
 
 class UploadForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -104,26 +104,26 @@ async def take_upload(
             asked += f"\nencoding {upload.encoding}"
         key = await idempotency_key(request, asked.encode())
         check_key(request.app[HANDLER].state, key)
-        filename = name_for(upload.filename, found.sha256)
-        register = dataset.RegisterDataset(
-            filename=filename,
-            sha256=found.sha256,
-            format=found.format,
-            num_examples=found.num_examples,
-            size_bytes=found.size_bytes,
-            container=found.container,
-            compression=found.compression,
-            columns=found.columns.mapping,
-            fields=found.columns,
-            has_tools=found.has_tools,
-            records_sha256=found.records_sha256,
-            records_bytes=found.records_bytes,
-            warnings=found.report.warnings,
-            warning_count=found.report.warning_count,
-            key=key,
-        )
         store = request.app[DATASET_STORE]
         async with store.stored(store.places_of(found, scratch, records)):
+            filename = name_for(upload.filename, found.sha256)  # nobody else takes it until it is recorded
+            register = dataset.RegisterDataset(
+                filename=filename,
+                sha256=found.sha256,
+                format=found.format,
+                num_examples=found.num_examples,
+                size_bytes=found.size_bytes,
+                container=found.container,
+                compression=found.compression,
+                columns=found.columns.mapping,
+                fields=found.columns,
+                has_tools=found.has_tools,
+                records_sha256=found.records_sha256,
+                records_bytes=found.records_bytes,
+                warnings=found.report.warnings,
+                warning_count=found.report.warning_count,
+                key=key,
+            )
             outcome = await request.app[HANDLER].submit(register, actor=actor_of(request))
         reporter.end("taken")
     except BaseException:

@@ -12,6 +12,9 @@ from support.attempt_files import model_in, write_model
 from support.openai_answers import BUILT_IN, asked_of, client_of, said, scripted, withdrawn
 from support.running_server import RunningServer
 
+from modelforge.domain.idempotency import IdempotencyKey
+from modelforge.http.generation import GivenAnswers
+
 WEATHER: Any = {
     "type": "function",
     "function": {"name": "weather", "description": "Of a place.", "parameters": {"type": "object"}},
@@ -131,6 +134,17 @@ def test_the_client_puts_a_stream_together(client: openai.OpenAI) -> None:
     assert [token.token for token in final.choices[0].logprobs.content or ()] == ["Bread ", "rises."]
 
 
+def test_the_client_puts_answers_together_of_which_the_first_comes_last(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": said("Bread ", "rises.", late=5)}]
+    with client.chat.completions.stream(model=BUILT_IN, messages=messages, n=3, seed=5) as stream:
+        first = next(event.chunk.choices[0] for event in stream if event.type == "chunk" and event.chunk.choices)
+        final = stream.get_final_completion()
+    assert first.index == 0
+    assert [(choice.index, choice.message.content) for choice in final.choices] == [
+        (place, "Bread rises.") for place in range(3)
+    ]
+
+
 CALL = '{"name": "weather", "arguments": {"place": "Graz"}}'
 
 
@@ -207,6 +221,25 @@ def test_a_call_and_what_came_of_it_go_back_to_the_model(client: openai.OpenAI) 
     assert without.tools is None
 
 
+def test_an_answer_that_the_client_put_together_goes_back_as_it_is(client: openai.OpenAI) -> None:
+    # given messages of a stream and of `parse`, with what the client adds to them
+    question: Any = {"role": "user", "content": said(f"<tool_call>{CALL}</tool_call>")}
+    ask: Any = {"model": BUILT_IN, "messages": [question], "tools": [WEATHER]}
+    with client.chat.completions.stream(**ask) as stream:
+        called = stream.get_final_completion().choices[0].message
+    parsed = client.chat.completions.parse(model=BUILT_IN, messages=[{"role": "user", "content": said("Rain")}])
+    assert called.tool_calls is not None
+    result = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "Rain"}
+    # when
+    answer = chat(
+        client, messages=[question, called, result, parsed.choices[0].message, {"role": "user", "content": "?"}]
+    )
+    # then
+    asked = asked_of(answer.choices[0].message.content)
+    assert [turn.role for turn in asked.turns] == ["user", "assistant", "tool", "assistant", "user"]
+    assert (asked.turns[1].tool_calls[0].name, asked.turns[3].content) == ("weather", "Rain")
+
+
 IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
 
 
@@ -219,6 +252,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
         ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "y"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "assistant"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "x", "colour": "blue"}]}, "messages[0].colour"),
+        ({"messages": [{"role": "assistant", "content": "x", "parsed": {"a": 1}}]}, "messages[0].parsed"),
         ({"extra_body": {"colour": "blue"}}, "colour"),
         ({"n": 9}, "n"),
         ({"temperature": 2.5}, "temperature"),
@@ -328,6 +362,16 @@ def test_a_failure_amid_a_stream_is_raised_by_the_client(client: openai.OpenAI) 
     assert "too much memory" in caught.value.message
 
 
+def test_a_body_is_read_as_deeply_as_it_is_nested_or_refused(server: RunningServer) -> None:
+    answers = set()
+    for depth in range(900, 1000):
+        nested = f'{{"a": {"[" * depth}{"]" * depth}}}'
+        body = f'{{"model": "{BUILT_IN}", "messages": [{{"role": "user", "content": "x"}}], "metadata": {nested}}}'
+        answer = server.post("/v1/chat/completions", data=body, headers={"Content-Type": "application/json"})
+        answers.add(answer.status_code)
+    assert answers == {200, 400}
+
+
 def test_a_chat_that_is_too_long_for_any_model_is_refused_before_one_is_asked(client: openai.OpenAI) -> None:
     error = refused(client, content="x" * 500_001)
     assert (error.code, error.param) == ("context_length_exceeded", "messages")
@@ -351,6 +395,16 @@ def test_a_key_gets_the_first_answer_again(client: openai.OpenAI) -> None:
     with pytest.raises(openai.ConflictError):
         chat(client, "Bye", extra_headers=key)
     assert "stream" in refused(client, stream=True, extra_headers=key).message
+
+
+def test_answers_that_are_kept_for_their_keys_have_an_end() -> None:
+    given = GivenAnswers()
+    keys = [IdempotencyKey(value=str(number), request_sha256="") for number in range(4)]
+    for key in keys:
+        given.keep(key, bytes(24 << 20))
+    assert [given.find(key) is not None for key in keys] == [False, False, True, True]
+    given.keep(keys[0], bytes(65 << 20))
+    assert given.find(keys[0]) is None
 
 
 TEXT = {"task": "text-generation"}

@@ -1,8 +1,14 @@
 """Files, models and errors as OpenAI's own client sees them."""
 
 import json
+import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -53,6 +59,35 @@ def test_an_id_stands_for_no_other_content_though_its_name_does(
         client.files.retrieve(made.id)
 
 
+def test_files_of_one_name_that_come_at_once_are_each_their_own(
+    client: openai.OpenAI, module_server: RunningServer, module_data_dir: Path
+) -> None:
+    # given uploads whose checks end while the server does not look, so that it hears of all ends at once
+    contents = [RECORDS + b'{"input": "%d", "output": "b"}\n' % number for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(client.files.create, file=("at-once.jsonl", one), purpose="fine-tune") for one in contents]
+        while len([*(module_data_dir / "tmp").glob("check-*")]) < len(contents) and not any(
+            one.done() for one in asked
+        ):
+            time.sleep(0.002)
+        module_server.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        # when
+        module_server.process.send_signal(signal.SIGCONT)
+        made = [one.result() for one in asked]
+    # then
+    assert [client.files.content(one.id).read() for one in made] == contents
+
+
+def test_a_key_whose_file_was_deleted_is_told_so(client: openai.OpenAI) -> None:
+    ask: Any = {"file": ("once.jsonl", RECORDS), "purpose": "fine-tune", "extra_headers": {"Idempotency-Key": "once"}}
+    made = client.files.create(**ask)
+    assert client.files.create(**ask) == made
+    client.files.delete(made.id)
+    with pytest.raises(openai.ConflictError, match="deleted"):
+        client.with_options(timeout=20).files.create(**ask)
+
+
 def test_pages_of_files_have_each_once(client: openai.OpenAI) -> None:
     for number in range(5):
         client.files.create(file=(f"page{number}.jsonl", RECORDS), purpose="fine-tune")
@@ -93,6 +128,26 @@ def test_what_a_form_cannot_have_is_refused_by_its_name(
 def test_a_form_without_a_purpose_is_refused(module_server: RunningServer) -> None:
     answer = requests.post(f"{module_server.url}/v1/files", files={"file": ("a.jsonl", RECORDS)}, timeout=60)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "purpose")
+
+
+def test_a_form_is_taken_however_the_network_divides_it(module_server: RunningServer) -> None:
+    # given a form as the client writes it, piece by piece: little of a part comes, and then much with the next
+    purpose = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune'
+    file = b'--b\r\nContent-Disposition: form-data; name="file"; filename="pieces.jsonl"\r\n\r\n'
+    pieces = [purpose, b"\r\n", file + RECORDS + b"\r\n--b--\r\n"]
+    head = (
+        b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        b"Content-Length: %d\r\nConnection: close\r\n\r\n" % sum(map(len, pieces))
+    )
+    address = urlsplit(module_server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # when
+        for piece in (head, *pieces):
+            connection.sendall(piece)
+            time.sleep(0.2)
+        # then
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 def test_models_are_listed_retrieved_and_deleted(

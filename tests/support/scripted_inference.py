@@ -20,12 +20,16 @@ WITHDRAWN = "withdrawn"
 
 
 class Script(Struct, forbid_unknown_fields=True):
-    """What is answered, piece by piece, and how it ends: `fail` names a worker's failure, `busy` or `memory`."""
+    """What is answered, piece by piece, and how it ends: `fail` names a worker's failure, `busy` or `memory`.
+
+    `late`: the seed of an answer that comes after the others.
+    """
 
     say: list[str]
     finish: Literal["stop", "length", "deadline"] = "stop"
     fail: str | None = None
     wait: bool = False
+    late: int | None = None
 
 
 class ScriptedInference:
@@ -51,6 +55,8 @@ class ScriptedInference:
         script = _script(prompt)
         done = False
         try:
+            for _ in range(200 if script.late is not None and script.late == prompt.seed else 0):
+                await asyncio.sleep(0)
             for piece in script.say:
                 await asyncio.sleep(0)
                 yield wire.Token(id=prompt.id, text=piece, logprobs=_logprobs(piece, prompt))

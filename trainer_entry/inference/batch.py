@@ -20,6 +20,9 @@ _TRIED = (3, 5)
 _SAME = 0.02
 """How far logits may lie apart, of their whole width: rounding in 16 bits takes less, a wrong place takes more."""
 
+_BY_THE_LONGEST = frozenset({"dynamic", "longrope"})
+"""Rotary positions that are others where a text is long, which no trial of short ones shows."""
+
 
 class Row:
     """An answer in a batch, or on its way there: `read` of its tokens are in a cache."""
@@ -193,7 +196,14 @@ def _keeps_keys_alone(model: Any) -> bool:
     if getattr(model, "_is_stateful", False) or not model._supports_default_dynamic_cache():  # noqa: SLF001
         return False
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}  # none, for a model of before them
-    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
+    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and not _turns_by_the_longest(model.config)
+
+
+def _turns_by_the_longest(config: Any) -> bool:
+    """Whether the longest row decides how positions turn keys, those of the others and those in the cache too."""
+    turns = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    each = [turns, *(turn for turn in turns.values() if isinstance(turn, dict))]  # one a kind of layer, or one of all
+    return any(turn.get("rope_type") in _BY_THE_LONGEST for turn in each)
 
 
 def _is_tried(loaded: LoadedModel, models: Models) -> bool:

@@ -35,6 +35,7 @@ class Pieces:
     ) -> None:
         self.ids: list[int] = []
         self.stopped = False
+        self._ended = False
         self._tokenizer = tokenizer
         self._spelling = spelling
         self._request_id = request_id
@@ -54,21 +55,23 @@ class Pieces:
     def add(self, token: int, likely: Likely | None, lines: LineWriter, *, ends: bool) -> None:
         """The next token; `ends`: it ends the answer, and is no part of its text."""
         self.ids.append(token)
+        self._ended = ends
         if likely is not None and not ends:
             self._waiting.append(self._describe(token, likely))
         self._take(last=False)
         self._send(self._certain(), lines)
 
     def end(self, lines: LineWriter) -> None:
-        """Nothing follows that could complete a character, or a stop."""
+        """Nothing follows that could complete a character, or a stop; the last tokens may have no text of their own."""
         if not self.stopped:
             self._take(last=True)
             self._send(len(self._text), lines)
+            self._tell("", self._waiting, lines)
 
     def _take(self, *, last: bool) -> None:
         """Decode what is new, and look for a stop in it."""
         known = self._decode(self.ids[self._context : self._decoded])
-        text = self._decode(self.ids[self._context :])
+        text = self._decode(self.ids[self._context : len(self.ids) - self._ended])
         if len(text) <= len(known) or (text.endswith(_UNFINISHED) and not last):
             return
         start = len(self._text)
@@ -95,9 +98,13 @@ class Pieces:
         logprobs: list[TokenLogprob] = []
         while self._unsent and self._unsent[0].start < length:
             logprobs.append(self._unsent.popleft().logprob)
-        lines.write(Token(id=self._request_id, text=piece, logprobs=tuple(logprobs[:_MOST_LOGPROBS])))
-        for at in range(_MOST_LOGPROBS, len(logprobs), _MOST_LOGPROBS):
-            lines.write(Token(id=self._request_id, text="", logprobs=tuple(logprobs[at : at + _MOST_LOGPROBS])))
+        self._tell(piece, logprobs, lines)
+
+    def _tell(self, piece: str, logprobs: list[TokenLogprob], lines: LineWriter) -> None:
+        """Send a piece with its probabilities, in as many lines as these take; nothing, where there is neither."""
+        for at in range(0, max(len(logprobs), bool(piece)), _MOST_LOGPROBS):
+            part = tuple(logprobs[at : at + _MOST_LOGPROBS])
+            lines.write(Token(id=self._request_id, text="" if at else piece, logprobs=part))
 
     def _describe(self, token: int, likely: Likely) -> TokenLogprob:
         spelled = self._spelling.of(token)

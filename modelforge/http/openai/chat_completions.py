@@ -200,14 +200,16 @@ class _Stream:
     async def events(self, request: web.Request) -> AsyncGenerator[bytes, None]:
         """All of them, as the answers come."""
         prompts = [self._asked.prompt] * (self._body.n or 1)
-        parts: dict[int, _Parts] = {}
+        parts = [_Parts(index, self._asked) for index in range(len(prompts))]
+        begun = False
         ends: list[wire.Generated] = []
         answers = answers_to(request, self._model, prompts, self._asked.sampling, "messages")
         async with aclosing(answers):
             async for index, message in answers:
-                if index not in parts:
-                    parts[index] = _Parts(index, self._asked)
-                    yield self._event(ChunkChoice(index=index, delta=ChatDelta(role="assistant", content="")))
+                if not begun:  # all in their order: the client puts none together that comes before an earlier one
+                    begun = True
+                    for place in range(len(parts)):
+                        yield self._event(ChunkChoice(index=place, delta=ChatDelta(role="assistant", content="")))
                 if isinstance(message, wire.Generated):
                     ends.append(message)
                     choices = parts[index].end(message)

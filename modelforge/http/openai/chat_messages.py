@@ -63,20 +63,22 @@ class CalledFunction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Name
     arguments: str
+    parsed_arguments: Any = None
 
 
 class MessageToolCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A call in an assistant's message."""
+    """A call in an assistant's message; one that came in a stream has its `index`."""
 
     id: CallId
     type: Literal["function"] = "function"
     function: CalledFunction
+    index: int | None = None
 
 
 class AssistantMessage(
     Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="role", tag="assistant"
 ):
-    """What a model answered before."""
+    """What a model answered before, as it was given; `parsed` is what the client makes of a schema, and null here."""
 
     content: str | Annotated[list[TextPart | RefusalPart], Meta(min_length=1, max_length=1000)] | None = None
     refusal: str | None = None
@@ -85,6 +87,7 @@ class AssistantMessage(
     function_call: Any = None
     audio: Any = None
     annotations: Any = None
+    parsed: Any = None
 
 
 class ToolMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="role", tag="tool"):
@@ -170,16 +173,20 @@ def _turn(message: Message, field: str, called: dict[str, str]) -> wire.ChatTurn
 def _assistant_turn(message: AssistantMessage, field: str, called: dict[str, str]) -> wire.ChatTurn:
     for name in ("function_call", "audio"):
         refuse(getattr(message, name), f"{field}.{name}", "Leave it out; calls are tool_calls.")
-    refuse(message.annotations, f"{field}.annotations", "Leave it out.")
+    for name in ("annotations", "parsed"):
+        refuse(getattr(message, name), f"{field}.{name}", "Leave it out.")
     calls = []
     for place, call in enumerate(message.tool_calls or ()):
+        at = f"{field}.tool_calls[{place}]"
+        refuse(None if call.index == place else call.index, f"{at}.index", "It is the place in the list.")
+        refuse(call.function.parsed_arguments, f"{at}.function.parsed_arguments", "Leave it out.")
         try:
             msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as error:
             raise BadInput(
                 "The arguments are no JSON object",
                 "They are those of the function by their names.",
-                field=f"{field}.tool_calls[{place}].function.arguments",
+                field=f"{at}.function.arguments",
             ) from error
         called[call.id] = call.function.name
         calls.append(

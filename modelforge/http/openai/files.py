@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from modelforge.errors import NotFound
+from modelforge.errors import Conflict, NotFound
 from modelforge.http.datasets import FOR_PARTS, MEDIA_TYPES, download_of, remove_dataset
 from modelforge.http.openai.identifiers import dataset_of, file_id, unix_seconds
 from modelforge.http.openai.pages import AFTER_ID, page_of
@@ -108,8 +108,13 @@ async def create_file(request: web.Request) -> web.Response:
         return f"{filename.removesuffix(ending)[:room]}-{sha256[:_SHOWN_HASH]}{ending}"
 
     taken = await take_upload(request, purposes=("fine-tune",), name_for=name_for)
-    await request.app[PROJECTOR].until(lambda: taken.filename in datasets)
-    return await _answer(request, datasets[taken.filename])
+    made = datasets.get(taken.filename)
+    if made is None:
+        raise Conflict(
+            "The file was deleted meanwhile",
+            f"{taken.filename} was uploaded, and is gone; upload it again, and not with the same Idempotency-Key.",
+        )
+    return await _answer(request, made)
 
 
 async def list_files(request: web.Request) -> web.Response:

@@ -44,6 +44,7 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
         raise BadInput("The body is empty", "Send a JSON object.")
     try:
         body = _decode(data, kind)
+        refuse_twins(data)  # it goes less deep than what decodes
     except msgspec.ValidationError as error:
         problem = field_error(error, kind)
         if problem.field is not None and "regex" in problem.message:
@@ -53,7 +54,6 @@ async def read_body(request: web.Request, kind: type[_T]) -> _T:
         raise BadInput("The body is nested too deeply", "Send fewer objects and lists in each other.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput("The body is not valid JSON", str(error)) from error
-    refuse_twins(data)
     return body
 
 

@@ -161,6 +161,28 @@ def test_every_piece_has_the_probabilities_of_its_tokens_and_their_bytes(worker:
     assert all(math.isfinite(token.logprob) and len(token.top) == 2 for piece in pieces for token in piece.logprobs)
 
 
+def test_tokens_without_a_text_have_their_probabilities_too(worker: Worker, model: Path) -> None:
+    # given an answer of tokens that are not shown
+    request = worker.ask(model, max_new_tokens=3, top_logprobs=1, logit_bias={1: 100.0})
+    # when
+    ((pieces, answer),) = worker.answers(request).values()
+    # then
+    assert isinstance(answer, wire.Generated)
+    assert (answer.text, answer.tokens) == ("", 3)
+    assert [logprob.text for piece in pieces for logprob in piece.logprobs] == [SPECIAL_TOKENS[1]] * 3
+
+
+def test_an_end_token_is_no_part_of_the_answer_though_it_is_like_any_other(worker: Worker, tmp_path: Path) -> None:
+    # given a model that ends with a token that others write in the middle of a text
+    model = build_tiny_model(tmp_path / "model")
+    settings = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [4, 40]}))
+    # when
+    answer = worker.generate(model, logit_bias={40: 100.0})
+    # then
+    assert (answer.text, answer.tokens, answer.finish) == ("", 1, "stop")
+
+
 def test_penalties_and_biases_change_what_is_said(worker: Worker, model: Path) -> None:
     # given a token that would always come
     biased = {"logit_bias": {40: 50.0}, "max_new_tokens": 6}

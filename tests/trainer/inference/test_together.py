@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from support.inference_process import DECODER, Worker
 from support.tiny_model import build_tiny, build_tiny_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from trainer_entry import wire
 from trainer_entry.inference import models, writing
@@ -58,6 +58,18 @@ def sliding(folder: Path) -> Path:
     return folder
 
 
+def long_rope(folder: Path) -> Path:
+    """A model whose positions turn in another way in texts of more than 32 tokens."""
+    build_tiny_model(folder)
+    config = AutoConfig.from_pretrained(folder)
+    factors = {"short_factor": [1.0] * 8, "long_factor": [8.0] * 8, "original_max_position_embeddings": 32}
+    config.rope_parameters = {"rope_type": "longrope", "rope_theta": 10_000.0, **factors}
+    config.initializer_range = 0.5  # so that it looks at positions
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
 def told(worker: Worker, asked: list[tuple[Path, dict[str, Any]]]) -> list[str]:
     """What is answered to requests that are there at once."""
     requests = [worker.ask(model, **changes) for model, changes in asked]
@@ -70,7 +82,7 @@ def told(worker: Worker, asked: list[tuple[Path, dict[str, Any]]]) -> list[str]:
     return texts
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "sliding"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "sliding", "longrope"])
 def test_an_answer_in_company_is_the_one_alone(architecture: str, worker: Worker, tmp_path: Path) -> None:
     # given prompts and answers of different lengths, greedy and sampled ones
     match architecture:
@@ -78,6 +90,8 @@ def test_an_answer_in_company_is_the_one_alone(architecture: str, worker: Worker
             model = build_tiny(tmp_path, architecture, context=256)  # type: ignore[arg-type]
         case "sliding":
             model = sliding(tmp_path)
+        case "longrope":
+            model = long_rope(tmp_path)
         case _:
             model = build_tiny_model(tmp_path)
     asked: list[tuple[Path, dict[str, Any]]] = [
