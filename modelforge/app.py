@@ -162,7 +162,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     secrets = SecretFiles(layout.webhooks)
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
     end_command = EndCommand(settings.on_end, rebuilt.state)
-    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout)
+    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout, len(machine.gpus))
     app[DELIVERER], app[EXPOSITION] = deliverer, exposition
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from trainer_entry.data.examples import LINE
 from trainer_entry.data.records import Records
 from trainer_entry.runtime.attempt import run_attempt
 from trainer_entry.runtime.progress import Progress
@@ -81,6 +82,8 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     loss = metrics.get("eval_loss")
     if job.strategy == "sft" and job.task != "extractive-question-answering" and loss is not None:
         metrics["eval_perplexity"] = math.exp(loss) if loss < _LARGEST_LOG else None
+    if job.task == "extractive-question-answering":  # a row is a window of a context, and not a record
+        judged = len(set(examples.evaluation[LINE])) if examples.evaluation is not None else 0
     result = Judged(records=judged, metrics=metrics, base_model=work.base_model)
     wire.send(
         lambda seq: TrainerFinished(

@@ -191,7 +191,8 @@ def places_of(spec: wire.JobSpec) -> Iterator[tuple[str, wire.DatasetFile]]:
 
 def records_of(spec: wire.JobSpec) -> RecordCounts:
     """How many records a training would use."""
-    counts: Counts = counts_of(spec.dataset, spec.validation, spec.parameters.eval_split)
+    parameters = spec.parameters
+    counts: Counts = counts_of(spec.dataset, spec.validation, parameters.eval_split, parameters.seed)
     taken = [(part.dataset, part.taken) for part in spec.dataset.parts] or [(spec.dataset, spec.dataset.num_examples)]
     return RecordCounts(
         train=counts.train,

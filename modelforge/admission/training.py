@@ -181,7 +181,7 @@ async def estimate_fit(
     if not problems.all:
         for place, file in places_of(spec):
             with problems.collecting("model_name"), naming(place):
-                await try_out(admission, msgspec.structs.replace(spec, dataset=file, validation=None))
+                await try_out(admission, msgspec.structs.replace(spec, dataset=file))
     return fit
 
 

@@ -49,9 +49,15 @@ class ReadModels(Struct, kw_only=True):
         return self._with_deletions(details)
 
     def model(self, model_id: int) -> ModelDetails | None:
-        """A model with whether the dataset of its training is there."""
+        """A model with whether the datasets of its training and its evaluations are there."""
         details = self.models.get(model_id)
-        return None if details is None else self._with_deletions(details)
+        if details is None:
+            return None
+        evaluations = (
+            msgspec.structs.replace(one, dataset=with_deletion(one.dataset, self.deleted))
+            for one in details.evaluations
+        )
+        return self._with_deletions(msgspec.structs.replace(details, evaluations=tuple(evaluations)))
 
     def _with_deletions(self, details: _Details) -> _Details:
         """A job or model with when its datasets were deleted."""

@@ -74,8 +74,8 @@ def check_address(address: str) -> None:
         AddressRefused: it is one.
     """
     parsed = ipaddress.ip_address(address)
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or ipaddress.IPv6Address(int(parsed))  # without the name of a network card
     if parsed.is_loopback:
         return
     if parsed.is_link_local or str(parsed) in _METADATA:

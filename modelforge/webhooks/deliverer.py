@@ -73,7 +73,10 @@ class Deliverer:
         retries: Retries = DEFAULT_RETRIES,
         sender: Sender | None = None,
     ) -> None:
-        """`ended` is called with each task that is over."""
+        """`ended` is called with each task that is over.
+
+        `rotating`: held while secrets are rotated, or those of two rotations would be mixed up.
+        """
         self._handler = handler
         self._log = log
         self._read_models = read_models
@@ -84,6 +87,7 @@ class Deliverer:
         self._sender = sender or Sender()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._woken: dict[str, asyncio.Event] = {}
+        self.rotating = asyncio.Lock()
 
     def start(self) -> None:
         """Take up what the log says is due."""
@@ -111,12 +115,21 @@ class Deliverer:
                     pass
 
     async def send_once(self, webhook_id: str, event_id: str, body: bytes) -> Answer:
-        """Send something to an endpoint, once, and record nothing of it."""
-        secrets = await asyncio.to_thread(self.secrets.read, webhook_id)
+        """Send something to an endpoint, once, and record nothing of it.
+
+        Raises:
+            NotFound: it was deleted.
+        """
+        try:
+            secrets = await asyncio.to_thread(self.secrets.read, webhook_id)
+        except OSError as error:  # or one file would end the server
+            return Answer(status_code=None, reason=f"its secret cannot be read: {error.strerror}")
+        known = self._read_models.webhooks.get(webhook_id)
+        if known is None:
+            raise webhook.no_such_webhook(webhook_id)
         if not secrets:
             return Answer(status_code=None, reason="its secret is not in this data directory; rotate it")
-        headers = headers_of(secrets, event_id, time.time(), body)
-        return await self._sender.send(self._read_models.webhooks[webhook_id].url, body, headers)
+        return await self._sender.send(known.url, body, headers_of(secrets, event_id, time.time(), body))
 
     async def close(self) -> None:
         """Leave the rest to the next server."""
@@ -143,8 +156,7 @@ class Deliverer:
                 continue
             seen = record.position
             event = self._event_of(record)
-            if self._read_models.webhooks[webhook_id].is_due(event.event_type, seen):
-                await self._deliver(webhook_id, record, event, woken)
+            await self._deliver(webhook_id, record, event, woken)
 
     async def _next_end(self, after: int) -> Record | None:
         def read(reader: LogReader) -> Record | None:
@@ -153,9 +165,9 @@ class Deliverer:
         return await self._log.read(read)
 
     async def _deliver(self, webhook_id: str, record: Record, event: Event, woken: asyncio.Event) -> None:
-        """Try until it arrives, or is too old to be news; and have that recorded."""
+        """Try until it arrives, is too old to be news, or is not heard of any more; and have an end recorded."""
         attempts = 0
-        while True:
+        while self._read_models.webhooks[webhook_id].is_due(event.event_type, record.position):
             woken.clear()
             answer = await self.send_once(webhook_id, event.event_id, event.body)
             attempts += 1
@@ -171,6 +183,8 @@ class Deliverer:
             delay = self._retries.delay(attempts)
             _log.warning("webhook_not_delivered", reason=answer.reason, next_try_seconds=delay, **told)
             await _pause(delay, woken)
+        else:
+            return
         await self._report(webhook_id, record.position, event, attempts, answer)
 
     async def _report(self, webhook_id: str, end: int, event: Event, attempts: int, answer: Answer) -> None:

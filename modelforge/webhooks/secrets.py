@@ -39,7 +39,11 @@ class SecretFiles:
         self._folder = folder
 
     def read(self, webhook_id: str) -> tuple[Secret, ...]:
-        """The secrets of an endpoint, the newest first; none where a backup was put back, which has none."""
+        """The secrets of an endpoint, the newest first; none where a backup was put back, which has none.
+
+        Raises:
+            OSError: their file is there, and cannot be read.
+        """
         try:
             return msgspec.json.decode(self._path(webhook_id).read_bytes(), type=tuple[Secret, ...])
         except (FileNotFoundError, msgspec.DecodeError):

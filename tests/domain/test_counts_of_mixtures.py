@@ -1,5 +1,7 @@
 """Several datasets as one: how many records each gives, which are held out, and that none of those is trained on."""
 
+import hashlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,8 +18,10 @@ LEARNING = wire.TrainingParameters()
 
 
 def file_of(records: int, name: str = "a.jsonl") -> wire.DatasetFile:
+    """A file; two of as many records have the same ones."""
+    sha256 = hashlib.sha256(str(records).encode()).hexdigest()
     return wire.DatasetFile(
-        filename=name, path=f"/{name}", sha256=SHA256, format="input_output", num_examples=records, revision=1
+        filename=name, path=f"/{name}", sha256=sha256, format="input_output", num_examples=records, revision=1
     )
 
 
@@ -56,13 +60,18 @@ def test_what_is_counted_before_is_what_is_read_and_none_held_out_is_trained_on(
     whole = mixed(tuple(parts), seed)
     readings = [*readings_of(whole, fraction, seed)]
     held_out = sum(len(reading.held_out) for reading in readings)
-    counts = counts_of(whole, None, fraction)
+    counts = counts_of(whole, None, fraction, seed)
     assert (sum(len(reading.places) for reading in readings) - held_out, held_out) == (counts.train, counts.evaluation)
     assert counts.train + counts.evaluation <= whole.num_examples == sum(part.taken for part in parts)
     assert readings == [*readings_of(whole, fraction, seed)]
     assert all(list(reading.places) == sorted(set(reading.places)) for reading in readings)
     if fraction == 0:
         assert counts.train == whole.num_examples
+    for content in {reading.dataset.content for reading in readings}:
+        of_it = [reading for reading in readings if reading.dataset.content == content]
+        judged = frozenset[int]().union(*(reading.held_out for reading in of_it))
+        assert sum(len(reading.held_out) for reading in of_it) == len(judged)
+        assert not any({*reading.places} - reading.held_out & judged for reading in of_it)
 
 
 def test_a_record_that_is_held_out_is_in_no_repetition() -> None:
@@ -70,7 +79,18 @@ def test_a_record_that_is_held_out_is_in_no_repetition() -> None:
     first, *again = readings_of(whole, 0.2, 0)
     assert (len(first.places), len(first.held_out), [len(reading.places) for reading in again]) == (10, 2, [8, 4])
     assert not first.held_out & {place for reading in again for place in reading.places}
-    assert counts_of(whole, None, 0.2).train == 8 + 8 + 4
+    assert counts_of(whole, None, 0.2, 0).train == 8 + 8 + 4
+
+
+def test_what_is_held_out_of_records_that_are_named_twice_is_trained_on_by_neither() -> None:
+    whole = mixed((part_of(20, 0.5), part_of(20, 2.0)), 0)
+    readings = [*readings_of(whole, 0.2, 3)]
+    first, second, third = readings
+    assert (len(first.held_out), len(second.held_out), len(third.held_out)) == (2, 2, 0)
+    judged = first.held_out | second.held_out
+    assert len(judged) == 4
+    assert not any(judged.intersection(reading.places) - reading.held_out for reading in readings)
+    assert (counts_of(whole, None, 0.2, 3).train, counts_of(whole, None, 0.2, 3).evaluation) == (8 + 16 + 16, 4)
 
 
 def test_the_seed_decides_which_records_are_taken() -> None:
@@ -83,11 +103,11 @@ def test_a_dataset_alone_is_held_out_of_as_ever() -> None:
     (reading,) = readings_of(file_of(64), 0.125, 7)
     assert reading.places == range(64)
     assert reading.held_out == held_out_of(64, 0.125, 7)
-    assert len(reading.held_out) == counts_of(file_of(64), None, 0.125).evaluation == 8
+    assert len(reading.held_out) == counts_of(file_of(64), None, 0.125, 7).evaluation == 8
 
 
 def test_validation_records_are_counted_beside_all_of_the_dataset() -> None:
-    counts = counts_of(file_of(10), file_of(3, "judged.jsonl"), 0)
+    counts = counts_of(file_of(10), file_of(3, "judged.jsonl"), 0, 0)
     assert (counts.train, counts.evaluation) == (10, 3)
 
 

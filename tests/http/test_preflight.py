@@ -271,6 +271,12 @@ def test_turns_that_the_chat_template_refuses_are_named_by_their_line(stocked: R
     assert "System role not supported" in problem["remedy"]
 
 
+def test_conversations_may_end_early_by_records_of_another_dataset(stocked: RunningServer, tiny: Path) -> None:
+    judged = {"validation_dataset": "talks.jsonl", "early_stopping_patience": 2}
+    assert problems_of(stocked, body_of(tiny, dataset="talks.jsonl", **judged)) == []
+    assert problems_of(stocked, body_of(tiny, dataset=[{"dataset": "talks.jsonl", "weight": 2}], **judged)) == []
+
+
 def test_a_token_that_the_model_has_no_embedding_of_is_refused(stocked: RunningServer, copied: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -1,11 +1,19 @@
 """What `/metrics` says, read as Prometheus reads it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import prometheus_client.openmetrics.parser
 import prometheus_client.parser
+import pytest
 from support.running_server import RunningServer
 from support.told_metrics import told_metrics
+
+from modelforge.domain.state import State
+from modelforge.http.plumbing.exposition import Exposition
+from modelforge.layout import Layout
+from modelforge.machine import devices
+from modelforge.projections.read_models import ReadModels
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -48,6 +56,29 @@ def test_openmetrics_is_answered_where_it_is_asked_for(module_server: RunningSer
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     families = [*prometheus_client.openmetrics.parser.text_string_to_metric_families(answer.text)]
     assert {family.name for family in families} >= {"modelforge_jobs", "modelforge_build"}
+
+
+@pytest.mark.parametrize(
+    "version", ['"1.0.0"', "latest", "1.x", "1.0.\u00e9", "-1", "", "1.0.0.0", "9" * 500, "1.0.0; escaping=?"]
+)
+@pytest.mark.parametrize("media", ["application/openmetrics-text", "text/plain"])
+def test_a_version_that_is_none_is_answered_too(module_server: RunningServer, media: str, version: str) -> None:
+    accept = f"{media};version={version};q=0.5,{media}; version={version}, */*"
+    answer = module_server.get("/metrics", headers={"Accept": accept.encode()})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith(media)
+
+
+def test_no_answer_asks_the_driver_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count() -> int:
+        raise AssertionError("this takes seconds where the driver is not loaded")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "_count_gpus", count)
+    layout = Layout(tmp_path)
+    layout.log.touch()
+    text, _ = Exposition(State(), ReadModels(), layout, 2).answer("")
+    assert b"\nmodelforge_gpus 2.0\n" in text
 
 
 def test_every_metric_has_its_line_in_the_docs_and_a_unit_in_its_name(module_server: RunningServer) -> None:

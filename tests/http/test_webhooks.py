@@ -3,6 +3,7 @@
 import json
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -96,6 +97,19 @@ def test_every_end_of_a_job_is_told_over_a_restart_and_no_secret_is_in_log_answe
     assert secret not in server.end()
     holders = [path for path in data_dir.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert holders == [data_dir / "webhooks" / f"{made.id}.json"]
+
+
+def test_a_secret_that_is_rotated_by_several_at_once_is_the_one_that_is_shown(
+    server: RunningServer, data_dir: Path
+) -> None:
+    with client_of(server) as client:
+        made = client.webhooks.create(name="desk", url="http://127.0.0.1:9/", event_types=EVERY)
+        with ThreadPoolExecutor(8) as pool:
+            rotated = [*pool.map(lambda _: client.webhooks.rotate_secret(made.id).signing_secret, range(24))]
+        hint = client.webhooks.retrieve(made.id).signing_secret_hint or ""
+    (kept,) = json.loads((data_dir / "webhooks" / f"{made.id}.json").read_bytes())
+    assert kept["value"] in rotated
+    assert kept["value"].endswith(hint[1:])
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,10 @@ def test_the_figures_of_an_evaluation_stand_beside_those_of_its_model() -> None:
     (evaluation,) = read_models.models[1].evaluations
     assert (evaluation.job_id, evaluation.metrics, evaluation.records) == (JOB, {"eval_loss": 0.5}, 12)
     assert evaluation.dataset.sha256 == records.sha256
+    read_models.deleted[records.path.rpartition("/")[2]] = "2026-01-01T00:00:00Z"
+    shown_now = read_models.model(1)
+    assert shown_now is not None
+    assert [one.dataset.deleted_at for one in shown_now.evaluations] == ["2026-01-01T00:00:00Z"]
     gone = after(*trained, asked, launching(), model.ModelDeleted(model_id=1, path=SAVED.path), exited, completed)
     assert gone.models == {}
 

@@ -21,6 +21,7 @@ from modelforge.domain import webhook
 from modelforge.domain.failure_causes import Cause
 from modelforge.domain.messages import Record
 from modelforge.domain.scheduling import Machine
+from modelforge.errors import NotFound
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.openai.webhook_events import event_of
 from modelforge.projections.projector import Projector
@@ -231,6 +232,45 @@ async def test_a_deleted_endpoint_hears_nothing_more(tmp_path: Path, told: Recei
         await here.fail_a_job()
         await asyncio.to_thread(told.wait_for, lambda: len(told.at("/other")) == 2)
         assert len(told.at("/hook")) <= heard + 1, "the one that was on its way"
+
+
+async def test_a_type_that_is_heard_of_no_more_holds_up_nothing(tmp_path: Path, told: Receiver) -> None:
+    told.statuses["/hook"] = 500
+    async with world(tmp_path, Retries(first=30.0)) as here:
+        await here.create(f"{told.url}/hook")
+        first = await here.fail_a_job()
+        await asyncio.to_thread(told.wait_for, lambda: bool(told.got))
+        await here.handler.submit(webhook.UpdateWebhook(webhook_id=ID, event_types=("fine_tuning.job.cancelled",)))
+        del told.statuses["/hook"]
+        await here.handler.submit(webhook.UpdateWebhook(webhook_id=ID, event_types=("fine_tuning.job.failed",)))
+        second = await here.fail_a_job()
+        await here.served()
+    assert [json.loads(got.body)["data"]["job_id"] for got in told.got] == [first, second]
+
+
+async def test_a_secret_that_cannot_be_read_is_a_reason_and_no_end_of_the_server(
+    tmp_path: Path, told: Receiver
+) -> None:
+    file = tmp_path / "webhooks" / f"{ID}.json"
+    with capture_logs() as lines:
+        async with world(tmp_path, Retries(first=0.01, growth=1.0)) as here:
+            await here.create(f"{told.url}/hook")
+            file.rename(file.with_suffix(".aside"))
+            file.mkdir()
+            await here.fail_a_job()
+            await asyncio.to_thread(told.wait_for, lambda: bool(lines))
+            file.rmdir()
+            file.with_suffix(".aside").rename(file)
+            await here.served()
+    assert "its secret cannot be read: Is a directory" in lines[0]["reason"]
+    assert len(told.got) == 1
+
+
+async def test_nothing_is_sent_to_an_endpoint_that_was_deleted_meanwhile(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        here.deliverer.secrets.write(ID, (Secret(value=new_secret()),))
+        with pytest.raises(NotFound):
+            await here.deliverer.send_once(ID, "evt_1", b"{}")
 
 
 def test_secrets_are_their_owner_s_only_and_those_of_nobody_are_swept(tmp_path: Path) -> None:

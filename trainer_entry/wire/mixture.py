@@ -5,12 +5,14 @@ A dataset of N records with the weight W gives round(W * N) of them, rounded hal
 takes all of it, 0.5 a half that the seed draws, 2.0 each record twice. Shares stand in the ratio of weight * size.
 
 Held out are records, and not lines of the mixture: the share `eval_split` of the different records that are taken of
-each dataset. None of them is trained on, in any repetition.
+each dataset. None of them is trained on, in any repetition. Where the same records are named twice, what is held out
+the first time is left out the second, and only those that were not taken before are held out then.
 """
 
 import hashlib
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -57,11 +59,15 @@ def mixed(parts: tuple[DatasetPart, ...], seed: int) -> DatasetFile:
     )
 
 
-def counts_of(dataset: DatasetFile, validation: DatasetFile | None, eval_split: float) -> Counts:
-    """How many records a training on a dataset learns from and is judged by."""
+def counts_of(dataset: DatasetFile, validation: DatasetFile | None, eval_split: float, seed: int) -> Counts:
+    """How many records a training on a dataset learns from and is judged by; `seed`: that of the training."""
     if not dataset.parts:
         held_out = held_out_count(dataset.num_examples, eval_split)
         train = dataset.num_examples - held_out
+    elif eval_split > 0 and _named_twice(dataset):  # it depends on which records are drawn both times
+        readings = [*readings_of(dataset, eval_split, seed)]
+        held_out = sum(len(reading.held_out) for reading in readings)
+        train = sum(len(reading.places) for reading in readings) - held_out
     else:
         different = [min(part.taken, part.dataset.num_examples) for part in dataset.parts]
         held = [held_out_count(count, eval_split) for count in different]
@@ -86,18 +92,51 @@ def readings_of(dataset: DatasetFile, eval_split: float, seed: int) -> Iterator[
         count = dataset.num_examples
         yield Reading(dataset, range(count), held_out_of(count, eval_split, seed))
         return
+    twice, earlier = _named_twice(dataset), dict[str, _Earlier]()
     for number, part in enumerate(dataset.parts):
-        yield from _readings_of_part(part, eval_split, f"{dataset.seed}/{number}", f"{seed}/{number}")
+        content, seeds = part.dataset.content, (f"{dataset.seed}/{number}", f"{seed}/{number}")
+        before = earlier.get(content, _Earlier())
+        places = _taken_from(part, seeds[0])
+        readings = [*_readings_of_part(part, places, before, eval_split, *seeds)]
+        yield from readings
+        if content in twice:
+            held_out = before.held_out.union(*(reading.held_out for reading in readings))
+            earlier[content] = _Earlier(before.places.union(places), held_out)
 
 
-def _readings_of_part(part: DatasetPart, eval_split: float, of_mixture: str, of_split: str) -> Iterator[Reading]:
+class _Earlier(Struct, frozen=True, gc=False):
+    """What was taken, and held out, of the same records where they were named before."""
+
+    places: frozenset[int] = frozenset()
+    held_out: frozenset[int] = frozenset()
+
+
+def _named_twice(dataset: DatasetFile) -> set[str]:
+    """The contents that several parts have."""
+    return {content for content, times in Counter(part.dataset.content for part in dataset.parts).items() if times > 1}
+
+
+def _taken_from(part: DatasetPart, seed: str) -> range | tuple[int, ...]:
     count = part.dataset.num_examples
-    places = range(count) if part.taken >= count else _drawn(range(count), part.taken, f"{of_mixture}/taken")
-    held_out = frozenset(_drawn(places, held_out_count(len(places), eval_split), f"{of_split}/held out"))
-    yield Reading(part.dataset, places, held_out)
+    return range(count) if part.taken >= count else _drawn(range(count), part.taken, f"{seed}/taken")
+
+
+def _readings_of_part(
+    part: DatasetPart,
+    places: range | tuple[int, ...],
+    before: _Earlier,
+    eval_split: float,
+    of_mixture: str,
+    of_split: str,
+) -> Iterator[Reading]:
+    kept = tuple(place for place in places if place not in before.held_out) if before.held_out else places
+    new = tuple(place for place in kept if place not in before.places) if before.places else kept
+    held_out = frozenset(_drawn(new, held_out_count(len(new), eval_split), f"{of_split}/held out"))
+    if kept:
+        yield Reading(part.dataset, kept, held_out)
     whole, rest = divmod(part.taken - len(places), len(places))
-    learned = tuple(place for place in places if place not in held_out) if held_out else places
-    for _ in range(whole):
+    learned = tuple(place for place in kept if place not in held_out) if held_out else kept
+    for _ in range(whole if learned else 0):
         yield Reading(part.dataset, learned)
     last = math.floor(rest * len(learned) / len(places) + 0.5)
     if last:
@@ -124,7 +163,7 @@ def in_counts(
     dataset: DatasetFile, validation: DatasetFile | None, parameters: TrainingParameters, strategy: Strategy
 ) -> Obstacle | None:
     """The same, of datasets by themselves."""
-    counts = counts_of(dataset, validation, parameters.eval_split)
+    counts = counts_of(dataset, validation, parameters.eval_split, parameters.seed)
     if dataset.parts and parameters.eval_split > 0 and counts.evaluation == 0:
         return Obstacle(
             "eval_split",

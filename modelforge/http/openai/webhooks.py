@@ -161,7 +161,10 @@ async def _object_of(request: web.Request, known: KnownWebhook) -> WebhookEndpoi
 
 
 async def _with_secret(request: web.Request, webhook_id: str, secret: str) -> web.Response:
-    shown = await _object_of(request, request.app[PROJECTOR].read_models.webhooks[webhook_id])
+    known = request.app[PROJECTOR].read_models.webhooks.get(webhook_id)
+    if known is None:  # it was deleted at this moment
+        raise no_such_webhook(webhook_id)
+    shown = await _object_of(request, known)
     return json_response(project_struct(shown, WebhookEndpointWithSecret, signing_secret=secret))
 
 
@@ -226,30 +229,36 @@ async def delete_webhook_endpoint(request: web.Request) -> web.Response:
     """Delete an endpoint and its secret; what waited for it is not sent."""
     webhook_id = request.match_info["webhook_endpoint_id"]
     command = webhook.DeleteWebhook(webhook_id=webhook_id, key=await idempotency_key(request))
-    await request.app[HANDLER].submit(command, actor=actor_of(request))
-    await asyncio.to_thread(request.app[DELIVERER].secrets.remove, webhook_id)
+    async with request.app[DELIVERER].rotating:
+        await request.app[HANDLER].submit(command, actor=actor_of(request))
+        await asyncio.to_thread(request.app[DELIVERER].secrets.remove, webhook_id)
     return json_response(WebhookEndpointDeleted(id=webhook_id))
 
 
 async def rotate_webhook_secret(request: web.Request) -> web.Response:
     """Sign with another secret from now on; it is shown this once."""
     refuse_key(request, "A secret")
-    known, files = _find(request), request.app[DELIVERER].secrets
     body = await read_body(request, SecretRotation) if await request.read() else SecretRotation()
-    before = await asyncio.to_thread(files.read, known.webhook_id)
-    made = Secret(value=new_secret())
+    async with request.app[DELIVERER].rotating:
+        webhook_id, made = _find(request).webhook_id, Secret(value=new_secret())
+        await _rotate(request, webhook_id, made, keep_old=body.keep_old_secret_active_for_24_hours or False)
+    return await _with_secret(request, webhook_id, made.value)
+
+
+async def _rotate(request: web.Request, webhook_id: str, made: Secret, *, keep_old: bool) -> None:
+    files = request.app[DELIVERER].secrets
+    before = await asyncio.to_thread(files.read, webhook_id)
     # Both until the log has it: after a crash in between a receiver that knows either of them is served.
-    await asyncio.to_thread(files.write, known.webhook_id, (made, *before[:1]))
-    command = webhook.RotateWebhookSecret(webhook_id=known.webhook_id, secret_hint=hint_of(made.value))
+    await asyncio.to_thread(files.write, webhook_id, (made, *before[:1]))
+    command = webhook.RotateWebhookSecret(webhook_id=webhook_id, secret_hint=hint_of(made.value))
     try:
         await request.app[HANDLER].submit(command, actor=actor_of(request))
     except Exception:
-        await asyncio.to_thread(files.write, known.webhook_id, before)
+        await asyncio.to_thread(files.write, webhook_id, before)
         raise
-    old = before[:1] if body.keep_old_secret_active_for_24_hours else ()
+    old = before[:1] if keep_old else ()
     kept = (made, *(Secret(value=one.value, until=time.time() + _KEPT_SECONDS) for one in old))
-    await asyncio.to_thread(files.write, known.webhook_id, kept)
-    return await _with_secret(request, known.webhook_id, made.value)
+    await asyncio.to_thread(files.write, webhook_id, kept)
 
 
 async def test_webhook_endpoint(request: web.Request) -> web.Response:

@@ -5,6 +5,7 @@ What the log has is counted anew for each answer, so that it outlasts a restart;
 """
 
 import os
+import re
 from collections import Counter as Counts
 from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
@@ -18,7 +19,6 @@ from modelforge.domain import job
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 from modelforge.layout import Layout
-from modelforge.machine.devices import visible_gpus
 from modelforge.projections.jobs import JobDetails, Status
 from modelforge.projections.read_models import ReadModels
 from modelforge.version import VERSION
@@ -26,12 +26,15 @@ from trainer_entry import wire
 
 _DURATIONS = (10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
 _ENDS = ("completed", "failed", "stopped")
+_NO_VERSION = re.compile(r";\s*version=(?![0-9]{1,3}(\.[0-9]{1,3}){0,2}\s*(?:[;,]|$))[^;,]*")
+"""A version in the header Accept that is none, on which Prometheus' client fails."""
 
 
 class Exposition:
     """What the server counts, and how it is read."""
 
-    def __init__(self, state: State, read_models: ReadModels, layout: Layout) -> None:
+    def __init__(self, state: State, read_models: ReadModels, layout: Layout, gpus: int) -> None:
+        """`gpus`: how many trainings may use; their driver is not asked for each answer, which may take seconds."""
         self._state = state
         self._registry = CollectorRegistry(auto_describe=False)
         self._ends = Counter(
@@ -52,7 +55,7 @@ class Exposition:
         for kind in get_args(wire.JobKind):
             self._durations.labels(kind)
         self._began: dict[str, int] = {}
-        self._registry.register(_ReadModelCollector(read_models, layout))
+        self._registry.register(_ReadModelCollector(read_models, layout, gpus))
         ProcessCollector(registry=self._registry)
 
     def take(self, records: Sequence[Record]) -> None:
@@ -79,16 +82,17 @@ class Exposition:
 
     def answer(self, accept: str) -> tuple[bytes, str]:
         """All of it, and its content type: OpenMetrics, or Prometheus' own text, as the header Accept asks."""
-        encoder, content_type = choose_encoder(accept)
+        encoder, content_type = choose_encoder(_NO_VERSION.sub("", accept))
         return encoder(self._registry), content_type
 
 
 class _ReadModelCollector(Collector):
     """What the read models and the disk say now."""
 
-    def __init__(self, read_models: ReadModels, layout: Layout) -> None:
+    def __init__(self, read_models: ReadModels, layout: Layout, gpus: int) -> None:
         self._read_models = read_models
         self._layout = layout
+        self._gpus = gpus
 
     def collect(self) -> Iterable[Metric]:
         """Every figure that is not counted as it happens."""
@@ -98,9 +102,9 @@ class _ReadModelCollector(Collector):
         yield from _jobs(models)
         running = [models.jobs[job_id] for job_id in models.queue.running]
         yield from _running(running)
-        gpus = sum(len(details.gpus) for details in running)
-        yield GaugeMetricFamily("modelforge_gpus", "GPUs that trainings may use.", len(visible_gpus()))
-        yield GaugeMetricFamily("modelforge_gpus_leased", "GPUs that jobs have.", gpus)
+        leased = sum(len(details.gpus) for details in running)
+        yield GaugeMetricFamily("modelforge_gpus", "GPUs that trainings may use.", self._gpus)
+        yield GaugeMetricFamily("modelforge_gpus_leased", "GPUs that jobs have.", leased)
         yield GaugeMetricFamily("modelforge_models", "Trained models.", len(models.models))
         yield GaugeMetricFamily("modelforge_datasets", "Uploaded datasets.", len(models.datasets))
         yield GaugeMetricFamily("modelforge_webhook_endpoints", "Addresses told of jobs.", len(models.webhooks))
