@@ -17,6 +17,7 @@ class ProcessWatch(threading.Thread):
         self._secrets = tuple(secret.encode() for secret in secrets)
         self._folder = str(folder).encode()
         self._server = str(server)
+        self._command = Path(f"/proc/{server}/cmdline").read_bytes()
         self._ended = threading.Event()
         self.looked_at: set[str] = set()
         self.found: set[str] = set()
@@ -45,6 +46,8 @@ class ProcessWatch(threading.Thread):
         except OSError:  # gone, or somebody else's
             return
         if parent != self._server and self._folder not in command:
+            return
+        if command == self._command:  # a copy of the server that is about to become another program
             return
         words = command.replace(b"\0", b" ").decode(errors="replace")
         self.looked_at.add(words)
