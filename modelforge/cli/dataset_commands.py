@@ -9,10 +9,10 @@ from msgspec import UNSET, Struct
 from rich.table import Column, Table
 from rich.text import Text
 
-from modelforge.cli.answers import Said, Uploaded
+from modelforge.cli.answers import Uploaded
 from modelforge.cli.connection import connect, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, WrongUsage
-from modelforge.cli.model_commands import sure
+from modelforge.cli.model_commands import delete_if_sure
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import facts, moment, show_warnings, upload_with_bar
 from modelforge.projections.datasets import DatasetDetails, DatasetSummary
@@ -219,10 +219,4 @@ async def delete(
     server: AtServer = LOCAL,
 ) -> int:
     """Delete a dataset, all that was uploaded under its name, and its files."""
-    if not sure(f"Delete the dataset {filename} and its files?", yes=yes):
-        return 1
-    async with connect(server) as client:
-        answer = read_as(await client.ask("DELETE", path_of("datasets", filename)), Said, server)
-    if answer is not None:
-        Screen().show(f"{answer.message}: {filename}")
-    return 0
+    return await delete_if_sure(f"the dataset {filename}", filename, path_of("datasets", filename), server, yes=yes)

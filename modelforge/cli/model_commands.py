@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from modelforge.cli.answers import ModelList, Said
 from modelforge.cli.connection import connect, is_interactive, path_of, read_as
-from modelforge.cli.flags import LOCAL, AtServer, WrongUsage
+from modelforge.cli.flags import LOCAL, AtServer, Server, WrongUsage
 from modelforge.cli.screen import Screen
 from modelforge.cli.terminal import facts, in_figures, moment
 from modelforge.projections.models import ModelDetails
@@ -73,16 +73,26 @@ async def delete(
     server: AtServer = LOCAL,
 ) -> int:
     """Delete a model and its files."""
-    if not sure(f"Delete model {model_id} and its files?", yes=yes):
+    return await delete_if_sure(f"model {model_id}", model_id, path_of("models", model_id), server, yes=yes)
+
+
+async def delete_if_sure(what: str, name: object, path: str, server: Server, *, yes: bool) -> int:
+    """Delete what stands at a path of the API, once somebody says so; the exit code.
+
+    Raises:
+        WrongUsage: nobody can be asked, and --yes was not given.
+        RequestRefused: it is not deleted, and why.
+    """
+    if not _sure(f"Delete {what} and its files?", yes=yes):
         return 1
     async with connect(server) as client:
-        answer = read_as(await client.ask("DELETE", path_of("models", model_id)), Said, server)
+        answer = read_as(await client.ask("DELETE", path), Said, server)
     if answer is not None:
-        Screen().show(f"{answer.message}: {model_id}")
+        Screen().show(f"{answer.message}: {name}")
     return 0
 
 
-def sure(question: str, *, yes: bool) -> bool:
+def _sure(question: str, *, yes: bool) -> bool:
     """Whether it is to be done, asked where somebody can answer.
 
     Raises:
