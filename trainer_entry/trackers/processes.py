@@ -7,6 +7,7 @@ after the end of the training is given up, and the job says so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -172,29 +173,30 @@ class _TrackerProcess:
         return thread
 
     def _write(self, pipe: IO[bytes]) -> None:
-        try:
+        # A process that is gone takes nothing more; the reading thread says why it is.
+        with contextlib.suppress(OSError), pipe:
             while (line := self._lines.get()) is not None:
                 pipe.write(line)
                 pipe.flush()
-            pipe.close()
-        except OSError:  # the process is gone, and the reading thread says why
-            return
 
     def _read(self, pipe: IO[bytes]) -> None:
         closed = False
         try:
-            for line in pipe:
-                answer: AnyAnswer = msgspec.json.decode(line, type=AnyAnswer)
-                match answer:
-                    case RunClosed():
-                        closed = True
-                    case RunFailed(message=message):
-                        self._reason = self._reason or message
-                    case _:
-                        assert_never(answer)
+            with pipe:
+                for line in pipe:
+                    answer: AnyAnswer = msgspec.json.decode(line, type=AnyAnswer)
+                    match answer:
+                        case RunClosed():
+                            closed = True
+                        case RunFailed(message=message):
+                            self._reason = self._reason or message
+                        case _:
+                            assert_never(answer)
         except msgspec.MsgspecError as error:
             self._give_up(f"Its process said what is no answer: {message_of(error)}")
         code = self._process.wait()
+        with contextlib.suppress(queue.Full):  # whoever writes may wait for a line
+            self._lines.put_nowait(None)
         if not closed:
             self._failed(self._tracker, self._reason or f"Its process ended with {code}.")
 

@@ -293,7 +293,9 @@ def test_trackio_has_one_run_of_two_attempts(tmp_path: Path, monkeypatch: pytest
     report("trackio", tmp_path, 3)
     (run,) = trackio.Api().runs("modelforge")
     assert run.name == "my-tiny-finetuned-train_000001"
-    assert [told["step"] for told in run.metric("loss")] == [1, 2, 3, 4]
+    storage = pytest.importorskip("trackio.sqlite_storage").SQLiteStorage
+    told = storage.get_logs("modelforge", run.name, run_id=run.id)
+    assert [(row["step"], row["loss"]) for row in told] == [(number, 1 / number) for number in range(1, 5)]
 
 
 def test_wandb_keeps_a_run_on_this_machine_where_there_is_no_key(
