@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """How torch is told of its allocator, and how it was before 2.9."""
+_OF_TRACKERS = ("wandb", "mlflow", "trackio")
+"""What trl imports wherever it is installed: one that cannot be imported would cost the training."""
 
 
 def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
@@ -150,6 +152,8 @@ def prepare_process(spec: AttemptSpec, folder: Path) -> None:
     """What the libraries read from the environment, before they are imported."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in _OF_TRACKERS:
+        sys.modules.setdefault(library, None)  # type: ignore[arg-type]  # which import and find_spec take for "not here"
     if spec.job.provider == "unsloth":
         _import_unsloth(folder)
     elif not any(name in os.environ for name in _ALLOCATOR):

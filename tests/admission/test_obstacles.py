@@ -243,9 +243,7 @@ def test_what_is_compiled_needs_a_compiler_and_the_headers_of_python(
     check_installed("huggingface", asked)
 
 
-def test_trackers_that_are_not_installed_are_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_trackers_that_are_not_installed_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "trackio.py").write_text("")
     (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)  # what wandb leaves is no package
     found = importlib.util.find_spec
@@ -256,7 +254,7 @@ def test_trackers_that_are_not_installed_are_refused_by_name(
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
     check_installed("huggingface", wire.TrainingParameters(report_to="trackio"))
-    with pytest.raises(BadInput, match="^wandb and mlflow are not installed") as refused:
+    with pytest.raises(BadInput, match="wandb and mlflow are not installed") as refused:
         check_installed("huggingface", wire.TrainingParameters(report_to=("wandb", "trackio", "mlflow")))
     assert refused.value.field == "report_to"
     assert "pip install wandb mlflow" in refused.value.detail

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 import msgspec
 
-from trainer_entry.wire.redaction import Redaction, credentials_in
 from trainer_entry.wire import Tracker
+from trainer_entry.wire.redaction import Redaction, credentials_in
 from trainer_entry.wire.secret_files import (
     PROXIES_VARIABLE,
     TOKEN_FILE_VARIABLE,

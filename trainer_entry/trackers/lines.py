@@ -67,8 +67,9 @@ class OpenRun(Struct, frozen=True, kw_only=True, tag_field="type", tag="open", g
     def config(self) -> dict[str, Any]:
         """Everything that it is described by, flat: all parameters, and what they were used on."""
         described: dict[str, Any] = msgspec.to_builtins(self)
-        parameters = described.pop("parameters")
-        return {name: described[name] for name in described if name not in {"type", "resumed_step"}} | parameters
+        parameters: dict[str, Any] = described.pop("parameters")
+        described |= parameters
+        return {name: value for name, value in described.items() if name not in {"type", "resumed_step"}}
 
 
 class LogFigures(Struct, frozen=True, kw_only=True, tag_field="type", tag="figures", gc=False):
@@ -85,7 +86,7 @@ class LogFigures(Struct, frozen=True, kw_only=True, tag_field="type", tag="figur
                 found = {name: getattr(message, name) for name in _FIGURES}
                 found |= {f"rewards/{name}": value for name, value in rewards.items()}
             case Evaluated(metrics=metrics):
-                found = dict(metrics)
+                found = {name: value for name, value in metrics.items() if name != "epoch"}  # the step has said it
         return cls(step=message.step, figures={name: value for name, value in found.items() if value is not None})
 
 

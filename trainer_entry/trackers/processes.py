@@ -23,7 +23,16 @@ from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import Stopped
 from trainer_entry.runtime.failures import message_of
 from trainer_entry.runtime.stdout import note
-from trainer_entry.trackers.lines import AnyAnswer, AnyTold, CloseRun, LogFigures, OpenRun, Outcome, RunClosed, RunFailed
+from trainer_entry.trackers.lines import (
+    AnyAnswer,
+    AnyTold,
+    CloseRun,
+    LogFigures,
+    OpenRun,
+    Outcome,
+    RunClosed,
+    RunFailed,
+)
 from trainer_entry.wire import (
     AnyTrainerMessage,
     AttemptSpec,

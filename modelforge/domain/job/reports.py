@@ -157,9 +157,7 @@ def _event_of_message(
         case wire.CheckpointWritten(step=step, path=path):
             return CheckpointSaved(job_id=job_id, attempt=attempt, seq=seq, offset=offset, step=step, path=path)
         case wire.TrackerFailed(tracker=tracker, message=why):
-            return TrackerGivenUp(
-                job_id=job_id, attempt=attempt, seq=seq, offset=offset, tracker=tracker, message=why
-            )
+            return TrackerGivenUp(job_id=job_id, attempt=attempt, seq=seq, offset=offset, tracker=tracker, message=why)
         case wire.TrainerFinished() | wire.TrainerStopped() | wire.TrainerFailed():
             return TrainerEnded(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case _:

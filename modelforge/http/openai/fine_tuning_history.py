@@ -23,7 +23,15 @@ _CHECKPOINTS = 10
 _LARGEST_PAGE = 1000
 _TOLD = (
     *("TrainingRequested", "AttemptLaunching", "TrainingStarted", "MetricsLogged", "EvaluationLogged"),
-    *("CheckpointSaved", "TrackerGivenUp", "StopRequested", "AttemptFailed", "TrainingCompleted", "TrainingStopped", "TrainingFailed"),
+    *(
+        "CheckpointSaved",
+        "TrackerGivenUp",
+        "StopRequested",
+        "AttemptFailed",
+        "TrainingCompleted",
+        "TrainingStopped",
+        "TrainingFailed",
+    ),
 )
 _OF_EVALUATION = {"eval_loss": "valid_loss"}
 """What OpenAI calls a figure of an evaluation."""
