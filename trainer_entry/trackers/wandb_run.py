@@ -36,6 +36,7 @@ class WandbRun:
                 disable_code=True,
                 x_disable_machine_info=True,
                 x_disable_stats=True,
+                x_save_requirements=False,
             ),
         )
         self._run.define_metric("step")

@@ -273,6 +273,7 @@ def report(tracker: wire.Tracker, folder: Path, first: int) -> None:
     assert done.stdout == msgspec.json.encode(RunClosed()) + b"\n", done.stderr.decode()
 
 
+@pytest.mark.filterwarnings("ignore")  # of its own libraries
 def test_mlflow_has_one_run_of_two_attempts(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     report("mlflow", tmp_path, 1)
