@@ -38,7 +38,11 @@ _OOM_WINDOW_SECONDS = 3.0  # a launcher reports its rank's death a second later
 _ERROR = 1
 _SIGNALLED = 128
 """What a program that runs another one adds to the number of the signal by which that ended (bwrap(1))."""
-_SECRET_FILES = ("hub-token", "proxies.json")  # as in the wire, which is not read here: it takes msgspec
+_SECRET_FILES = (
+    "hub-token",
+    "proxies.json",
+    "trackers.json",
+)  # as in the wire, which is not read here: it takes msgspec
 _TAIL_BYTES = 16_384
 # accelerate and torchrun end with 1 whatever killed the rank; how it died stands in what they print.
 _RANK_SIGNAL = re.compile(rb"died with <Signals\.\w+: (\d+)>|exitcode\s*: -(\d+)")

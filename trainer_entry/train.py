@@ -20,10 +20,12 @@ from trainer_entry.providers.model_folder import check_folder
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import resumed_step, run_attempt
 from trainer_entry.runtime.failures import ModelUnavailable, refuse
+from trainer_entry.trackers.processes import Trackers
 from trainer_entry.training.loop import Phases
 from trainer_entry.wire import (
     AttemptSpec,
     JobSpec,
+    SavedModel,
     TrainerFinished,
     TrainerStarted,
     TrainingParameters,
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """How torch is told of its allocator, and how it was before 2.9."""
+_OF_TRACKERS = ("wandb", "mlflow", "trackio")
+"""What trl imports wherever it is installed: one that cannot be imported would cost the training."""
 
 
 def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
@@ -54,6 +58,13 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     Raises:
         Stopped: it was asked to end.
     """
+    with Trackers(spec, wire):
+        step, model = _train(spec, folder, wire, signals)
+    wire.send(lambda seq: TrainerFinished(attempt=spec.attempt, seq=seq, messages=seq, step=step, model=model))
+
+
+def _train(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> tuple[int, SavedModel]:
+    """The model, and the steps that were made for it."""
     job = spec.job
     phases = Phases(spec, wire, signals)
     phases.enter("loading_model")
@@ -123,7 +134,7 @@ def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
     )
     phases.enter("saving")
     model = save_model(trainer, load(), job, parameters, {**trained.metrics, **earlier}, reward_model_dir)
-    wire.send(lambda seq: TrainerFinished(attempt=spec.attempt, seq=seq, messages=seq, step=trained.step, model=model))
+    return trained.step, model
 
 
 def _prepare_saving(
@@ -141,7 +152,8 @@ def prepare_process(spec: AttemptSpec, folder: Path) -> None:
     """What the libraries read from the environment, before they are imported."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    for library in _OF_TRACKERS:
+        sys.modules.setdefault(library, None)  # type: ignore[arg-type]  # which import and find_spec take for "not here"
     if spec.job.provider == "unsloth":
         _import_unsloth(folder)
     elif not any(name in os.environ for name in _ALLOCATOR):

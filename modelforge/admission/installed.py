@@ -45,12 +45,26 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
             f'Each process trains on a GPU of its own: send "num_processes": {gpus}, or start the server with more.',
             field="num_processes",
         )
-    if parameters.report_to != "none" and importlib.util.find_spec(parameters.report_to) is None:
+    _check_trackers(parameters)
+
+
+def _check_trackers(parameters: wire.TrainingParameters) -> None:
+    """Refuse to report to a tracker by a package that is not here."""
+    missing = [name for name in parameters.trackers if not _is_package(name)]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        them = "it" if len(missing) == 1 else "them"
         raise BadInput(
-            f"{parameters.report_to} is not installed",
-            f'Install it beside the server (pip install {parameters.report_to}), or send "report_to": "none".',
+            f"{' and '.join(missing)} {are} not installed",
+            f'Install {them} beside the server (pip install {" ".join(missing)}), or send "report_to": "none".',
             field="report_to",
         )
+
+
+def _is_package(name: str) -> bool:
+    """Whether a package can be imported; a folder of that name in the working directory, as wandb makes it, is none."""
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin is not None
 
 
 def _check_flash_attention() -> None:

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from msgspec import Struct
 
 from modelforge.errors import SettingsInvalid
-from modelforge.machine.hub_secrets import asks_hub, job_asks_hub
+from modelforge.machine.hub_secrets import asks_hub, job_asks_hub, job_leaves_machine
 from modelforge.settings import Settings
 from trainer_entry import wire
 
@@ -59,7 +59,8 @@ class Isolation(Struct, frozen=True, gc=False):
                 reads.append(path)
             case None:
                 pass
-        return self.around(reads=reads, writes=[*writes, *_caches(network=network)], network=network)
+        writes += _caches(network=network)
+        return self.around(reads=reads, writes=writes, network=job_leaves_machine(job))
 
     def around_view(self, job: wire.JobSpec) -> list[str]:
         """What stands before the command of a look at a dataset as a model reads it."""

@@ -11,6 +11,7 @@ from msgspec import Struct
 from modelforge.domain import job
 from modelforge.domain.job import JobStatus
 from modelforge.fields import project_struct
+from modelforge.projections.trackers import TrackerState, become, waiting, without
 from trainer_entry import wire
 
 Status = Literal["idle", "queued", "starting", "training", "stopping", "stopped", "completed", "failed"]
@@ -122,6 +123,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     `model_name` were loaded: the hub's commit, or a hash of a folder's; null until they are.
     `metadata`: what who asked for it noted of it.
     `validation_dataset`: what it is evaluated on, where that is no part of `dataset`; of an evaluation, its records.
+    `trackers`: those that `report_to` names, and which of them failed, which costs the training nothing.
     """
 
     kind: wire.JobKind = "training"
@@ -153,6 +155,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     base_revision: str | None = None
     metadata: dict[str, str] = {}
     validation_dataset: DatasetReference | None = None
+    trackers: tuple[TrackerState, ...] = ()
     position: int
 
     @property
@@ -181,7 +184,7 @@ def status_of(details: JobDetails | None) -> TrainingStatus:
 _ENDS_OF_SILENCE = (
     *(job.AttemptLaunching, job.PhaseEntered, job.TrainingStarted, job.WorkStarted),
     *(job.MetricsLogged, job.EvaluationLogged),
-    *(job.CheckpointSaved, job.TrainerEnded, job.LineQuarantined, job.AttemptExited),
+    *(job.CheckpointSaved, job.TrackerGivenUp, job.TrainerEnded, job.LineQuarantined, job.AttemptExited),
 )
 """What a trainer that spoke, or that is no more, leads to."""
 
@@ -208,6 +211,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             rerun_of=spec.rerun_of,
             lineage=spec.lineage,
             metadata=spec.metadata,
+            trackers=waiting(spec.trackers),
             position=position,
         )
     if details is None:
@@ -225,6 +229,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 started_at=details.started_at or iso(at),
                 finished_at=None,
                 error=None,
+                trackers=waiting(tracker.name for tracker in details.trackers),
             )
         case job.PhaseEntered(phase=phase):
             return msgspec.structs.replace(now, phase=phase, phase_step=None, phase_total_steps=None)
@@ -242,6 +247,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 current_epoch=1,
                 total_epochs=report.total_epochs,
                 progress=_percent(report.resumed_step, report.total_steps),
+                trackers=become(details.trackers, "waiting", "reporting"),
             )
         case job.WorkStarted(report=report):
             return msgspec.structs.replace(
@@ -259,8 +265,15 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             return msgspec.structs.replace(now, eval_loss=report.metrics.get("eval_loss"))
         case job.CheckpointSaved(path=path):
             return msgspec.structs.replace(now, checkpoint=path)
+        case job.TrackerGivenUp(tracker=given_up, message=message):
+            return msgspec.structs.replace(now, trackers=without(details.trackers, given_up, message))
         case job.AttemptExited(lost_messages=lost):
-            return msgspec.structs.replace(now, gpus=(), lost_messages=details.lost_messages + lost)
+            return msgspec.structs.replace(
+                now,
+                gpus=(),
+                lost_messages=details.lost_messages + lost,
+                trackers=become(details.trackers, "reporting", "ended"),
+            )
         case job.AttemptFailed(kind=kind, message=message):
             return msgspec.structs.replace(
                 now,

@@ -16,7 +16,7 @@ from modelforge.layout import Layout
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
-from modelforge.machine.hub_secrets import job_asks_hub, remove_secrets, write_secrets
+from modelforge.machine.hub_secrets import remove_secrets, write_secrets
 from modelforge.machine.isolation import Isolation
 from modelforge.supervisor.launcher import Ending
 from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_with, processes_with, send, wait_for
@@ -78,7 +78,7 @@ class LocalLauncher:
             command = [*self._isolation.around_job(spec.job, folder), *command]
         try:
             await asyncio.to_thread(_write_spec, folder, spec)
-            secrets = await asyncio.to_thread(write_secrets, folder) if job_asks_hub(spec.job) else {}
+            secrets = await asyncio.to_thread(write_secrets, folder, spec.job)
             shim = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer_entry.shim", str(folder), str(spec.job.grace_seconds)),
                 *(module, *command),

@@ -1,5 +1,6 @@
 """What a trainer would refuse after its launch, found in a request and in a model's small files."""
 
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
@@ -240,6 +241,23 @@ def test_what_is_compiled_needs_a_compiler_and_the_headers_of_python(
         assert (refusal.value.field, package in refusal.value.detail) == ("torch_compile", True)
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     check_installed("huggingface", asked)
+
+
+def test_trackers_that_are_not_installed_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "trackio.py").write_text("")
+    (tmp_path / "wandb" / "offline-run-1").mkdir(parents=True)  # what wandb leaves is no package
+    found = importlib.util.find_spec
+
+    def find(name: str) -> object:
+        here = name in {"trackio", "wandb", "mlflow"}
+        return importlib.machinery.PathFinder.find_spec(name, [str(tmp_path)]) if here else found(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    check_installed("huggingface", wire.TrainingParameters(report_to="trackio"))
+    with pytest.raises(BadInput, match="wandb and mlflow are not installed") as refused:
+        check_installed("huggingface", wire.TrainingParameters(report_to=("wandb", "trackio", "mlflow")))
+    assert refused.value.field == "report_to"
+    assert "pip install wandb mlflow" in refused.value.detail
 
 
 def test_flash_attention_needs_a_gpu_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ PAGE = read("CONTRIBUTING.md")
 KINDS = {
     "A training parameter": 5,
     "A reward function": 4,
+    "A tracker": 6,
     "A record format": 8,
     "A route": 3,
     "A strategy": 14,

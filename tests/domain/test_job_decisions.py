@@ -180,12 +180,14 @@ def test_other_messages_stand_between_the_steps_as_they_came() -> None:
 def test_every_kind_of_message_is_a_fact_of_its_own() -> None:
     phase = wire.PhaseStarted(attempt=1, seq=1, phase="loading_model")
     evaluated = wire.Evaluated(attempt=1, seq=3, step=1, epoch=0.1, metrics={"eval_loss": 2.0})
-    given(*SPAWNED).when(lines(300, phase, started(2), evaluated, checkpoint(4), finished(5))).then(
+    lost = wire.TrackerFailed(attempt=1, seq=5, tracker="wandb", message="no network")
+    given(*SPAWNED).when(lines(300, phase, started(2), evaluated, checkpoint(4), lost, finished(6))).then(
         job.PhaseEntered(job_id=JOB, attempt=1, seq=1, offset=300, phase="loading_model"),
         training_started(seq=2, offset=300),
         job.EvaluationLogged(job_id=JOB, attempt=1, seq=3, offset=300, report=evaluated),
         job.CheckpointSaved(job_id=JOB, attempt=1, seq=4, offset=300, step=4, path="/data/checkpoint-4"),
-        ended(finished(5), offset=300),
+        job.TrackerGivenUp(job_id=JOB, attempt=1, seq=5, offset=300, tracker="wandb", message="no network"),
+        ended(finished(6), offset=300),
     )
 
 

@@ -162,6 +162,22 @@ def test_the_phase_and_the_evaluation_are_shown() -> None:
     assert (now.phase, now.eval_loss) == ("evaluating", 1.25)
 
 
+def test_a_job_says_which_trackers_are_told_and_which_failed() -> None:
+    asked = msgspec.structs.replace(PARAMETERS, report_to=("wandb", "tensorboard"))
+    spec = msgspec.structs.replace(requested().spec, parameters=asked)
+    past = (start(), job.TrainingRequested(job_id=JOB, spec=spec, queued=False), launching())
+    lost = job.TrackerGivenUp(job_id=JOB, attempt=1, seq=2, offset=150, tracker="wandb", message="no network")
+
+    def states(*more: Message) -> list[tuple[str, str, str | None]]:
+        return [(told.name, told.state, told.message) for told in details(*past, *more).trackers]
+
+    assert states() == [("wandb", "waiting", None), ("tensorboard", "waiting", None)]
+    assert states(lost, training_started()) == [("wandb", "failed", "no network"), ("tensorboard", "reporting", None)]
+    told = (training_started(), lost, EXITED_EVENT)
+    assert states(*told) == [("wandb", "failed", "no network"), ("tensorboard", "ended", None)]
+    assert states(*told, launching(attempt=2)) == states()
+
+
 def test_a_bad_line_changes_nothing_but_the_position() -> None:
     quarantined = job.LineQuarantined(job_id=JOB, attempt=1, offset=160, line=bad_line(150))
     assert status(*TRAINING, quarantined) == status(*TRAINING)

@@ -12,8 +12,14 @@ from typing import Any, TextIO
 
 import msgspec
 
+from trainer_entry.wire import Tracker
 from trainer_entry.wire.redaction import Redaction, credentials_in
-from trainer_entry.wire.secret_files import PROXIES_VARIABLE, TOKEN_FILE_VARIABLE
+from trainer_entry.wire.secret_files import (
+    PROXIES_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    TRACKER_SECRETS,
+    TRACKERS_VARIABLE,
+)
 
 _LONGEST_FILE = 1 << 16
 
@@ -22,6 +28,11 @@ def claim_secrets() -> None:
     """Take up the proxies' addresses, and let nothing that this process prints have a secret in it."""
     os.environ.update(_proxies())
     sys.stdout, sys.stderr = _RedactedStream(sys.stdout), _RedactedStream(sys.stderr)
+
+
+def claim_tracker(tracker: Tracker) -> None:
+    """Take up what one tracker is given: where it reports, and its key. For the process of that tracker alone."""
+    os.environ.update(_trackers().get(tracker, {}))
 
 
 def redact(text: str) -> str:
@@ -34,6 +45,8 @@ def _redaction() -> Redaction:
     token = _content(os.environ.get(TOKEN_FILE_VARIABLE, "")).decode(errors="replace").strip()
     known = [token, os.environ.get("HF_TOKEN", "").strip()]
     known += [secret for address in _proxies().values() for secret in credentials_in(address)]
+    for name, value in (pair for variables in _trackers().values() for pair in variables.items()):
+        known += [value.strip()] if name in TRACKER_SECRETS else credentials_in(value) if "://" in value else ()
     return Redaction(known)
 
 
@@ -41,6 +54,12 @@ def _redaction() -> Redaction:
 def _proxies() -> dict[str, str]:
     content = _content(os.environ.get(PROXIES_VARIABLE, ""))
     return msgspec.json.decode(content, type=dict[str, str]) if content else {}
+
+
+@cache
+def _trackers() -> dict[Tracker, dict[str, str]]:
+    content = _content(os.environ.get(TRACKERS_VARIABLE, ""))
+    return msgspec.json.decode(content, type=dict[Tracker, dict[str, str]]) if content else {}
 
 
 def _content(path: str) -> bytes:

@@ -90,6 +90,11 @@ class Wire:
         self._speaks = speaks
         self._lock = threading.Lock()
         self._seq = 0
+        self._listeners: list[Callable[[AnyTrainerMessage], None]] = []
+
+    def heard_by(self, listener: Callable[[AnyTrainerMessage], None]) -> None:
+        """Have every message to come heard by somebody else too, who neither waits, nor sends, nor raises."""
+        self._listeners.append(listener)
 
     def touch(self) -> None:
         """Show that the attempt goes on, though it has nothing to say."""
@@ -105,3 +110,5 @@ class Wire:
             self._lines.write(message)
             self._seq += 1
             self._speaks = not isinstance(message, _LAST_WORDS)
+            for listener in self._listeners:
+                listener(message)

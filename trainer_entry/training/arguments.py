@@ -135,7 +135,7 @@ def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:
         "save_total_limit": parameters.save_total_limit,
         "load_best_model_at_end": keep_best,
         "metric_for_best_model": "eval_loss" if keep_best else None,
-        "report_to": parameters.report_to,
+        "report_to": "none",  # trackers are told by processes of their own (trainer_entry/trackers)
         "neftune_noise_alpha": parameters.neftune_noise_alpha,
         "train_sampling_strategy": "group_by_length" if parameters.group_by_length else "random",
         "torch_compile": parameters.torch_compile,

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.gguf import Quantization
-from trainer_entry.wire.parameters import TrainingParameters
+from trainer_entry.wire.parameters import Tracker, TrainingParameters
 from trainer_entry.wire.rewards import PythonFile
 
 Task = Literal["text-generation", "summarization", "extractive-question-answering"]
@@ -227,6 +227,11 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     def has_reward_model(self) -> bool:
         """Whether a model rewards the policy, given or trained, be it beside functions or alone."""
         return self.trains_reward_model or (self.strategy == "rlhf" and self.parameters.reward_model is not None)
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Who is told the figures of a training; work on a trained model is told nobody."""
+        return () if self.work is not None else self.parameters.trackers
 
     @property
     def reward_files(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.job import ExportFormat
-from trainer_entry.wire.parameters import TrainingParameters
+from trainer_entry.wire.parameters import Tracker, TrainingParameters
 
 ModelKind = Literal["adapter", "full"]
 Phase = Literal[
@@ -142,6 +142,13 @@ class CheckpointWritten(TrainerMessage, frozen=True, tag="checkpoint", gc=False)
     path: str
 
 
+class TrackerFailed(TrainerMessage, frozen=True, tag="tracker_failed", gc=False):
+    """A tracker is told nothing more by this attempt, and why; the training goes on without it."""
+
+    tracker: Tracker
+    message: str
+
+
 class SavedModel(Struct, frozen=True, kw_only=True, gc=False):
     """A trained model on disk. `metrics` has every final figure of training and evaluation.
 
@@ -229,6 +236,7 @@ AnyTrainerMessage = (
     | StepLogged
     | Evaluated
     | CheckpointWritten
+    | TrackerFailed
     | TrainerFinished
     | TrainerStopped
     | TrainerFailed

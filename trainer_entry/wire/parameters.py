@@ -23,6 +23,10 @@ Attention = Literal["eager", "sdpa", "flash_attention_2"]
 WeightDtype = Literal["float32", "bfloat16"]
 """In what weights are held that are all trained."""
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+"""Programs that are told a training's figures beside the server, by the names of their packages."""
+Trackers = Annotated[tuple[Tracker, ...], Meta(min_length=1, max_length=4)]
+
 Truncation = Literal["right", "left", "drop"]
 """What is taken of an example that is too long: its beginning, its end, or nothing."""
 
@@ -108,12 +112,20 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     use_vllm: bool = False
     doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
     num_processes: Annotated[int, Meta(ge=1, le=64)] = 1
-    report_to: Literal["none", "tensorboard"] = "none"
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] | Trackers = "none"
 
     @property
     def rewards(self) -> tuple[RewardFunction, ...]:
         """The reward functions, each with its options."""
         return functions_of(self.reward_functions)
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Who is told the figures, each once."""
+        named = self.report_to
+        if isinstance(named, str):
+            return () if named == "none" else (named,)
+        return tuple(dict.fromkeys(named))
 
     @property
     def adapted_layers(self) -> str | list[str]:

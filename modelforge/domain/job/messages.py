@@ -167,6 +167,16 @@ class CheckpointSaved(JobEvent, frozen=True, tag="CheckpointSaved", gc=False):
     path: str
 
 
+class TrackerGivenUp(JobEvent, frozen=True, tag="TrackerGivenUp", gc=False):
+    """A tracker is told nothing more of the attempt, and why; the training goes on."""
+
+    attempt: int
+    seq: int
+    offset: int
+    tracker: wire.Tracker
+    message: str
+
+
 class TrainerEnded(JobEvent, frozen=True, tag="TrainerEnded", gc=False):
     """The trainer's last word. Its processes may still be there."""
 
@@ -246,6 +256,7 @@ Event = (
     | EvaluationLogged
     | CheckpointRequested
     | CheckpointSaved
+    | TrackerGivenUp
     | TrainerEnded
     | LineQuarantined
     | StopRequested

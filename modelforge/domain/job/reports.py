@@ -17,6 +17,7 @@ from modelforge.domain.job.messages import (
     MetricsLogged,
     PhaseEntered,
     QuarantinedLine,
+    TrackerGivenUp,
     TrainerEnded,
     TrainingCompleted,
     TrainingFailed,
@@ -140,6 +141,7 @@ def _event_of_message(
     | wire.WorkPlanned
     | wire.Evaluated
     | wire.CheckpointWritten
+    | wire.TrackerFailed
     | LastWord,
 ) -> Event:
     job_id, attempt, offset, seq = report.job_id, report.attempt, report.offset, message.seq
@@ -154,6 +156,8 @@ def _event_of_message(
             return EvaluationLogged(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case wire.CheckpointWritten(step=step, path=path):
             return CheckpointSaved(job_id=job_id, attempt=attempt, seq=seq, offset=offset, step=step, path=path)
+        case wire.TrackerFailed(tracker=tracker, message=why):
+            return TrackerGivenUp(job_id=job_id, attempt=attempt, seq=seq, offset=offset, tracker=tracker, message=why)
         case wire.TrainerFinished() | wire.TrainerStopped() | wire.TrainerFailed():
             return TrainerEnded(job_id=job_id, attempt=attempt, seq=seq, offset=offset, report=message)
         case _:

@@ -19,6 +19,7 @@ from modelforge.domain.job.messages import (
     MetricsLogged,
     PhaseEntered,
     StopRequested,
+    TrackerGivenUp,
     TrainerEnded,
     TrainingCompleted,
     TrainingFailed,
@@ -94,7 +95,7 @@ def evolve(job: Job | None, event: Event) -> Job:
             return _received(job, seq, offset, messages=len(steps))
         case PhaseEntered(seq=seq, offset=offset, phase=phase):
             return msgspec.structs.replace(_received(job, seq, offset), phase=phase)
-        case EvaluationLogged(seq=seq, offset=offset):
+        case EvaluationLogged(seq=seq, offset=offset) | TrackerGivenUp(seq=seq, offset=offset):
             return _received(job, seq, offset)
         case CheckpointRequested():
             return msgspec.structs.replace(job, checkpoint_requested=True)

@@ -23,7 +23,15 @@ _CHECKPOINTS = 10
 _LARGEST_PAGE = 1000
 _TOLD = (
     *("TrainingRequested", "AttemptLaunching", "TrainingStarted", "MetricsLogged", "EvaluationLogged"),
-    *("CheckpointSaved", "StopRequested", "AttemptFailed", "TrainingCompleted", "TrainingStopped", "TrainingFailed"),
+    *(
+        "CheckpointSaved",
+        "TrackerGivenUp",
+        "StopRequested",
+        "AttemptFailed",
+        "TrainingCompleted",
+        "TrainingStopped",
+        "TrainingFailed",
+    ),
 )
 _OF_EVALUATION = {"eval_loss": "valid_loss"}
 """What OpenAI calls a figure of an evaluation."""
@@ -136,6 +144,8 @@ def _told(record: Record) -> tuple[Literal["info", "warn", "error"], str]:
             return "info", f"Training started at step {report.resumed_step} of {report.total_steps}"
         case job.CheckpointSaved(step=step):
             return "info", f"A checkpoint was saved at step {step}"
+        case job.TrackerGivenUp(tracker=tracker, message=message):
+            return "warn", f"{tracker} is told nothing more: {message}"
         case job.StopRequested():
             return "info", "The job was asked to end"
         case job.AttemptFailed(kind=kind, message=message):

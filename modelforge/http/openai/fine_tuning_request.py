@@ -146,7 +146,7 @@ def training_of(
     Raises:
         BadInput: it says what is not kept, or the same thing twice; `field` is its path.
     """
-    refuse(body.integrations, "integrations", "Set report_to in modelforge for TensorBoard's files.")
+    refuse(body.integrations, "integrations", 'Set report_to in modelforge: "wandb", or a list of trackers.')
     file = _file(datasets, body.training_file, "training_file")
     validation = _file(datasets, body.validation_file, "validation_file") if body.validation_file else None
     options = body.modelforge or ModelForgeOptions()

@@ -53,7 +53,6 @@ ARGUMENTS: dict[str, tuple[Any, str, Any]] = {
     "logging_steps": (17, "logging_steps", 17),
     "save_steps": (19, "save_steps", 19),
     "save_total_limit": (2, "save_total_limit", 2),
-    "report_to": ("tensorboard", "report_to", ["tensorboard"]),
     "early_stopping_patience": (4, "load_best_model_at_end", True),
     "neftune_noise_alpha": (5.0, "neftune_noise_alpha", 5.0),
     "group_by_length": (True, "train_sampling_strategy", "group_by_length"),
@@ -93,7 +92,7 @@ QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
 # Tested by what they do: how many records are held out, which weights are trained, whose rewards count.
 ELSEWHERE = {
     *("eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride", "truncation"),
-    *("weight_dtype", "attn_implementation", "loraplus_lr_ratio", "reward_functions"),
+    *("weight_dtype", "attn_implementation", "loraplus_lr_ratio", "reward_functions", "report_to"),
 }
 
 
