@@ -16,7 +16,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
+.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -32,6 +32,13 @@ setup-unsloth: $(VENV)/.unsloth
 
 $(VENV)/.unsloth: $(VENV)/.complete
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--no-deps $(UNSLOTH),--editable '.[dev,unsloth]')
+	touch $@
+
+## setup-trackers: what `report_to` can name, with which the tests of trackers try each real one
+setup-trackers: $(VENV)/.trackers
+
+$(VENV)/.trackers: $(VENV)/.complete
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev,trackers]'
 	touch $@
 
 ## run: the server on 127.0.0.1:8000
