@@ -12,6 +12,7 @@ from modelforge.http import (
     metrics,
     model_work,
     models,
+    page,
     playground,
     prometheus,
     reference,
@@ -34,6 +35,7 @@ from modelforge.http.plumbing.route import Route
 ROUTES: tuple[Route, ...] = (
     *state.ROUTES,
     *system.ROUTES,
+    *page.ROUTES,
     *reference.ROUTES,
     *training.ROUTES,
     *jobs.ROUTES,

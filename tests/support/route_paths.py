@@ -4,6 +4,7 @@ from modelforge.http.plumbing.route import Route
 
 _NAMES = {"job_id": "train_999999", "model_id": "999999", "filename": "none.jsonl", "name": "none"}
 _NAMES |= {"file_id": f"file-{0:024}", "fine_tuning_job_id": "ftjob-999999", "model": "none", "response_id": "resp_0"}
+_NAMES |= {"page_file": "none.js"}
 _NAMES |= {"webhook_endpoint_id": f"we_{0:024}"}
 
 

@@ -103,6 +103,7 @@ PATH_KINDS: dict[str, Any] = {
     "fine_tuning_job_id": Annotated[str, Meta(pattern="^ftjob-[0-9]{6,}$")],
     "response_id": Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,100}$")],
     "webhook_endpoint_id": Annotated[str, Meta(pattern="^we_[0-9a-f]{24}$")],
+    "page_file": Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]{0,40}[.][a-z]{2,5}$")],
     "model": Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+$")],
 }
 """The names in paths, and what stands for them; what does not look so is simply not there."""

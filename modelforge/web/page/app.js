@@ -1,0 +1,119 @@
+// The frame around the views: where they are found, whether the page is connected, and who has to sign in.
+import { signedOut } from "./api.js";
+import { Audit } from "./audit.js";
+import { Compare } from "./compare.js";
+import { Datasets } from "./datasets.js";
+import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./dom.js";
+import { since } from "./format.js";
+import { Home } from "./home.js";
+import { Job } from "./job.js";
+import { follow, isActive, jobs } from "./jobs.js";
+import { connection } from "./live.js";
+import { Machine } from "./machine.js";
+import { Models } from "./models.js";
+import { watchEnds } from "./notices.js";
+import { Title } from "./parts.js";
+import { Playground } from "./playground.js";
+import { link, place } from "./router.js";
+import { Start } from "./start.js";
+import { useStore } from "./store.js";
+
+const VIEWS = {
+  "": Home, start: Start, jobs: Job, compare: Compare, models: Models, playground: Playground, datasets: Datasets,
+  audit: Audit, machine: Machine,
+};
+const PLACES = [
+  ["", "Home"], ["start", "New training"], ["datasets", "Datasets"], ["models", "Models"],
+  ["playground", "Playground"], ["compare", "Compare"], ["audit", "Audit"], ["machine", "Machine"],
+];
+
+function Navigation({ view }) {
+  const [open, setOpen] = useState(false);
+  const running = useStore(jobs, (all) => all?.find(isActive)?.progress ?? null);
+  useEffect(() => setOpen(false), [view]);
+  return html`<nav aria-label="Views" class=${open ? "open" : ""}>
+    <a class="brand" href="#/"><img src="/page/icon.svg" alt="" width="24" height="24" />ModelForge</a>
+    <button type="button" class="menu" aria-expanded=${open} aria-controls="places" onClick=${() => setOpen(!open)}>Menu</button>
+    <ul id="places">
+      ${PLACES.map(([to, name]) => html`<li><a href=${link(to)} aria-current=${to === view || (to === "" && view === "jobs") ? "page" : undefined}>${name}
+        ${to === "" && running !== null && html`<span class="pill">${Math.floor(running)} %</span>`}</a></li>`)}
+    </ul>
+    <${Theme} />
+  </nav>`;
+}
+
+function Theme() {
+  const [chosen, setChosen] = useState(localStorage.getItem("theme") ?? "system");
+  const choose = (event) => {
+    const theme = event.target.value;
+    setChosen(theme);
+    if (theme === "system") {
+      localStorage.removeItem("theme");
+      delete document.documentElement.dataset.theme;
+    } else {
+      localStorage.setItem("theme", theme);
+      document.documentElement.dataset.theme = theme;
+    }
+    dispatchEvent(new Event("theme"));
+  };
+  return html`<label class="theme"><span>Theme</span><select value=${chosen} onChange=${choose}>
+    <option value="system">System</option><option value="light">Light</option><option value="dark">Dark</option>
+  </select></label>`;
+}
+
+function Connection() {
+  const { state, since: when } = useStore(connection);
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    if (state !== "lost") return undefined;
+    const timer = setInterval(() => redraw((n) => n + 1), 1000);
+    return () => clearInterval(timer);
+  }, [state]);
+  return html`<div role="status" class=${`connection ${state}`}>
+    ${state === "lost" && html`<strong>Not connected</strong> since ${since(when * 1000)}. Trainings go on without this page; it catches up by itself.`}
+  </div>`;
+}
+
+const SignIn = () => html`<main id="main" class="alone">
+  <${Title} name="Sign in" />
+  <p>This server wants to know who asks. On the machine that it runs on, make a link that signs this browser in once:</p>
+  <pre><code>modelforge token link</code></pre>
+  <p>Open the link here, and <button type="button" onClick=${() => location.reload()}>look again</button>.</p>
+</main>`;
+
+function App() {
+  const { view, name, values } = useStore(place);
+  const isOut = useStore(signedOut);
+  const main = useRef(null);
+  const first = useRef(true);
+  useEffect(() => {
+    if (!first.current) {
+      main.current?.querySelector("h1")?.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
+    first.current = false;
+  }, [view, name]);
+  if (isOut) return html`<${SignIn} />`;
+  const View = Object.hasOwn(VIEWS, view) ? VIEWS[view] : Nowhere;
+  return html`
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current?.querySelector("h1")?.focus(); }}>Skip to the content</a>
+    <${Navigation} view=${view} />
+    <div class="page">
+      <${Connection} />
+      <main id="main" ref=${main}><${Guarded} key=${`${view}/${name ?? ""}`}><${View} name=${name} values=${values} /><//></main>
+    </div>`;
+}
+
+/** A fault of one view is said there, and takes no other down. */
+function Guarded({ children }) {
+  const [fault, forget] = useErrorBoundary((error) => console.error(error));
+  if (!fault) return children;
+  return html`<${Title} name="This view has a fault" /><p class="refusal" role="alert">${String(fault)}</p>
+    <button type="button" onClick=${forget}>Draw it again</button>`;
+}
+
+const Nowhere = () => html`<${Title} name="Nothing is here" /><p>The address has no view. <a href="#/">Go home</a>.</p>`;
+
+watchEnds();
+follow();
+render(html`<${App} />`, document.body);

@@ -1,0 +1,141 @@
+// A chart of curves over steps, by uPlot; drawn again at most once a frame, and only where it is seen.
+import { html, useEffect, useRef } from "./dom.js";
+import { count, figure } from "./format.js";
+import { smooth } from "./curves.js";
+
+const { uPlot } = window;
+const sync = uPlot.sync("steps");
+const NARROW = 480;
+
+const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function axes(width) {
+  const shared = { stroke: style("--soft"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false } };
+  const font = "12px system-ui, sans-serif";
+  return [
+    { ...shared, font, size: 28, space: width < NARROW ? 60 : 80, values: (_, splits) => splits.map(count) },
+    { ...shared, font, size: 56, values: (_, splits) => splits.map(figure) },
+  ];
+}
+
+function options({ series, width, height, logarithmic, marks }) {
+  return {
+    width,
+    height,
+    cursor: { sync: { key: sync.key }, points: { size: 6 }, drag: { x: true, y: false } },
+    legend: { show: false },
+    scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1 } },
+    axes: axes(width),
+    series: [
+      { label: "step" },
+      ...series.map((one) => ({
+        label: one.label,
+        stroke: style(one.colour),
+        width: one.width ?? 2,
+        dash: one.dash,
+        alpha: one.faint ? 0.3 : 1,
+        points: { show: one.points ?? false, size: 6, fill: style(one.colour) },
+        spanGaps: true,
+        paths: one.points ? uPlot.paths.points() : undefined,
+      })),
+    ],
+    hooks: { drawClear: [(plot) => drawMarks(plot, marks())] },
+  };
+}
+
+/** Vertical lines: where an attempt went on, or a checkpoint was saved. */
+function drawMarks(plot, marks) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.setLineDash([4, 4]);
+  for (const { step, colour } of marks) {
+    const x = Math.round(plot.valToPos(step, "x", true));
+    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    ctx.strokeStyle = style(colour);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
+  ctx.restore();
+}
+
+function told(label, series, steps, data) {
+  const words = series.map((one, index) => {
+    const numbers = data[index].filter((value) => value !== null);
+    return numbers.length ? `${one.label} ${figure(numbers.at(-1))}, from ${figure(numbers[0])}` : `${one.label}: none`;
+  });
+  return `${label}: ${words.join("; ")}; up to step ${count(steps.at(-1) ?? 0)}`;
+}
+
+/**
+ * Curves of one job or of several. `source`: what calls listeners when there is more, by its `subscribe`. `read`: gives
+ * the steps, and a column for each of `series`, `{ label, colour, faint, points, dash }`.
+ */
+export function Chart({ label, source, series, read, height = 220, logarithmic = false, marks = () => [] }) {
+  const place = useRef(null);
+  const legend = useRef(null);
+  const shape = JSON.stringify([series, height, logarithmic]);
+  useEffect(() => {
+    const root = place.current;
+    let [plot, frame, seen] = [null, 0, true];
+    const draw = () => {
+      frame = 0;
+      const [steps, ...data] = read();
+      root.setAttribute("aria-label", told(label, series, steps, data));
+      tell(plot?.cursor.idx ?? null, steps, data);
+      plot.setData([steps, ...data]);
+    };
+    const soon = () => seen && !frame && (frame = requestAnimationFrame(draw));
+    const tell = (index, steps, data) => {
+      series.forEach((one, number) => {
+        const at = index ?? data[number].findLastIndex((value) => value !== null);
+        const place = legend.current?.children[number]?.lastChild;
+        if (place) place.textContent = figure(data[number][at]);
+      });
+      const step = legend.current?.lastChild;
+      if (step) step.textContent = index === null ? "" : `step ${count(steps[index])}`;
+    };
+    const begin = () => {
+      plot?.destroy();
+      const made = options({ series, width: root.clientWidth, height, logarithmic, marks });
+      made.hooks.setCursor = [(it) => tell(it.cursor.idx ?? null, it.data[0], it.data.slice(1))];
+      plot = new uPlot(made, [[], ...series.map(() => [])], root);
+      draw();
+    };
+    begin();
+    const sized = new ResizeObserver(() => root.clientWidth && plot.setSize({ width: root.clientWidth, height }));
+    sized.observe(root);
+    const shown = new IntersectionObserver(([entry]) => {
+      seen = entry.isIntersecting;
+      soon();
+    });
+    shown.observe(root);
+    const theme = matchMedia("(prefers-color-scheme: dark)");
+    theme.addEventListener("change", begin);
+    addEventListener("theme", begin);
+    const unsubscribe = source.subscribe(soon);
+    return () => {
+      unsubscribe();
+      cancelAnimationFrame(frame);
+      sized.disconnect();
+      shown.disconnect();
+      theme.removeEventListener("change", begin);
+      removeEventListener("theme", begin);
+      plot.destroy();
+    };
+  }, [source, shape, read]);
+  return html`<figure class="chart">
+    <figcaption>
+      <span class="chart-name">${label}</span>
+      <span class="legend" ref=${legend} aria-hidden="true">
+        ${series.map((one) => html`<span class=${`key ${one.faint ? "faint" : ""}`}><i class=${`dot ${one.colour.slice(2)}`}></i>${one.label} <b></b></span>`)}
+        <span class="at"></span>
+      </span>
+    </figcaption>
+    <div class="plot" role="img" ref=${place}></div>
+  </figure>`;
+}
+
+/** A column as it is, faint, and smoothed. */
+export const smoothed = (values, weight) => [values, smooth(values, weight)];

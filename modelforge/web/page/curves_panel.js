@@ -1,0 +1,70 @@
+// The curves of one job: the loss large, and beside it what else there is to see.
+import { Chart, smoothed } from "./chart.js";
+import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
+import { curvesOf } from "./jobs.js";
+
+const OTHERS = [
+  ["learning_rate", "Learning rate", "--blue"], ["grad_norm", "Gradient norm", "--violet"],
+  ["reward", "Reward", "--green"], ["kl", "KL divergence", "--red"], ["reward_accuracy", "Reward accuracy", "--green"],
+  ["reward_margin", "Reward margin", "--blue"], ["completion_length", "Completion length", "--violet"],
+  ["tokens_per_second", "Tokens a second", "--green"], ["memory_mb", "Memory in MB", "--blue"],
+  ["gpu_memory_mb", "GPU memory in MB", "--violet"],
+];
+const SMOOTHINGS = [["0", "None"], ["0.6", "Light"], ["0.9", "Medium"], ["0.98", "Strong"]];
+
+/** Draw again when there are figures of a kind that there were none of. */
+function useKinds(curves) {
+  const kinds = () => OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
+    (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join();
+  const [seen, setSeen] = useState(kinds);
+  useEffect(() => curves.subscribe(() => setSeen(kinds())), [curves]);
+  return seen;
+}
+
+export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
+  const curves = curvesOf(jobId);
+  const [weight, setWeight] = useState("0.9");
+  const [logarithmic, setLogarithmic] = useState(false);
+  useKinds(curves);
+  const evaluated = curves.evaluations.length > 0;
+  const readLoss = useCallback(
+    () => [curves.step, ...smoothed(curves.columns.loss, Number(weight)), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
+    [curves, weight, evaluated],
+  );
+  const marks = useCallback(
+    () => [
+      ...curves.attempts.slice(1).map(({ step }) => ({ step, colour: "--red" })),
+      ...checkpoints.map((step) => ({ step, colour: "--soft" })),
+    ],
+    [curves, checkpoints],
+  );
+  const series = useMemo(
+    () => [
+      { label: "loss", colour: "--accent", faint: true, width: 1 },
+      { label: "smoothed", colour: "--accent" },
+      ...(evaluated ? [{ label: "held out", colour: "--blue", points: true }] : []),
+    ],
+    [evaluated],
+  );
+  const others = OTHERS.filter(([name]) => curves.has(name)).slice(0, few ? 2 : undefined);
+  return html`<div class="curves">
+    <div class="curves-head">
+      <label>Smoothing <select value=${weight} onChange=${(event) => setWeight(event.target.value)}>
+        ${SMOOTHINGS.map(([value, name]) => html`<option value=${value}>${name}</option>`)}
+      </select></label>
+      <label><input type="checkbox" checked=${logarithmic} onChange=${(event) => setLogarithmic(event.target.checked)} /> Logarithmic</label>
+      <small>Drag over a part to see it large; double-click to see all.</small>
+    </div>
+    <${Chart} label="Loss" source=${curves} series=${series} read=${readLoss} height=${few ? 240 : 300} logarithmic=${logarithmic} marks=${marks} />
+    <div class="grid">
+      ${others.map(([name, label, colour]) => html`<${Single} key=${name} curves=${curves} name=${name} label=${label} colour=${colour} marks=${marks} />`)}
+      ${!few && Object.keys(curves.rewards).map((name) => html`<${Single} key=${`of ${name}`} curves=${curves} name=${name} label=${`Reward: ${name}`} colour="--green" marks=${marks} of=${curves.rewards} />`)}
+    </div>
+  </div>`;
+}
+
+function Single({ curves, name, label, colour, marks, of = curves.columns }) {
+  const series = useMemo(() => [{ label: "", colour }], [colour]);
+  const read = useCallback(() => [curves.step, of[name]], [curves, name]);
+  return html`<${Chart} label=${label} source=${curves} series=${series} read=${read} height=${150} marks=${marks} />`;
+}

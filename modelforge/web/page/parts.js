@@ -1,0 +1,108 @@
+// The parts that views are made of.
+import { html, useEffect, useRef, useState } from "./dom.js";
+import { duration, share } from "./format.js";
+
+const WORDS = {
+  queued: "Queued", starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
+  completed: "Completed", failed: "Failed", idle: "Idle",
+};
+
+export const Badge = ({ status }) => html`<span class=${`badge ${status}`}>${WORDS[status] ?? status}</span>`;
+
+export function Progress({ value, label }) {
+  const known = value !== null && value !== undefined;
+  return html`<progress max="100" value=${known ? value : undefined} aria-label=${label}>${known ? share(value / 100) : ""}</progress>`;
+}
+
+export const Card = ({ title, actions, children, class: more = "" }) => html`<section class=${`card ${more}`}>
+  ${title && html`<header><h2>${title}</h2>${actions && html`<div class="actions">${actions}</div>`}</header>`}
+  ${children}
+</section>`;
+
+/** What was refused, and what would work. */
+export function Refusal({ problem }) {
+  if (!problem) return null;
+  return html`<div class="refusal" role="alert">
+    <strong>${problem.message}</strong>
+    ${problem.detail && html`<p>${problem.detail}</p>`}
+    ${problem.problems?.length > 1 && html`<ul>
+      ${problem.problems.map((one) => html`<li><strong>${one.message}</strong> ${one.remedy}</li>`)}
+    </ul>`}
+  </div>`;
+}
+
+export const Empty = ({ children }) => html`<p class="empty">${children}</p>`;
+
+/** Facts by name: `[["Loss", "1.2"], …]`; one whose value is null is left out. */
+export const Facts = ({ of }) => html`<dl class="facts">
+  ${of.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
+</dl>`;
+
+/** A button that shows that it works, and what it was refused. `confirm`: what is asked before. */
+export function Action({ onClick, children, confirm, kind = "", disabled = false }) {
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState(null);
+  const [asked, setAsked] = useState(false);
+  const alive = useRef(true);
+  useEffect(() => () => { alive.current = false; }, []);
+  const act = async () => {
+    setAsked(false);
+    setBusy(true);
+    setProblem(null);
+    try {
+      await onClick();
+    } catch (refused) {
+      if (alive.current) setProblem(refused);
+    }
+    if (alive.current) setBusy(false);
+  };
+  return html`<span class="action">
+    ${asked
+      ? html`<span class="confirm" role="group" aria-label=${confirm}><span>${confirm}</span>
+          <button type="button" class=${kind} onClick=${act}>${children}</button>
+          <button type="button" onClick=${() => setAsked(false)}>Cancel</button></span>`
+      : html`<button type="button" class=${kind} disabled=${busy || disabled} aria-busy=${busy} onClick=${confirm ? () => setAsked(true) : act}>${children}</button>`}
+    <${Refusal} problem=${problem} />
+  </span>`;
+}
+
+/** A text to copy. */
+export function Copy({ text, label = "Copy" }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return html`<button type="button" class="quiet" onClick=${copy}>${done ? "Copied" : label}</button>`;
+}
+
+/** A labelled part of a form. `hint`: what it is for; `problem`: what is wrong with it. */
+export function Field({ label, hint, problem, children, id }) {
+  return html`<div class=${`field ${problem ? "wrong" : ""}`}>
+    <label for=${id}>${label}</label>
+    ${children}
+    ${hint && html`<small id=${`${id}-hint`}>${hint}</small>`}
+    ${problem && html`<p class="wrong-word" role="alert">${problem}</p>`}
+  </div>`;
+}
+
+/** How long it took, or goes on. */
+export function Elapsed({ from, to }) {
+  const [now, setNow] = useState(Date.now());
+  useEffect(() => {
+    if (to) return undefined;
+    const timer = setInterval(() => setNow(Date.now()), 1000);
+    return () => clearInterval(timer);
+  }, [to]);
+  if (!from) return null;
+  return html`<span>${duration((Date.parse(to ?? new Date(now).toISOString()) - Date.parse(from)) / 1000)}</span>`;
+}
+
+/** The name of the page in the browser's tab, and the heading of a view. */
+export function Title({ children, name, actions }) {
+  useEffect(() => {
+    document.title = `${name} · ModelForge`;
+  }, [name]);
+  return html`<header class="title"><h1 tabindex="-1">${children ?? name}</h1>${actions && html`<div class="actions">${actions}</div>`}</header>`;
+}
