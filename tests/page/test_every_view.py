@@ -2,10 +2,12 @@
 
 import re
 from importlib.resources import files
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import expect
-from support.looked_at import PHONE, SMALL, LookedAt, overflow
+from playwright.sync_api import Page, ViewportSize, expect
+from support.full_server import HOSTILE_DATASET
+from support.looked_at import DESK, PHONE, SMALL, LookedAt, overflow
 from support.running_server import RunningServer
 
 from page.conftest import Violations
@@ -21,41 +23,49 @@ def test_the_views_are_found() -> None:
     assert {"", "jobs", "models", "datasets"} <= set(VIEWS)
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_view_of_an_empty_server_is_right(
-    open_page: LookedAt, empty_server: RunningServer, violations: Violations, view: str
+def test_every_view_of_an_empty_server_is_right(
+    open_page: LookedAt, empty_server: RunningServer, violations: Violations
 ) -> None:
-    page = open_page(empty_server, view, dark=True)
-    page.wait_for_load_state("networkidle")
-    assert violations(page) == []
-    page.set_viewport_size(SMALL)
-    assert overflow(page) == []
+    page = open_page(empty_server, dark=True, size=SMALL)
+    found = {view: broken for view in VIEWS if (broken := broken_in(open_page, page, view, violations))}
+    assert found == {}
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_view_of_a_full_server_is_right(
-    open_page: LookedAt, full_server: RunningServer, violations: Violations, view: str
+@pytest.mark.parametrize(("scheme", "sizes"), [("light", (DESK, SMALL)), ("dark", (PHONE, SMALL))])
+def test_every_view_of_a_full_server_is_right(
+    open_page: LookedAt,
+    full_server: RunningServer,
+    full_jobs: dict[str, str],
+    violations: Violations,
+    scheme: str,
+    sizes: tuple[ViewportSize, ViewportSize],
 ) -> None:
-    page = open_page(full_server, view)
-    page.wait_for_load_state("networkidle")
-    assert violations(page) == []
-    page.emulate_media(color_scheme="dark")
-    page.set_viewport_size(PHONE)
-    assert violations(page) == []
-    assert overflow(page) == []
-    page.set_viewport_size(SMALL)
-    assert overflow(page) == []
+    done = full_jobs["completed"]
+    places = [
+        *VIEWS,
+        *(f"jobs/{done}?tab={tab}" for tab in TABS),
+        f"jobs/{full_jobs['failed']}",
+        f"jobs/{full_jobs['queued 1']}",
+        f"compare?jobs={done},{full_jobs['failed']}",
+        f"start?from={done}",
+        f"datasets/{quote(HOSTILE_DATASET)}",
+        "models/1",
+        "playground?model=1",
+    ]
+    page = open_page(full_server, dark=scheme == "dark")
+    found: dict[str, list[str]] = {}
+    for place in places:
+        page.set_viewport_size(sizes[0])
+        broken = broken_in(open_page, page, place, violations)
+        page.set_viewport_size(sizes[1])
+        if broken := broken + overflow(page):
+            found[place] = broken
+    assert found == {}
 
 
-@pytest.mark.parametrize("tab", TABS)
-def test_a_tab_of_a_job_is_right(
-    open_page: LookedAt, full_server: RunningServer, full_jobs: dict[str, str], violations: Violations, tab: str
-) -> None:
-    page = open_page(full_server, f"jobs/{full_jobs['completed']}?tab={tab}", dark=True)
-    page.wait_for_load_state("networkidle")
-    assert violations(page) == []
-    page.set_viewport_size(PHONE)
-    assert overflow(page) == []
+def broken_in(looked_at: LookedAt, page: Page, place: str, violations: Violations) -> list[str]:
+    looked_at.go(page, place)
+    return violations(page) + overflow(page)
 
 
 def test_a_job_that_nobody_knows_is_said_to_be_none(

@@ -11,7 +11,9 @@ MARKUP = "<img src=x onerror=\"document.title='broken into'\">"
 """Runs where a text is taken for HTML."""
 BACKWARDS = "\u05d0\u05d1\u05d2 \u0627\u0644\u0628\u064a\u0627\u0646\u0627\u062a \u202e"
 LONG = "n" * 190
+"""With a suffix about as long as a name may be."""
 HOSTILE_DATASET = "<img src=x onerror=alert(1)>.jsonl"
+HOSTILE_MODEL = "<b onclick=alert(1)>"
 LONG_DATASET = f"{LONG}.jsonl"
 BACKWARDS_DATASET = "\u05d0\u05d1\u05d2 \u0628\u064a\u0627\u0646\u0627\u062a.jsonl"
 STEPS = 60
@@ -67,7 +69,7 @@ def fill(server: RunningServer, folder: Path) -> dict[str, str]:
             until_step(server, jobs[end], 1)
             server.post(f"/api/jobs/{jobs[end]}/stop").raise_for_status()
         server.wait_for(jobs[end], end)
-    plain = _model(folder, "<b onclick=alert(1)>base", [])
+    plain = _model(folder, HOSTILE_MODEL, [])
     for number, dataset in enumerate((LONG_DATASET, BACKWARDS_DATASET), start=1):
         jobs[f"queued {number}"] = _start(server, plain, "x" * 100, dataset)
     until_step(server, jobs["training"], 40)
@@ -75,8 +77,8 @@ def fill(server: RunningServer, folder: Path) -> dict[str, str]:
 
 
 def _model(folder: Path, name: str, lines: list[Line]) -> Path:
-    (folder / name).mkdir(parents=True)
-    model = model_in(folder / name)
+    folder.mkdir(exist_ok=True)
+    model = model_in(folder).rename(folder / name)
     if lines:
         write_recital(model, lines)
     return model

@@ -4,7 +4,7 @@ import re
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
+from playwright.sync_api import Browser, BrowserContext, Page, Request, ViewportSize
 
 from support.running_server import RunningServer
 
@@ -14,6 +14,7 @@ SMALL: Final[ViewportSize] = {"width": 360, "height": 640}
 _REPORTS = """
   addEventListener("securitypolicyviolation", (it) => console.error(`CSP: ${it.violatedDirective} ${it.blockedURI}`));
 """
+_QUIET_ROUNDS = 3
 _SAID: Final = ("error", "warning")
 
 
@@ -28,6 +29,7 @@ class LookedAt:
         self._contexts: list[BrowserContext] = []
         self._faults: list[str] = []
         self._allowed: list[str] = []
+        self._asked: set[Request] = set()
 
     def __call__(
         self,
@@ -47,16 +49,36 @@ class LookedAt:
         self.hold(page, server)
         page.goto(f"{server.url}/#/{place}")
         page.locator("h1").first.wait_for()
+        self.settle(page)
         return page
+
+    def go(self, page: Page, place: str) -> None:
+        """Lead a page that is open to another view, and wait until what that asks for has come."""
+        page.evaluate("place => { location.hash = `#/${place}`; }", place)
+        self.settle(page)
+
+    def settle(self, page: Page) -> None:
+        """Wait until nothing that was asked for is missing, and what came is drawn."""
+        quiet = 0
+        while quiet < _QUIET_ROUNDS:
+            page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn, 30)))")
+            quiet = 0 if self._asked else quiet + 1
 
     def hold(self, page: Page, server: RunningServer) -> None:
         """Hold a page to it, which a test has made by itself: another tab of a context."""
         own = urlsplit(server.url).netloc
         page.add_init_script(_REPORTS)
-        page.on("console", lambda said: self._say(f"{said.type}: {said.text}") if said.type in _SAID else None)
-        page.on("pageerror", lambda error: self._say(f"exception: {error}"))
-        page.on("request", lambda it: None if urlsplit(it.url).netloc == own else self._say(f"asked {it.url}"))
-        page.on("websocket", lambda it: None if urlsplit(it.url).netloc == own else self._say(f"asked {it.url}"))
+
+        def say(fault: str) -> None:
+            self._faults.append(f"{fault} ({page.url.removeprefix(server.url)})")
+
+        page.on("console", lambda said: say(f"{said.type}: {said.text}") if said.type in _SAID else None)
+        page.on("pageerror", lambda error: say(f"exception: {error}"))
+        page.on("request", lambda it: None if urlsplit(it.url).netloc == own else say(f"asked {it.url}"))
+        page.on("request", lambda it: self._asked.add(it))  # noqa: PLW0108 - Playwright needs a function of Python
+        page.on("requestfinished", lambda it: self._asked.discard(it))  # noqa: PLW0108
+        page.on("requestfailed", lambda it: self._asked.discard(it))  # noqa: PLW0108
+        page.on("websocket", lambda it: None if urlsplit(it.url).netloc == own else say(f"asked {it.url}"))
 
     def allow(self, pattern: str) -> None:
         """A fault that this test brings about by itself: a server that is gone, a request that is refused."""
@@ -69,9 +91,6 @@ class LookedAt:
     def end(self) -> None:
         for context in self._contexts:
             context.close()
-
-    def _say(self, fault: str) -> None:
-        self._faults.append(fault)
 
 
 def overflow(page: Page) -> list[str]:
