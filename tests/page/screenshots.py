@@ -68,6 +68,7 @@ def fill(server: RunningServer, folder: Path) -> dict[str, str]:
     chance = random.Random(7)  # noqa: S311 - noise in a picture
     server.upload(TRAINED.read_bytes(), filename="support-answers.jsonl").raise_for_status()
     memory = "CUDA out of memory: 2.4 GB more are needed, and 1.1 GB are free"
+    rewarded = {"strategy": "rlhf", "rewards": [{"type": "length", "max_tokens": 40}, {"type": "format_tags"}]}
     trainings: list[tuple[str, str, str, list[Line]]] = [
         ("answers-first", "SmolLM2-135M", "completed", sft(STEPS, STEPS, chance, floor=1.25)),
         ("answers-large", "Qwen3-8B", "failed", [*sft(STEPS, 40, chance), failed("OutOfMemory", memory, memory)]),
@@ -82,7 +83,8 @@ def fill(server: RunningServer, folder: Path) -> dict[str, str]:
     for name, base, end, said in trainings:
         model = model_in(folder).rename(folder / base)
         write_recital(model, said or [wait(3600)])
-        body = training(model, name, dataset="support-answers.jsonl", max_steps=STEPS, queue=True, eval_split=0.1)
+        more = rewarded if "rewarded" in name else {"eval_split": 0.1}
+        body = training(model, name, dataset="support-answers.jsonl", max_steps=STEPS, queue=True, **more)
         answer = server.post("/api/start_training", body)
         answer.raise_for_status()
         jobs[name] = str(answer.json()["job_id"])
