@@ -10,6 +10,7 @@ What must hold: no frame of more than 50 ms, drawn within 1 s, under 400 KB of s
 """
 
 import argparse
+import contextlib
 import gzip
 import json
 import math
@@ -136,12 +137,16 @@ def main() -> None:
     packed = sum(len(gzip.compress(one)) for one in contents)
     print(f"scripts: {sum(map(len, contents)) / 1000:.0f} KB, packed {packed / 1000:.0f} KB")
     live = 2 * options.seconds + 60
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        still = scripted_server(Path(scratch) / "still", "--stalled-seconds", "3600")
-        begin(still, Path(scratch) / "a", [step(1, 10, **figures(1)), wait(3600)], steps=10)
-        server = scripted_server(Path(scratch) / "data", "--stalled-seconds", "3600")
+    with contextlib.ExitStack() as ends:
+        scratch = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+        playwright = ends.enter_context(sync_playwright())
+        still, server = (scripted_server(scratch / name, "--stalled-seconds", "3600") for name in ("still", "data"))
+        for one in (still, server):
+            ends.callback(one.end)
+            ends.callback(one.post, "/api/stop_training")
+        begin(still, scratch / "a", [step(1, 10, **figures(1)), wait(3600)], steps=10)
         steps = options.points + LIVE_A_SECOND * live
-        job = begin(server, Path(scratch) / "b", lines(options.points, live), steps=steps)
+        job = begin(server, scratch / "b", lines(options.points, live), steps=steps)
         until_step(server, job, options.points)
         program, *flags = command()
         browser = playwright.chromium.launch(executable_path=program, args=flags[1:])
@@ -160,9 +165,6 @@ def main() -> None:
         print(f"first paint {statistics.median(paints):.0f} ms, with the job {statistics.median(wholes):.0f} ms")
         print(f"  the slowest of {LOADS}: {max(paints):.0f} and {max(wholes):.0f} ms")
         browser.close()
-        for one in (server, still):
-            one.post("/api/stop_training")
-            one.end()
 
 
 if __name__ == "__main__":

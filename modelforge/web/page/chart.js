@@ -127,8 +127,8 @@ export function Chart({ label, source, series, read, height = 220, logarithmic =
     const root = place.current;
     let [plot, seen, timer, drawn] = [null, true, 0, 0];
     const draw = () => {
-      drawn = performance.now();
       const [steps, ...data] = read();
+      drawn = steps.length ? performance.now() : -EVERY; // the first figures wait for nothing
       root.setAttribute("aria-label", told(label, series, steps, data));
       tell(plot?.cursor.idx ?? null, steps, data);
       plot.setData([steps, ...data]);

@@ -123,7 +123,7 @@ function JobList() {
         <td><input type="checkbox" aria-label=${`Compare ${job.job_id}`} checked=${chosen.includes(job.job_id)} disabled=${job.kind !== "training"} onChange=${() => choose(job.job_id)} /></td>
         <td class="keep"><a href=${link("jobs", job.job_id)}>${job.job_id}</a></td>
         <td class="name"><bdi>${jobName(job)}</bdi></td>
-        <td><${Badge} status=${job.status} /> <span class="soft"><bdi>${job.error ? lastWord(job) : ""}</bdi></span></td>
+        <td class="name"><${Badge} status=${job.status} /> <span class="soft"><bdi>${job.error ? lastWord(job) : ""}</bdi></span></td>
         <td class="number">${figure(job.loss)}</td><td class="number">${figure(job.eval_loss)}</td>
         <td class="keep">${moment(job.finished_at ?? job.started_at ?? job.created_at)}</td>
       </tr>`)}</tbody>
