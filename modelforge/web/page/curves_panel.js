@@ -17,7 +17,10 @@ function useKinds(curves) {
   const kinds = () => OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
     (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join();
   const [seen, setSeen] = useState(kinds);
-  useEffect(() => curves.subscribe(() => setSeen(kinds())), [curves]);
+  useEffect(() => {
+    setSeen(kinds()); // what came before this
+    return curves.subscribe(() => setSeen(kinds()));
+  }, [curves]);
   return seen;
 }
 

@@ -38,6 +38,10 @@ export function lastWord(job) {
 function useLast(curves) {
   const [, redraw] = useState(0);
   useEffect(() => {
+    if (curves.last) {
+      redraw((n) => n + 1); // they came before this
+      return undefined;
+    }
     const stop = curves.subscribe(() => {
       stop();
       redraw((n) => n + 1);
