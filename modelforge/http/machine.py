@@ -39,7 +39,7 @@ class Room(Struct, frozen=True, kw_only=True):
 
 
 class Disk(Room, frozen=True, kw_only=True):
-    """Of the data directory. `reserved_bytes` stay free for log and checkpoints; `log_bytes`: the log, less its WAL."""
+    """Of the data directory. `reserved_bytes` stay free for log and checkpoints; `log_bytes`: the log with its WAL."""
 
     reserved_bytes: int
     log_bytes: int
@@ -132,6 +132,7 @@ async def get_machine(request: web.Request) -> web.Response:
 
 def _measure(layout: Layout, reserve: int) -> _Measured:
     memory, disk = host_memory(), shutil.disk_usage(layout.root)
+    wal = layout.log.with_name(f"{layout.log.name}-wal")
     return _Measured(
         memory=Room(total_bytes=memory.total, available_bytes=memory.available),
         swap=Room(total_bytes=memory.swap_total, available_bytes=memory.swap_free) if memory.swap_total else None,
@@ -140,7 +141,7 @@ def _measure(layout: Layout, reserve: int) -> _Measured:
             total_bytes=disk.total,
             available_bytes=disk.free,
             reserved_bytes=reserve_on(layout.root, reserve),
-            log_bytes=layout.log.stat().st_size,
+            log_bytes=sum(path.stat().st_size for path in (layout.log, wal) if path.exists()),
         ),
         versions={name: version for name in _LIBRARIES if (version := _version(name)) is not None},
     )
