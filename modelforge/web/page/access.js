@@ -1,8 +1,8 @@
 // Who is signed in, and the tokens by which others come in.
 import { get, path, post, remove, signedOut } from "./api.js";
-import { html, useEffect, useId, useRef, useState } from "./dom.js";
+import { html, useEffect, useId, useState } from "./dom.js";
 import { moment } from "./format.js";
-import { Action, Card, Copy, Empty, Facts, Field, Refusal, Title } from "./parts.js";
+import { Action, Card, Copy, Empty, Facts, Field, Refusal } from "./parts.js";
 import { useAnswer } from "./store.js";
 import { Webhooks } from "./webhooks.js";
 
@@ -89,7 +89,6 @@ function NewToken({ isFirst, onMade, onCancel }) {
 
 /** What is shown where the server wants to know who asks, and does not. */
 export function SignIn() {
-  const title = useRef(document.title);
   const look = async () => {
     await get("/api/session");
     signedOut.set(false);
@@ -97,13 +96,10 @@ export function SignIn() {
   useEffect(() => {
     localStorage.setItem("wished", location.hash); // where the link's page leads to
     const timer = setInterval(() => document.hidden || look().catch(() => {}), LOOK_EVERY);
-    return () => {
-      clearInterval(timer);
-      document.title = title.current;
-    };
+    return () => clearInterval(timer);
   }, []);
   return html`<main id="sign-in" class="alone">
-    <${Title} name="Sign in" />
+    <h1 tabindex="-1">Sign in</h1>
     <p>This server wants to know who asks. On the machine that it runs on, make a link that signs this browser in once:</p>
     <pre><code>modelforge token link</code></pre>
     <p>Open the link in this browser. This page goes on by itself then.</p>
