@@ -10,7 +10,7 @@ import { go, link } from "./router.js";
 const PAGE = 50;
 const KEPT = 1000; // records that are shown at once; older ones are read when they are asked for
 const SHOW_EVERY = 250; // ms
-const LOOK_BACK = 200; // how many positions are read at a time, where a filter leaves few of them
+const LOOK_BACK = 100; // how many positions are read at a time, where a filter leaves few of them
 const TYPES = [
   "StartTraining", "StopTraining", "ResumeTraining", "TrainingRequested", "AttemptLaunching", "TrainingStarted",
   "PhaseEntered", "MetricsLogged", "EvaluationLogged", "CheckpointSaved", "StopRequested", "AttemptExited", "AttemptFailed",
