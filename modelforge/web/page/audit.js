@@ -3,9 +3,11 @@ import { get, query } from "./api.js";
 import { html, useEffect, useId, useRef, useState } from "./dom.js";
 import { count, moment, time } from "./format.js";
 import { AsItStood } from "./as_it_stood.js";
+import { logs } from "./jobs.js";
 import { subscribeRecords } from "./log_records.js";
 import { Action, Card, Copy, Empty, Facts, Field, Refusal, Title } from "./parts.js";
 import { go, link } from "./router.js";
+import { useStore } from "./store.js";
 
 const PAGE = 50;
 const KEPT = 1000; // records that are shown at once; older ones are read when they are asked for
@@ -21,13 +23,14 @@ const TYPES = [
 export function Audit({ name, values }) {
   const position = name === null ? null : Number(name);
   const filter = { type: values.get("type") ?? "", stream: values.get("stream") ?? "" };
+  const log = useStore(logs);
   return html`
     <${Title} name="Audit" />
     <p class="lead">All that was asked and all that happened, in one log, each record chained to the one before it.</p>
     <${Verify} />
-    <${AsItStood} />
-    ${position !== null && html`<${OneRecord} key=${position} position=${position} />`}
-    <${TimeLine} key=${`${filter.type} ${filter.stream}`} filter=${filter} />`;
+    <${AsItStood} key=${`state ${log}`} />
+    ${position !== null && html`<${OneRecord} key=${`record ${log} ${position}`} position=${position} />`}
+    <${TimeLine} key=${`lines ${log} ${filter.type} ${filter.stream}`} filter=${filter} />`;
 }
 
 function Verify() {

@@ -15,6 +15,8 @@ const ACTIVE = new Set(["starting", "training", "stopping"]);
 export const jobs = new Store(null);
 /** The newest messages that ended a job, for whoever tells of it. */
 export const ended = new Store(null);
+/** How many other logs the server has had since the page was opened: what was read of one says nothing of the next. */
+export const logs = new Store(0);
 
 const curves = new Map();
 const heard = new Map(); // the last position that was told of each job, since the last beginning
@@ -41,6 +43,7 @@ export function curvesOf(jobId) {
 /** Nothing that is known can be gone on from: it may be of another log. */
 async function begin() {
   const mine = ++beginning;
+  logs.set(beginning - 1);
   heard.clear();
   const before = [...curves.keys()];
   curves.clear();

@@ -3,7 +3,7 @@ const AGAIN = 3000;
 
 /**
  * Every record after a position. `onAnotherLog`: called once where the position is none of the log that the server has
- * now, or it lets this page in no more; nothing comes after that. The function that is returned ends it.
+ * now; nothing comes after that. The function that is returned ends it.
  */
 export function subscribeRecords(after, onRecord, onAnotherLog) {
   let [last, source, timer, ended] = [after, null, 0, false];
@@ -22,7 +22,7 @@ export function subscribeRecords(after, onRecord, onAnotherLog) {
       if (ended) return;
       const known = answer?.ok ? (await answer.json()).position : null;
       if (known !== null && known < last) onAnotherLog();
-      else if (answer?.status !== 401) timer = setTimeout(open, AGAIN);
+      else timer = setTimeout(open, AGAIN); // also for who has to sign in again
     };
     source.addEventListener("goodbye", () => {
       source.close();
