@@ -14,6 +14,8 @@ from modelforge.settings import load_settings
 if TYPE_CHECKING:
     from modelforge.backup.manifest import Manifest
 
+AsJson = Annotated[bool, Parameter(help="print what was found as JSON, for programs")]
+
 
 def layout_of(data_dir: Path | None) -> Layout:
     """The data directory of the flag, or of the settings.
@@ -24,11 +26,14 @@ def layout_of(data_dir: Path | None) -> Layout:
     return Layout(load_settings({} if data_dir is None else {"data_dir": data_dir}).data_dir)
 
 
-def verify(*, data_dir: DataDirectory = None) -> int:
+def verify(*, data_dir: DataDirectory = None, json: AsJson = False) -> int:
     """Check that the log is what was written, record by record."""
     from modelforge import audit
 
     found = audit.verify(layout_of(data_dir))
+    if json:
+        say_json(msgspec.json.encode(found))
+        return 1 if found.faults else 0
     for line in audit.broken_records(found):
         say(line)
     compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
@@ -48,13 +53,16 @@ def replay(
     return 0
 
 
-def doctor(*, data_dir: DataDirectory = None) -> int:
+def doctor(*, data_dir: DataDirectory = None, json: AsJson = False) -> int:
     """Say what is wrong with the data and this machine; nothing is changed."""
     from modelforge.doctor import examination, finding
 
     findings = examination.examine(layout_of(data_dir))
-    for line in finding.lines(findings):
-        say(line)
+    if json:
+        say_json(msgspec.json.encode(findings))
+    else:
+        for line in finding.lines(findings):
+            say(line)
     return 1 if any(found.level == "problem" for found in findings) else 0
 
 

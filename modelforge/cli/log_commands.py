@@ -20,7 +20,7 @@ _MICROS = 1_000_000
 async def events(
     *,
     after: Annotated[int, Parameter(help="only what comes after this position")] = 0,
-    stream: Annotated[str | None, Parameter(help="only of this stream, such as job-train_000003")] = None,
+    stream: Annotated[str | None, Parameter(help="only of this stream, such as train_000003")] = None,
     kind: Annotated[str | None, Parameter(name="--type", help="only of this type, such as TrainingFailed")] = None,
     limit: Annotated[int, Parameter(help="at most so many; with -f there is no end")] = 100,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], help="go on with what comes, until Ctrl-C")] = False,

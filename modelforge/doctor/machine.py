@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-import re
 import resource
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from modelforge.doctor.finding import Finding, ok, problem, size, warning
 from modelforge.machine.cgroups import Limits, limits_of, text_of
+from modelforge.machine.host_memory import HostMemory, host_memory
 
 _MEMORY_WANTED = 4_000_000_000  # torch and transformers take about 1 GB, a model of 135M with its optimizer 2 GB
 _SHARED_WANTED = 256 << 20  # Docker gives 64 MiB, which two processes of a training fill at once
@@ -22,9 +22,8 @@ _STATE, _PARENT = 0, 1  # fields 3 and 4 of /proc/PID/stat, counted from the thi
 
 def machine_findings(root: Path = Path("/")) -> Iterator[Finding]:
     """The findings, from the files below `root`."""
-    limits = limits_of(root)
-    yield _cores_finding(limits)
-    yield from _memory_findings(root, limits)
+    yield _cores_finding(limits_of(root))
+    yield from _memory_findings(host_memory(root))
     yield from _kernel_findings()
     yield _shared_memory_finding(root / "dev" / "shm")
     yield _open_files_finding()
@@ -36,18 +35,15 @@ def _cores_finding(limits: Limits) -> Finding:
     return ok("cores", f"{min(allowed, limits.cores):g} of {all_cores} may be used")
 
 
-def _memory_findings(root: Path, limits: Limits) -> Iterator[Finding]:
-    entries = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
-    amounts = {name: int(number) * 1024 for name, number in entries}
-    total, available = min(amounts["MemTotal"], limits.memory), min(amounts["MemAvailable"], limits.memory_left)
-    found = f"{size(available)} available of {size(total)}"
-    if available < _MEMORY_WANTED:
+def _memory_findings(memory: HostMemory) -> Iterator[Finding]:
+    found = f"{size(memory.available)} available of {size(memory.total)}"
+    if memory.available < _MEMORY_WANTED:
         remedy = "End what uses it, or train a small model: strategy qlora, per_device_train_batch_size 1."
         yield warning("memory", found, remedy)
     else:
         yield ok("memory", found)
-    swap = amounts.get("SwapTotal", 0)
-    yield ok("swap", f"{size(amounts['SwapFree'])} free of {size(swap)}" if swap else "none")
+    has_swap = memory.swap_total > 0
+    yield ok("swap", f"{size(memory.swap_free)} free of {size(memory.swap_total)}" if has_swap else "none")
 
 
 def _kernel_findings() -> Iterator[Finding]:

@@ -5,10 +5,12 @@ import re
 from aiohttp import web
 
 from modelforge.http import (
+    audit,
     dataset_previews,
     datasets,
     events,
     jobs,
+    machine,
     metrics,
     model_work,
     models,
@@ -34,6 +36,8 @@ from modelforge.http.plumbing.route import Route
 
 ROUTES: tuple[Route, ...] = (
     *state.ROUTES,
+    *audit.ROUTES,
+    *machine.ROUTES,
     *system.ROUTES,
     *page.ROUTES,
     *reference.ROUTES,

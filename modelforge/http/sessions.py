@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from modelforge.domain.access_token import Scope
 from modelforge.http.plumbing.body import json_response, read_body, refuse_key
 from modelforge.http.plumbing.gate import GATE
 from modelforge.http.plumbing.identities import COOKIE, IDENTITY, SESSION_SECONDS
@@ -12,6 +13,7 @@ from modelforge.http.plumbing.keys import IDENTITIES, SETTINGS
 from modelforge.http.plumbing.route import Route
 from modelforge.http.plumbing.security_headers import PAGE_POLICY
 from modelforge.http.plumbing.web_files import web_file
+from modelforge.projections.jobs import iso
 
 _LONGEST_CODE = 200
 
@@ -32,6 +34,19 @@ class SignedOut(Struct, frozen=True, kw_only=True):
     """The cookie is good for nothing any more."""
 
     status: Literal["signed_out"] = "signed_out"
+
+
+class WhoAsks(Struct, frozen=True, kw_only=True):
+    """Who a request is from. `name`: of the token, `owner` of the data directory's; null where nobody is asked for one.
+
+    `signed_in`: by a link, in a browser. `token_required`: whether requests without a token are refused.
+    """
+
+    name: str | None
+    scope: Scope
+    expires_at: str | None
+    signed_in: bool
+    token_required: bool
 
 
 class LoginLink(Struct, frozen=True, kw_only=True):
@@ -83,6 +98,20 @@ def _is_encrypted(request: web.Request) -> bool:
     return request.secure or (behind_proxy and request.headers.get("X-Forwarded-Proto", "").lower() == "https")
 
 
+async def get_session(request: web.Request) -> web.Response:
+    """Who asks, what they may do, and until when."""
+    identity = request[IDENTITY]
+    return json_response(
+        WhoAsks(
+            name=identity.name,
+            scope=identity.scope,
+            expires_at=None if identity.expires_at is None else iso(round(identity.expires_at * 1_000_000)),
+            signed_in=identity.session is not None,
+            token_required=request.app[IDENTITIES].are_required,
+        )
+    )
+
+
 async def close_session(request: web.Request) -> web.Response:
     """Sign a browser out."""
     session = request.app[IDENTITIES].close_session(request.cookies.get(COOKIE))
@@ -118,6 +147,7 @@ ROUTES = (
         errors=(401,),
         scope="open",
     ),
+    Route(method="GET", path="/api/session", handler=get_session, answer=WhoAsks),
     Route(method="DELETE", path="/api/session", handler=close_session, answer=SignedOut, scope="open"),
     Route(method="POST", path="/api/login_links", handler=make_login_link, answer=LoginLink, scope="admin"),
 )

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from modelforge.http.plumbing.body import json_response
+from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import LAYOUT, PROJECTOR
 from modelforge.http.plumbing.query import int_query
 from modelforge.http.plumbing.route import Count, Query, Route
@@ -17,7 +18,8 @@ async def get_state(request: web.Request) -> web.Response:
     if position == head:
         return json_response(state_of(request.app[PROJECTOR].read_models))
     data_dir = str(request.app[LAYOUT].root)
-    replay = await run_module("modelforge", "replay", "--data-dir", data_dir, "--at", str(position))
+    replaying = run_module("modelforge", "replay", "--data-dir", data_dir, "--at", str(position))
+    replay = await cancel_on_disconnect(request, replaying)  # a slider asks for many, and waits for the last
     if replay.code != 0:
         raise RuntimeError(f"The replay failed: {replay.words}")
     return web.Response(body=replay.output, content_type="application/json")

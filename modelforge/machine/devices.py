@@ -55,25 +55,39 @@ class GpuMemory(Struct, frozen=True, gc=False):
     free: int
 
 
-def gpu_memory() -> tuple[GpuMemory, ...]:
-    """The memory of each GPU that trainers may use and whose driver reports it."""
+class Gpu(Struct, frozen=True, kw_only=True, gc=False):
+    """A GPU that trainers may use. `name`: as CUDA_VISIBLE_DEVICES takes it; the rest is None where no driver tells."""
+
+    name: str
+    product: str | None = None
+    memory: GpuMemory | None = None
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Each GPU that trainers may use; the driver is asked, which may take a second."""
     names = visible_gpus()
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:  # no driver, and so no such device
-        return ()
+        return tuple(Gpu(name=name) for name in names)
     try:
-        return tuple(memory for name in names if (memory := _memory_of(name)) is not None)
+        return tuple(_gpu(name) for name in names)
     finally:
         pynvml.nvmlShutdown()
 
 
-def _memory_of(name: str) -> GpuMemory | None:
+def gpu_memory() -> tuple[GpuMemory, ...]:
+    """The memory of each GPU that trainers may use and whose driver reports it."""
+    return tuple(gpu.memory for gpu in gpus() if gpu.memory is not None)
+
+
+def _gpu(name: str) -> Gpu:
     try:
         handle = (
             pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
         )
         memory_info = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        product = pynvml.nvmlDeviceGetName(handle)
     except pynvml.NVMLError:  # CUDA takes the beginning of a name too; the driver wants all of it
-        return None
-    return GpuMemory(int(memory_info.total), int(memory_info.free))
+        return Gpu(name=name)
+    return Gpu(name=name, product=str(product), memory=GpuMemory(int(memory_info.total), int(memory_info.free)))

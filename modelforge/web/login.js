@@ -16,7 +16,14 @@ async function signIn() {
     body: JSON.stringify({ code }),
   });
   const body = await answer.json();
-  word.textContent = answer.ok ? "Signed in: this browser may use the server now." : `${body.error}. ${body.detail}`;
+  if (!answer.ok) {
+    word.textContent = `${body.error}. ${body.detail}`;
+    return;
+  }
+  word.textContent = "Signed in: this browser may use the server now.";
+  const wished = localStorage.getItem("wished") ?? ""; // the view that the page could not show
+  localStorage.removeItem("wished");
+  location.replace(`/${wished.startsWith("#/") ? wished : ""}`);
 }
 
 signIn().catch(() => {

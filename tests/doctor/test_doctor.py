@@ -177,6 +177,23 @@ def test_a_directory_that_is_not_there_is_said_and_not_made(tmp_path: Path) -> N
     assert (finding.level, "is no folder" in finding.found) == ("problem", True)
 
 
+def test_a_server_that_encrypts_or_listens_at_a_socket_answers_too(
+    serve: Serve, data_dir: Path, tmp_path: Path
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    made += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(cert), "-days", "2"]
+    subprocess.run(made, check=True, capture_output=True)
+    for variables in (
+        {"MODELFORGE_TLS_CERT": str(cert), "MODELFORGE_TLS_KEY": str(key)},
+        {"MODELFORGE_UNIX_SOCKET": str(tmp_path / "socket")},
+    ):
+        server = serve(**variables)
+        finding = told(data_dir, "server")
+        server.end()
+        assert (finding.level, server.url in finding.found) == ("ok", True), finding
+
+
 # ---- the folder and its disk ----
 
 

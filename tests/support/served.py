@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--accelerate", action="store_true", help="trainers under the real accelerate launch")
     parser.add_argument("--one-thread", action="store_true", help="every thread call in one thread, named in /proc")
+    parser.add_argument("--port", type=int, default=0, help="of an earlier server, whose clients come back")
     parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
     parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool")
     parser.add_argument("--stalled-seconds", type=float, default=2)
@@ -78,7 +79,7 @@ def main() -> None:
     if options.scripted_answers:
         app.InferenceWorker = ScriptedInference  # type: ignore[misc, assignment]
     roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]
-    flags = {"data_dir": options.data_dir, "port": 0, "dataset_roots": roots, "model_roots": roots}
+    flags = {"data_dir": options.data_dir, "port": options.port, "dataset_roots": roots, "model_roots": roots}
     flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}
     variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
     settings = load_settings(flags, environ=variables, folder=options.data_dir.parent)

@@ -1,14 +1,13 @@
 """What this machine has for one training: the memory of its largest GPU, else its own; and its disk."""
 
-import re
 import shutil
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
-from modelforge.machine.cgroups import limits_of
 from modelforge.machine.devices import gpu_memory
+from modelforge.machine.host_memory import host_memory
 
 Device = Literal["gpu", "host"]
 
@@ -27,14 +26,8 @@ def memory_capacity(root: Path = Path("/")) -> Capacity:
     if gpus:
         largest = max(gpus, key=lambda gpu: (gpu.total, gpu.free))
         return Capacity(device="gpu", available=largest.free, total=largest.total)
-    limits = limits_of(root)
-    entries = re.findall(r"^(\w+): +(\d+) kB$", (root / "proc" / "meminfo").read_text(), re.MULTILINE)
-    amounts = {name: int(number) * 1024 for name, number in entries}
-    return Capacity(
-        device="host",
-        available=int(min(amounts["MemAvailable"], limits.memory_left)),
-        total=int(min(amounts["MemTotal"], limits.memory)),
-    )
+    memory = host_memory(root)
+    return Capacity(device="host", available=memory.available, total=memory.total)
 
 
 def free_disk(folder: Path) -> int:

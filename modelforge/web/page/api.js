@@ -6,7 +6,7 @@ export const signedOut = new Store(false);
 
 export class Problem extends Error {
   constructor(body, status) {
-    super(body.error);
+    super(body.error?.message ?? body.error); // under /v1 it has the shape of OpenAI's
     this.detail = body.detail ?? "";
     this.status = status;
     this.field = body.field ?? null;

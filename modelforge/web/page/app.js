@@ -1,4 +1,5 @@
 // The frame around the views: where they are found, whether the page is connected, and who has to sign in.
+import { SignIn } from "./access.js";
 import { signedOut } from "./api.js";
 import { Audit } from "./audit.js";
 import { Compare } from "./compare.js";
@@ -27,11 +28,11 @@ const PLACES = [
   ["playground", "Playground"], ["compare", "Compare"], ["audit", "Audit"], ["machine", "Machine"],
 ];
 
-function Navigation({ view }) {
+function Navigation({ view, hidden }) {
   const [open, setOpen] = useState(false);
   const running = useStore(jobs, (all) => all?.find(isActive)?.progress ?? null);
   useEffect(() => setOpen(false), [view]);
-  return html`<nav aria-label="Views" class=${open ? "open" : ""}>
+  return html`<nav aria-label="Views" class=${open ? "open" : ""} hidden=${hidden}>
     <a class="brand" href="#/"><img src="/page/icon.svg" alt="" width="24" height="24" />ModelForge</a>
     <button type="button" class="menu" aria-expanded=${open} aria-controls="places" onClick=${() => setOpen(!open)}>Menu</button>
     <ul id="places">
@@ -74,13 +75,6 @@ function Connection() {
   </div>`;
 }
 
-const SignIn = () => html`<main id="main" class="alone">
-  <${Title} name="Sign in" />
-  <p>This server wants to know who asks. On the machine that it runs on, make a link that signs this browser in once:</p>
-  <pre><code>modelforge token link</code></pre>
-  <p>Open the link here, and <button type="button" onClick=${() => location.reload()}>look again</button>.</p>
-</main>`;
-
 function App() {
   const { view, name, values } = useStore(place);
   const isOut = useStore(signedOut);
@@ -93,12 +87,15 @@ function App() {
     }
     first.current = false;
   }, [view, name]);
-  if (isOut) return html`<${SignIn} />`;
+  // Who was in and has to sign in again finds what was begun as it was.
+  const wasIn = useStore(connection, ({ ever }) => ever);
+  if (isOut && !wasIn) return html`<${SignIn} />`;
   const View = Object.hasOwn(VIEWS, view) ? VIEWS[view] : Nowhere;
   return html`
-    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current?.querySelector("h1")?.focus(); }}>Skip to the content</a>
-    <${Navigation} view=${view} />
-    <div class="page">
+    ${isOut && html`<${SignIn} />`}
+    <a class="skip" hidden=${isOut} href="#main" onClick=${(event) => { event.preventDefault(); main.current?.querySelector("h1")?.focus(); }}>Skip to the content</a>
+    <${Navigation} view=${view} hidden=${isOut} />
+    <div class="page" hidden=${isOut}>
       <${Connection} />
       <main id="main" ref=${main}><${Guarded} key=${`${view}/${name ?? ""}`}><${View} name=${name} values=${values} /><//></main>
     </div>`;

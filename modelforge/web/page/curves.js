@@ -2,6 +2,7 @@
 import { get, path, query } from "./api.js";
 
 const PAGE = 20_000;
+const AGAIN = 2000; // ms until a page is asked for once more
 export const FIGURES = [
   "loss", "learning_rate", "grad_norm", "tokens_per_second", "reward", "kl", "completion_length",
   "reward_accuracy", "reward_margin", "memory_mb", "gpu_memory_mb",
@@ -33,22 +34,32 @@ export class Curves {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Read what there is, then what came meanwhile. */
+  /** Read what there is, then what came meanwhile. It goes on until it could be read; a job that is none is refused. */
   async load() {
     this.#ready = false;
-    let page;
-    do {
-      page = await get(query(path`/api/jobs/${this.jobId}/metrics`, { after: this.position, limit: PAGE }));
-      for (const metric of page.metrics) this.#add(metric);
-      for (const evaluation of page.evaluations) this.#addEvaluation(evaluation);
-      this.position = Math.max(this.position, page.last_position);
-      this.#changed();
-    } while (page.has_more);
+    for (let hasMore = true; hasMore; ) hasMore = await this.#readPage();
     this.#ready = true;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const record of waiting) this.#apply(record);
     this.#changed();
+  }
+
+  /** Whether there is another page. */
+  async #readPage() {
+    let page;
+    try {
+      page = await get(query(path`/api/jobs/${this.jobId}/metrics`, { after: this.position, limit: PAGE }));
+    } catch (problem) {
+      if (problem.status === 404) throw problem;
+      await new Promise((done) => setTimeout(done, AGAIN));
+      return true;
+    }
+    for (const metric of page.metrics) this.#add(metric);
+    for (const evaluation of page.evaluations) this.#addEvaluation(evaluation);
+    this.position = Math.max(this.position, page.last_position);
+    this.#changed();
+    return page.has_more;
   }
 
   /** A record of the job, as it comes. */

@@ -1,4 +1,5 @@
 // A word by the browser when a job ends, for who allowed it.
+import { figure } from "./format.js";
 import { ended } from "./jobs.js";
 import { link } from "./router.js";
 import { Store } from "./store.js";
@@ -16,8 +17,14 @@ export async function askPermission() {
 export function watchEnds() {
   ended.subscribe(({ job_id, status, error, loss }) => {
     if (permission.get() !== "granted" || !document.hidden) return;
-    const body = error?.message ?? (loss === null ? "" : `Last loss: ${loss}`);
-    const word = new Notification(`${job_id} ${SAYS[status] ?? status}`, { body, tag: job_id, icon: "/page/icon.svg" });
+    const body = error?.message ?? (loss === null || loss === undefined ? "" : `Last loss: ${figure(loss)}`);
+    let word;
+    try {
+      word = new Notification(`${job_id} ${SAYS[status] ?? status}`, { body, tag: job_id, icon: "/page/icon.svg" });
+    } catch {
+      permission.set("missing"); // phones have them for service workers only
+      return;
+    }
     word.onclick = () => {
       window.focus();
       location.hash = link("jobs", job_id);

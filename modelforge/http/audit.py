@@ -1,0 +1,78 @@
+"""Whether the log is what was written: checked from outside, by a process of its own, as `modelforge verify` does.
+
+Not by the server itself: it would answer nobody else meanwhile, and whoever opens and closes a file of the log beside
+SQLite lets go of the locks that its process has on it.
+"""
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from modelforge.http.plumbing.body import json_response
+from modelforge.http.plumbing.disconnect import cancel_on_disconnect
+from modelforge.http.plumbing.keys import LAYOUT
+from modelforge.http.plumbing.route import Route
+from modelforge.machine.child_process import Ended, run_module
+
+_FAULTS_SHOWN = 100
+
+
+class LogFault(Struct, frozen=True, kw_only=True):
+    """Something in the log that is not as it was written. `position` is null where it is in no single record."""
+
+    position: int | None
+    what: str
+
+
+class Verified(Struct, frozen=True, kw_only=True):
+    """The log, checked record by record.
+
+    `digest`: of its last record, to be kept elsewhere. `snapshot`: the position of the one that was compared with the
+    records, if any. `faults`: the first hundred of `fault_count`.
+    """
+
+    records: int
+    digest: str
+    snapshot: int | None
+    fault_count: int
+    faults: list[LogFault]
+
+
+class _Verification(Struct, frozen=True, kw_only=True):
+    """What `modelforge verify --json` prints."""
+
+    records: int
+    digest: str
+    snapshot: int | None
+    faults: list[LogFault]
+
+
+async def verify_log(request: web.Request) -> web.Response:
+    """Check every record against the chain of digests, and the last snapshot against the records."""
+    ended = await run_command(request, "verify")
+    found = msgspec.json.decode(ended.output, type=_Verification)
+    return json_response(
+        Verified(
+            records=found.records,
+            digest=found.digest,
+            snapshot=found.snapshot,
+            fault_count=len(found.faults),
+            faults=found.faults[:_FAULTS_SHOWN],
+        )
+    )
+
+
+async def run_command(request: web.Request, command: str) -> Ended:
+    """Run a command of ours on the data directory, for as long as the client waits; it prints JSON.
+
+    Raises:
+        RuntimeError: it printed none.
+    """
+    data_dir = str(request.app[LAYOUT].root)
+    ended = await cancel_on_disconnect(request, run_module("modelforge", command, "--data-dir", data_dir, "--json"))
+    if not ended.output:
+        raise RuntimeError(f"`modelforge {command}` failed: {ended.words}")
+    return ended
+
+
+ROUTES = (Route(method="GET", path="/api/verify", handler=verify_log, answer=Verified, at_once=1),)
