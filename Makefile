@@ -108,7 +108,6 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive modelforge trainer_entry --configfile pyproject.toml
 
