@@ -8,10 +8,11 @@ from cyclopts import Parameter
 
 from modelforge.cli.connection import connect, path_of
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Server
-from modelforge.cli.job_commands import position_of, watch_job
 from modelforge.cli.model_commands import ModelId
 from modelforge.cli.named_datasets import sent
 from modelforge.cli.screen import Screen, say_json
+from modelforge.cli.terminal import show_steps
+from modelforge.cli.watching import position_of, steps_of_running, watch_job
 from modelforge.client import decoded
 from modelforge.projections.jobs import JobDetails
 from trainer_entry import wire
@@ -100,5 +101,7 @@ async def _start(model_id: int, work: str, body: dict[str, object], *, detach: b
         if server.json:
             say_json(answer)
         else:
-            console.show(f"{work} of model {model_id} is {job.status}: {job_id}")
+            console.show(f"The {job.kind} of model {model_id} is {job.status}: {job_id}")
+            if detach:
+                show_steps(console, *steps_of_running(job_id))
         return 0 if detach else await watch_job(client, job_id, position_of(job_id), console, server)

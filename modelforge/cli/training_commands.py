@@ -7,7 +7,6 @@ import msgspec
 from modelforge.cli.answers import Preflight, Started
 from modelforge.cli.connection import connect, read_as
 from modelforge.cli.flags import LOCAL, AtServer, Watch
-from modelforge.cli.job_commands import position_of, watch_job
 from modelforge.cli.named_datasets import (
     Dataset,
     check_names,
@@ -19,8 +18,9 @@ from modelforge.cli.named_datasets import (
     sent,
 )
 from modelforge.cli.screen import Screen, say_json
-from modelforge.cli.terminal import size
+from modelforge.cli.terminal import show_steps, size
 from modelforge.cli.training_flags import TrainingAsked
+from modelforge.cli.watching import position_of, steps_of_running, watch_job
 from modelforge.cli.wording import refusal_in_words
 from modelforge.client import Client, RequestRefused, decoded
 from modelforge.fields import in_detail
@@ -56,9 +56,7 @@ async def train(
         else:
             console.show(f"{started.message}: {started.job_id}")
             if not watch:
-                console.show(
-                    f"`modelforge watch {started.job_id}` shows it, `modelforge stop {started.job_id}` ends it."
-                )
+                show_steps(console, *steps_of_running(started.job_id))
         if not watch:
             return 0
         return await watch_job(client, started.job_id, position_of(started.job_id), console, server)

@@ -46,6 +46,11 @@ _SEND = re.compile(r'\b(?:([Ss])end )?"(\w+)": (\[[^\]]*\]|"[^"]*"|[\w+-]+(?:\.\
 _SEND_NAMED = re.compile(r'\b([Ss])end (?="(?:\w+)",)')
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, as in `1 record` and `2 records`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def translated(text: str) -> str:
     """A text of the server, where it names a field or a route, with what to type."""
     for pattern, words in _ROUTES:
