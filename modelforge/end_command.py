@@ -94,7 +94,8 @@ async def run_end_command(
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             return f"not done within {seconds:g} s"
-        return None if code == 0 else f"exit code {code}: {_last_words(stderr)}"
+        words_left = _last_words(stderr)
+        return None if code == 0 else f"exit code {code}{f': {words_left}' if words_left else ''}"
 
 
 def end_variables(job_id: str, status: str, *, kind: str, name: str, model: str, error: str = "") -> dict[str, str]:

@@ -44,6 +44,8 @@ def chat(
 
     On a terminal, a model that writes texts is told what was said before, which the server does not keep; what comes
     from a pipe stands alone, line by line.
+
+    As in: modelforge chat --model 1 "What is a volcano?"
     """
     given = {"context": context, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
     asked: dict[str, object] = {"stream": True, **{name: value for name, value in given.items() if value is not None}}

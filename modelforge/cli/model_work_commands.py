@@ -50,7 +50,10 @@ async def export(
     detach: Detach = False,
     server: AtServer = LOCAL,
 ) -> int:
-    """Copy a model out, as a folder, an archive, or one file for llama.cpp and Ollama (gguf)."""
+    """Copy a model out, as a folder, an archive, or one file for llama.cpp and Ollama (gguf).
+
+    As in: modelforge models export 1 --format gguf --quantization q8_0
+    """
     path = None if to is None else str(to.expanduser().absolute())
     body: dict[str, object] = {"format": format, "quantization": quantization, "path": path, "queue": queue}
     return await _start(model_id, "export", body, detach=detach, server=server)

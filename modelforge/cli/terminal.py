@@ -30,6 +30,9 @@ _PHASES = {
 _PLAIN_STEP = 10
 _YEAR = len("2026-")
 _SHOWN_WARNINGS = 5
+_WIDEST_BAR, _NARROWEST_BAR = 30, 5
+_BESIDE_BAR = 73
+"""Columns of what stands beside a bar, and of the `^C` that a terminal writes behind it: a full line would break."""
 _WORTH_A_BAR = 1_000_000
 _T = TypeVar("_T", bound=Struct)
 
@@ -40,7 +43,7 @@ async def show_training(
     """Show a job until its end; its last message is returned. `as_json`: each of them, a line."""
     columns = (
         TextColumn("{task.description:<20}", markup=False),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=min(_WIDEST_BAR, max(_NARROWEST_BAR, console.width - _BESIDE_BAR))),
         TextColumn("{task.fields[steps]:>11}", markup=False),
         TextColumn("{task.fields[figures]}", markup=False),
     )
@@ -129,6 +132,11 @@ def moment(iso: str | None) -> str:
     return "" if iso is None else iso[:16].replace("T", " ")
 
 
+def _in_short(model: str) -> str:
+    """A model for a list: of a folder's path the end, which tells it from others."""
+    return Path(model).name or model if model.startswith("/") else model
+
+
 def jobs_table(jobs: list[JobDetails], *, narrow: bool) -> Table:
     """The jobs, one a row; `narrow` says less, and leaves names to be folded."""
     kinds = any(job.kind != "training" for job in jobs)
@@ -148,7 +156,7 @@ def jobs_table(jobs: list[JobDetails], *, narrow: bool) -> Table:
             f"{_status(job)} {done}" if narrow and job.status == "training" else _status(job),
             *(() if narrow else (done,)),
             "" if job.loss is None else f"{job.loss:.4f}",
-            visible(job.model_name),
+            visible(_in_short(job.model_name)),
             visible(job.dataset.filename),
             moment(job.started_at)[_YEAR if narrow else 0 :],
         )

@@ -37,6 +37,8 @@ async def train(
     """Upload a dataset, or several, and train a model on it.
 
     What the server can refuse without the file, it refuses before the file is sent.
+
+    As in: modelforge train mine.jsonl --model smollm2-135m-instruct --watch
     """
     body, taken, validation = asked.body(), named(dataset, asked.datasets), asked.validation
     typed = [*dict.fromkeys((*names_of(taken), *([] if validation is None else [validation])))]
