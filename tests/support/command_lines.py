@@ -14,7 +14,7 @@ _ENDS = re.compile(r"^(?:\||;|&&|\|\||>|<|&|2>.*)$")
 def shown_in(text: str) -> Iterator[list[str]]:
     """The arguments of each command of ours in lines of a shell; what another program gets is none of ours."""
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-        words = _words(line)
+        words = _words(line) if "modelforge " in line else []
         for number, word in enumerate(words):
             if word.rpartition("/")[2] == "modelforge":
                 rest = words[number + 1 :]
