@@ -59,8 +59,8 @@ def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldErro
         return FieldError(name, f"Unknown field {named[1]!r}", _instead(kind, inside, named[1]))
     if message.startswith("Object missing required field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
-        return FieldError(name, f"The field {named[1]!r} is missing", _taken_by(kind, name))
-    return FieldError(inside or None, message.replace("`", ""), _taken_by(kind, inside) if inside else "")
+        return FieldError(name, f"The field {named[1]!r} is missing", taken_by(kind, name))
+    return FieldError(inside or None, message.replace("`", ""), taken_by(kind, inside) if inside else "")
 
 
 def in_detail(field: str | None, remedy: str) -> str:
@@ -122,7 +122,7 @@ def nearest(name: str, known: tuple[str, ...]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Known fields: {', '.join(sorted(known))}."
 
 
-def _taken_by(kind: type[Struct], path: str) -> str:
+def taken_by(kind: type[Struct], path: str) -> str:
     """What the field at a path takes, from its schema; of several that it may stand in, what any of them does."""
     parts = _schemas_at(kind, path)
     names = [value for part in parts for value in part.get("enum", ())]
@@ -195,7 +195,11 @@ def describe(schema: Mapping[str, Any]) -> str:
     if schema.get("type") == "array" and schema.get("items"):  # a pair has none
         items = {key: value for key, value in schema["items"].items() if key != "maxLength"}
         inside = describe(items)
-        words = f"a list, each {inside}" if "anyOf" in items else f"a list of {inside.removeprefix('a ')}s"
+        words = (
+            f"a list, each {inside}"
+            if "anyOf" in items or "enum" in items
+            else f"a list of {inside.removeprefix('a ')}s"
+        )
     bounds = [
         f"{sign} {schema[key]:.15g}"
         for key, sign in (

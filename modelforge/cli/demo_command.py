@@ -20,6 +20,7 @@ from modelforge.cli.connection import path_of
 from modelforge.cli.flags import Server
 from modelforge.cli.screen import Screen
 from modelforge.cli.training_commands import train
+from modelforge.cli.training_flags import TrainingFlags
 from modelforge.client import Client
 from modelforge.demo import TRAINED, held_out_questions
 from modelforge.errors import LaunchFailed
@@ -67,7 +68,8 @@ async def demo(
     try:
         console.show(f"Server: {url}")
         server = Server(url=url)
-        code = await train(TRAINED, model=wire.BUILT_IN_MODEL, parameters=list(_SETTINGS), watch=True, server=server)
+        asked = TrainingFlags(model=wire.BUILT_IN_MODEL, parameters=list(_SETTINGS))
+        code = await train(TRAINED, asked=asked, watch=True, server=server)
         if code != 0:
             return code
         async with Client(url) as client:

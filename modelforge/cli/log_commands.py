@@ -20,7 +20,7 @@ _MICROS = 1_000_000
 async def events(
     *,
     after: Annotated[int, Parameter(help="only what comes after this position")] = 0,
-    stream: Annotated[str | None, Parameter(help="only of this stream, such as job-train_000003")] = None,
+    stream: Annotated[str | None, Parameter(help="only of this stream, such as train_000003")] = None,
     kind: Annotated[str | None, Parameter(name="--type", help="only of this type, such as TrainingFailed")] = None,
     limit: Annotated[int, Parameter(help="at most so many; with -f there is no end")] = 100,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], help="go on with what comes, until Ctrl-C")] = False,
@@ -36,6 +36,8 @@ async def events(
                 _print(record, as_json=server.json)
             after = page.last_position
             if not follow:
+                if not page.events and not server.json:
+                    say("There is no such record." if stream or kind or after else "There is no record.")
                 if page.has_more and not server.json:
                     say(f"There are more: --after {after} goes on, --limit takes up to 10000.")
                 return 0

@@ -12,6 +12,7 @@ from modelforge.cli.connection import path_of
 from modelforge.cli.flags import WrongUsage
 from modelforge.cli.screen import Screen
 from modelforge.cli.terminal import show_warnings, upload_with_bar
+from modelforge.cli.wording import counted
 from modelforge.client import Client, RequestRefused
 
 Dataset = Annotated[
@@ -120,7 +121,7 @@ async def sent(client: Client, name: str, console: Screen) -> str:
     if (file := file_of(name)) is None:
         return await name_of_uploaded(client, name)
     uploaded = await upload_with_bar(client, file, console, Uploaded)
-    console.show(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}")
+    console.show(f"Uploaded {uploaded.filename}: {counted(uploaded.num_examples, 'example')}, {uploaded.format}")
     show_warnings(uploaded.validation, uploaded.filename, console)
     return uploaded.filename
 

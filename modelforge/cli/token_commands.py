@@ -12,10 +12,12 @@ from typing import Annotated
 from urllib.parse import quote
 
 from cyclopts import Parameter
+from rich.table import Column, Table
 
 from modelforge.cli.data_commands import layout_of
 from modelforge.cli.flags import DataDirectory, WrongUsage
-from modelforge.cli.screen import say
+from modelforge.cli.screen import Screen, say
+from modelforge.cli.terminal import moment
 from modelforge.client import Client, RequestRefused
 from modelforge.command_handler import CommandHandler
 from modelforge.data_directory import claimed, holder_of
@@ -30,6 +32,7 @@ from modelforge.http.tokens import MadeToken, NewToken, TokenList, TokenRevoked,
 from modelforge.layout import Layout
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.projections.tokens import TokenDetails
+from modelforge.visible_text import visible
 
 _OWNER = "api:owner"
 _LENGTH = re.compile(r"(\d{1,6})([mhdw])")
@@ -196,8 +199,13 @@ def _say_revoked(name: str, left: int) -> None:
 
 
 def _list(tokens: list[TokenDetails]) -> None:
-    for token in tokens:
-        until = "never expires" if token.expires_at is None else f"expires {token.expires_at}"
-        say(f"{token.name}  {token.scope}  made {token.created_at}  {until}")
     if not tokens:
-        say("There is no token.")
+        say("There is no token; `modelforge token create` makes one.")
+        return
+    table = Table(
+        *(Column(name, overflow="fold") for name in ("name", "scope", "made (UTC)", "expires (UTC)")), box=None
+    )
+    table.pad_edge = False
+    for token in tokens:
+        table.add_row(visible(token.name), token.scope, moment(token.created_at), moment(token.expires_at) or "never")
+    Screen().print(table)
