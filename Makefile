@@ -14,7 +14,7 @@ UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject
 PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
-FAST := $(addprefix tests/,admission datasets domain event_log golden http machine projections docs test_settings.py)
+FAST := $(addprefix tests/,admission client datasets domain event_log golden http machine projections docs test_settings.py)
 
 .PHONY: setup setup-unsloth run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
 

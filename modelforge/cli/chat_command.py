@@ -11,7 +11,7 @@ from modelforge.cli.answers import Answer, Piece
 from modelforge.cli.connection import connect
 from modelforge.cli.flags import LOCAL, AtServer, Server
 from modelforge.cli.screen import say_json
-from modelforge.client import Client, decoded
+from modelforge.connection import Connection, decoded
 from modelforge.visible_text import visible_lines
 
 _PROMPT = "> "
@@ -66,7 +66,7 @@ async def _questions() -> AsyncIterator[str]:
             yield line.strip()
 
 
-async def _ask(client: Client, body: dict[str, object], server: Server) -> None:
+async def _ask(client: Connection, body: dict[str, object], server: Server) -> None:
     """Print one answer, as it comes."""
     said = ""
     async for event, data in client.stream("/api/playground/generate", body):

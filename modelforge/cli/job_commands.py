@@ -16,7 +16,7 @@ from modelforge.cli.connection import connect, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Server, Watch
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import facts, in_figures, jobs_table, show_training
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.connection import Connection, RequestRefused, decoded
 from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails, Status, TrainingStatus
 from modelforge.projections.models import ModelDetails
@@ -151,14 +151,14 @@ def position_of(job_id: str) -> int:
     return int(job_id.removeprefix("train_"))
 
 
-async def _current(client: Client) -> str:
+async def _current(client: Connection) -> str:
     status = await client.get("/api/training_status", TrainingStatus)
     if status.job_id is None:
         raise RequestRefused("No job yet", "There is nothing to show; `modelforge train` starts a job.")
     return status.job_id
 
 
-async def watch_job(client: Client, job_id: str, after: int, console: Screen, server: Server) -> int:
+async def watch_job(client: Connection, job_id: str, after: int, console: Screen, server: Server) -> int:
     """Show a job from a position on, until its end; the exit code is 1 where it did not complete."""
     after = after or position_of((await client.get(path_of("jobs", job_id), JobDetails)).job_id or "train_0")
     try:
@@ -191,7 +191,7 @@ async def watch_job(client: Client, job_id: str, after: int, console: Screen, se
     return 0
 
 
-async def _stop_all(client: Client, server: Server) -> int:
+async def _stop_all(client: Connection, server: Server) -> int:
     """Again and again, first those that wait, until none is left: a job may start, or end, in between."""
     console = Screen(stderr=server.json)
     while True:
@@ -218,7 +218,7 @@ def _unless_it_is_too_late() -> Iterator[None]:
             raise
 
 
-async def _stop(client: Client, job_id: str | None, server: Server) -> int:
+async def _stop(client: Connection, job_id: str | None, server: Server) -> int:
     console = Screen()
     if job_id is None:
         answer = await client.ask("POST", "/api/stop_training", b"{}")

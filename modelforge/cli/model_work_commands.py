@@ -12,7 +12,7 @@ from modelforge.cli.job_commands import position_of, watch_job
 from modelforge.cli.model_commands import ModelId
 from modelforge.cli.named_datasets import sent
 from modelforge.cli.screen import Screen, say_json
-from modelforge.client import decoded
+from modelforge.connection import decoded
 from modelforge.projections.jobs import JobDetails
 from trainer_entry import wire
 

@@ -25,7 +25,7 @@ from modelforge.cli.named_datasets import (
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import size
 from modelforge.cli.wording import refusal_in_words
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.connection import Connection, RequestRefused, decoded
 from modelforge.fields import in_detail
 from trainer_entry import wire
 
@@ -172,7 +172,7 @@ def _body(
     return body
 
 
-async def _refuse_early(client: Client, body: dict[str, object], *, evaluates: bool) -> None:
+async def _refuse_early(client: Connection, body: dict[str, object], *, evaluates: bool) -> None:
     """Refuse what would be refused whatever is in the file.
 
     Raises:
