@@ -16,7 +16,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission client datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
+.PHONY: setup setup-unsloth run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels examples check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -95,6 +95,10 @@ endif
 gpu-wheels: setup
 	PYTHONPATH=benchmarks $(BIN)/python -m gpu.wheels $(or $(WHEELS),build/wheels) \
 	  $(if $(TARGET),--python $(TARGET)) $(if $(CUDA),--cuda $(CUDA))
+
+## examples: ask a server with scripted trainers everything, and keep what it says as the examples of openapi.json
+examples: setup
+	PYTHONPATH=tests TESTS_COLD=1 $(BIN)/python -m support.api_examples
 
 ## check: format, lint, types, import rules, known dangers
 check: setup

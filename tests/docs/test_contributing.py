@@ -12,7 +12,7 @@ KINDS = {
     "A reward function": 4,
     "A tracker": 6,
     "A record format": 8,
-    "A route": 5,
+    "A route": 8,
     "A strategy": 14,
     "An aggregate": 9,
     "A setting": 3,
