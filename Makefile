@@ -16,7 +16,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission client datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels examples check clean
+.PHONY: setup setup-unsloth run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels examples docs check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -99,6 +99,10 @@ gpu-wheels: setup
 ## examples: ask a server with scripted trainers everything, and keep what it says as the examples of openapi.json
 examples: setup
 	PYTHONPATH=tests TESTS_COLD=1 $(BIN)/python -m support.api_examples
+
+## docs: docs/reference, written from the code
+docs: setup
+	PYTHONPATH=tests $(BIN)/python -m support.reference_pages
 
 ## check: format, lint, types, import rules, known dangers
 check: setup
