@@ -14,9 +14,9 @@ UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject
 PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
-FAST := $(addprefix tests/,admission datasets domain event_log golden http machine projections docs test_settings.py)
+FAST := $(addprefix tests/,admission client datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
+.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels examples docs check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -102,6 +102,14 @@ endif
 gpu-wheels: setup
 	PYTHONPATH=benchmarks $(BIN)/python -m gpu.wheels $(or $(WHEELS),build/wheels) \
 	  $(if $(TARGET),--python $(TARGET)) $(if $(CUDA),--cuda $(CUDA))
+
+## examples: ask a server with scripted trainers everything, and keep what it says as the examples of openapi.json
+examples: setup
+	PYTHONPATH=tests TESTS_COLD=1 $(BIN)/python -m support.api_examples
+
+## docs: docs/reference, written from the code
+docs: setup
+	PYTHONPATH=tests $(BIN)/python -m support.reference_pages
 
 ## check: format, lint, types, import rules, known dangers
 check: setup

@@ -73,7 +73,7 @@ def in_detail(field: str | None, remedy: str) -> str:
 
 
 _TAKES = "It takes"
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
     "num_epochs": "num_train_epochs",
@@ -115,7 +115,7 @@ _OTHER_NAMES = {
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
     """The known name that is meant, or all of them; what others call it comes before what it looks like."""
-    meant = _OTHER_NAMES.get(name.lower().replace("-", "_"))
+    meant = OTHER_NAMES.get(name.lower().replace("-", "_"))
     if meant in known:
         return f"Did you mean {meant!r}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

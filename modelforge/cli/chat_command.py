@@ -14,7 +14,7 @@ from modelforge.cli.flags import LOCAL, AtServer, Server
 from modelforge.cli.screen import complain, say_json
 from modelforge.cli.training_flags import named_model
 from modelforge.cli.wording import in_words_of_the_command_line
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.connection import Connection, RequestRefused, decoded
 from modelforge.projections.models import ModelDetails
 from modelforge.visible_text import visible, visible_lines
 
@@ -76,7 +76,7 @@ async def _choose(model: str | None, server: Server, *, base: bool) -> tuple[dic
     return {"model_id": number, "base_model": base}, name, details.task
 
 
-async def _newest(client: Client) -> int | None:
+async def _newest(client: Connection) -> int | None:
     """The number of the model that was trained last."""
     return max((one.id for one in (await client.get("/api/models", ModelList)).models), default=None)
 

@@ -4,25 +4,26 @@ import os
 import sys
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from modelforge.cli.flags import Server, WrongUsage
 from modelforge.cli.screen import say_json
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.connection import Connection, RequestRefused, decoded, path_of
 
 _T = TypeVar("_T", bound=Struct)
+__all__ = ["connect", "is_interactive", "path_of", "read_as"]
 
 
-def connect(server: Server) -> Client:
+def connect(server: Server) -> Connection:
     """A client of the server that the flags name.
 
     Raises:
         RequestRefused: the file of the token cannot be read.
         WrongUsage: the address is none.
     """
-    return Client(_address(server.url), token=_token(server.token_file))
+    return Connection(_address(server.url), token=_token(server.token_file))
 
 
 def _address(url: str) -> str:
@@ -56,13 +57,6 @@ def _token(file: Path | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RequestRefused("The file of the token cannot be read", f"{file}: {reason}.") from error
-
-
-def path_of(*parts: object, **query: object) -> str:
-    """A path of the API, each part of it quoted, and what of the query was given."""
-    path = "/api/" + "/".join(quote(str(part), safe="") for part in parts)
-    given = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
 
 
 def read_as(answer: bytes, kind: type[_T], server: Server) -> _T | None:

@@ -17,7 +17,7 @@ from modelforge.cli.flags import LOCAL, AtServer, Queue, Server, Watch
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import facts, jobs_table, show_steps
 from modelforge.cli.watching import position_of, run_on_end, steps_of_running, watch_job
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.connection import Connection, RequestRefused, decoded
 from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails, Status, TrainingStatus
 from modelforge.settings import check_command
@@ -162,14 +162,14 @@ async def rerun(job_id: ThisJob, /, *, queue: Queue = False, watch: Watch = Fals
         return await watch_job(client, new, position_of(new), console, server) if watch else 0
 
 
-async def _current(client: Client) -> str:
+async def _current(client: Connection) -> str:
     status = await client.get("/api/training_status", TrainingStatus)
     if status.job_id is None:
         raise RequestRefused("No job yet", "There is nothing to show; `modelforge train` starts a job.")
     return status.job_id
 
 
-async def _stop_all(client: Client, server: Server) -> int:
+async def _stop_all(client: Connection, server: Server) -> int:
     """Again and again, first those that wait, until none is left: a job may start, or end, in between."""
     console = Screen(stderr=server.json)
     while True:
@@ -196,7 +196,7 @@ def _unless_it_is_too_late() -> Iterator[None]:
             raise
 
 
-async def _stop(client: Client, job_id: str | None, server: Server) -> int:
+async def _stop(client: Connection, job_id: str | None, server: Server) -> int:
     console = Screen()
     if job_id is None:
         answer = await client.ask("POST", "/api/stop_training", b"{}")

@@ -13,7 +13,7 @@ from modelforge.cli.named_datasets import sent
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import show_steps
 from modelforge.cli.watching import position_of, steps_of_running, watch_job
-from modelforge.client import decoded
+from modelforge.connection import decoded
 from modelforge.projections.jobs import JobDetails
 from trainer_entry import wire
 

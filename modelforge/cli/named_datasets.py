@@ -13,7 +13,7 @@ from modelforge.cli.flags import WrongUsage
 from modelforge.cli.screen import Screen
 from modelforge.cli.terminal import show_warnings, upload_with_bar
 from modelforge.cli.wording import counted
-from modelforge.client import Client, RequestRefused
+from modelforge.connection import Connection, RequestRefused
 
 Dataset = Annotated[
     Path | None,
@@ -112,7 +112,7 @@ def renamed(datasets: str | list[Named], names: dict[str, str]) -> str | list[Na
     return [Named(names[one.dataset], one.weight, one.max_samples) for one in datasets]
 
 
-async def sent(client: Client, name: str, console: Screen) -> str:
+async def sent(client: Connection, name: str, console: Screen) -> str:
     """What the server calls a dataset; a file is sent first.
 
     Raises:
@@ -126,7 +126,7 @@ async def sent(client: Client, name: str, console: Screen) -> str:
     return uploaded.filename
 
 
-async def name_of_uploaded(client: Client, name: str) -> str:
+async def name_of_uploaded(client: Connection, name: str) -> str:
     """The name of a dataset that the server has, or can fetch.
 
     Raises:

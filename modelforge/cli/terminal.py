@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Column, Table
 
 from modelforge.cli.screen import Screen, say_json
-from modelforge.client import Client
+from modelforge.connection import Connection
 from modelforge.domain.job import FINAL
 from modelforge.errors import DatasetReport
 from modelforge.projections.jobs import JobDetails
@@ -230,7 +230,7 @@ def in_figures(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
 
 
-async def upload_with_bar(client: Client, file: Path, console: Screen, kind: type[_T], **fields: str) -> _T:
+async def upload_with_bar(client: Connection, file: Path, console: Screen, kind: type[_T], **fields: str) -> _T:
     """Send a dataset; a bar moves meanwhile where there is a terminal, and the file takes a while."""
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -22,7 +22,7 @@ from modelforge.cli.terminal import show_steps, size
 from modelforge.cli.training_flags import TrainingAsked
 from modelforge.cli.watching import position_of, steps_of_running, watch_job
 from modelforge.cli.wording import refusal_in_words
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.connection import Connection, RequestRefused, decoded
 from modelforge.fields import in_detail
 
 
@@ -102,7 +102,7 @@ async def preflight(
     return 0 if found.ok else 1
 
 
-async def _refuse_early(client: Client, body: dict[str, object], *, evaluates: bool) -> None:
+async def _refuse_early(client: Connection, body: dict[str, object], *, evaluates: bool) -> None:
     """Refuse what would be refused whatever is in the file.
 
     Raises:

@@ -11,7 +11,7 @@ from modelforge.cli.flags import Server
 from modelforge.cli.screen import Screen, complain
 from modelforge.cli.terminal import in_figures, show_steps, show_training, to_type
 from modelforge.cli.wording import counted
-from modelforge.client import Client
+from modelforge.connection import Connection
 from modelforge.projections.jobs import JobDetails
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.status_messages import StatusMessage
@@ -45,7 +45,7 @@ def steps_of_running(job_id: str) -> tuple[tuple[str, str], tuple[str, str]]:
     return (f"watch {job_id}", "shows it"), (f"stop {job_id}", "ends it")
 
 
-async def watch_job(client: Client, job_id: str, after: int, console: Screen, server: Server) -> int:
+async def watch_job(client: Connection, job_id: str, after: int, console: Screen, server: Server) -> int:
     """Show a job from a position on, until its end; the exit code is 1 where it did not complete."""
     after = after or position_of((await client.get(path_of("jobs", job_id), JobDetails)).job_id or "train_0")
     try:
@@ -78,7 +78,7 @@ async def watch_job(client: Client, job_id: str, after: int, console: Screen, se
     return 0
 
 
-async def run_on_end(client: Client, job_id: str, command: str) -> None:
+async def run_on_end(client: Connection, job_id: str, command: str) -> None:
     """Run a command at the end of a job, with what the server's own would find; why it failed is said."""
     from modelforge.end_command import end_variables, run_end_command
 

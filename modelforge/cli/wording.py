@@ -2,7 +2,7 @@
 
 import re
 
-from modelforge.client import RequestRefused
+from modelforge.connection import RequestRefused
 from modelforge.errors import ForgeError, Refusal
 from modelforge.fields import in_detail
 

@@ -1,4 +1,4 @@
-"""Parameters that do not go with a task, a strategy, a provider or another parameter: the table of docs/training.md.
+"""Parameters that do not go with a task, a strategy, a provider or another parameter: docs/reference/parameters.md.
 
 What transformers, trl and peft would pass over in silence, or train otherwise than it was asked for, is in it too.
 """
