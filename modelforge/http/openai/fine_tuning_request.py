@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, assert_never
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from modelforge.admission.training import LONGEST_NAME, Metadata, OutputName, StartTrainingBody
+from modelforge.admission.training import Metadata, OutputName, StartTrainingBody
 from modelforge.errors import BadInput
 from modelforge.fields import project_struct
 from modelforge.http.openai.identifiers import dataset_of, model_of
@@ -29,6 +29,7 @@ _METHODS: dict[wire.Strategy, MethodType] = {
 _FIELD_OF_RECORD = re.compile(r"{{\s*item\.(\w{1,200})\s*}}")
 _COMPLETION = re.compile(r"{{\s*sample\.output_text\s*}}")
 _T = TypeVar("_T")
+_LONGEST_SUFFIX = 64
 
 
 class Hyperparameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,7 +117,7 @@ class FineTuningBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: Annotated[str, Meta(min_length=1, max_length=4000)]
     training_file: Annotated[str, Meta(min_length=1, max_length=1000)]
     validation_file: Annotated[str, Meta(max_length=1000)] | None = None
-    suffix: Annotated[str, Meta(max_length=64)] | None = None
+    suffix: Annotated[str, Meta(max_length=_LONGEST_SUFFIX)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     metadata: Metadata | None = None
     integrations: Any = None
@@ -294,6 +295,6 @@ def _output_name(suffix: str | None) -> str | None:
     except msgspec.ValidationError as error:
         raise BadInput(
             "The suffix cannot be a model's name",
-            f"It takes letters, digits, '.', '_' and '-', from a letter or digit on, at most {LONGEST_NAME}.",
+            f"It takes letters, digits, '.', '_' and '-', from a letter or digit on, at most {_LONGEST_SUFFIX}.",
             field="suffix",
         ) from error

@@ -10,7 +10,7 @@ from modelforge.settings import Origin
 
 _METHODS = "GET, HEAD, POST, PATCH, PUT, DELETE"
 _TAKEN = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, If-None-Match, If-Range"
-_SHOWN = "Location, Retry-After, Content-Disposition, Content-Range, ETag, Accept-Ranges"
+_SHOWN = "Location, Retry-After, Content-Disposition, Content-Range, ETag, Accept-Ranges, X-Request-Id"
 _KNOWN_SECONDS = "600"
 
 
