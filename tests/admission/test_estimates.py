@@ -9,10 +9,12 @@ from support.tiny_model import Architecture, build_tiny, build_tiny_model
 
 from modelforge.admission.estimate.architecture import Architecture as Shapes
 from modelforge.admission.estimate.architecture import architecture_of
+from modelforge.admission.estimate.capacity import Capacity
 from modelforge.admission.estimate.disk import disk_of
-from modelforge.admission.estimate.memory import Plan, largest, memory_of, sizes_of
+from modelforge.admission.estimate.memory import TRACKER_BYTES, Plan, largest, memory_of, sizes_of
 from modelforge.admission.estimate.records import longest_record
 from modelforge.admission.estimate.remote_model import built_in
+from modelforge.admission.estimate.report import memory_fit
 from modelforge.admission.estimate.weights import Weight, weights_in
 from trainer_entry import wire
 
@@ -385,3 +387,16 @@ def test_a_model_s_sizes_are_found_under_each_of_their_names(
 @pytest.mark.parametrize("config", [b"{}", b"{", b"[]", b'{"hidden_size": "much"}', b'{"hidden_size": 8}', b"\xff"])
 def test_sizes_that_are_not_told_are_not_known(config: bytes) -> None:
     assert architecture_of(config) is None
+
+
+def test_the_processes_of_trackers_count_once_and_take_no_memory_of_a_gpu() -> None:
+    room = Capacity(device="host", available=8_000_000_000, total=16_000_000_000)
+    fits = []
+    for told in ("none", ("wandb", "mlflow")):
+        plan = plan_of(report_to=told, num_processes=2)
+        fits.append(memory_fit(plan, sizes_of(BUILT_IN.weights, plan.parameters), BUILT_IN.architecture, room, ""))
+    alone, beside = fits
+    assert (alone.tracker_bytes, beside.tracker_bytes) == (0, TRACKER_BYTES["wandb"] + TRACKER_BYTES["mlflow"])
+    assert alone.required_bytes is not None
+    assert beside.required_bytes == alone.required_bytes + beside.tracker_bytes
+    assert msgspec.structs.replace(plan_of(report_to="wandb"), on_gpu=True).tracker_bytes == 0

@@ -20,6 +20,14 @@ from trainer_entry import wire
 PROCESS_BYTES = 650_000_000
 """The interpreter with torch, transformers, trl and peft (measured); on a GPU, about what a CUDA context takes."""
 
+TRACKER_BYTES: dict[wire.Tracker, int] = {
+    "tensorboard": 50_000_000,
+    "wandb": 110_000_000,
+    "mlflow": 240_000_000,
+    "trackio": 80_000_000,
+}
+"""The process of a tracker and its children (measured: their import, and 300 steps told)."""
+
 _FLOAT32, _FLOAT16 = 4, 2
 _LOGITS_COPIES = 5  # fitted to peaks: the logits, their log-probabilities and gradients, and what glibc keeps of more
 _LOGITS_KEPT = 3  # the same where it keeps nothing: as trainers are launched that compute activations again
@@ -76,6 +84,11 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     on_gpu: bool = False
     judged: bool = True
     evaluates: bool = False
+
+    @property
+    def tracker_bytes(self) -> int:
+        """What the processes of trackers take, which is the machine's memory and no GPU's."""
+        return 0 if self.on_gpu else sum(TRACKER_BYTES[tracker] for tracker in self.parameters.trackers)
 
     @property
     def written(self) -> int:

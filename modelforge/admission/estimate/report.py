@@ -32,7 +32,7 @@ class MemoryFit(Struct, frozen=True, kw_only=True, gc=False):
     """Bytes that a training takes at its peak, in each of its processes, and that one GPU or the machine has.
 
     Null: not known. `largest_batch_size`, `largest_sequence_length`: what would fit, the other settings as they are;
-    null also where nothing fits.
+    null also where nothing fits. `tracker_bytes`: of all trackers together, whose processes stand beside it.
     """
 
     device: Literal["gpu", "host"]
@@ -47,6 +47,7 @@ class MemoryFit(Struct, frozen=True, kw_only=True, gc=False):
     optimizer_bytes: int | None = None
     activations_bytes: int | None = None
     process_bytes: int = PROCESS_BYTES
+    tracker_bytes: int = 0
     largest_batch_size: int | None = None
     largest_sequence_length: int | None = None
 
@@ -92,18 +93,19 @@ def memory_fit(
         weights_bytes=counted.weights,
         gradients_bytes=counted.gradients,
         optimizer_bytes=counted.optimizer,
+        tracker_bytes=plan.tracker_bytes,
         note="Activations are not known: config.json does not have the model's sizes.",
     )
     if architecture is None:
         return known
-    memory, each = memory_of(plan, sizes, architecture), room.available // _sharers(plan, room)
+    memory, each = memory_of(plan, sizes, architecture), _each(plan, room)
     notes = [about_length]
     if _NEARLY_FULL * each < memory.total <= _RECKONED_TOO_HIGH * each:
         notes.append("This is near to all that is available; it may not be enough.")
     longest = architecture.context or _LONGEST
     return msgspec.structs.replace(
         known,
-        required_bytes=memory.total * _sharers(plan, room),
+        required_bytes=memory.total * _sharers(plan, room) + plan.tracker_bytes,
         weights_bytes=memory.weights,
         activations_bytes=memory.activations,
         largest_batch_size=largest(plan, sizes, architecture, "batch_size", _LARGEST_BATCH, each),
@@ -129,7 +131,7 @@ def memory_problem(
     """The refusal of a training that takes more than there is, with the largest setting that would fit."""
     # Weights and what is kept for each of them are counted; activations are reckoned, and sometimes less.
     parts = (fit.weights_bytes or 0) + (fit.gradients_bytes or 0) + (fit.optimizer_bytes or 0) + PROCESS_BYTES
-    counted = parts * _sharers(plan, room)
+    counted = parts * _sharers(plan, room) + plan.tracker_bytes
     least = counted if fit.required_bytes is None else fit.required_bytes
     if counted <= room.available and least <= _RECKONED_TOO_HIGH * room.available:
         return None
@@ -148,7 +150,7 @@ def memory_problem(
     one = msgspec.structs.replace(plan, batch_size=1)
     length = None
     if architecture is not None:
-        each = room.available // _sharers(plan, room)
+        each = _each(plan, room)
         length = largest(one, sizes_of(weights, plan.parameters), architecture, "length", plan.length, each)
     if length is not None and length >= _FEWEST_TOKENS:
         remedy = f'The largest that fits is "max_seq_length": {length} with "per_device_train_batch_size": 1.'
@@ -165,7 +167,7 @@ def _others(plan: Plan, weights: tuple[Weight, ...], architecture: Architecture 
     ways: list[str] = []
     for words, changed in _cheaper(plan):
         sizes = sizes_of(weights, changed.parameters)
-        each = room.available // _sharers(plan, room)
+        each = _each(plan, room)
         if (size := largest(changed, sizes, architecture, "batch_size", plan.batch_size, each)) is not None:
             ways.append(f'{words} fits at "per_device_train_batch_size": {size}')
     return f" {'; '.join(ways)}." if ways else ""
@@ -217,6 +219,11 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
 def _sharers(plan: Plan, room: Capacity) -> int:
     """The processes that share the memory: each has a GPU of its own, where there are any."""
     return plan.parameters.num_processes if room.device == "host" else 1
+
+
+def _each(plan: Plan, room: Capacity) -> int:
+    """What each of them may have, beside the trackers."""
+    return max(0, room.available - plan.tracker_bytes) // _sharers(plan, room)
 
 
 def _size(size: float) -> str:

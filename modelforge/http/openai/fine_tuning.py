@@ -12,8 +12,9 @@ from modelforge.admission.training import Metadata
 from modelforge.domain import job
 from modelforge.errors import BadInput, Conflict, ModelNotFound, NotFound
 from modelforge.http.jobs import job_detail, resuming
+from modelforge.http.openai.fine_tuning_body import FineTuningBody, ModelForgeOptions
 from modelforge.http.openai.fine_tuning_job import FineTuningJob, job_object
-from modelforge.http.openai.fine_tuning_request import FineTuningBody, ModelForgeOptions, training_of
+from modelforge.http.openai.fine_tuning_request import training_of
 from modelforge.http.openai.identifiers import fine_tuning_job_id, job_of
 from modelforge.http.openai.pages import AFTER_ID, page_of
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
@@ -73,6 +74,8 @@ def _field_of(field: str | None, body: FineTuningBody) -> str | None:
     options = body.modelforge or ModelForgeOptions()
     if field == "reward_functions" and not options.reward_functions and body.method is not None:
         return "method.reinforcement.grader"
+    if field in {"report_to", "tracker_project", "tracker_run", "tracker_tags"} and body.integrations:
+        return "integrations"
     return f"modelforge.{field}" if field is not None and re.split(r"[.\[]", field)[0] in _OPTIONS else field
 
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from modelforge.http.openai.fine_tuning_request import Auto, MethodType, default_rate, method_of
+from modelforge.http.openai.fine_tuning_body import Auto, MethodType
+from modelforge.http.openai.fine_tuning_request import default_rate, method_of
 from modelforge.http.openai.identifiers import file_id, fine_tuning_job_id, model_name, unix_seconds
 from modelforge.projections.jobs import JobDetails, Status
 from modelforge.projections.read_models import ReadModels
