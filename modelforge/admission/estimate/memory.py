@@ -230,12 +230,17 @@ def optimizer_bytes(optim: wire.Optimizer, sizes: Sizes, trained_bytes: int = _F
 def activations_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> int:
     """What the backward pass needs, and the logits."""
     tokens = plan.batch_size * plan.length * (2 if plan.strategy == "dpo" else 1)  # chosen and rejected
-    words = 2 if plan.task == "extractive-question-answering" else architecture.vocabulary
+    words = _words(plan, architecture)
     tiled = plan.strategy == "dpo" or (plan.on_gpu and not architecture.encoder_decoder)
     copies = _LOGITS_KEPT if plan.parameters.gradient_checkpointing and not plan.on_gpu else _LOGITS_COPIES
     logits = copies * _FLOAT32 * plan.batch_size * plan.written * words
     head = _tiles_bytes(plan, tokens, architecture) if tiled else logits
-    return max(_layers_bytes(plan, tokens, sizes, architecture) + head, _evaluation_bytes(plan, words))
+    return max(_layers_bytes(plan, tokens, sizes, architecture) + head, evaluation_bytes(plan, architecture))
+
+
+def _words(plan: Plan, architecture: Architecture) -> int:
+    """How many numbers are given for a token: of an answer's span its begin and its end."""
+    return 2 if plan.task == "extractive-question-answering" else architecture.vocabulary
 
 
 def _both_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> tuple[int, int]:
@@ -296,10 +301,11 @@ def _tiles_bytes(plan: Plan, tokens: int, architecture: Architecture) -> int:
     return tiles + _FLOAT32 * tokens * architecture.hidden + head
 
 
-def _evaluation_bytes(plan: Plan, words: int) -> int:
+def evaluation_bytes(plan: Plan, architecture: Architecture) -> int:
     """The logits of an evaluation and their log-probabilities; nothing else is kept."""
     if not plan.evaluates:
         return 0
+    words = _words(plan, architecture)
     rows = plan.parameters.per_device_eval_batch_size or plan.batch_size
     return 2 * _FLOAT32 * rows * plan.written * words
 

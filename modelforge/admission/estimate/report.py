@@ -20,7 +20,7 @@ from modelforge.admission.estimate.weights import Weight
 from modelforge.errors import BadInput
 
 _NEARLY_FULL = 0.8
-_RECKONED_TOO_HIGH = 1.25
+RECKONED_TOO_HIGH = 1.25
 """How far an estimate may lie over what is available without a refusal: by so much some were too high."""
 _LARGEST_BATCH = 4096
 _LONGEST = 1 << 20
@@ -100,7 +100,7 @@ def memory_fit(
         return known
     memory, each = memory_of(plan, sizes, architecture), _each(plan, room)
     notes = [about_length]
-    if _NEARLY_FULL * each < memory.total <= _RECKONED_TOO_HIGH * each:
+    if _NEARLY_FULL * each < memory.total <= RECKONED_TOO_HIGH * each:
         notes.append("This is near to all that is available; it may not be enough.")
     longest = architecture.context or _LONGEST
     return msgspec.structs.replace(
@@ -133,11 +133,11 @@ def memory_problem(
     parts = (fit.weights_bytes or 0) + (fit.gradients_bytes or 0) + (fit.optimizer_bytes or 0) + PROCESS_BYTES
     counted = parts * _sharers(plan, room) + plan.tracker_bytes
     least = counted if fit.required_bytes is None else fit.required_bytes
-    if counted <= room.available and least <= _RECKONED_TOO_HIGH * room.available:
+    if counted <= room.available and least <= RECKONED_TOO_HIGH * room.available:
         return None
     place = "the GPU" if room.device == "gpu" else "this machine"
-    available = _size(room.available)
-    message = f"The training needs about {_size(least)} of memory, and {place} has {available} available"
+    available = size_in_words(room.available)
+    message = f"The training needs about {size_in_words(least)} of memory, and {place} has {available} available"
     if fit.largest_batch_size is not None:
         accumulation = -(-plan.batch_size * plan.parameters.gradient_accumulation_steps // fit.largest_batch_size)
         remedy = (
@@ -200,9 +200,8 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
     required, checkpoint, model = fit.required_bytes or 0, fit.checkpoint_bytes or 0, fit.model_bytes or 0
     if required <= fit.available_bytes:
         return None
-    message = (
-        f"The training writes about {_size(required)}, and the data directory has {_size(fit.available_bytes)} free"
-    )
+    free = size_in_words(fit.available_bytes)
+    message = f"The training writes about {size_in_words(required)}, and the data directory has {free} free"
     # One more is on the disk while the next is written.
     fits = (fit.available_bytes - model) // checkpoint - 1
     if fits >= 1:
@@ -211,7 +210,7 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
     use = "" if plan.parameters.use_lora else ' or send "use_lora": true, which saves an adapter only'
     return BadInput(
         message,
-        f"Free {_size(required - fit.available_bytes)},{use or ' or name a smaller model'}.",
+        f"Free {size_in_words(required - fit.available_bytes)},{use or ' or name a smaller model'}.",
         field="model_name",
     )
 
@@ -226,6 +225,7 @@ def _each(plan: Plan, room: Capacity) -> int:
     return max(0, room.available - plan.tracker_bytes) // _sharers(plan, room)
 
 
-def _size(size: float) -> str:
+def size_in_words(size: float) -> str:
+    """Bytes for a person."""
     unit, name = next((pair for pair in _UNITS if size >= pair[0]), _UNITS[-1])
     return f"{size / unit:,.1f} {name}"
