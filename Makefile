@@ -80,8 +80,9 @@ torture: setup
 	PYTHONPATH=tests $(BIN)/python -m torture $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
 
 ## fuzz: REQUESTS requests, by default 100000, that openapi.json allows or not, each answer checked against it
+## UNDER=/v1/: of these paths alone, and with answers that no model gives
 fuzz: setup
-	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1) $(if $(UNDER),--under $(UNDER) --scripted-answers)
 
 ## gpu: what only a GPU shows of trainings, in 8 minutes; ONLY="line line", MODEL=folder, OUT=folder, DEVICE=cpu to try it
 GPU_OPTIONS = $(if $(DEVICE),--device $(DEVICE)) $(if $(MODEL),--model $(MODEL)) $(if $(OUT),--out $(OUT)) \

@@ -102,6 +102,10 @@ OTHER_NAMES = {
     "validation_split": "eval_split",
     "val_split": "eval_split",
     "patience": "early_stopping_patience",
+    "project": "tracker_project",
+    "wandb_project": "tracker_project",
+    "run_name": "tracker_run",
+    "wandb_tags": "tracker_tags",
     "load_in_4bit": "use_4bit",
     "load_in_8bit": "use_8bit",
     "model": "model_name",
@@ -173,6 +177,11 @@ def _apart(part: Mapping[str, Any], components: Mapping[str, Any]) -> list[Mappi
     return [one for inside in part["anyOf"] for one in _apart(inside, components)] if "anyOf" in part else [part]
 
 
+def _number_in_words(number: float) -> str:
+    """A bound: a whole number with all its digits."""
+    return str(number) if isinstance(number, int) else f"{number:.15g}"
+
+
 def describe(schema: Mapping[str, Any]) -> str:
     """What a JSON schema takes, in words."""
     if "discriminator" in schema:
@@ -195,13 +204,11 @@ def describe(schema: Mapping[str, Any]) -> str:
     if schema.get("type") == "array" and schema.get("items"):  # a pair has none
         items = {key: value for key, value in schema["items"].items() if key != "maxLength"}
         inside = describe(items)
-        words = (
-            f"a list, each {inside}"
-            if "anyOf" in items or "enum" in items
-            else f"a list of {inside.removeprefix('a ')}s"
-        )
+        plain = inside.removeprefix("a ").removeprefix("an ")
+        words = f"a list of {plain}s" if plain.replace(" ", "").isalpha() else f"a list, each {inside}"
+        words = words if inside else "a list"
     bounds = [
-        f"{sign} {schema[key]:.15g}"
+        f"{sign} {_number_in_words(schema[key])}"
         for key, sign in (
             ("minimum", "from"),
             ("exclusiveMinimum", "above"),

@@ -69,6 +69,11 @@ CONFLICTS: tuple[Conflict, ...] = (
         for name in _OF_ADAPTERS
     ),
     *(
+        Conflict(name, "report_to none", f'It is of trackers: leave out {name}, or name one, such as "wandb".',
+                 lambda asked: not asked.parameters.trackers)
+        for name in ("tracker_project", "tracker_run", "tracker_tags")
+    ),
+    *(
         Conflict(name, "provider unsloth", f'Leave out {name}, or use "huggingface".',
                  lambda asked: asked.provider == "unsloth")
         for name in _WITHOUT_UNSLOTH

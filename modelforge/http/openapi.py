@@ -165,6 +165,7 @@ def _parameters(route: Route) -> Iterator[dict[str, Any]]:
             "in": "query",
             "description": query.description,
             "schema": {"type": "array", "items": schema} if query.many else schema,
+            **({"style": "deepObject", "explode": True} if query.pairs else {}),
         }
     for header in route.takes:
         yield {"name": header.name, "in": "header", "description": header.description, "schema": {"type": "string"}}

@@ -19,7 +19,7 @@ PARAMETERS = rows(section(PAGE, "Parameters"))
 LEFT_OUT = wire.TrainingParameters()
 NOTHING = {
     *("early_stopping_patience", "reward_model", "neftune_noise_alpha", "loraplus_lr_ratio", "modules_to_save"),
-    "reward_functions",
+    *("reward_functions", "tracker_project", "tracker_run", "tracker_tags"),
 }
 """Null is no choice of the trainer's here: there is none."""
 
