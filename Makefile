@@ -14,9 +14,9 @@ UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject
 PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
-FAST := $(addprefix tests/,admission datasets domain event_log golden http machine projections docs test_settings.py)
+FAST := $(addprefix tests/,admission client datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz screenshots gpu gpu-wheels check clean
+.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz screenshots gpu gpu-wheels examples docs check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -80,8 +80,9 @@ torture: setup
 	PYTHONPATH=tests $(BIN)/python -m torture $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
 
 ## fuzz: REQUESTS requests, by default 100000, that openapi.json allows or not, each answer checked against it
+## UNDER=/v1/: of these paths alone, and with answers that no model gives
 fuzz: setup
-	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1) $(if $(UNDER),--under $(UNDER) --scripted-answers)
 
 ## screenshots: the page with jobs in it, wide and on a phone, light and dark, into OUT (build/screenshots)
 screenshots: setup
@@ -107,12 +108,19 @@ gpu-wheels: setup
 	PYTHONPATH=benchmarks $(BIN)/python -m gpu.wheels $(or $(WHEELS),build/wheels) \
 	  $(if $(TARGET),--python $(TARGET)) $(if $(CUDA),--cuda $(CUDA))
 
+## examples: ask a server with scripted trainers everything, and keep what it says as the examples of openapi.json
+examples: setup
+	PYTHONPATH=tests TESTS_COLD=1 $(BIN)/python -m support.api_examples
+
+## docs: docs/reference, written from the code
+docs: setup
+	PYTHONPATH=tests $(BIN)/python -m support.reference_pages
+
 ## check: format, lint, types, import rules, known dangers
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive modelforge trainer_entry --configfile pyproject.toml
 

@@ -44,6 +44,7 @@ from modelforge.http.plumbing.keys import (
 )
 from modelforge.http.plumbing.listening import allow_open_files, check_address, listen
 from modelforge.http.plumbing.protocol import JsonRunner
+from modelforge.http.plumbing.request_ids import name_answer
 from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.plumbing.subscribers import Subscribers
 from modelforge.http.routes import ROUTES, add_routes
@@ -81,7 +82,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     gate = Gate(settings, ROUTES, identities, redact)
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[gate.middleware()])
     app[GATE] = gate
-    app.on_response_prepare.extend((secure_answer, gate.origins.mark_answer))
+    app.on_response_prepare.extend((secure_answer, name_answer, gate.origins.mark_answer))
     app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities
     app[OPENAPI] = document()
     app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers(isolation)

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from msgspec import Struct
 
 from modelforge.errors import DirectoryInUse, SettingsInvalid
 from modelforge.layout import Layout
+from modelforge.owner_files import write_owner_file
 
 
 class Holder(Struct, frozen=True, kw_only=True):
@@ -67,10 +67,7 @@ def tell_holder(layout: Layout, holder: Holder) -> None:
 @contextlib.contextmanager
 def kept_secret(path: Path, secret: str) -> Iterator[None]:
     """Keep a secret in a file that only its owner may read, and take it away again."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret)
+    write_owner_file(path, secret.encode())
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 import structlog
@@ -23,6 +23,7 @@ SECONDS = 30.0
 """How long it may take before it is ended."""
 _AT_ONCE = 4
 _LAST_WORDS = 500
+_LONGEST_ERROR = 1000
 _DESKTOP = ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY")
 
 
@@ -59,38 +60,55 @@ class EndCommand:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, ended: _Ended) -> None:
-        desktop = {name: os.environ[name] for name in _DESKTOP if name in os.environ}
         async with self._places:
-            with tempfile.TemporaryFile() as stderr:
-                try:
-                    process = await asyncio.create_subprocess_exec(
-                        *self._words,
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=stderr,
-                        env=child_environment(**desktop, **ended.variables),
-                        start_new_session=True,
-                    )
-                except OSError as error:
-                    _log.warning("on_end_failed", job_id=ended.job_id, position=ended.position, reason=str(error))
-                    return
-                try:
-                    async with asyncio.timeout(self._seconds):
-                        code = await process.wait()
-                except TimeoutError:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    await process.wait()
-                    _log.warning(
-                        "on_end_failed",
-                        job_id=ended.job_id,
-                        position=ended.position,
-                        reason=f"not done within {self._seconds:g} s",
-                    )
-                    return
-                if code != 0:
-                    reason = f"exit code {code}: {_last_words(stderr)}"
-                    _log.warning("on_end_failed", job_id=ended.job_id, position=ended.position, reason=reason)
+            reason = await run_end_command(self._words, ended.variables, self._seconds)
+        if reason is not None:
+            _log.warning("on_end_failed", job_id=ended.job_id, position=ended.position, reason=reason)
+
+
+async def run_end_command(
+    words: Sequence[str], variables: Mapping[str, str], seconds: float = SECONDS, stdout: int = subprocess.DEVNULL
+) -> str | None:
+    """Run a command without a shell, with a job's variables and no secret; why it failed, if it did.
+
+    `seconds`: how long it may take before it is ended with all that it started. `stdout`: where it writes to.
+    """
+    desktop = {name: os.environ[name] for name in _DESKTOP if name in os.environ}
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=child_environment(**desktop, **variables),
+                start_new_session=True,
+            )
+        except OSError as error:
+            return str(error)
+        try:
+            async with asyncio.timeout(seconds):
+                code = await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            return f"not done within {seconds:g} s"
+        words_left = _last_words(stderr)
+        return None if code == 0 else f"exit code {code}{f': {words_left}' if words_left else ''}"
+
+
+def end_variables(job_id: str, status: str, *, kind: str, name: str, model: str, error: str = "") -> dict[str, str]:
+    """What a command finds of a job in its environment."""
+    variables = {
+        "MODELFORGE_JOB_ID": job_id,
+        "MODELFORGE_JOB_STATUS": status,
+        "MODELFORGE_JOB_KIND": kind,
+        "MODELFORGE_JOB_NAME": name,
+        "MODELFORGE_JOB_MODEL": model,
+        "MODELFORGE_JOB_ERROR": error[:_LONGEST_ERROR],
+    }
+    return {name: value.replace("\0", "") for name, value in variables.items()}
 
 
 def _last_words(file: BinaryIO) -> str:
@@ -112,12 +130,5 @@ def _ended(record: Record, state: State) -> _Ended | None:
             return None
     job_id = record.message.job_id
     spec = state.jobs[job_id].spec
-    variables = {
-        "MODELFORGE_JOB_ID": job_id,
-        "MODELFORGE_JOB_STATUS": status,
-        "MODELFORGE_JOB_KIND": spec.kind,
-        "MODELFORGE_JOB_NAME": spec.output_name,
-        "MODELFORGE_JOB_MODEL": spec.model_name,
-        "MODELFORGE_JOB_ERROR": error[:1000],
-    }
-    return _Ended(job_id, record.position, {name: value.replace("\0", "") for name, value in variables.items()})
+    variables = end_variables(job_id, status, kind=spec.kind, name=spec.output_name, model=spec.model_name, error=error)
+    return _Ended(job_id, record.position, variables)

@@ -5,6 +5,7 @@
     │   ├── InvalidDataset   the records of a file; `report` lists them by line
     │   └── ContextExceeded  a prompt that the model has no room for
     ├── NotFound             no job, model, dataset or path of that name
+    │   └── ModelNotFound    no model of that name
     ├── Conflict             right in itself, but not now
     ├── TooLarge             more bytes than are accepted
     ├── WrongContentType     a body of another kind than the path takes
@@ -99,6 +100,10 @@ class ContextExceeded(BadInput):
 
 class NotFound(ForgeError):
     """No such thing."""
+
+
+class ModelNotFound(NotFound):
+    """No model of that name, here or at the hub."""
 
 
 class Conflict(ForgeError):

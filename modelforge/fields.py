@@ -59,8 +59,8 @@ def field_error(error: msgspec.ValidationError, kind: type[Struct]) -> FieldErro
         return FieldError(name, f"Unknown field {named[1]!r}", _instead(kind, inside, named[1]))
     if message.startswith("Object missing required field") and (named := _NAMED.search(message)):
         name = f"{inside}.{named[1]}" if inside else named[1]
-        return FieldError(name, f"The field {named[1]!r} is missing", _taken_by(kind, name))
-    return FieldError(inside or None, message.replace("`", ""), _taken_by(kind, inside) if inside else "")
+        return FieldError(name, f"The field {named[1]!r} is missing", taken_by(kind, name))
+    return FieldError(inside or None, message.replace("`", ""), taken_by(kind, inside) if inside else "")
 
 
 def in_detail(field: str | None, remedy: str) -> str:
@@ -73,7 +73,7 @@ def in_detail(field: str | None, remedy: str) -> str:
 
 
 _TAKES = "It takes"
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
     "num_epochs": "num_train_epochs",
@@ -102,6 +102,10 @@ _OTHER_NAMES = {
     "validation_split": "eval_split",
     "val_split": "eval_split",
     "patience": "early_stopping_patience",
+    "project": "tracker_project",
+    "wandb_project": "tracker_project",
+    "run_name": "tracker_run",
+    "wandb_tags": "tracker_tags",
     "load_in_4bit": "use_4bit",
     "load_in_8bit": "use_8bit",
     "model": "model_name",
@@ -115,14 +119,14 @@ _OTHER_NAMES = {
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
     """The known name that is meant, or all of them; what others call it comes before what it looks like."""
-    meant = _OTHER_NAMES.get(name.lower().replace("-", "_"))
+    meant = OTHER_NAMES.get(name.lower().replace("-", "_"))
     if meant in known:
         return f"Did you mean {meant!r}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else f"Known fields: {', '.join(sorted(known))}."
 
 
-def _taken_by(kind: type[Struct], path: str) -> str:
+def taken_by(kind: type[Struct], path: str) -> str:
     """What the field at a path takes, from its schema; of several that it may stand in, what any of them does."""
     parts = _schemas_at(kind, path)
     names = [value for part in parts for value in part.get("enum", ())]
@@ -173,6 +177,11 @@ def _apart(part: Mapping[str, Any], components: Mapping[str, Any]) -> list[Mappi
     return [one for inside in part["anyOf"] for one in _apart(inside, components)] if "anyOf" in part else [part]
 
 
+def _number_in_words(number: float) -> str:
+    """A bound: a whole number with all its digits."""
+    return str(number) if isinstance(number, int) else f"{number:.15g}"
+
+
 def describe(schema: Mapping[str, Any]) -> str:
     """What a JSON schema takes, in words."""
     if "discriminator" in schema:
@@ -195,9 +204,11 @@ def describe(schema: Mapping[str, Any]) -> str:
     if schema.get("type") == "array" and schema.get("items"):  # a pair has none
         items = {key: value for key, value in schema["items"].items() if key != "maxLength"}
         inside = describe(items)
-        words = f"a list, each {inside}" if "anyOf" in items else f"a list of {inside.removeprefix('a ')}s"
+        plain = inside.removeprefix("a ").removeprefix("an ")
+        words = f"a list of {plain}s" if plain.replace(" ", "").isalpha() else f"a list, each {inside}"
+        words = words if inside else "a list"
     bounds = [
-        f"{sign} {schema[key]:.15g}"
+        f"{sign} {_number_in_words(schema[key])}"
         for key, sign in (
             ("minimum", "from"),
             ("exclusiveMinimum", "above"),

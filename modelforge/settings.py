@@ -126,7 +126,7 @@ def load_settings(
         raise SettingsInvalid("A path in the settings cannot be used", str(error)) from error
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("TLS needs both its files", "Give --tls-cert and --tls-key together.")
-    _check_command(settings.on_end)
+    check_command(settings.on_end)
     if not settings.is_local and not settings.has_tls and not settings.behind_proxy:
         raise SettingsInvalid(
             "This address would open the server to others, and everything said could be read on the way",
@@ -136,8 +136,8 @@ def load_settings(
     return settings
 
 
-def _check_command(command: str | None) -> None:
-    """Refuse a command that could not be run once it is time.
+def check_command(command: str | None, name: str = "on_end") -> None:
+    """Refuse a command that could not be run once it is time; `name`: what it is given by.
 
     Raises:
         SettingsInvalid: its quotes do not fit, or there is no such program.
@@ -147,10 +147,10 @@ def _check_command(command: str | None) -> None:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise SettingsInvalid("The command on_end cannot be read", f"{command[:100]!r}: {error}.") from error
+        raise SettingsInvalid(f"The command {name} cannot be read", f"{command[:100]!r}: {error}.") from error
     if not words or shutil.which(words[0]) is None:
         remedy = "give a program on the PATH and its arguments; `sh -c '…'` for what a shell does."
-        raise SettingsInvalid("The command on_end is not there", f"{command[:100]!r}: {remedy}")
+        raise SettingsInvalid(f"The command {name} is not there", f"{command[:100]!r}: {remedy}")
 
 
 def is_loopback(host: str) -> bool:

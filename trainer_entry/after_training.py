@@ -12,7 +12,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, assert_never
 
+from trainer_entry.providers.libraries import hide_all
 from trainer_entry.runtime.attempt import run_attempt
+from trainer_entry.runtime.imports import importing
 from trainer_entry.runtime.progress import Progress
 from trainer_entry.wire import AttemptSpec, Evaluate, Export, Exported, Merge, Push, Pushed, SavedModel, TrainerFinished
 
@@ -30,7 +32,9 @@ def run(spec: AttemptSpec, _folder: Path, wire: Wire, signals: Signals) -> None:
     delivery: Exported | Pushed | None = None
     match spec.job.work:
         case Merge() as work:
-            from trainer_entry.artifacts.merge import merge
+            hide_all()  # an adapter is put into weights as they are stored, and never into quantized ones
+            with importing():
+                from trainer_entry.artifacts.merge import merge
 
             model = merge(spec, work, progress)
         case Export() as work:

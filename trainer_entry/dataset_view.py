@@ -17,8 +17,10 @@ from typing import assert_never
 import msgspec
 
 from trainer_entry.data.records import read_lines
+from trainer_entry.providers.libraries import hide_all
 from trainer_entry.runtime.bounds import go_first, limit_memory
 from trainer_entry.runtime.failures import kind_of, message_of
+from trainer_entry.runtime.imports import importing
 from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import claim_stdout
 from trainer_entry.wire import (
@@ -98,15 +100,18 @@ def _prepare_process(job: JobSpec) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    import torch
-    from transformers.utils.logging import disable_progress_bar
+    hide_all()
+    with importing():
+        import torch
+        from transformers.utils.logging import disable_progress_bar
 
+        # What they import is no part of what is limited.
+        from trainer_entry.preview import examples, sequences  # noqa: F401
+
+        if job.strategy in {"dpo", "rlhf"}:
+            from trainer_entry.preview import preferences  # noqa: F401
     torch.set_num_threads(1)
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    from trainer_entry.preview import examples, sequences  # noqa: F401 - what they import is no part of what is limited
-
-    if job.strategy in {"dpo", "rlhf"}:
-        from trainer_entry.preview import preferences  # noqa: F401 - the same
     limit_memory(_MEMORY)
 
 

@@ -19,7 +19,8 @@ from trainer_entry.data.examples import LINE
 from trainer_entry.data.records import Records
 from trainer_entry.runtime.attempt import run_attempt
 from trainer_entry.runtime.progress import Progress
-from trainer_entry.train import load_model, prepare_examples, prepare_process
+from trainer_entry.strategies.process import prepare_process
+from trainer_entry.train import load_model, prepare_examples
 from trainer_entry.training.loop import Phases, tells_quality
 from trainer_entry.wire import AttemptSpec, Evaluate, Judged, TrainerFinished
 from trainer_entry.wire.evaluating import judging_job

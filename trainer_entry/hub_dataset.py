@@ -22,6 +22,7 @@ import msgspec
 from trainer_entry.runtime.bounds import go_first
 from trainer_entry.runtime.disk import NO_ROOM, check_free
 from trainer_entry.runtime.failures import message_of
+from trainer_entry.runtime.imports import importing
 from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import claim_stdout
 from trainer_entry.wire import AnyRows, FetchRows, RowsFetched, RowsRefused
@@ -117,8 +118,9 @@ def _prepare_process(scratch: Path) -> None:
 
 def _builder(asked: FetchRows) -> "DatasetBuilder":
     """What can read the split, once it is sure that its rows come from the dataset's own files."""
-    import datasets
-    from datasets import config, load_dataset_builder
+    with importing():
+        import datasets
+        from datasets import config, load_dataset_builder
 
     config.STREAMING_READ_MAX_RETRIES = config.STREAMING_OPEN_MAX_RETRIES = _RETRIES
     datasets.logging.set_verbosity_error()

@@ -13,6 +13,7 @@ import os
 import sys
 
 from trainer_entry.runtime.bounds import go_first
+from trainer_entry.runtime.imports import importing
 from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import LineWriter, claim_stdout
 
@@ -26,9 +27,10 @@ def main() -> int:
     from trainer_entry.inference.requests import Requests
 
     requests = Requests(sys.stdin.buffer)
-    from transformers.utils.logging import disable_progress_bar
+    with importing():
+        from transformers.utils.logging import disable_progress_bar
 
-    from trainer_entry.inference.answering import Answering
+        from trainer_entry.inference.answering import Answering
 
     disable_progress_bar()
     Answering(requests, lines).run()

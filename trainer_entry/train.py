@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from trainer_entry.data.records import Records
 from trainer_entry.providers.model_folder import check_folder
-from trainer_entry.runtime import distributed
 from trainer_entry.runtime.attempt import resumed_step, run_attempt
-from trainer_entry.runtime.failures import ModelUnavailable, refuse
+from trainer_entry.runtime.failures import refuse
+from trainer_entry.strategies.process import prepare_process
 from trainer_entry.trackers.processes import Trackers
 from trainer_entry.training.loop import Phases
 from trainer_entry.wire import (
@@ -44,12 +44,6 @@ if TYPE_CHECKING:
     from trainer_entry.runtime.signals import Signals
     from trainer_entry.runtime.stdout import Wire
     from trainer_entry.training.trainer import AttemptTrainer
-
-
-_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""How torch is told of its allocator, and how it was before 2.9."""
-_OF_TRACKERS = ("wandb", "mlflow", "trackio")
-"""What trl imports wherever it is installed: one that cannot be imported would cost the training."""
 
 
 def run(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> None:
@@ -146,40 +140,6 @@ def _prepare_saving(
 
     settle_initial(trainer, job, parameters, resumes=resumes)
     rehearse_saving(trainer, loaded, job, parameters)
-
-
-def prepare_process(spec: AttemptSpec, folder: Path) -> None:
-    """What the libraries read from the environment, before they are imported."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for library in _OF_TRACKERS:
-        sys.modules.setdefault(library, None)  # type: ignore[arg-type]  # which import and find_spec take for "not here"
-    if spec.job.provider == "unsloth":
-        _import_unsloth(folder)
-    elif not any(name in os.environ for name in _ALLOCATOR):
-        # A GPU's memory in pieces that grow: nothing of it is lost between tensors of different sizes.
-        os.environ[_ALLOCATOR[0]] = "expandable_segments:True"
-    import datasets
-    import torch
-    import transformers
-
-    torch.set_num_threads(distributed.threads(spec.cpu_threads))
-    distributed.prepare()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-
-
-def _import_unsloth(folder: Path) -> None:
-    """Import unsloth before the libraries that it changes."""
-    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(folder / "unsloth_compiled_cache"))
-    try:
-        import unsloth  # noqa: F401
-    except ImportError as error:
-        raise ModelUnavailable(
-            f"The provider unsloth cannot be used on this machine ({error}). Run `make setup-unsloth`, or use the "
-            "provider huggingface."
-        ) from error
 
 
 def load_model(job: JobSpec, parameters: TrainingParameters) -> LoadedModel:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from modelforge.admission.context import Admission
+from modelforge.admission.estimate.judging import check_evaluation_fits
 from modelforge.admission.mixture import (
     AskedRecords,
     Columns,
@@ -95,6 +96,8 @@ async def _spec(
     work = _work(source, base_revision, _at_most(dataset, body.max_samples, source.parameters.seed), body)
     spec = work_spec(admission, source, work, source.name)
     await check_files(admission, spec, work)
+    slots, running = admission.settings.max_concurrent_jobs, admission.handler.state.running
+    await check_evaluation_fits(judging_job(spec, work), waits=body.queue or len(running) >= slots)
     for place, file in places:
         with naming(place):
             await try_out(admission, judging_job(spec, msgspec.structs.replace(work, dataset=file)))

@@ -10,7 +10,7 @@ from msgspec import Struct
 from modelforge import hub, model_files
 from modelforge.admission.foreign_code import code_in
 from modelforge.domain.compatibility import Build, Purpose, check_build
-from modelforge.errors import BadInput, NotFound
+from modelforge.errors import BadInput, ModelNotFound
 from modelforge.machine.reading_threads import read_apart
 from trainer_entry.wire import BUILT_IN_MODEL
 
@@ -115,7 +115,7 @@ def _check_folder(name: str, roots: tuple[Path, ...], field: str, purpose: Purpo
             field=field,
         )
     if not is_folder:
-        raise NotFound("No such model", f"{field}: there is no folder {name}.")
+        raise ModelNotFound("No such model", f"{field}: there is no folder {name}.")
     names = _names_in(name, path, field)
     pickles = sorted(entry for entry in names if Path(entry).suffix.lower() in _PICKLES and not _is_harmless(entry))
     if pickles:
@@ -220,17 +220,19 @@ def _build_of(config: _Config) -> Build | None:
 
 async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
     if constants.HF_HUB_OFFLINE:
-        raise NotFound("No such model", f"{field}: {name} is not whole in the hub's cache, and HF_HUB_OFFLINE is set.")
+        raise ModelNotFound(
+            "No such model", f"{field}: {name} is not whole in the hub's cache, and HF_HUB_OFFLINE is set."
+        )
     try:
         answer = await hub.get(f"/api/models/{name}", seconds=_HUB_SECONDS, connect_seconds=_CONNECT_SECONDS)
     except hub.HubUnreachable as error:
-        raise NotFound(
+        raise ModelNotFound(
             "The model is not on this machine, and the hub cannot be reached",
             f"{field}: {name} is not whole in the hub's cache ({constants.HF_HUB_CACHE}); the hub: {error}. "
             f'Send a folder, or "{BUILT_IN_MODEL}", which needs no hub.',
         ) from error
     if answer.status != 200:  # noqa: PLR2004
-        raise NotFound(
+        raise ModelNotFound(
             "The hub does not give this model",
             f"{field}: {name}: the hub answered {answer.status}. Check the spelling; for a private or gated model "
             "start the server with HF_TOKEN set, or log in once with `hf auth login`.",
@@ -239,7 +241,7 @@ async def _check_hub(name: str, field: str, purpose: Purpose | None) -> None:
         found = msgspec.json.decode(answer.body, type=_HubModel)
         code, config = code_in(bytes(found.config)), msgspec.json.decode(found.config, type=_Config | None)
     except (ValueError, RecursionError) as error:
-        raise NotFound("The hub's answer cannot be read", f"{field}: {name}: {error}") from error
+        raise ModelNotFound("The hub's answer cannot be read", f"{field}: {name}: {error}") from error
     _check_files(name, frozenset(sibling.rfilename for sibling in found.siblings), field)
     _check_code(name, "config.json", code, field)
     if config is not None:

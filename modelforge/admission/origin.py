@@ -10,7 +10,7 @@ from modelforge.admission.context import Admission
 from modelforge.admission.model import check_model
 from modelforge.domain.compatibility import Purpose
 from modelforge.domain.conflicts import Asked, check_conflicts
-from modelforge.errors import BadInput, NotFound
+from modelforge.errors import BadInput, ModelNotFound
 from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart
 from modelforge.model_files import read_file
@@ -98,7 +98,7 @@ def trained_model(models: Iterable[ModelDetails], name: str) -> ModelDetails | N
         for one in models:
             if str(one.id) == name:
                 return one
-        raise NotFound("No such model", f"{_FIELD}: there is no model {name[:40]}; GET /api/models lists them.")
+        raise ModelNotFound("No such model", f"{_FIELD}: there is no model {name[:40]}; GET /api/models lists them.")
     found = [one for one in models if name in {one.name, one.path}]
     if len(found) > 1:
         ids = ", ".join(str(one.id) for one in found[-_MOST_NAMED:])

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from modelforge.errors import NO_ROOM, BackupUnusable, StorageFull
+from modelforge.owner_files import sync_folder
 from modelforge.supervisor.trash import remove
 
 _BLOCK = 1 << 20
@@ -104,15 +105,6 @@ def sync_folders(folder: Path) -> None:
     """Bring the names in a folder, and in all folders below it, to the disk."""
     for path, _, _ in os.walk(folder):
         sync_folder(path)
-
-
-def sync_folder(folder: Path | str) -> None:
-    """Bring the names in one folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -15,12 +15,13 @@ from msgspec import Struct
 
 from modelforge.backup.files import Content, content_of, opened, opened_inside, sync_folders
 from modelforge.errors import BackupUnusable
+from modelforge.owner_files import partial_of, write_owner_file
 from modelforge.visible_text import hidden_in
 
 FORMAT = 1
 LOG = "events.sqlite"
 _MANIFEST, _SUM, _DATA = "manifest.json", "manifest.json.sha256", "data"
-OWN_NAMES = frozenset({_MANIFEST, _SUM, _DATA})
+OWN_NAMES = frozenset({_MANIFEST, _SUM, _DATA, *(partial_of(Path(name)).name for name in (_MANIFEST, _SUM))})
 _FOLDERS = frozenset({"datasets", "models", "jobs", "exports"})
 RESTORED_NAMES = _FOLDERS | {LOG}
 _LONGEST_NAME, _LONGEST_PART = 2000, 255
@@ -66,11 +67,7 @@ def write_manifest(backup: Path, manifest: Manifest) -> None:
     """Write the manifest, and bring it to the disk: what it names has to be there."""
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     for name, content in ((_SUM, _sum_of(encoded)), (_MANIFEST, encoded)):
-        descriptor = os.open(backup / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
+        write_owner_file(backup / name, content)
     sync_folders(backup)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 
 from modelforge import audit
-from modelforge.backup.files import begun, copy, make_folders, opened_inside, sync_folder, sync_folders, told
+from modelforge.backup.files import begun, copy, make_folders, opened_inside, sync_folders, told
 from modelforge.backup.manifest import LOG, RESTORED_NAMES, Manifest, check_files, data_of, read_manifest
 from modelforge.errors import BackupUnusable, DirectoryInUse
 from modelforge.event_log.sqlite import log_schema
 from modelforge.layout import Layout
+from modelforge.owner_files import sync_folder
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.supervisor.processes import tokens
 from trainer_entry import wire

@@ -22,7 +22,6 @@ from modelforge.backup.files import (
     copy,
     make_folders,
     opened,
-    sync_folder,
     sync_folders,
     told,
 )
@@ -40,6 +39,7 @@ from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
 from modelforge.errors import BackupUnusable
 from modelforge.layout import Layout
+from modelforge.owner_files import sync_folder
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.supervisor.trash import remove
 from modelforge.version import VERSION

@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from modelforge.cli.flags import WrongUsage
 from modelforge.cli.help_page import HelpPage
 from modelforge.cli.screen import complain
+from modelforge.cli.usage import wrong_usage
 from modelforge.cli.wording import in_words_of_the_command_line
 from modelforge.errors import ForgeError
 from modelforge.version import VERSION
@@ -19,6 +20,7 @@ _WRONG_USAGE = 2
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _EPILOGUE = (
+    "First steps: modelforge help getting-started. "
     "Exit codes: 0 done, 1 an error that is said or a training that did not complete, 2 wrong usage, 130 Ctrl-C."
 )
 
@@ -82,7 +84,7 @@ def command_line(*, listed: bool = True) -> App:
     app = App(
         name="modelforge",
         help="Fine-tune language models on your own machine.",
-        help_epilogue=_EPILOGUE,
+        help_epilogue=_EPILOGUE if listed else None,
         version=f"modelforge {VERSION}",
         version_flags=["--version"],
         default_parameter=Parameter(negative=(), show_env_var=False),
@@ -113,7 +115,10 @@ def command_line(*, listed: bool = True) -> App:
     _add(token, _TOKENS, None, listed=listed)
     token.group, token.sort_key = (data,), len(_DATA)
     app.command(token)
-    app.command(_completion_of(app), name="completion", group=others)
+    app.command(_help, name="help", group=others, help="explain a topic, or a command; alone: list the topics")
+    told = "print the completion of bash, zsh or fish" if listed else None
+    app.command(_completion_of(app), name="completion", group=others, help=told)
+    app["--help"].help, app["--version"].help = "print this, or the help of a command", "print the release"
     return app
 
 
@@ -135,6 +140,22 @@ def _completion_of(app: App) -> Callable[[Shell], int]:
     return completion
 
 
+def _help(*words: Annotated[str, Parameter(name="TOPIC", help="a topic, or a command")]) -> int:
+    """Explain a topic, or a command as its --help does; alone, list the topics."""
+    from modelforge.cli import help_command
+
+    if not words:
+        help_command.show_topics()
+        return 0
+    if len(words) == 1 and words[0] in help_command.TOPICS:
+        help_command.show_topic(words[0])
+        return 0
+    commands = tuple(name for name in command_line() if not name.startswith("-"))
+    if words[0] not in commands:
+        raise help_command.nothing_of(words[0], commands)
+    return main([*words, "--help"])
+
+
 def _asks_for_list(given: list[str]) -> bool:
     """Whether the words name no command, or a group of them."""
     words = [word for word in given[:2] if not word.startswith("-")]
@@ -148,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(app(given, exit_on_error=False, print_error=False) or 0)
     except CycloptsError as error:
-        complain(f"{error}\n`modelforge --help` lists the commands, `modelforge COMMAND --help` the flags of one.")
+        complain(wrong_usage(error))
         return _WRONG_USAGE
     except WrongUsage as error:
         complain(error)

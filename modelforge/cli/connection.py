@@ -4,24 +4,48 @@ import os
 import sys
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from modelforge.cli.flags import Server
+from modelforge.cli.flags import Server, WrongUsage
 from modelforge.cli.screen import say_json
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.connection import Connection, RequestRefused, decoded, path_of
 
 _T = TypeVar("_T", bound=Struct)
+__all__ = ["connect", "is_interactive", "path_of", "read_as"]
 
 
-def connect(server: Server) -> Client:
+def connect(server: Server) -> Connection:
     """A client of the server that the flags name.
 
     Raises:
         RequestRefused: the file of the token cannot be read.
+        WrongUsage: the address is none.
     """
-    return Client(server.url, token=_token(server.token_file))
+    return Connection(_address(server.url), token=_token(server.token_file))
+
+
+def _address(url: str) -> str:
+    """An address as the client takes it: a host and a port alone are meant as HTTP.
+
+    Raises:
+        WrongUsage: it is none.
+    """
+    given = url if "://" in url or url.startswith("unix:") else f"http://{url}"
+    if not _is_address(given):
+        raise WrongUsage("--url cannot be used", f"{url!r} is no address: write http://HOST:PORT, or unix:PATH.")
+    return given
+
+
+def _is_address(url: str) -> bool:
+    if url.startswith("unix:"):
+        return url != "unix:"
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is none
+        return False
 
 
 def _token(file: Path | None) -> str | None:
@@ -31,14 +55,8 @@ def _token(file: Path | None) -> str | None:
     try:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestRefused("The file of the token cannot be read", f"{file}: {error}") from error
-
-
-def path_of(*parts: object, **query: object) -> str:
-    """A path of the API, each part of it quoted, and what of the query was given."""
-    path = "/api/" + "/".join(quote(str(part), safe="") for part in parts)
-    given = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise RequestRefused("The file of the token cannot be read", f"{file}: {reason}.") from error
 
 
 def read_as(answer: bytes, kind: type[_T], server: Server) -> _T | None:

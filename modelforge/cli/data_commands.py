@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from modelforge.cli.flags import DataDirectory
 from modelforge.cli.screen import say, say_json
+from modelforge.cli.wording import counted
 from modelforge.layout import Layout
 from modelforge.settings import load_settings
 
@@ -37,7 +38,8 @@ def verify(*, data_dir: DataDirectory = None, json: AsJson = False) -> int:
     for line in audit.broken_records(found):
         say(line)
     compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
-    say(f"{found.records} records, {compared}, {len(found.faults)} faults. Last digest: {found.digest}")
+    counts = f"{counted(found.records, 'record')}, {compared}, {counted(len(found.faults), 'fault')}"
+    say(f"{counts}. Last digest: {found.digest}")
     return 1 if found.faults else 0
 
 
@@ -101,4 +103,5 @@ def _measured(manifest: "Manifest") -> str:
     from modelforge.doctor.finding import size
 
     files, position = len(manifest.files), manifest.position
-    return f"{files} files, {size(manifest.size)}, every one checked. Position {position}, digest {manifest.digest}"
+    checked = f"{counted(files, 'file')}, {size(manifest.size)}, every one checked"
+    return f"{checked}. Position {position}, digest {manifest.digest}"

@@ -14,7 +14,9 @@ from modelforge.cli.connection import connect, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, WrongUsage
 from modelforge.cli.model_commands import delete_if_sure
 from modelforge.cli.screen import Screen, say_json
-from modelforge.cli.terminal import facts, moment, show_warnings, upload_with_bar
+from modelforge.cli.terminal import facts, moment, show_steps, show_warnings, size, upload_with_bar
+from modelforge.cli.training_flags import named_model
+from modelforge.cli.wording import counted
 from modelforge.projections.datasets import DatasetDetails, DatasetSummary
 from modelforge.visible_text import visible, visible_lines
 from trainer_entry import wire
@@ -56,8 +58,14 @@ async def upload(
     if server.json:
         say_json(msgspec.json.encode(taken))
         return 0
-    console.show(f"Uploaded {taken.filename}: {taken.num_examples} examples, {taken.format}, revision {taken.revision}")
+    examples = counted(taken.num_examples, "example")
+    console.show(f"Uploaded {taken.filename}: {examples}, {taken.format}, revision {taken.revision}")
     show_warnings(taken.validation, taken.filename, console)
+    show_steps(
+        console,
+        (f"datasets preview {taken.filename}", "shows its first records"),
+        (f"train {taken.filename} --model MODEL", "trains on it"),
+    )
     return 0
 
 
@@ -90,14 +98,16 @@ async def list_all(*, server: AtServer = LOCAL) -> int:
     table = Table(
         Column("name", overflow="fold"),
         Column("examples", no_wrap=True, justify="right"),
-        *(Column(name, no_wrap=True) for name in ("format", "size", "uploaded (UTC)")),
+        Column("format", no_wrap=True),
+        Column("size", no_wrap=True, justify="right"),
+        Column("uploaded (UTC)", no_wrap=True),
         box=None,
         pad_edge=False,
     )
     for one in answer.datasets:
         table.add_row(
             *(visible(one.filename), str(one.num_examples), one.format),
-            *(f"{one.size_mb:.1f} MB", moment(one.uploaded_at)),
+            *(size(one.size_mb * 1_000_000), moment(one.uploaded_at)),
         )
     console.print(table)
     return 0
@@ -135,7 +145,8 @@ async def preview(
     What it learns to say is green, or stands between > and < where there are no colours; what it only reads is plain.
     """
     console = Screen()
-    query = {"model_name": model, "limit": limit, "strategy": strategy, "task": task}
+    reader = None if model is None else named_model(model)
+    query = {"model_name": reader, "limit": limit, "strategy": strategy, "task": task}
     path = path_of("datasets", filename, "preview", max_seq_length=max_seq_length, revision=revision, **query)
     async with connect(server) as client:
         answer = read_as(await client.ask("GET", path), wire.DatasetPreview, server)
@@ -155,7 +166,7 @@ async def preview(
                 console.show(f"  {sequence.name}: {len(sequence.tokens)} tokens, {learned} of them learned{cut}")
                 console.print(_read_by_model(sequence, coloured=_has_colours(console)), soft_wrap=True)
     if answer.has_more:
-        console.show(f"{answer.num_examples} records in all; --limit shows more, up to 100.")
+        console.show(f"{counted(answer.num_examples, 'record')} in all; --limit shows more, up to 100.")
     return 0
 
 
@@ -189,18 +200,23 @@ async def statistics(
 ) -> int:
     """Count how long the records are in a model's tokens, what is cut off, and what teaches nothing."""
     console = Screen()
-    query = {"model_name": model, "sample": sample, "strategy": strategy, "task": task}
+    query = {"model_name": named_model(model), "sample": sample, "strategy": strategy, "task": task}
     path = path_of("datasets", filename, "statistics", max_seq_length=max_seq_length, revision=revision, **query)
     async with connect(server) as client:
         answer = read_as(await client.ask("GET", path), wire.DatasetStatistics, server)
     if answer is None:
         return 0
     console.show(
-        f"{answer.measured} of {answer.num_examples} records measured: {answer.examples} examples, "
-        f"{answer.left_out} left out, {answer.cut} cut; {answer.tokens} tokens, {answer.loss_tokens} of them learned"
+        f"{answer.measured} of {counted(answer.num_examples, 'record')} measured: "
+        f"{counted(answer.examples, 'example')}, {answer.left_out} left out, {answer.cut} cut; "
+        f"{counted(answer.tokens, 'token')}, {answer.loss_tokens} of them learned"
     )
     columns = ("tokens of", "count", "mean", "least", "half up to", "95 % up to", "most", "cut at", "longer")
-    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, pad_edge=False)
+    table = Table(
+        *(Column(name, no_wrap=True, justify="right" if number else "left") for number, name in enumerate(columns)),
+        box=None,
+        pad_edge=False,
+    )
     for lengths in answer.lengths:
         within = lengths.quantiles
         table.add_row(

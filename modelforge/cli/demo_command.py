@@ -20,7 +20,8 @@ from modelforge.cli.connection import path_of
 from modelforge.cli.flags import Server
 from modelforge.cli.screen import Screen
 from modelforge.cli.training_commands import train
-from modelforge.client import Client
+from modelforge.cli.training_flags import TrainingFlags
+from modelforge.connection import Connection
 from modelforge.demo import TRAINED, held_out_questions
 from modelforge.errors import LaunchFailed
 from modelforge.machine.trainer_libraries import check_trainer_libraries
@@ -67,10 +68,11 @@ async def demo(
     try:
         console.show(f"Server: {url}")
         server = Server(url=url)
-        code = await train(TRAINED, model=wire.BUILT_IN_MODEL, parameters=list(_SETTINGS), watch=True, server=server)
+        asked = TrainingFlags(model=wire.BUILT_IN_MODEL, parameters=list(_SETTINGS))
+        code = await train(TRAINED, asked=asked, watch=True, server=server)
         if code != 0:
             return code
-        async with Client(url) as client:
+        async with Connection(url) as client:
             await _compare(client, console)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -102,7 +104,7 @@ async def _start_server(folder: Path) -> tuple[asyncio.subprocess.Process, str]:
     return process, match[1]
 
 
-async def _compare(client: Client, console: Console) -> None:
+async def _compare(client: Connection, console: Console) -> None:
     """The same questions, which the training never saw, to the base model and to the tuned one."""
     model = (await client.get("/api/models", ModelList)).models[-1]
     questions = held_out_questions()
@@ -120,7 +122,7 @@ async def _compare(client: Client, console: Console) -> None:
     console.print(f"The tuned model lies in {trained.path}", soft_wrap=True)
 
 
-async def _ask(client: Client, question: str, model_id: int, *, base: bool) -> str:
+async def _ask(client: Connection, question: str, model_id: int, *, base: bool) -> str:
     """One answer, always the likeliest words, so that the comparison is fair."""
     asked = {"prompt": question, "temperature": 0, "max_new_tokens": _LONGEST_ANSWER, "model_id": model_id}
     answer = await client.post("/api/playground/generate", {**asked, "base_model": base}, _Answer)

@@ -13,7 +13,7 @@ from modelforge.cli.answers import Metrics
 from modelforge.cli.connection import connect, path_of
 from modelforge.cli.flags import LOCAL, AtServer
 from modelforge.cli.screen import Screen, say_json
-from modelforge.client import Client
+from modelforge.connection import Connection
 from modelforge.projections.jobs import JobDetails
 from modelforge.visible_text import visible
 
@@ -113,7 +113,7 @@ def _points(first: _Curve, second: _Curve) -> Iterator[Difference]:
             yield Difference("curves", f"last {name}", *last)
 
 
-async def _curve(client: Client, job_id: str) -> _Curve:
+async def _curve(client: Connection, job_id: str) -> _Curve:
     losses: dict[int, float] = {}
     evaluations: dict[int, float] = {}
     after, more = 0, True

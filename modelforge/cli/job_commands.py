@@ -15,14 +15,13 @@ from modelforge.cli.answers import JobList, Stopped
 from modelforge.cli.connection import connect, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Server, Watch
 from modelforge.cli.screen import Screen, say_json
-from modelforge.cli.terminal import facts, in_figures, jobs_table, show_training
-from modelforge.client import Client, RequestRefused, decoded
+from modelforge.cli.terminal import facts, jobs_table, show_steps
+from modelforge.cli.watching import position_of, run_on_end, steps_of_running, watch_job
+from modelforge.connection import Connection, RequestRefused, decoded
 from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails, Status, TrainingStatus
-from modelforge.projections.models import ModelDetails
-from modelforge.projections.status_messages import StatusMessage
+from modelforge.settings import check_command
 from modelforge.visible_text import visible_lines
-from trainer_entry import wire
 
 _ACTIVE = frozenset({"starting", "training", "stopping"})
 _LOG_SECONDS = 0.5
@@ -52,7 +51,8 @@ async def jobs(
     if answer is None:
         return 0
     if not answer.jobs:
-        console.show("There is no job." if status is None else f"No job is {status}.")
+        none = "There is no job yet; `modelforge train FILE --model MODEL` starts one."
+        console.show(none if status is None else f"No job is {status}.")
         return 0
     console.print(jobs_table(answer.jobs, narrow=console.is_terminal and console.width < _WIDE))
     if answer.has_more:
@@ -60,11 +60,23 @@ async def jobs(
     return 0
 
 
-async def watch(job_id: JobId = None, /, *, server: AtServer = LOCAL) -> int:
+async def watch(
+    job_id: JobId = None,
+    /,
+    *,
+    on_end: Annotated[
+        str | None, Parameter(help="a command that is run at its end, without a shell, as that of `serve` is")
+    ] = None,
+    server: AtServer = LOCAL,
+) -> int:
     """Show a training until its end; Ctrl-C ends the watching, and not the training."""
+    check_command(on_end, "of --on-end")
     async with connect(server) as client:
         job = job_id or await _current(client)
-        return await watch_job(client, job, 0, Screen(stderr=server.json), server)
+        code = await watch_job(client, job, 0, Screen(stderr=server.json), server)
+        if on_end is not None:
+            await run_on_end(client, job, on_end)
+        return code
 
 
 async def logs(
@@ -131,6 +143,8 @@ async def resume(job_id: ThisJob, /, *, watch: Watch = False, server: AtServer =
         job = decoded(answer, JobDetails, server.url)
         if read_as(answer, JobDetails, server) is not None:
             console.show(f"{job.job_id} goes on: attempt {job.attempt}")
+            if not watch:
+                show_steps(console, *steps_of_running(job_id))
         return await watch_job(client, job_id, job.position, console, server) if watch else 0
 
 
@@ -143,55 +157,19 @@ async def rerun(job_id: ThisJob, /, *, queue: Queue = False, watch: Watch = Fals
         new = job.job_id or ""
         if read_as(answer, JobDetails, server) is not None:
             console.show(f"{new} does what {job_id} did: it is {job.status}")
+            if not watch:
+                show_steps(console, *steps_of_running(new))
         return await watch_job(client, new, position_of(new), console, server) if watch else 0
 
 
-def position_of(job_id: str) -> int:
-    """The position of the log at which a job begins: its id has it."""
-    return int(job_id.removeprefix("train_"))
-
-
-async def _current(client: Client) -> str:
+async def _current(client: Connection) -> str:
     status = await client.get("/api/training_status", TrainingStatus)
     if status.job_id is None:
         raise RequestRefused("No job yet", "There is nothing to show; `modelforge train` starts a job.")
     return status.job_id
 
 
-async def watch_job(client: Client, job_id: str, after: int, console: Screen, server: Server) -> int:
-    """Show a job from a position on, until its end; the exit code is 1 where it did not complete."""
-    after = after or position_of((await client.get(path_of("jobs", job_id), JobDetails)).job_id or "train_0")
-    try:
-        last = await show_training(client.follow(after, StatusMessage), job_id, console, as_json=server.json)
-    except asyncio.CancelledError:  # Ctrl-C
-        sys.stderr.write(
-            f"\n{job_id} goes on: `modelforge watch {job_id}` shows it again, `modelforge stop {job_id}` ends it.\n"
-        )
-        raise
-    if last.status != "completed":
-        if last.error is not None:
-            console.print(f"{last.error.kind}: {last.error.message}")
-        goes_on = f"; `modelforge resume {job_id}` goes on with it" if last.status == "stopped" else ""
-        console.show(f"The training is {last.status}{goes_on}. Its log: `modelforge logs {job_id}`")
-        return 1
-    details = await client.get(path_of("jobs", job_id), JobDetails)
-    match details.delivery:
-        case wire.Exported(path=path, sha256=sha256, warnings=warnings):
-            console.show(f"Exported: {path}, SHA-256 {sha256}", soft_wrap=True)
-            for warning in warnings:
-                console.show(warning, soft_wrap=True)
-        case wire.Pushed(url=url):
-            console.show(f"Pushed: {url}", soft_wrap=True)
-        case wire.Judged(records=records, metrics=metrics):
-            console.show(f"Judged on {records} records: {in_figures(metrics)}", soft_wrap=True)
-        case None:
-            model = await client.get(path_of("models", details.model_id), ModelDetails)
-            console.show(f"Model {model.id}, {model.name}: {model.path}", soft_wrap=True)
-            console.show(f"`modelforge chat --model {model.id}` asks it.")
-    return 0
-
-
-async def _stop_all(client: Client, server: Server) -> int:
+async def _stop_all(client: Connection, server: Server) -> int:
     """Again and again, first those that wait, until none is left: a job may start, or end, in between."""
     console = Screen(stderr=server.json)
     while True:
@@ -218,15 +196,18 @@ def _unless_it_is_too_late() -> Iterator[None]:
             raise
 
 
-async def _stop(client: Client, job_id: str | None, server: Server) -> int:
+async def _stop(client: Connection, job_id: str | None, server: Server) -> int:
     console = Screen()
     if job_id is None:
         answer = await client.ask("POST", "/api/stop_training", b"{}")
         stopped = read_as(answer, Stopped, server)
         if stopped is not None:
             console.show(f"{stopped.message}: {stopped.job_id}")
+            show_steps(console, (f"resume {stopped.job_id}", "goes on with it"))
     else:
         job = read_as(await client.ask("POST", path_of("jobs", job_id, "stop"), b"{}"), JobDetails, server)
         if job is not None:
             console.show(f"{job.job_id} is {job.status}")
+            if job.kind == "training":
+                show_steps(console, (f"resume {job.job_id}", "goes on with it"))
     return 0

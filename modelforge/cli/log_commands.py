@@ -11,7 +11,7 @@ from modelforge.cli.answers import Events, LoggedRecord
 from modelforge.cli.connection import connect, path_of
 from modelforge.cli.flags import LOCAL, AtServer
 from modelforge.cli.screen import say, say_json
-from modelforge.client import decoded
+from modelforge.connection import decoded
 
 _AGAIN_SECONDS = 0.5
 _MICROS = 1_000_000
@@ -36,6 +36,8 @@ async def events(
                 _print(record, as_json=server.json)
             after = page.last_position
             if not follow:
+                if not page.events and not server.json:
+                    say("There is no such record." if stream or kind or after else "There is no record.")
                 if page.has_more and not server.json:
                     say(f"There are more: --after {after} goes on, --limit takes up to 10000.")
                 return 0

@@ -10,7 +10,8 @@ from modelforge.cli.answers import ModelList, Said
 from modelforge.cli.connection import connect, is_interactive, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, Server, WrongUsage
 from modelforge.cli.screen import Screen
-from modelforge.cli.terminal import facts, in_figures, moment
+from modelforge.cli.terminal import facts, in_figures, moment, size
+from modelforge.cli.wording import counted
 from modelforge.projections.models import ModelDetails
 from modelforge.visible_text import visible
 
@@ -30,14 +31,16 @@ async def list_all(*, server: AtServer = LOCAL) -> int:
     table = Table(
         Column("id", no_wrap=True, justify="right"),
         *(Column(name, overflow="fold") for name in ("name", "base model")),
-        *(Column(name, no_wrap=True) for name in ("kind", "size", "made (UTC)")),
+        Column("kind", no_wrap=True),
+        Column("size", no_wrap=True, justify="right"),
+        Column("made (UTC)", no_wrap=True),
         box=None,
         pad_edge=False,
     )
     for one in answer.models:
         table.add_row(
             *(str(one.id), visible(one.name), visible(one.base_model)),
-            *(one.kind, f"{one.size_mb:.1f} MB", moment(one.created_at)),
+            *(one.kind, size(one.size_mb * 1_000_000), moment(one.created_at)),
         )
     console.print(table)
     return 0
@@ -53,7 +56,7 @@ async def show(model_id: ModelId, /, *, server: AtServer = LOCAL) -> int:
     console.print(facts(answer, leave_out=("lineage", "evaluations")))
     for one in answer.evaluations:
         which = "its base on" if one.base_model else "on"
-        told = f"{which} {one.dataset.filename} ({one.records} records): {in_figures(one.metrics)}"
+        told = f"{which} {one.dataset.filename} ({counted(one.records, 'record')}): {in_figures(one.metrics)}"
         console.show(f"evaluated {moment(one.at)} by {one.job_id}, {told}", soft_wrap=True)
     console.show("lineage, the newest first:")
     merged = "" if answer.merged_from is None else f", merged from model {answer.merged_from}"

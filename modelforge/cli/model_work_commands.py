@@ -8,11 +8,12 @@ from cyclopts import Parameter
 
 from modelforge.cli.connection import connect, path_of
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Server
-from modelforge.cli.job_commands import position_of, watch_job
 from modelforge.cli.model_commands import ModelId
 from modelforge.cli.named_datasets import sent
 from modelforge.cli.screen import Screen, say_json
-from modelforge.client import decoded
+from modelforge.cli.terminal import show_steps
+from modelforge.cli.watching import position_of, steps_of_running, watch_job
+from modelforge.connection import decoded
 from modelforge.projections.jobs import JobDetails
 from trainer_entry import wire
 
@@ -49,7 +50,10 @@ async def export(
     detach: Detach = False,
     server: AtServer = LOCAL,
 ) -> int:
-    """Copy a model out, as a folder, an archive, or one file for llama.cpp and Ollama (gguf)."""
+    """Copy a model out, as a folder, an archive, or one file for llama.cpp and Ollama (gguf).
+
+    As in: modelforge models export 1 --format gguf --quantization q8_0
+    """
     path = None if to is None else str(to.expanduser().absolute())
     body: dict[str, object] = {"format": format, "quantization": quantization, "path": path, "queue": queue}
     return await _start(model_id, "export", body, detach=detach, server=server)
@@ -100,5 +104,7 @@ async def _start(model_id: int, work: str, body: dict[str, object], *, detach: b
         if server.json:
             say_json(answer)
         else:
-            console.show(f"{work} of model {model_id} is {job.status}: {job_id}")
+            console.show(f"The {job.kind} of model {model_id} is {job.status}: {job_id}")
+            if detach:
+                show_steps(console, *steps_of_running(job_id))
         return 0 if detach else await watch_job(client, job_id, position_of(job_id), console, server)

@@ -12,7 +12,8 @@ from modelforge.cli.connection import path_of
 from modelforge.cli.flags import WrongUsage
 from modelforge.cli.screen import Screen
 from modelforge.cli.terminal import show_warnings, upload_with_bar
-from modelforge.client import Client, RequestRefused
+from modelforge.cli.wording import counted
+from modelforge.connection import Connection, RequestRefused
 
 Dataset = Annotated[
     Path | None,
@@ -111,7 +112,7 @@ def renamed(datasets: str | list[Named], names: dict[str, str]) -> str | list[Na
     return [Named(names[one.dataset], one.weight, one.max_samples) for one in datasets]
 
 
-async def sent(client: Client, name: str, console: Screen) -> str:
+async def sent(client: Connection, name: str, console: Screen) -> str:
     """What the server calls a dataset; a file is sent first.
 
     Raises:
@@ -120,12 +121,12 @@ async def sent(client: Client, name: str, console: Screen) -> str:
     if (file := file_of(name)) is None:
         return await name_of_uploaded(client, name)
     uploaded = await upload_with_bar(client, file, console, Uploaded)
-    console.show(f"Uploaded {uploaded.filename}: {uploaded.num_examples} examples, {uploaded.format}")
+    console.show(f"Uploaded {uploaded.filename}: {counted(uploaded.num_examples, 'example')}, {uploaded.format}")
     show_warnings(uploaded.validation, uploaded.filename, console)
     return uploaded.filename
 
 
-async def name_of_uploaded(client: Client, name: str) -> str:
+async def name_of_uploaded(client: Connection, name: str) -> str:
     """The name of a dataset that the server has, or can fetch.
 
     Raises:

@@ -1,6 +1,7 @@
 """The terminal, and the one place where text goes to it: nothing that others wrote commands it."""
 
 import sys
+import textwrap
 from collections.abc import Iterable
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -23,6 +24,12 @@ class Screen(Console):
     def show(self, line: str, *, soft_wrap: bool = False) -> None:
         """Print one line, whatever names are in it; `soft_wrap` leaves it to the terminal to break it."""
         self.print(visible(line), soft_wrap=soft_wrap)
+
+    def hang(self, name: str, text: str) -> None:
+        """Print a name and what is said of it, wrapped beside the name and not below it."""
+        lines = textwrap.wrap(visible(text), max(self.width - len(name) - 1, 20)) or [""]
+        for number, line in enumerate(lines):
+            self.print(f"{'' if number else name:<{len(name)}}{line}", soft_wrap=True)
 
     def render_str(self, text: str, **options: object) -> Text:
         """A text as it is shown: measured, wrapped and cut off in this form."""

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Column, Table
 
 from modelforge.cli.screen import Screen, say_json
-from modelforge.client import Client
+from modelforge.connection import Connection
 from modelforge.domain.job import FINAL
 from modelforge.errors import DatasetReport
 from modelforge.projections.jobs import JobDetails
@@ -30,7 +30,9 @@ _PHASES = {
 _PLAIN_STEP = 10
 _YEAR = len("2026-")
 _SHOWN_WARNINGS = 5
-_GIGABYTE = 1_000_000_000
+_WIDEST_BAR, _NARROWEST_BAR = 30, 5
+_BESIDE_BAR = 73
+"""Columns of what stands beside a bar, and of the `^C` that a terminal writes behind it: a full line would break."""
 _WORTH_A_BAR = 1_000_000
 _T = TypeVar("_T", bound=Struct)
 
@@ -41,7 +43,7 @@ async def show_training(
     """Show a job until its end; its last message is returned. `as_json`: each of them, a line."""
     columns = (
         TextColumn("{task.description:<20}", markup=False),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=min(_WIDEST_BAR, max(_NARROWEST_BAR, console.width - _BESIDE_BAR))),
         TextColumn("{task.fields[steps]:>11}", markup=False),
         TextColumn("{task.fields[figures]}", markup=False),
     )
@@ -130,10 +132,17 @@ def moment(iso: str | None) -> str:
     return "" if iso is None else iso[:16].replace("T", " ")
 
 
+def _in_short(model: str) -> str:
+    """A model for a list: of a folder's path the end, which tells it from others."""
+    return Path(model).name or model if model.startswith("/") else model
+
+
 def jobs_table(jobs: list[JobDetails], *, narrow: bool) -> Table:
     """The jobs, one a row; `narrow` says less, and leaves names to be folded."""
+    kinds = any(job.kind != "training" for job in jobs)
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("job", "status", *(() if narrow else ("progress",)), "loss")),
+        *(Column(name, no_wrap=True) for name in ("job", *(("kind",) if kinds else ()), "status")),
+        *(Column(name, no_wrap=True, justify="right") for name in (*(() if narrow else ("progress",)), "loss")),
         *(Column(name, overflow="fold", no_wrap=not narrow) for name in ("model", "dataset")),
         Column("started (UTC)" if not narrow else "started", no_wrap=True),
         box=None,
@@ -143,10 +152,11 @@ def jobs_table(jobs: list[JobDetails], *, narrow: bool) -> Table:
         done = f"{job.progress:.1f} %"
         table.add_row(
             job.job_id,
+            *((job.kind,) if kinds else ()),
             f"{_status(job)} {done}" if narrow and job.status == "training" else _status(job),
             *(() if narrow else (done,)),
             "" if job.loss is None else f"{job.loss:.4f}",
-            visible(job.model_name),
+            visible(_in_short(job.model_name)),
             visible(job.dataset.filename),
             moment(job.started_at)[_YEAR if narrow else 0 :],
         )
@@ -157,22 +167,40 @@ def facts(thing: Struct, leave_out: tuple[str, ...] = ()) -> Table:
     """All that is known of a thing, a line each; what is null or empty is left out."""
     table = Table(Column("", no_wrap=True), Column("", overflow="fold"), box=None, pad_edge=False, show_header=False)
     for name, value in msgspec.to_builtins(thing).items():
-        if name in leave_out or value is None or value in ({}, [], ""):
+        if name in leave_out or _is_nothing(value):
             continue
-        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        if isinstance(value, dict):
-            shown = "\n".join(
-                f"{key} {one if isinstance(one, str) else msgspec.json.encode(one).decode()}"
-                for key, one in value.items()
-                if one is not None
-            )
-        table.add_row(name, shown)
+        within = value.items() if isinstance(value, dict) else ()
+        lines = [f"{key} {_in_a_line(one)}" for key, one in within if not _is_nothing(one)]
+        table.add_row(name, "\n".join(lines) if lines else _in_a_line(value))
     return table
 
 
-def size(count: int) -> str:
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, str | list | tuple | dict) and not value)
+
+
+def _in_a_line(value: object) -> str:
+    """A value of the API for people: names and values, and no JSON but where there is no other word."""
+    match value:
+        case str():
+            return value
+        case float():
+            return f"{value:.6g}"
+        case dict():
+            return ", ".join(f"{key} {_in_a_line(one)}" for key, one in value.items() if not _is_nothing(one))
+        case list() | tuple():
+            apart = "; " if any(isinstance(one, dict) for one in value) else ", "
+            return apart.join(map(_in_a_line, value))
+        case _:
+            return msgspec.json.encode(value).decode()
+
+
+def size(count: float) -> str:
     """Bytes, for people."""
-    return f"{count / 1e9:.1f} GB" if count >= _GIGABYTE else f"{count / 1e6:.1f} MB"
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1e3:.1f} kB"
 
 
 def show_warnings(report: DatasetReport, filename: str, console: Screen) -> None:
@@ -185,12 +213,24 @@ def show_warnings(report: DatasetReport, filename: str, console: Screen) -> None
         console.show(f"  and {more} more: `modelforge datasets show {filename}` lists them")
 
 
+def to_type(*steps: tuple[str, str]) -> list[str]:
+    """What may be typed next, a command a line, each with what it does: so that no command is broken by an edge."""
+    width = max(len(command) for command, _ in steps)
+    return [f"  modelforge {command:<{width}}  {does}" for command, does in steps]
+
+
+def show_steps(console: Screen, *steps: tuple[str, str]) -> None:
+    """Print what may be typed next."""
+    for line in to_type(*steps):
+        console.show(line, soft_wrap=True)
+
+
 def in_figures(metrics: Mapping[str, float | None]) -> str:
     """Figures of a model in a line."""
     return ", ".join(f"{name} {'none' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
 
 
-async def upload_with_bar(client: Client, file: Path, console: Screen, kind: type[_T], **fields: str) -> _T:
+async def upload_with_bar(client: Connection, file: Path, console: Screen, kind: type[_T], **fields: str) -> _T:
     """Send a dataset; a bar moves meanwhile where there is a terminal, and the file takes a while."""
     columns = (
         TextColumn("{task.description}", markup=False),

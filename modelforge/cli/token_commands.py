@@ -12,12 +12,14 @@ from typing import Annotated
 from urllib.parse import quote
 
 from cyclopts import Parameter
+from rich.table import Column, Table
 
 from modelforge.cli.data_commands import layout_of
 from modelforge.cli.flags import DataDirectory, WrongUsage
-from modelforge.cli.screen import say
-from modelforge.client import Client, RequestRefused
+from modelforge.cli.screen import Screen, say
+from modelforge.cli.terminal import moment
 from modelforge.command_handler import CommandHandler
+from modelforge.connection import Connection, RequestRefused
 from modelforge.data_directory import claimed, holder_of
 from modelforge.domain import access_token
 from modelforge.domain.access_token import Scope
@@ -30,6 +32,7 @@ from modelforge.http.tokens import MadeToken, NewToken, TokenList, TokenRevoked,
 from modelforge.layout import Layout
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.projections.tokens import TokenDetails
+from modelforge.visible_text import visible
 
 _OWNER = "api:owner"
 _LENGTH = re.compile(r"(\d{1,6})([mhdw])")
@@ -51,7 +54,7 @@ async def create(
         await handler.submit(create_command(asked, token), actor=_OWNER)
         _show(asked.name, asked.scope, token)
 
-    async def there(client: Client) -> None:
+    async def there(client: Connection) -> None:
         made = await client.post("/api/tokens", asked, MadeToken)
         _show(made.name, made.scope, made.token)
 
@@ -64,7 +67,7 @@ async def list_all(*, data_dir: DataDirectory = None) -> int:
     async def here(_: CommandHandler, rebuilt: Rebuilt) -> None:
         _list([token.details for token in rebuilt.read_models.tokens.values()])
 
-    async def there(client: Client) -> None:
+    async def there(client: Connection) -> None:
         _list((await client.get("/api/tokens", TokenList)).tokens)
 
     return await _carry_out(data_dir, here, there)
@@ -87,7 +90,7 @@ async def revoke(
         left = [one for one in rebuilt.read_models.tokens if one != given[0]]
         _say_revoked(given[0], len(left))
 
-    async def there(client: Client) -> None:
+    async def there(client: Connection) -> None:
         await client.delete(f"/api/tokens/{quote(given[0], safe='')}", TokenRevoked)
         _say_revoked(given[0], len((await client.get("/api/tokens", TokenList)).tokens))
 
@@ -112,7 +115,7 @@ async def link(*, data_dir: DataDirectory = None) -> int:
 async def _carry_out(
     data_dir: Path | None,
     here: Callable[[CommandHandler, Rebuilt], Awaitable[None]],
-    there: Callable[[Client], Awaitable[None]],
+    there: Callable[[Connection], Awaitable[None]],
 ) -> int:
     """Do it in the log itself, or by the server that has it."""
     os.umask(0o077)
@@ -127,13 +130,13 @@ async def _carry_out(
 
 
 @contextlib.asynccontextmanager
-async def _client(layout: Layout) -> AsyncIterator[Client]:
+async def _client(layout: Layout) -> AsyncIterator[Connection]:
     """A client of the server that has the directory, as its owner."""
     holder = holder_of(layout)
     if holder is None:
         raise RequestRefused("The server is about to start", f"{layout.root}: try again in a moment.")
     key = await asyncio.to_thread(_owner_key, layout.owner_key)
-    async with Client(holder.url, token=key, certificate_sha256=holder.certificate_sha256) as client:
+    async with Connection(holder.url, token=key, certificate_sha256=holder.certificate_sha256) as client:
         yield client
 
 
@@ -196,8 +199,13 @@ def _say_revoked(name: str, left: int) -> None:
 
 
 def _list(tokens: list[TokenDetails]) -> None:
-    for token in tokens:
-        until = "never expires" if token.expires_at is None else f"expires {token.expires_at}"
-        say(f"{token.name}  {token.scope}  made {token.created_at}  {until}")
     if not tokens:
-        say("There is no token.")
+        say("There is no token; `modelforge token create` makes one.")
+        return
+    table = Table(
+        *(Column(name, overflow="fold") for name in ("name", "scope", "made (UTC)", "expires (UTC)")), box=None
+    )
+    table.pad_edge = False
+    for token in tokens:
+        table.add_row(visible(token.name), token.scope, moment(token.created_at), moment(token.expires_at) or "never")
+    Screen().print(table)

@@ -2,7 +2,7 @@
 
 import re
 
-from modelforge.client import RequestRefused
+from modelforge.connection import RequestRefused
 from modelforge.errors import ForgeError, Refusal
 from modelforge.fields import in_detail
 
@@ -40,8 +40,15 @@ _ROUTES = (
     (r"POST /api/start_training", "`modelforge train`"),
     (r"Send it as 'Authorization: Bearer TOKEN'", "Give it by --token-file, or in MODELFORGE_API_TOKEN"),
 )
+_OF_SETTINGS = re.compile(r"In (?:the command line|(the environment)): (.*) - at `\$\.(\w+)`", re.DOTALL)
+_UNKNOWN = re.compile(r"Unknown field '(\w+)'")
 _SEND = re.compile(r'\b(?:([Ss])end )?"(\w+)": (\[[^\]]*\]|"[^"]*"|[\w+-]+(?:\.\w+)*)')
 _SEND_NAMED = re.compile(r'\b([Ss])end (?="(?:\w+)",)')
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things, as in `1 record` and `2 records`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def translated(text: str) -> str:
@@ -62,11 +69,15 @@ def _flag(found: re.Match[str]) -> str:
 def in_words_of_the_command_line(error: ForgeError) -> str:
     """An error as it is said on a terminal: all that was found, each on a line of its own where there are several."""
     if not isinstance(error, RequestRefused):
-        return translated(str(error))
+        return _OF_SETTINGS.sub(_setting, translated(str(error)))
     if len(error.refusals) > 1:
         told = [f"  {refusal_in_words(refusal)}" for refusal in error.refusals]
         return "\n".join((f"{len(told)} things speak against it:", *told))
-    said = translated(f"{error.message}: {_with_flag(error.field, error.detail)}" if error.detail else error.message)
+    said = translated(
+        f"{_of_parameter(error.message)}: {_with_flag(error.field, error.detail)}" if error.detail else error.message
+    )
+    if _UNKNOWN.fullmatch(error.message):
+        said += " `modelforge help parameters` lists them."
     shown = () if error.validation is None else error.validation.errors[:_MOST_LINES]
     lines = [f"  line {one.line}{f', {one.field}' if one.field else ''}: {one.message}" for one in shown]
     if error.validation is not None and (more := error.validation.error_count - len(shown)) > 0:
@@ -77,7 +88,17 @@ def in_words_of_the_command_line(error: ForgeError) -> str:
 def refusal_in_words(refusal: Refusal) -> str:
     """One of several reasons not to do what was asked."""
     remedy = _with_flag(refusal.field, in_detail(refusal.field, refusal.remedy))
-    return translated(f"{refusal.message}. {remedy[:1].upper()}{remedy[1:]}")
+    return translated(f"{_of_parameter(refusal.message)}. {remedy[:1].upper()}{remedy[1:]}")
+
+
+def _of_parameter(message: str) -> str:
+    return _UNKNOWN.sub(r"There is no parameter \1", message)
+
+
+def _setting(found: re.Match[str]) -> str:
+    """A setting that cannot be used, as the flag or the variable that it was given by."""
+    name = f"MODELFORGE_{found[3].upper()}" if found[1] else f"--{found[3].replace('_', '-')}"
+    return f"{name}: {found[2].replace('`', '').replace('Expected', 'expected')}."
 
 
 def _with_flag(field: str | None, detail: str) -> str:

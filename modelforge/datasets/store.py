@@ -10,6 +10,7 @@ from modelforge.command_handler import CommandHandler
 from modelforge.datasets.validation.protocol import ValidDataset
 from modelforge.errors import ForgeError, LogUnusable
 from modelforge.layout import Layout
+from modelforge.owner_files import sync_folder
 
 
 class DatasetStore:
@@ -58,6 +59,4 @@ def _place(places: Mapping[Path, Path], folder: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         path.rename(place)
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    sync_folder(folder)

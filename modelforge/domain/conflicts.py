@@ -1,4 +1,4 @@
-"""Parameters that do not go with a task, a strategy, a provider or another parameter: the table of docs/training.md.
+"""Parameters that do not go with a task, a strategy, a provider or another parameter: docs/reference/parameters.md.
 
 What transformers, trl and peft would pass over in silence, or train otherwise than it was asked for, is in it too.
 """
@@ -67,6 +67,11 @@ CONFLICTS: tuple[Conflict, ...] = (
         Conflict(name, "use_lora false", f"It is of adapters: leave out {name}, or use_lora.",
                  lambda asked: not asked.parameters.use_lora)
         for name in _OF_ADAPTERS
+    ),
+    *(
+        Conflict(name, "report_to none", f'It is of trackers: leave out {name}, or name one, such as "wandb".',
+                 lambda asked: not asked.parameters.trackers)
+        for name in ("tracker_project", "tracker_run", "tracker_tags")
     ),
     *(
         Conflict(name, "provider unsloth", f'Leave out {name}, or use "huggingface".',

@@ -3,6 +3,7 @@
 The secret by which a delivery is signed is never here: only the last characters of it, by which it is known again.
 """
 
+import re
 from typing import Literal, assert_never
 
 import msgspec
@@ -213,6 +214,13 @@ def decide_report(webhook: Webhook | None, report: Report) -> list[Event]:
         reason=report.reason,
     )
     return [served]
+
+
+def shown_url(url: str) -> str:
+    """As much of an address as everybody may see: its scheme and host. What follows may be a secret, as Slack's is."""
+    scheme, mark, rest = url.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    return f"{scheme}{mark}{host}" + ("/…" if len(rest) > len(host) + 1 else rest[len(host) :])
 
 
 def no_such_webhook(webhook_id: str) -> NotFound:

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from modelforge.domain.idempotency import IdempotencyKey
-from modelforge.errors import BadInput, Conflict, ContextExceeded, ForgeError, PlaygroundFailed
+from modelforge.errors import BadInput, Conflict, ContextExceeded, PlaygroundFailed
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.frames import encoded
 from modelforge.http.plumbing.keys import PLAYGROUND
@@ -110,12 +110,13 @@ async def send_events(request: web.Request, events: AsyncGenerator[bytes, None])
 
 
 async def told_to_the_end(
-    events: AsyncGenerator[bytes, None], tell: Callable[[ForgeError], bytes]
+    events: AsyncGenerator[bytes, None], tell: Callable[[Exception], bytes]
 ) -> AsyncGenerator[bytes, None]:
-    """Events, and as the last of them what went wrong amid them.
+    """Events, and as the last of them what went wrong amid them, be it ours to mend.
 
     Raises:
-        ForgeError: it went wrong before the first one.
+        ConnectionError: the client is gone.
+        Exception: it went wrong before the first one.
     """
     begun = False
     async with aclosing(events):
@@ -123,7 +124,9 @@ async def told_to_the_end(
             async for event in events:
                 yield event
                 begun = True
-        except ForgeError as error:
+        except ConnectionError:
+            raise  # nobody reads a last word
+        except Exception as error:
             if not begun:
                 raise  # a model that cannot be loaded is an error, not a stream
             yield tell(error)

@@ -3,7 +3,9 @@
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +19,8 @@ from modelforge.http.plumbing.route import PATH_KINDS, Route, Streamed
 from modelforge.http.routes import ROUTES
 from modelforge.version import VERSION
 
+EXAMPLES = Path(__file__).with_name("openapi_examples.json")
+"""What was asked and answered once, by the name of the Struct: `make examples` writes it."""
 _REF = "#/components/schemas/{name}"
 _ALWAYS = (400, 401, 403, 408, 413, 415, 417, 421, 429, 500, 503)
 """What every request can come to: its query, body, origin, size, encoding, Expect or Host is none that is taken."""
@@ -74,12 +78,28 @@ def document() -> Raw:
                     },
                     "tags": [{"name": _tag(name), "description": text} for name, text in rooms.items()],
                     "paths": paths,
-                    "components": {"schemas": components, "securitySchemes": {"token": _TOKEN}},
+                    "components": {
+                        "schemas": components,
+                        "examples": {name: {"value": example} for name, example in _examples().items()},
+                        "securitySchemes": {"token": _TOKEN},
+                    },
                     "security": [{"token": []}, {}],
                 }
             )
         )
     )
+
+
+@cache
+def _examples() -> dict[str, Raw]:
+    return msgspec.json.decode(EXAMPLES.read_bytes(), type=dict[str, Raw])
+
+
+def _example(kind: type[Struct]) -> dict[str, Any]:
+    """What stands beside the schema of a Struct of which there is an example."""
+    if kind.__name__ not in _examples():
+        return {}
+    return {"examples": {"real": {"$ref": f"#/components/examples/{kind.__name__}"}}}
 
 
 def _schema(kind: type) -> dict[str, Any]:
@@ -118,11 +138,10 @@ def _operation(route: Route, references: dict[type[Struct], dict[str, Any]]) -> 
         operation["security"] = []
     body = route.form or route.body or (NoBody if route.method == "POST" else None)
     if body is not None:
+        media = "application/json" if route.form is None else "multipart/form-data"
         operation["requestBody"] = {
             "required": body is not NoBody and not route.may_be_empty,
-            "content": {
-                "application/json" if route.form is None else "multipart/form-data": {"schema": references[body]}
-            },
+            "content": {media: {"schema": references[body], **_example(body)}},
         }
     return operation
 
@@ -146,6 +165,7 @@ def _parameters(route: Route) -> Iterator[dict[str, Any]]:
             "in": "query",
             "description": query.description,
             "schema": {"type": "array", "items": schema} if query.many else schema,
+            **({"style": "deepObject", "explode": True} if query.pairs else {}),
         }
     for header in route.takes:
         yield {"name": header.name, "in": "header", "description": header.description, "schema": {"type": "string"}}
@@ -158,7 +178,8 @@ def _success(route: Route, references: dict[type[Struct], dict[str, Any]]) -> di
     if route.headers:
         described["headers"] = {name: {"required": True, "schema": {"type": "string"}} for name in route.headers}
     if route.answer is not None:
-        described["content"] = {media: {"schema": references[route.answer]} for media in route.media}
+        answer = {"schema": references[route.answer], **_example(route.answer)}
+        described["content"] = dict.fromkeys(route.media, answer)
     elif route.status == HTTPStatus.OK:
         described["content"] = {media: {"schema": _unshaped(media)} for media in route.media}
     if route.streams:

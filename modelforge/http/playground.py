@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from modelforge.admission.model import check_model
 from modelforge.domain.compatibility import Purpose
-from modelforge.errors import BadInput, ForgeError
+from modelforge.errors import BadInput
 from modelforge.http.generation import (
     GIVEN_ANSWERS,
     Ask,
@@ -225,7 +225,7 @@ def _event(message: Message) -> bytes:
     return _sse("done", _answer(message))
 
 
-def _told(error: ForgeError) -> bytes:
+def _told(error: Exception) -> bytes:
     return _sse("error", problems.problem_of(error))
 
 

@@ -19,7 +19,8 @@ _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "_KEY", 
 _NO_SECRETS = frozenset({"TOKENIZERS_PARALLELISM"})
 
 
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name has a secret in it."""
     return name not in _NO_SECRETS and any(word in name.upper() for word in _SECRET_WORDS)
 
 
@@ -31,7 +32,7 @@ def child_environment(**added: str) -> dict[str, str]:
     passed = {
         name: without_credentials(value) if "://" in value or name.lower().endswith("_proxy") else value
         for name, value in os.environ.items()
-        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and not _is_secret(name)
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and not is_secret(name)
     }
     return {
         "HF_HUB_DISABLE_TELEMETRY": "1",

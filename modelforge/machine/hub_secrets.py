@@ -13,6 +13,8 @@ from huggingface_hub import constants
 from msgspec import Struct
 
 from modelforge.hub import hub_token
+from modelforge.machine.child_environment import is_secret
+from modelforge.owner_files import partial_of, write_owner_file
 from trainer_entry import wire
 from trainer_entry.wire.redaction import Redaction, credentials_in
 from trainer_entry.wire.secret_files import (
@@ -24,7 +26,6 @@ from trainer_entry.wire.secret_files import (
 )
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-_SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "_KEY", "CREDENTIAL")
 
 
 class Handed(Struct, frozen=True):
@@ -60,10 +61,7 @@ def write_secrets(folder: Path, job: wire.JobSpec) -> dict[str, str]:
     needed += _proxies() if job_leaves_machine(job) else []
     for variable, content in [*needed, *_trackers(job)]:
         path = folder / files[variable]
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        write_owner_file(path, content)
         variables[variable] = str(path)
     return variables
 
@@ -72,6 +70,7 @@ def remove_secrets(folder: Path) -> None:
     """Take the secrets of an attempt away."""
     for name in SECRET_FILES:
         (folder / name).unlink(missing_ok=True)
+        partial_of(folder / name).unlink(missing_ok=True)
 
 
 def _token() -> list[tuple[str, bytes]]:
@@ -113,6 +112,6 @@ def job_leaves_machine(job: wire.JobSpec) -> bool:
 
 def server_redaction() -> Redaction:
     """Takes out the secrets that this server was started with."""
-    named = (value for name, value in os.environ.items() if any(word in name.upper() for word in _SECRET_NAMES))
+    named = (value for name, value in os.environ.items() if is_secret(name))
     addresses = (secret for value in os.environ.values() for secret in credentials_in(value))
     return Redaction((hub_token() or "", *named, *addresses))

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from modelforge.domain import job
+from modelforge.domain import job, webhook
 from modelforge.domain.messages import Actor, Kind, Record
 from modelforge.event_log.sqlite import LogReader
 from modelforge.fields import project_struct
@@ -16,7 +17,11 @@ _PART_BYTES = 64 << 10
 
 
 class LoggedRecord(Struct, frozen=True, kw_only=True):
-    """A record as it stands in the log; `at` in unix microseconds, `data` as it was written."""
+    """A record as it stands in the log; `at` in unix microseconds, `data` as it was written, but for a webhook's `url`.
+
+    Of that only the scheme and the host are shown: what follows may be a secret of the receiver's, and `digest` is over
+    all of it.
+    """
 
     position: int
     stream: str
@@ -44,7 +49,17 @@ class StatusMessage(TrainingStatus, frozen=True, kw_only=True):
 
 def logged_record(record: Record) -> LoggedRecord:
     """A record as the API shows it."""
-    return project_struct(record, LoggedRecord)
+    match record.message:
+        case (
+            webhook.CreateWebhook(url=str(url))
+            | webhook.UpdateWebhook(url=str(url))
+            | webhook.WebhookCreated(url=url)
+            | webhook.WebhookUpdated(url=url)
+        ):
+            shown = msgspec.structs.replace(record.message, url=webhook.shown_url(url))
+            return project_struct(record, LoggedRecord, data=Raw(msgspec.json.encode(shown)))
+        case _:
+            return project_struct(record, LoggedRecord)
 
 
 def status_message(read_models: ReadModels, record: Record) -> StatusMessage | None:

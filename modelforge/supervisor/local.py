@@ -18,6 +18,7 @@ from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
 from modelforge.machine.hub_secrets import remove_secrets, write_secrets
 from modelforge.machine.isolation import Isolation
+from modelforge.owner_files import write_owner_file
 from modelforge.supervisor.launcher import Ending
 from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_with, processes_with, send, wait_for
 from trainer_entry import wire
@@ -178,12 +179,7 @@ def memory_settings(spec: wire.AttemptSpec) -> dict[str, str]:
 
 def _write_spec(folder: Path, spec: wire.AttemptSpec) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "spec.partial"
-    with partial.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(spec)))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(folder / "spec.json")
+    write_owner_file(folder / "spec.json", msgspec.json.format(msgspec.json.encode(spec)))
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

@@ -2,13 +2,15 @@
 
 import base64
 import contextlib
-import os
+import errno
 import secrets
 from collections.abc import Container
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+
+from modelforge.owner_files import write_owner_file
 
 PREFIX = "whsec_"
 _RANDOM_BYTES = 32
@@ -46,20 +48,15 @@ class SecretFiles:
         """
         try:
             return msgspec.json.decode(self._path(webhook_id).read_bytes(), type=tuple[Secret, ...])
-        except (FileNotFoundError, msgspec.DecodeError):
+        except FileNotFoundError:
             return ()
+        except msgspec.DecodeError as error:
+            raise OSError(errno.EIO, "it is not what was written") from error
 
     def write(self, webhook_id: str, kept: tuple[Secret, ...]) -> None:
         """Keep these secrets of an endpoint and no others; they are on the disk when this returns."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        partial = self._path(webhook_id).with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(kept))
-            file.flush()
-            os.fsync(descriptor)
-        partial.replace(self._path(webhook_id))
+        write_owner_file(self._path(webhook_id), msgspec.json.encode(kept))
 
     def remove(self, webhook_id: str) -> None:
         """Forget the secrets of an endpoint."""

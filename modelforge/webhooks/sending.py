@@ -10,6 +10,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
+from modelforge.domain.webhook import shown_url
 from modelforge.version import VERSION
 from modelforge.webhooks.addresses import AddressRefused, CheckedResolver, check_literal
 from modelforge.webhooks.secrets import PREFIX, Secret
@@ -74,7 +75,8 @@ class Sender:
         except Exception as error:  # noqa: BLE001 - whatever an endpoint makes of it, the rest goes on
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
             told = "" if isinstance(cause, AddressRefused) else f"{type(cause).__name__}: "
-            return Answer(status_code=None, reason=f"{told}{cause}"[:300])
+            reason = f"{told}{cause}".replace(url, shown_url(url)).replace(str(URL(url)), shown_url(url))
+            return Answer(status_code=None, reason=reason[:300])
         if status in _SUCCESSES:
             return Answer(status_code=status)
         more = ", and redirects are not followed" if status in _REDIRECTS else ""

@@ -5,15 +5,22 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.scenario import DATASET
+from support.scenario import spec as job_spec
 from support.tiny_model import Architecture, build_tiny, build_tiny_model
 
+from modelforge.admission.estimate import judging
 from modelforge.admission.estimate.architecture import Architecture as Shapes
 from modelforge.admission.estimate.architecture import architecture_of
+from modelforge.admission.estimate.capacity import Capacity
 from modelforge.admission.estimate.disk import disk_of
-from modelforge.admission.estimate.memory import Plan, largest, memory_of, sizes_of
+from modelforge.admission.estimate.judging import check_evaluation_fits, evaluation_problem
+from modelforge.admission.estimate.memory import TRACKER_BYTES, Plan, evaluation_bytes, largest, memory_of, sizes_of
 from modelforge.admission.estimate.records import longest_record
 from modelforge.admission.estimate.remote_model import built_in
+from modelforge.admission.estimate.report import memory_fit
 from modelforge.admission.estimate.weights import Weight, weights_in
+from modelforge.errors import BadInput
 from trainer_entry import wire
 
 BUILT_IN = built_in()
@@ -385,3 +392,51 @@ def test_a_model_s_sizes_are_found_under_each_of_their_names(
 @pytest.mark.parametrize("config", [b"{}", b"{", b"[]", b'{"hidden_size": "much"}', b'{"hidden_size": 8}', b"\xff"])
 def test_sizes_that_are_not_told_are_not_known(config: bytes) -> None:
     assert architecture_of(config) is None
+
+
+def test_the_processes_of_trackers_count_once_and_take_no_memory_of_a_gpu() -> None:
+    room = Capacity(device="host", available=8_000_000_000, total=16_000_000_000)
+    fits = []
+    for told in ("none", ("wandb", "mlflow")):
+        plan = plan_of(report_to=told, num_processes=2)
+        fits.append(memory_fit(plan, sizes_of(BUILT_IN.weights, plan.parameters), BUILT_IN.architecture, room, ""))
+    alone, beside = fits
+    assert (alone.tracker_bytes, beside.tracker_bytes) == (0, TRACKER_BYTES["wandb"] + TRACKER_BYTES["mlflow"])
+    assert alone.required_bytes is not None
+    assert beside.required_bytes == alone.required_bytes + beside.tracker_bytes
+    assert msgspec.structs.replace(plan_of(report_to="wandb"), on_gpu=True).tracker_bytes == 0
+
+
+def test_an_evaluation_is_refused_for_what_it_takes_and_told_the_batch_that_fits() -> None:
+    plan = msgspec.structs.replace(plan_of(per_device_eval_batch_size=16, length=1024), evaluates=True)
+    sizes = sizes_of(BUILT_IN.weights, plan.parameters)
+
+    def problem(available: int) -> BadInput | None:
+        room = Capacity(device="host", available=available, total=available)
+        return evaluation_problem(plan, sizes, BUILT_IN.architecture, room)
+
+    logits = evaluation_bytes(plan, BUILT_IN.architecture)
+    assert problem(2_000_000_000 + logits) is None
+    fewer = problem(1_300_000_000 + logits // 2)
+    assert fewer is not None
+    assert (fewer.field, '"batch_size": ' in fewer.detail) == ("batch_size", True)
+    assert 1 <= int(fewer.detail.rstrip(".").rpartition(" ")[2]) < 16
+    none = problem(600_000_000)
+    assert none is not None
+    assert none.field == "model_id"
+
+
+async def test_the_evaluation_of_a_model_on_this_machine_is_measured_against_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = tmp_path / "a.jsonl"
+    records.write_bytes(b'{"input": "a", "output": "b"}\n' * 4)
+    file = msgspec.structs.replace(DATASET, path=str(records))
+    model = str(build_tiny_model(tmp_path / "model"))
+    job = msgspec.structs.replace(job_spec(model_path=model), dataset=file, validation=file)
+    await check_evaluation_fits(job, waits=False)
+    room = Capacity(device="host", available=1_000_000, total=64_000_000_000)
+    monkeypatch.setattr(judging, "memory_capacity", lambda: room)
+    await check_evaluation_fits(job, waits=True)
+    with pytest.raises(BadInput, match="The evaluation needs about"):
+        await check_evaluation_fits(job, waits=False)

@@ -8,8 +8,8 @@ from pages import blocks, code, read, rows, section
 from modelforge.http.openai.chat_request import NOT_USED, ChatBody
 from modelforge.http.openai.chat_request import UNKEPT as CHAT_UNKEPT
 from modelforge.http.openai.completions import CompletionBody
-from modelforge.http.openai.fine_tuning import STATUSES
-from modelforge.http.openai.fine_tuning_request import FineTuningBody, PreferenceHyperparameters
+from modelforge.http.openai.fine_tuning_body import FineTuningBody, PreferenceHyperparameters
+from modelforge.http.openai.fine_tuning_job import STATUSES
 from modelforge.http.openai.response_request import UNKEPT, ResponseBody
 from modelforge.http.openai.webhook_events import WebhookEvent
 from modelforge.http.plumbing.openai_errors import ErrorAnswer

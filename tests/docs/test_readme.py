@@ -31,7 +31,7 @@ def test_every_path_in_a_page_is_a_route(page: str) -> None:
         assert any(route.fullmatch(path) for route in known), path
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("docs/reference/")])
 def test_every_option_in_a_page_is_one(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         assert main([*command.split(), "--help"]) == 0

@@ -9,7 +9,6 @@ import msgspec
 from pages import code, read, rows, section
 
 from modelforge.domain.compatibility import Build, Purpose, check_build, check_combination
-from modelforge.domain.conflicts import CONFLICTS
 from modelforge.errors import BadInput
 from trainer_entry import wire
 from trainer_entry.wire import REWARD_DEFAULTS, defaults_of
@@ -20,7 +19,7 @@ PARAMETERS = rows(section(PAGE, "Parameters"))
 LEFT_OUT = wire.TrainingParameters()
 NOTHING = {
     *("early_stopping_patience", "reward_model", "neftune_noise_alpha", "loraplus_lr_ratio", "modules_to_save"),
-    "reward_functions",
+    *("reward_functions", "tracker_project", "tracker_run", "tracker_tags"),
 }
 """Null is no choice of the trainer's here: there is none."""
 
@@ -64,16 +63,6 @@ def test_the_losses_of_preferences_are_those_that_are_taken() -> None:
     told = rows(PAGE[PAGE.index("| `loss_type` | What it is |") :])
     assert [code(name)[0] for name, _ in told] == list(wire.LOSSES)
     assert all("arXiv" in meaning or code(name) == ["sigmoid_norm"] for name, meaning in told)
-
-
-def test_what_does_not_go_together_is_what_is_refused() -> None:
-    told = [
-        (code(parameter)[0], ", ".join(code(parameter)[1:]), other)
-        for parameter, others in rows(PAGE[PAGE.index("| Parameter | Not with |") :])
-        for other in others.split("; ")
-    ]
-    assert len(set(told)) == len(told)
-    assert set(told) == {(one.parameter, one.value, one.other) for one in CONFLICTS}
 
 
 def test_every_reward_function_has_its_line_with_its_options_and_their_defaults() -> None:

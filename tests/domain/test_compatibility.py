@@ -205,9 +205,13 @@ SET: Changed = {
     "group_by_length": True,
     "torch_compile": True,
     "liger": True,
+    "tracker_project": "desk",
+    "tracker_run": "third",
+    "tracker_tags": ("night",),
 }
 BESIDE: dict[str, tuple[wire.Task, wire.Strategy, wire.Provider, Changed]] = {
     "use_lora false": ("text-generation", "sft", "huggingface", {"use_lora": False}),
+    "report_to none": ("text-generation", "sft", "huggingface", {"report_to": "none"}),
     "provider unsloth": ("text-generation", "sft", "unsloth", {}),
     "strategy dpo": ("text-generation", "dpo", "huggingface", {}),
     "strategy rlhf": ("text-generation", "rlhf", "huggingface", {}),
@@ -238,7 +242,8 @@ def test_each_of_the_table_is_refused_by_its_name_and_goes_without_the_other(con
         assert conflict.other in refusal.value.message
         assert refusal.value.detail
         alone: wire.Strategy = "dpo" if name == "loss_type" else "sft"
-        check_combination("text-generation", alone, "huggingface", wire.TrainingParameters(**{name: value}))  # type: ignore[arg-type]
+        told: Changed = {"report_to": "wandb"} if name.startswith("tracker_") else {}
+        check_combination("text-generation", alone, "huggingface", wire.TrainingParameters(**{name: value, **told}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

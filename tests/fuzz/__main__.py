@@ -33,7 +33,7 @@ def resident_mebibytes(pid: int) -> int:
 def fuzz(folder: Path, model: Path, seed: int, requests: int, size: Round) -> Campaign:
     """What was found on a server of its own."""
     data_dir = folder / "data"
-    command = [sys.executable, "-m", "support.served", str(data_dir)]
+    command = [sys.executable, "-m", "support.served", str(data_dir), *size.served]
     server = RunningServer(command, environment(**_SETTINGS))
     server.shown = server.as_owner()  # tokens come and go, and from the first one on each request needs one
 
@@ -76,12 +76,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--under", default="/", help="only paths that begin so, such as /v1/")
+    parser.add_argument("--scripted-answers", action="store_true", help="no model answers: each prompt has an answer")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # in the background too, where a shell has them ignored
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve()
-        campaign = fuzz(root, build_tiny_model(root / "base"), options.seed, options.requests, Round())
+        root, size = Path(folder).resolve(), Round(under=options.under, scripted=options.scripted_answers)
+        campaign = fuzz(root, build_tiny_model(root / "base"), options.seed, options.requests, size)
     sys.stdout.write(told(campaign))
     return 1 if campaign.findings else 0
 

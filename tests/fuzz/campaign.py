@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SLOWEST_SECONDS = 60
 _TENDED_EVERY = 300
-_EXPENSIVE = ("/api/state", "/api/playground/generate")
-"""Each request to these starts a process, or waits for one."""
+_PROMPTS = ("/api/playground/generate", "/v1/chat/completions", "/v1/completions", "/v1/responses")
+"""Each request to these waits for a process that answers, as one to `/api/state` starts one."""
 _MALFORMED = re.compile(
     r"Expected |Unknown (field|query)|Invalid |The field |The body |The query's \w+ cannot|Number out of|Integer value"
 )
@@ -52,6 +52,20 @@ def form_is_foretold(_context: CheckContext, response: Response, case: Case) -> 
 
 
 @schemathesis.check
+def refusal_is_in_the_shape_of_its_surface(_context: CheckContext, response: Response, case: Case) -> None:
+    """Under /v1 a refusal is what OpenAI's clients read, and elsewhere our own; none is a 422 or a 500."""
+    if response.status_code < 400 or not response.content:
+        return
+    error = response.json()["error"]
+    expected = {"message", "type", "param", "code"} if case.path.startswith("/v1/") else None
+    found = set(error) if isinstance(error, dict) else None
+    if found != expected or response.status_code in {422, 500}:
+        raise Failure(
+            operation=case.operation.label, title="Refusal in the other surface's shape", message=response.text[:400]
+        )
+
+
+@schemathesis.check
 def refusal_says_its_status(_context: CheckContext, response: Response, case: Case) -> None:
     """The body of every refusal has its status code, and shows nothing of the server's inside."""
     if response.status_code < 400 or not response.content:
@@ -66,13 +80,21 @@ def refusal_says_its_status(_context: CheckContext, response: Response, case: Ca
 class Round:
     """How much is sent in one round. `bounds`: every bound of the document too, which are thousands of requests.
 
-    `prompts`: the playground too, whose worker loads a training library.
+    `prompts`: the playground too, whose worker loads a training library, unless its answers are `scripted`: then each
+    prompt is answered at once. `under`: only paths that begin so.
     """
 
     examples: int = 25
     scenarios: int = 60
     bounds: bool = True
     prompts: bool = True
+    under: str = "/"
+    scripted: bool = False
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """How the server is started for it."""
+        return ("--scripted-answers",) if self.scripted else ()
 
 
 def configuration(seed: int, size: Round, shown: dict[str, str]) -> SchemathesisConfig:
@@ -102,14 +124,15 @@ def configuration(seed: int, size: Round, shown: dict[str, str]) -> Schemathesis
             },
             "operations": [
                 {"include-path": path, "phases": {"fuzzing": {"generation": {"max-examples": 2}}}}
-                for path in _EXPENSIVE
+                for path in ("/api/state", *(() if size.scripted else _PROMPTS))
             ]
             + [
                 {"include-path": route.path, "enabled": False}
                 for route in ROUTES
-                if route.is_endless and not route.is_socket
-            ]
-            + ([] if size.prompts else [{"include-path": "/api/playground/generate", "enabled": False}]),
+                if (route.is_endless and not route.is_socket)
+                or not route.path.startswith(size.under)
+                or (route.path in _PROMPTS and not size.prompts)
+            ],
         }
     )
 

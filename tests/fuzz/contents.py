@@ -24,7 +24,9 @@ _UPLOADS = {
 }
 _MOST_WAITING = 5
 _LED = 0.7
-_NEEDED = ("task", "model_name", "dataset", "file")
+_NEEDED = ("task", "model_name", "dataset", "file", "purpose", "model", "training_file", "messages", "prompt", "input")
+_TOKENS = ("max_new_tokens", "max_tokens", "max_completion_tokens", "max_output_tokens")
+_BEHAVIOURS = ("completes", "waits", "raises", "dies", "garbage", "nan")
 
 
 class Contents:
@@ -58,7 +60,15 @@ class Contents:
             "model_id": [model["id"] for model in self._server.get("/api/models").json()["models"]],
             "filename": [one["filename"] for one in self._server.get("/api/datasets").json()["datasets"]],
             "name": [one["name"] for one in self._server.get("/api/tokens").json()["tokens"]],
+            "webhook_endpoint_id": self._ids("/v1/webhook_endpoints?limit=50"),
+            "fine_tuning_job_id": self._ids("/v1/fine_tuning/jobs?limit=50"),
+            "file_id": self._ids("/v1/files?limit=50"),
+            "model": self._ids("/v1/models"),
         }
+
+    def _ids(self, path: str) -> list[str]:
+        """The ids of a list of OpenAI's surface."""
+        return [one["id"] for one in self._server.get(path).json()["data"]]
 
     def train(self, behaviour: str) -> str:
         """How a new job ends that trains on what is there."""
@@ -84,8 +94,11 @@ class Contents:
         if "file" in body and self._chance.random() < _LED:
             self._leave_out_most(body)
             body["file"] = self._chance.choice(list(_UPLOADS.values())).decode()
-        if "max_new_tokens" in body:
-            body["max_new_tokens"] = min(body["max_new_tokens"], 16)
+        for name in _TOKENS:
+            if isinstance(body.get(name), int):
+                body[name] = min(body[name], 16)
+        if path.startswith("/v1/"):
+            self._name_what_openai_calls_so(path, body)
         if "dataset" in body and self._chance.random() < _LED:
             body["dataset"] = self._chance.choice(self._known["filename"] or ["data.jsonl"])
             body["columns"] = body["encoding"] = None
@@ -96,7 +109,21 @@ class Contents:
         if "model_id" in body and self._known["model_id"] and self._chance.random() < 0.5:
             body["model_id"] = self._chance.choice(self._known["model_id"])
         if body.get("output_name") is not None and self._chance.random() < 0.5:
-            body["output_name"] = self._chance.choice(["completes", "waits", "raises", "dies", "garbage", "nan"])
+            body["output_name"] = self._chance.choice(_BEHAVIOURS)
+
+    def _name_what_openai_calls_so(self, path: str, body: dict[str, Any]) -> None:
+        if self._chance.random() < _LED:
+            self._leave_out_most(body)
+        if "model" in body and self._chance.random() < _LED:
+            names = [str(self._model)] if path == "/v1/fine_tuning/jobs" else self._known["model"]
+            body["model"] = self._chance.choice(names)
+        for name in ("training_file", "validation_file"):
+            if body.get(name) is not None and self._known["file_id"] and self._chance.random() < _LED:
+                body[name] = self._chance.choice(self._known["file_id"])
+        if path == "/v1/fine_tuning/jobs" and body.get("suffix") is not None and self._chance.random() < _LED:
+            body["suffix"] = self._chance.choice(_BEHAVIOURS)
+        if "url" in body and self._chance.random() < _LED:
+            body["url"] = "http://127.0.0.1:9/hook"  # where nobody listens
 
     def _leave_out_most(self, body: dict[str, Any]) -> None:
         """Of many fields some hardly ever go together."""

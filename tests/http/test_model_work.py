@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import requests
-from support.attempt_files import processes_of, shim_of, until_step
-from support.running_server import RunningServer
+from support.attempt_files import model_in, processes_of, shim_of, training, until_step
+from support.running_server import RECORDS, RunningServer
 
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., str]
 Serve = Callable[..., RunningServer]
 BIG = 2_000_000_000
+PREFERENCES = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 20
+ANSWERS = b'{"context": "a b", "question": "a", "answer": "b"}\n' * 20
 
 
 @pytest.fixture
@@ -24,6 +26,17 @@ def trained(server: RunningServer, start: Start) -> RunningServer:
     """A server that has one model, whose files are none that could be loaded."""
     server.wait_for(start(server, "completes"))
     return server
+
+
+@pytest.fixture(scope="module")
+def untouched(module_server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+    """The same for tests that only ask for what is refused, and datasets of several formats."""
+    for name, records in (("data", RECORDS), ("answers", ANSWERS), ("preferences", PREFERENCES)):
+        module_server.upload(records, f"{name}.jsonl").raise_for_status()
+    body = training(model_in(tmp_path_factory.mktemp("models")), "completes")
+    started = module_server.post("/api/start_training", body)
+    assert module_server.wait_for(started.json()["job_id"])["status"] == "completed", started.text
+    return module_server
 
 
 def ask(server: RunningServer, what: str, body: object = None, **headers: str) -> requests.Response:
@@ -54,15 +67,15 @@ def last_position(server: RunningServer) -> int:
     ],
 )
 def test_a_body_that_cannot_work_is_a_400_that_names_the_field(
-    trained: RunningServer, what: str, body: dict[str, object], field: str, says: str
+    untouched: RunningServer, what: str, body: dict[str, object], field: str, says: str
 ) -> None:
-    before = last_position(trained)
-    answer = ask(trained, what, body)
+    before = last_position(untouched)
+    answer = ask(untouched, what, body)
     problem = answer.json()
     assert (answer.status_code, problem["field"]) == (400, field), problem
     assert says in problem["error"] + problem["detail"]
     assert "hf_secret" not in answer.text
-    assert last_position(trained) == before
+    assert last_position(untouched) == before
 
 
 def test_an_export_goes_to_a_free_place_under_a_root_and_not_among_the_servers_files(
@@ -114,9 +127,9 @@ def test_the_names_of_what_comes_of_a_model_stay_as_short_as_those_that_are_sent
 
 
 @pytest.mark.parametrize("what", ["merge", "export", "push"])
-def test_a_model_that_is_not_there_is_a_404(server: RunningServer, what: str) -> None:
+def test_a_model_that_is_not_there_is_a_404(untouched: RunningServer, what: str) -> None:
     for number in ("7", "none"):
-        answer = server.post(f"/api/models/{number}/{what}", {"repo_id": "me/it"} if what == "push" else {})
+        answer = untouched.post(f"/api/models/{number}/{what}", {"repo_id": "me/it"} if what == "push" else {})
         assert answer.status_code == 404, answer.text
 
 
@@ -145,8 +158,8 @@ def test_a_key_gets_the_job_that_it_stands_for(trained: RunningServer, data_dir:
 
 
 def test_work_waits_for_its_turn_and_holds_its_model_meanwhile(trained: RunningServer, start: Start) -> None:
-    training = start(trained, "waits", max_steps=100_000)
-    until_step(trained, training, 1)
+    before = start(trained, "waits", max_steps=100_000)
+    until_step(trained, before, 1)
     assert ask(trained, "export").status_code == 409
     waiting = ask(trained, "export", {"queue": True})
     assert waiting.status_code == 202
@@ -199,8 +212,8 @@ def test_a_killed_export_leaves_nothing_and_can_be_resumed(trained: RunningServe
 
 def test_a_place_that_was_taken_meanwhile_is_left_alone(trained: RunningServer, start: Start, data_dir: Path) -> None:
     place = data_dir.parent / "out.zip"
-    training = start(trained, "waits", max_steps=100_000)
-    until_step(trained, training, 1)
+    before = start(trained, "waits", max_steps=100_000)
+    until_step(trained, before, 1)
     job_id = ask(trained, "export", {"path": str(place), "format": "zip", "queue": True}).json()["job_id"]
     place.write_bytes(b"somebody's")
     trained.post("/api/stop_training")
@@ -268,10 +281,6 @@ def test_work_on_a_model_that_is_gone_is_not_taken_up_again(trained: RunningServ
     assert last_position(trained) == before
 
 
-PREFERENCES = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 20
-ANSWERS = b'{"context": "a b", "question": "a", "answer": "b"}\n' * 20
-
-
 @pytest.mark.parametrize(
     ("body", "status", "field", "says"),
     [
@@ -286,16 +295,14 @@ ANSWERS = b'{"context": "a b", "question": "a", "answer": "b"}\n' * 20
     ],
 )
 def test_an_evaluation_on_records_that_do_not_fit_is_refused_before_anything_starts(
-    trained: RunningServer, body: dict[str, object], status: int, field: str | None, says: str
+    untouched: RunningServer, body: dict[str, object], status: int, field: str | None, says: str
 ) -> None:
-    trained.upload(ANSWERS, "answers.jsonl").raise_for_status()
-    trained.upload(PREFERENCES, "preferences.jsonl").raise_for_status()
-    before = last_position(trained)
-    answer = ask(trained, "evaluate", body)
+    before = last_position(untouched)
+    answer = ask(untouched, "evaluate", body)
     problem = answer.json()
     assert (answer.status_code, problem.get("field")) == (status, field), problem
     assert says in problem["error"] + problem["detail"]
-    assert last_position(trained) == before
+    assert last_position(untouched) == before
 
 
 def test_a_model_whose_files_are_gone_is_not_evaluated(trained: RunningServer) -> None:

@@ -339,6 +339,40 @@ def test_a_model_that_is_none_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x"}])
     assert "GET /v1/models" in caught.value.message
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_a_path_that_is_not_kept_is_not_found_in_openai_s_shape(client: openai.OpenAI) -> None:
+    for ask in (
+        lambda: client.embeddings.create(model="x", input="y"),
+        lambda: client.fine_tuning.checkpoints.permissions.create("ft:x", project_ids=["p"]),
+        lambda: client.responses.input_items.list("resp_1"),
+    ):
+        with pytest.raises(openai.NotFoundError, match="not kept here") as caught:
+            ask()
+        assert caught.value.code == "not_found"
+
+
+def test_an_answer_has_an_id_by_which_the_log_has_what_was_unforeseen(
+    client: openai.OpenAI, server: RunningServer
+) -> None:
+    ids = {chat(client, said("x"))._request_id for _ in range(2)}  # noqa: SLF001 - its documented name
+    assert len(ids) == 2
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat(client, said("a", fail="unforeseen"))
+    assert caught.value.request_id is not None
+    assert str(caught.value.request_id).startswith("req_")
+    assert caught.value.request_id not in ids
+    stream = chat(client, said("a", fail="unforeseen"), stream=True)
+    with pytest.raises(openai.APIError, match="its log has the details") as amid:
+        list(stream)
+    assert amid.value.type == "server_error"
+    with pytest.raises(openai.APIError, match="its log has the details"):
+        list(client.responses.create(model=BUILT_IN, input=said("a", fail="unforeseen"), stream=True))
+
+
+def test_a_token_has_one_bias(client: openai.OpenAI) -> None:
+    assert refused(client, logit_bias={"5": 1, "05": 2}).param == "logit_bias.05"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

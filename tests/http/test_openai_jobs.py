@@ -9,7 +9,7 @@ from support.attempt_files import model_in
 from support.running_server import RECORDS, RunningServer, scripted_server
 
 from modelforge.domain.job import JobStatus
-from modelforge.http.openai.fine_tuning import STATUSES
+from modelforge.http.openai.fine_tuning_job import STATUSES
 
 PREFERENCES = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 20
 
@@ -117,6 +117,43 @@ def test_what_is_not_there_is_not_found(client: openai.OpenAI) -> None:
     for ask in (client.fine_tuning.jobs.retrieve, client.fine_tuning.jobs.cancel, client.fine_tuning.jobs.list_events):
         with pytest.raises(openai.NotFoundError):
             ask("ftjob-999999")  # type: ignore[operator]
+
+
+def test_jobs_are_listed_by_their_words(client: openai.OpenAI, model: str, file: str) -> None:
+    words = {"team": "red", "round": "1"}
+    made = client.fine_tuning.jobs.create(model=model, training_file=file, suffix="completes", metadata=words)
+    bare = client.fine_tuning.jobs.create(model=model, training_file=file, suffix="completes")
+    jobs = client.fine_tuning.jobs
+    assert [one.id for one in jobs.list(metadata={"team": "red"})] == [made.id]
+    assert [one.id for one in jobs.list(metadata=words)] == [made.id]
+    assert list(jobs.list(metadata={"team": "blue"})) == list(jobs.list(metadata={"team": "red", "x": "y"})) == []
+    without = [one.id for one in jobs.list(extra_query={"metadata": "null"})]
+    assert bare.id in without
+    assert made.id not in without
+    for query in ({"metadata": "red"}, {"metadata[a]": "b" * 513}, {"other[a]": "b"}):
+        with pytest.raises(openai.BadRequestError):
+            jobs.list(extra_query=query)
+
+
+def test_a_refusal_names_jobs_models_and_fields_as_openai_s_client_has_them(
+    client: openai.OpenAI, server: RunningServer, model: str, file: str
+) -> None:
+    made = client.fine_tuning.jobs.create(model=model, training_file=file, suffix="completes")
+    server.wait_for(made.id.replace("ftjob-", "train_"), "completed")
+    for ask in (client.fine_tuning.jobs.cancel, client.fine_tuning.jobs.resume):
+        with pytest.raises(openai.ConflictError, match=made.id):
+            ask(made.id)
+    with pytest.raises(openai.NotFoundError) as none:
+        client.fine_tuning.jobs.create(model="gpt-4o-mini", training_file=file)
+    assert (none.value.code, none.value.param) == ("model_not_found", "model")
+    assert "model_name" not in none.value.message
+    with pytest.raises(openai.BadRequestError) as unrewarded:
+        client.fine_tuning.jobs.create(
+            model=model,
+            training_file=file,
+            method={"type": "reinforcement", "reinforcement": {}},  # type: ignore[typeddict-item]
+        )
+    assert unrewarded.value.param == "method.reinforcement.grader"
 
 
 def reinforcement(**grader: object) -> dict[str, object]:

@@ -133,7 +133,7 @@ OUTPUT = {"type": "output_text", "text": "x"}
         ({"text": {"format": {"type": "json_object"}}}, "text.format"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"reasoning": {"effort": "low"}}, "reasoning"),
-        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"include": ["message.output_text.logprobs", "file_search_call.results"]}, "include[1]"),
         ({"truncation": "auto"}, "truncation"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"temperature": -1}, "temperature"),
@@ -154,3 +154,20 @@ def test_what_is_not_kept_is_refused_by_its_name(client: openai.OpenAI, fields: 
 def test_a_model_that_is_none_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.responses.create(model="gpt-5", input="x")
+
+
+def test_probabilities_are_told_whole_and_in_the_pieces_of_a_stream(client: openai.OpenAI) -> None:
+    plain = respond(client, said("a"))
+    assert (plain.output[0].content[0].logprobs, plain.top_logprobs) == ([], None)
+    whole = respond(client, said("a", "b"), include=["message.output_text.logprobs"], top_logprobs=2)
+    told = whole.output[0].content[0].logprobs
+    assert [(one.token, one.bytes, one.logprob, len(one.top_logprobs)) for one in told] == [
+        ("a", [97], -0.5, 2),
+        ("b", [98], -0.5, 2),
+    ]
+    events = list(respond(client, said("a", "b"), include=["message.output_text.logprobs"], stream=True))
+    deltas = [event.logprobs[0].token for event in events if event.type == "response.output_text.delta"]
+    assert deltas == ["a", "b"]
+    assert [one.token for one in events[-1].response.output[0].content[0].logprobs] == ["a", "b"]
+    said_before = [{"role": "user", "content": "x"}, *whole.output, {"role": "user", "content": said("c")}]
+    assert respond(client, said_before).output_text == "c"

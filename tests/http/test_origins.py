@@ -15,7 +15,7 @@ OTHER = "https://forge.example"
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("origins")
-    server = scripted_server(folder / "data", MODELFORGE_ALLOWED_ORIGINS=f"{OURS}, {OTHER}")
+    server = scripted_server(folder / "data", MODELFORGE_ALLOWED_ORIGINS=f"{OURS}, {OTHER}:443")
     yield server
     server.end()
 

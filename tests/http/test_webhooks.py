@@ -134,3 +134,40 @@ def test_nobody_without_the_scope_admin_makes_or_sees_an_endpoint(module_server:
     assert module_server.get("/v1/webhook_endpoints").status_code == 403
     body = {"name": "desk", "url": "http://127.0.0.1:9/", "event_types": EVERY}
     assert module_server.post("/v1/webhook_endpoints", body).status_code == 403
+
+
+def test_of_an_address_only_admins_see_what_follows_the_host(server: RunningServer, told: Receiver) -> None:
+    url = f"{told.url}/services/T0/B0/s3cr3tpath?token=s3cr3tquery"
+    with client_of(server) as client:
+        made = client.webhooks.create(name="desk", url=url, event_types=EVERY)
+        client.webhooks.update(made.id, url=url + "2")
+        assert client.webhooks.retrieve(made.id).url == url + "2"
+    answers = [server.get("/api/events?limit=1000").text]
+    with server.get("/api/events/stream?after=0", stream=True) as stream:
+        stream.encoding = "utf-8"
+        answers.append(next(line for line in stream.iter_lines(1, decode_unicode=True) if "WebhookUpdated" in line))
+    for answer in answers:
+        assert f"{told.url}/…" in answer
+        assert "s3cr3t" not in answer
+
+
+def test_an_endpoint_whose_secret_cannot_be_read_says_so_beside_the_others(
+    server: RunningServer, told: Receiver, data_dir: Path
+) -> None:
+    with client_of(server) as client:
+        bad = client.webhooks.create(name="bad", url=f"{told.url}/bad", event_types=EVERY)
+        good = client.webhooks.create(name="good", url=f"{told.url}/good", event_types=EVERY)
+        file = data_dir / "webhooks" / f"{bad.id}.json"
+        file.unlink()
+        file.mkdir()
+        said = {one.id: one.modelforge for one in client.webhooks.list()}  # type: ignore[attr-defined]
+        assert said[good.id]["secret_problem"] is None
+        assert "cannot be read" in said[bad.id]["secret_problem"]
+        assert (said[good.id]["has_secret"], said[bad.id]["has_secret"]) == (True, False)
+        file.rmdir()
+        file.write_bytes(b"[{")
+        assert "rotate it" in client.webhooks.retrieve(bad.id).modelforge["secret_problem"]  # type: ignore[attr-defined]
+        secret = client.webhooks.rotate_secret(bad.id).signing_secret
+        assert client.webhooks.retrieve(bad.id).modelforge["secret_problem"] is None  # type: ignore[attr-defined]
+        client.webhooks.test(bad.id, event_type="fine_tuning.job.failed")
+        client.webhooks.unwrap(told.got[-1].body, told.got[-1].headers, secret=secret)

@@ -32,7 +32,7 @@ def refused(status: int, words: str) -> web.Response:
 
 
 @web.middleware
-async def check(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:  # type: ignore[type-arg]
+async def check(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:
     with (FOLDER / "requests.jsonl").open("a") as file:
         file.write(json.dumps([request.method, request.path]) + "\n")
     if (
@@ -40,7 +40,7 @@ async def check(request: web.Request, handler: web.RequestHandler) -> web.Stream
         and request.headers.get("Authorization") != f"Bearer {TOKEN}"
     ):
         return refused(401, "Invalid username or password.")
-    return await handler(request)  # type: ignore[operator, no-any-return, misc]
+    return await handler(request)  # type: ignore[operator, no-any-return]
 
 
 @routes.post("/api/repos/create")

@@ -2,6 +2,7 @@
 
 By hand it was held against llama.cpp itself (as llama-cpp-python 0.3.36 has it) on every model of `tiny_families`.
 """
+# mypy: allow-untyped-calls
 
 from __future__ import annotations
 

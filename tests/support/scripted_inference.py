@@ -20,7 +20,8 @@ WITHDRAWN = "withdrawn"
 
 
 class Script(Struct, forbid_unknown_fields=True):
-    """What is answered, piece by piece, and how it ends: `fail` names a worker's failure, `busy` or `memory`.
+    """What is answered, piece by piece, and how it ends: `fail` names a worker's failure, `busy`,
+    `memory`, or `unforeseen`, which is no error of ours.
 
     `late`: the seed of an answer that comes after the others.
     """
@@ -103,5 +104,7 @@ def _fail(how: str | None) -> None:
             raise TooManyRequests("The playground is busy", "16 wait already; try again later.", retry_after=5)
         case "memory":
             raise TooMuchWork("The answer took too much memory", "Send a shorter prompt.")
+        case "unforeseen":
+            raise ZeroDivisionError(how)
         case _:
             raise PlaygroundFailed("The model could not answer", f"{how}: as it was told", kind=how)

@@ -77,7 +77,7 @@ def main() -> None:
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
     if options.scripted_answers:
-        app.InferenceWorker = ScriptedInference  # type: ignore[misc, assignment]
+        app.InferenceWorker = ScriptedInference  # type: ignore[assignment, attr-defined]
     roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]
     flags = {"data_dir": options.data_dir, "port": options.port, "dataset_roots": roots, "model_roots": roots}
     flags |= {"stop_grace_seconds": 5, "stalled_seconds": options.stalled_seconds}

@@ -165,10 +165,12 @@ def main() -> None:
     """Import, and fork until nobody is there to ask."""
     asked = socket.socket(fileno=int(sys.argv[1]))
     asked.set_inheritable(False)
+    gc.disable()  # what is imported stays
     for name in sys.argv[2:]:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a child's collections leave the shared pages alone
+    gc.enable()
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - their numbers
         raise SystemExit("A process with threads cannot be forked.")
     asked.send(b"warm")

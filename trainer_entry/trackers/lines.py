@@ -55,13 +55,14 @@ class OpenRun(Struct, frozen=True, kw_only=True, tag_field="type", tag="open", g
 
     @property
     def name(self) -> str:
-        """What the run is called."""
-        return f"{self.output_name}-{self.job_id}"
+        """What the run is called: as it was asked for, or by the model and the job."""
+        return self.parameters.tracker_run or f"{self.output_name}-{self.job_id}"
 
     @property
     def tags(self) -> tuple[str, ...]:
         """Words to find it by."""
-        return tuple(word[:_LONGEST_TAG] for word in (self.task, self.strategy, self.provider, self.model_name))
+        own = tuple(word[:_LONGEST_TAG] for word in (self.task, self.strategy, self.provider, self.model_name))
+        return tuple(dict.fromkeys((*own, *(self.parameters.tracker_tags or ()))))
 
     @property
     def config(self) -> dict[str, Any]:

@@ -47,11 +47,12 @@ class MlflowRun:
         self._client.set_terminated(self._run_id, _STATUS[outcome])
 
     def _create(self, opening: OpenRun) -> str:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _EXPERIMENT
+        name = opening.parameters.tracker_project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or _EXPERIMENT
         experiment = self._client.get_experiment_by_name(name)
         where = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
         tags = {"job_id": opening.job_id, "task": opening.task, "strategy": opening.strategy}
         tags |= {"provider": opening.provider, "model_name": opening.model_name}
+        tags |= dict.fromkeys(opening.parameters.tracker_tags or (), "true")
         return str(self._client.create_run(where, tags=tags, run_name=opening.name).info.run_id)
 
 

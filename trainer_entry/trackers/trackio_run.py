@@ -13,7 +13,7 @@ class TrackioRun:
 
     def __init__(self, opening: OpenRun) -> None:
         self._run = trackio.init(
-            project=_PROJECT,
+            project=opening.parameters.tracker_project or _PROJECT,
             name=opening.name,
             config=opening.config,
             resume="allow",

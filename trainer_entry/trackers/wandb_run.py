@@ -20,7 +20,7 @@ class WandbRun:
         online = bool(os.environ.get("WANDB_API_KEY"))
         run_id, _ = kept_id(folder, lambda: f"{opening.job_id}-{secrets.token_hex(4)}")
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT") or _PROJECT,
+            project=opening.parameters.tracker_project or os.environ.get("WANDB_PROJECT") or _PROJECT,
             entity=os.environ.get("WANDB_ENTITY") or None,
             dir=str(folder),
             id=run_id,

@@ -26,6 +26,10 @@ WeightDtype = Literal["float32", "bfloat16"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 """Programs that are told a training's figures beside the server, by the names of their packages."""
 Trackers = Annotated[tuple[Tracker, ...], Meta(min_length=1, max_length=4)]
+TrackerName = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}$(?!\n)")]
+"""What all of them take as the name of a project and of a run."""
+TrackerTag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+TrackerTags = Annotated[tuple[TrackerTag, ...], Meta(min_length=1, max_length=32)]
 
 Truncation = Literal["right", "left", "drop"]
 """What is taken of an example that is too long: its beginning, its end, or nothing."""
@@ -113,6 +117,9 @@ class TrainingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
     doc_stride: Annotated[int, Meta(ge=0, le=1_000_000)] = 128
     num_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     report_to: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] | Trackers = "none"
+    tracker_project: TrackerName | None = None
+    tracker_run: TrackerName | None = None
+    tracker_tags: TrackerTags | None = None
 
     @property
     def rewards(self) -> tuple[RewardFunction, ...]:

@@ -132,13 +132,13 @@ def _estimate(
     room, free = memory_capacity(), free_disk(data_dir)
     if waits:
         room = msgspec.structs.replace(room, available=room.total)
-    length, answer, about_length = _length_of(spec, model.architecture)
+    length, answer, about_length = length_of(spec, model.architecture)
     plan = Plan(
         task=spec.task,
         strategy=spec.strategy,
         parameters=_chosen(spec.parameters, room),
         evaluates=spec.evaluates,
-        compute_bytes=_compute_bytes(spec.parameters, room),
+        compute_bytes=compute_bytes_of(spec.parameters, room),
         batch_size=spec.parameters.per_device_train_batch_size,
         length=length,
         answer=answer,
@@ -165,14 +165,14 @@ def _chosen(parameters: wire.TrainingParameters, room: Capacity) -> wire.Trainin
     return msgspec.structs.replace(parameters, gradient_checkpointing=room.device == "gpu")
 
 
-def _compute_bytes(parameters: wire.TrainingParameters, room: Capacity) -> int:
+def compute_bytes_of(parameters: wire.TrainingParameters, room: Capacity) -> int:
     """As the trainer chooses: 16 bits on a GPU unless both kinds are refused, on the CPU only if asked for."""
     if room.device == "gpu":
         return 4 if parameters.bf16 is False and parameters.fp16 is False else 2
     return 2 if parameters.bf16 or parameters.fp16 or parameters.weight_dtype == "bfloat16" else 4
 
 
-def _length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[int, int | None, str]:
+def length_of(spec: wire.JobSpec, architecture: Architecture | None) -> tuple[int, int | None, str]:
     """The longest sequence of a batch in tokens, that of an answer written apart, and how it is known."""
     asked, context = spec.parameters.max_seq_length, architecture.context if architecture else None
     if asked is None and spec.provider == "unsloth":

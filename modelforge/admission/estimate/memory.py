@@ -20,6 +20,14 @@ from trainer_entry import wire
 PROCESS_BYTES = 650_000_000
 """The interpreter with torch, transformers, trl and peft (measured); on a GPU, about what a CUDA context takes."""
 
+TRACKER_BYTES: dict[wire.Tracker, int] = {
+    "tensorboard": 50_000_000,
+    "wandb": 110_000_000,
+    "mlflow": 240_000_000,
+    "trackio": 80_000_000,
+}
+"""The process of a tracker and its children (measured: their import, and 300 steps told)."""
+
 _FLOAT32, _FLOAT16 = 4, 2
 _LOGITS_COPIES = 5  # fitted to peaks: the logits, their log-probabilities and gradients, and what glibc keeps of more
 _LOGITS_KEPT = 3  # the same where it keeps nothing: as trainers are launched that compute activations again
@@ -76,6 +84,11 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     on_gpu: bool = False
     judged: bool = True
     evaluates: bool = False
+
+    @property
+    def tracker_bytes(self) -> int:
+        """What the processes of trackers take, which is the machine's memory and no GPU's."""
+        return 0 if self.on_gpu else sum(TRACKER_BYTES[tracker] for tracker in self.parameters.trackers)
 
     @property
     def written(self) -> int:
@@ -217,12 +230,17 @@ def optimizer_bytes(optim: wire.Optimizer, sizes: Sizes, trained_bytes: int = _F
 def activations_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> int:
     """What the backward pass needs, and the logits."""
     tokens = plan.batch_size * plan.length * (2 if plan.strategy == "dpo" else 1)  # chosen and rejected
-    words = 2 if plan.task == "extractive-question-answering" else architecture.vocabulary
+    words = _words(plan, architecture)
     tiled = plan.strategy == "dpo" or (plan.on_gpu and not architecture.encoder_decoder)
     copies = _LOGITS_KEPT if plan.parameters.gradient_checkpointing and not plan.on_gpu else _LOGITS_COPIES
     logits = copies * _FLOAT32 * plan.batch_size * plan.written * words
     head = _tiles_bytes(plan, tokens, architecture) if tiled else logits
-    return max(_layers_bytes(plan, tokens, sizes, architecture) + head, _evaluation_bytes(plan, words))
+    return max(_layers_bytes(plan, tokens, sizes, architecture) + head, evaluation_bytes(plan, architecture))
+
+
+def _words(plan: Plan, architecture: Architecture) -> int:
+    """How many numbers are given for a token: of an answer's span its begin and its end."""
+    return 2 if plan.task == "extractive-question-answering" else architecture.vocabulary
 
 
 def _both_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> tuple[int, int]:
@@ -283,10 +301,11 @@ def _tiles_bytes(plan: Plan, tokens: int, architecture: Architecture) -> int:
     return tiles + _FLOAT32 * tokens * architecture.hidden + head
 
 
-def _evaluation_bytes(plan: Plan, words: int) -> int:
+def evaluation_bytes(plan: Plan, architecture: Architecture) -> int:
     """The logits of an evaluation and their log-probabilities; nothing else is kept."""
     if not plan.evaluates:
         return 0
+    words = _words(plan, architecture)
     rows = plan.parameters.per_device_eval_batch_size or plan.batch_size
     return 2 * _FLOAT32 * rows * plan.written * words
 

@@ -20,7 +20,7 @@ from modelforge.admission.estimate.weights import Weight
 from modelforge.errors import BadInput
 
 _NEARLY_FULL = 0.8
-_RECKONED_TOO_HIGH = 1.25
+RECKONED_TOO_HIGH = 1.25
 """How far an estimate may lie over what is available without a refusal: by so much some were too high."""
 _LARGEST_BATCH = 4096
 _LONGEST = 1 << 20
@@ -32,7 +32,7 @@ class MemoryFit(Struct, frozen=True, kw_only=True, gc=False):
     """Bytes that a training takes at its peak, in each of its processes, and that one GPU or the machine has.
 
     Null: not known. `largest_batch_size`, `largest_sequence_length`: what would fit, the other settings as they are;
-    null also where nothing fits.
+    null also where nothing fits. `tracker_bytes`: of all trackers together, whose processes stand beside it.
     """
 
     device: Literal["gpu", "host"]
@@ -47,6 +47,7 @@ class MemoryFit(Struct, frozen=True, kw_only=True, gc=False):
     optimizer_bytes: int | None = None
     activations_bytes: int | None = None
     process_bytes: int = PROCESS_BYTES
+    tracker_bytes: int = 0
     largest_batch_size: int | None = None
     largest_sequence_length: int | None = None
 
@@ -92,18 +93,19 @@ def memory_fit(
         weights_bytes=counted.weights,
         gradients_bytes=counted.gradients,
         optimizer_bytes=counted.optimizer,
+        tracker_bytes=plan.tracker_bytes,
         note="Activations are not known: config.json does not have the model's sizes.",
     )
     if architecture is None:
         return known
-    memory, each = memory_of(plan, sizes, architecture), room.available // _sharers(plan, room)
+    memory, each = memory_of(plan, sizes, architecture), _each(plan, room)
     notes = [about_length]
-    if _NEARLY_FULL * each < memory.total <= _RECKONED_TOO_HIGH * each:
+    if _NEARLY_FULL * each < memory.total <= RECKONED_TOO_HIGH * each:
         notes.append("This is near to all that is available; it may not be enough.")
     longest = architecture.context or _LONGEST
     return msgspec.structs.replace(
         known,
-        required_bytes=memory.total * _sharers(plan, room),
+        required_bytes=memory.total * _sharers(plan, room) + plan.tracker_bytes,
         weights_bytes=memory.weights,
         activations_bytes=memory.activations,
         largest_batch_size=largest(plan, sizes, architecture, "batch_size", _LARGEST_BATCH, each),
@@ -129,13 +131,13 @@ def memory_problem(
     """The refusal of a training that takes more than there is, with the largest setting that would fit."""
     # Weights and what is kept for each of them are counted; activations are reckoned, and sometimes less.
     parts = (fit.weights_bytes or 0) + (fit.gradients_bytes or 0) + (fit.optimizer_bytes or 0) + PROCESS_BYTES
-    counted = parts * _sharers(plan, room)
+    counted = parts * _sharers(plan, room) + plan.tracker_bytes
     least = counted if fit.required_bytes is None else fit.required_bytes
-    if counted <= room.available and least <= _RECKONED_TOO_HIGH * room.available:
+    if counted <= room.available and least <= RECKONED_TOO_HIGH * room.available:
         return None
     place = "the GPU" if room.device == "gpu" else "this machine"
-    available = _size(room.available)
-    message = f"The training needs about {_size(least)} of memory, and {place} has {available} available"
+    available = size_in_words(room.available)
+    message = f"The training needs about {size_in_words(least)} of memory, and {place} has {available} available"
     if fit.largest_batch_size is not None:
         accumulation = -(-plan.batch_size * plan.parameters.gradient_accumulation_steps // fit.largest_batch_size)
         remedy = (
@@ -148,7 +150,7 @@ def memory_problem(
     one = msgspec.structs.replace(plan, batch_size=1)
     length = None
     if architecture is not None:
-        each = room.available // _sharers(plan, room)
+        each = _each(plan, room)
         length = largest(one, sizes_of(weights, plan.parameters), architecture, "length", plan.length, each)
     if length is not None and length >= _FEWEST_TOKENS:
         remedy = f'The largest that fits is "max_seq_length": {length} with "per_device_train_batch_size": 1.'
@@ -165,7 +167,7 @@ def _others(plan: Plan, weights: tuple[Weight, ...], architecture: Architecture 
     ways: list[str] = []
     for words, changed in _cheaper(plan):
         sizes = sizes_of(weights, changed.parameters)
-        each = room.available // _sharers(plan, room)
+        each = _each(plan, room)
         if (size := largest(changed, sizes, architecture, "batch_size", plan.batch_size, each)) is not None:
             ways.append(f'{words} fits at "per_device_train_batch_size": {size}')
     return f" {'; '.join(ways)}." if ways else ""
@@ -198,9 +200,8 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
     required, checkpoint, model = fit.required_bytes or 0, fit.checkpoint_bytes or 0, fit.model_bytes or 0
     if required <= fit.available_bytes:
         return None
-    message = (
-        f"The training writes about {_size(required)}, and the data directory has {_size(fit.available_bytes)} free"
-    )
+    free = size_in_words(fit.available_bytes)
+    message = f"The training writes about {size_in_words(required)}, and the data directory has {free} free"
     # One more is on the disk while the next is written.
     fits = (fit.available_bytes - model) // checkpoint - 1
     if fits >= 1:
@@ -209,7 +210,7 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
     use = "" if plan.parameters.use_lora else ' or send "use_lora": true, which saves an adapter only'
     return BadInput(
         message,
-        f"Free {_size(required - fit.available_bytes)},{use or ' or name a smaller model'}.",
+        f"Free {size_in_words(required - fit.available_bytes)},{use or ' or name a smaller model'}.",
         field="model_name",
     )
 
@@ -219,6 +220,12 @@ def _sharers(plan: Plan, room: Capacity) -> int:
     return plan.parameters.num_processes if room.device == "host" else 1
 
 
-def _size(size: float) -> str:
+def _each(plan: Plan, room: Capacity) -> int:
+    """What each of them may have, beside the trackers."""
+    return max(0, room.available - plan.tracker_bytes) // _sharers(plan, room)
+
+
+def size_in_words(size: float) -> str:
+    """Bytes for a person."""
     unit, name = next((pair for pair in _UNITS if size >= pair[0]), _UNITS[-1])
     return f"{size / unit:,.1f} {name}"

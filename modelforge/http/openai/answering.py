@@ -8,13 +8,14 @@ from contextlib import aclosing
 from typing import Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.domain.idempotency import IdempotencyKey
-from modelforge.errors import BadInput, ForgeError
+from modelforge.errors import BadInput
 from modelforge.http.generation import Blamed, Message, answer_to
 from modelforge.http.openai.named_models import NamedModel
 from modelforge.http.openai.sampling import Prompt, Sampling, asking
+from modelforge.http.openai.unkept import Notes
 from modelforge.http.plumbing import openai_errors, problems
 from modelforge.http.plumbing.frames import encoded
 from modelforge.http.plumbing.keys import SETTINGS
@@ -33,6 +34,27 @@ class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+
+class AnswerHead(Struct, frozen=True, kw_only=True):
+    """What every completion says of itself, whole or in chunks, all of which say the same. `created`: Unix seconds."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    modelforge: Notes | UnsetType = UNSET
+
+
+def head_of(prefix: str, model: NamedModel, notes: Notes | None) -> AnswerHead:
+    """The head of a new answer."""
+    return AnswerHead(
+        id=new_id(prefix),
+        created=now(),
+        model=model.name,
+        system_fingerprint=model.fingerprint,
+        modelforge=UNSET if notes is None else notes,
+    )
 
 
 def finish_of(end: wire.Generated) -> FinishReason:
@@ -115,6 +137,6 @@ def data_event(data: Struct) -> bytes:
     return b"data: %s\n\n" % encoded(data)
 
 
-def told_error(error: ForgeError) -> bytes:
-    """What went wrong amid a stream; the client raises it."""
+def told_error(error: Exception) -> bytes:
+    """What went wrong amid a stream; the client raises it, and of what is ours to mend the log has the trace."""
     return data_event(openai_errors.answer_of(problems.problem_of(error), error))

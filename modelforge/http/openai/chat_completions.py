@@ -7,47 +7,32 @@ from typing import Literal
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
+from modelforge.fields import project_struct
 from modelforge.http.generation import answer_once, send_events, told_to_the_end
 from modelforge.http.openai.answering import (
     DONE,
+    AnswerHead,
     Usage,
     answers_to,
     data_event,
     finish_of,
+    head_of,
     new_id,
-    now,
     refuse_streamed_key,
     told_error,
     usage_of,
     whole_answers,
 )
 from modelforge.http.openai.chat_request import AskedChat, ChatBody, chat_of
+from modelforge.http.openai.logprobs import ContentLogprob, logprobs_of
 from modelforge.http.openai.named_models import NamedModel, find_named_model
 from modelforge.http.openai.tool_calls import Call, CallReader
-from modelforge.http.openai.unkept import Notes
 from modelforge.http.plumbing.body import idempotency_key, read_body
 from modelforge.http.plumbing.openai_errors import ErrorAnswer
 from modelforge.http.plumbing.route import Route, Streamed
 from trainer_entry import wire
 
 ChatFinish = Literal["stop", "length", "tool_calls"]
-
-
-class TopLogprob(Struct, frozen=True, kw_only=True):
-    """A token that could have come."""
-
-    token: str
-    bytes: tuple[int, ...]
-    logprob: float
-
-
-class ContentLogprob(Struct, frozen=True, kw_only=True):
-    """A token of the answer, and the likeliest ones in its place."""
-
-    token: str
-    bytes: tuple[int, ...]
-    logprob: float
-    top_logprobs: list[TopLogprob]
 
 
 class ChatLogprobs(Struct, frozen=True, kw_only=True):
@@ -91,18 +76,13 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
     logprobs: ChatLogprobs | None
 
 
-class ChatCompletion(Struct, frozen=True, kw_only=True):
+class ChatCompletion(AnswerHead, frozen=True, kw_only=True):
     """The answers to a chat."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
     choices: list[ChatChoice]
     usage: Usage
     service_tier: Literal["default"] = "default"
-    system_fingerprint: str
-    modelforge: Notes | UnsetType = UNSET
 
 
 class ChatDelta(Struct, frozen=True, kw_only=True):
@@ -122,34 +102,17 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     logprobs: ChatLogprobs | None = None
 
 
-class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
+class ChatCompletionChunk(AnswerHead, frozen=True, kw_only=True):
     """A part of the answers to a chat."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
     service_tier: Literal["default"] = "default"
-    system_fingerprint: str
-    modelforge: Notes | UnsetType = UNSET
 
 
 def _logprobs(tokens: Sequence[wire.TokenLogprob]) -> ChatLogprobs:
-    return ChatLogprobs(
-        content=[
-            ContentLogprob(
-                token=one.text,
-                bytes=one.bytes,
-                logprob=one.logprob,
-                top_logprobs=[
-                    TopLogprob(token=other.text, bytes=other.bytes, logprob=other.logprob) for other in one.top
-                ],
-            )
-            for one in tokens
-        ]
-    )
+    return ChatLogprobs(content=logprobs_of(tokens))
 
 
 def _called(call: Call, index: int | UnsetType = UNSET) -> AnsweredCall:
@@ -177,14 +140,14 @@ async def _whole(request: web.Request, body: ChatBody) -> ChatCompletion:
     asked = chat_of(body, model)
     prompts = [asked.prompt] * (body.n or 1)
     found = await whole_answers(answers_to(request, model, prompts, asked.sampling, "messages"))
-    return ChatCompletion(
-        id=new_id("chatcmpl-"),
-        created=now(),
-        model=body.model,
-        choices=[_choice(index, answer, asked) for index, answer in enumerate(found)],
+    choices = [_choice(index, answer, asked) for index, answer in enumerate(found)]
+    return project_struct(
+        head_of("chatcmpl-", model, asked.notes),
+        ChatCompletion,
+        object="chat.completion",
+        choices=choices,
         usage=usage_of(found),
-        system_fingerprint=model.fingerprint,
-        modelforge=UNSET if asked.notes is None else asked.notes,
+        service_tier="default",
     )
 
 
@@ -193,7 +156,7 @@ class _Stream:
 
     def __init__(self, body: ChatBody, model: NamedModel, asked: AskedChat) -> None:
         self._body, self._model, self._asked = body, model, asked
-        self._id, self._created = new_id("chatcmpl-"), now()
+        self._head = head_of("chatcmpl-", model, asked.notes)
         options = body.stream_options
         self._with_usage = options is not None and bool(options.include_usage)
 
@@ -222,16 +185,14 @@ class _Stream:
         yield DONE
 
     def _event(self, choice: ChunkChoice | None, usage: Usage | None = None) -> bytes:
-        notes = self._asked.notes
         return data_event(
-            ChatCompletionChunk(
-                id=self._id,
-                created=self._created,
-                model=self._body.model,
+            project_struct(
+                self._head,
+                ChatCompletionChunk,
+                object="chat.completion.chunk",
                 choices=[] if choice is None else [choice],
                 usage=usage if self._with_usage else UNSET,
-                system_fingerprint=self._model.fingerprint,
-                modelforge=UNSET if notes is None else notes,
+                service_tier="default",
             )
         )
 

@@ -28,6 +28,11 @@ UNKEPT: Harmless = {
     "web_search_options": (),
 }
 """Fields of a chat that are refused, but for these values."""
+_REASONS = {
+    "functions": "tools has them by their new name.",
+    "response_format": "No shape is enforced: ask for it in a message.",
+    "store": "Nothing is stored.",
+}
 NOT_USED = ("metadata", "prompt_cache_key", "safety_identifier", "user")
 """Fields of a chat that change nothing, and are named in the answer."""
 
@@ -76,7 +81,7 @@ def chat_of(body: ChatBody, model: NamedModel) -> AskedChat:
     Raises:
         BadInput: it says what is not kept, or what does not go together; `field` is its path.
     """
-    refuse_unkept(body, UNKEPT)
+    refuse_unkept(body, UNKEPT, _REASONS)
     if not isinstance(body.tool_choice, str) or body.tool_choice not in {"auto", "none"}:
         refuse(body.tool_choice, "tool_choice", "auto or none: no call can be made sure of.")
     tools = [] if body.tool_choice == "none" else body.tools or []

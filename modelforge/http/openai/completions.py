@@ -8,16 +8,17 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from modelforge.errors import BadInput, ContextExceeded
+from modelforge.fields import project_struct
 from modelforge.http.generation import answer_once, send_events, told_to_the_end
 from modelforge.http.openai.answering import (
     DONE,
+    AnswerHead,
     FinishReason,
     Usage,
     answers_to,
     data_event,
     finish_of,
-    new_id,
-    now,
+    head_of,
     refuse_streamed_key,
     told_error,
     usage_of,
@@ -66,17 +67,12 @@ class CompletionChoice(Struct, frozen=True, kw_only=True):
     logprobs: CompletionLogprobs | None = None
 
 
-class Completion(Struct, frozen=True, kw_only=True):
+class Completion(AnswerHead, frozen=True, kw_only=True):
     """The answers to prompts, or a part of them: the parts of a stream have the same shape."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
     choices: list[CompletionChoice]
     usage: Usage | UnsetType | None = UNSET
-    system_fingerprint: str
-    modelforge: Notes | UnsetType = UNSET
 
 
 class _Asked(Struct, frozen=True, kw_only=True):
@@ -158,10 +154,10 @@ async def _whole(request: web.Request, body: CompletionBody) -> Completion:
     model = find_named_model(request, body.model)
     asked = _asked(body, model)
     found = await whole_answers(answers_to(request, model, asked.prompts, asked.sampling, "prompt"))
-    return Completion(
-        id=new_id("cmpl-"),
-        created=now(),
-        model=body.model,
+    return project_struct(
+        head_of("cmpl-", model, asked.notes),
+        Completion,
+        object="text_completion",
         choices=[
             CompletionChoice(
                 index=index,
@@ -172,27 +168,23 @@ async def _whole(request: web.Request, body: CompletionBody) -> Completion:
             for index, (echoed, answer) in enumerate(zip(asked.echoed, found, strict=True))
         ],
         usage=usage_of(found, asked.different),
-        system_fingerprint=model.fingerprint,
-        modelforge=UNSET if asked.notes is None else asked.notes,
     )
 
 
 async def _events(
     request: web.Request, body: CompletionBody, model: NamedModel, asked: _Asked
 ) -> AsyncGenerator[bytes, None]:
-    number, created = new_id("cmpl-"), now()
+    head = head_of("cmpl-", model, asked.notes)
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
 
     def event(choice: CompletionChoice | None, usage: Usage | None = None) -> bytes:
         return data_event(
-            Completion(
-                id=number,
-                created=created,
-                model=body.model,
+            project_struct(
+                head,
+                Completion,
+                object="text_completion",
                 choices=[] if choice is None else [choice],
                 usage=usage if with_usage else UNSET,
-                system_fingerprint=model.fingerprint,
-                modelforge=UNSET if asked.notes is None else asked.notes,
             )
         )
 

@@ -1,111 +1,44 @@
 """Fine-tuning jobs of OpenAI's clients: the jobs of this server that are trainings."""
 
-import time
-from typing import Any, Literal
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Literal
 
-import msgspec
 from aiohttp import web
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
+from modelforge.admission.training import Metadata
 from modelforge.domain import job
-from modelforge.errors import BadInput, NotFound
+from modelforge.errors import BadInput, Conflict, ModelNotFound, NotFound
 from modelforge.http.jobs import job_detail, resuming
-from modelforge.http.openai.fine_tuning_request import (
-    Auto,
-    FineTuningBody,
-    MethodType,
-    default_rate,
-    method_of,
-    training_of,
-)
-from modelforge.http.openai.identifiers import file_id, fine_tuning_job_id, job_of, model_name, unix_seconds
+from modelforge.http.openai.fine_tuning_body import FineTuningBody, ModelForgeOptions
+from modelforge.http.openai.fine_tuning_job import FineTuningJob, job_object
+from modelforge.http.openai.fine_tuning_request import training_of
+from modelforge.http.openai.identifiers import fine_tuning_job_id, job_of
 from modelforge.http.openai.pages import AFTER_ID, page_of
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, PROJECTOR
-from modelforge.http.plumbing.route import Route, limit_to
+from modelforge.http.plumbing.query import GIVEN
+from modelforge.http.plumbing.route import Query, Route, limit_to
 from modelforge.http.training import begin_training
-from modelforge.projections.jobs import JobDetails, Status
-from modelforge.projections.read_models import ReadModels
+from modelforge.projections.jobs import JobDetails
 
+_JOB_ID = re.compile(r"\btrain_([0-9]{6,})\b")
 _PAGE = 20
 _LARGEST_PAGE = 1000
-FineTuningStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-STATUSES: dict[Status, FineTuningStatus] = {
-    "queued": "queued",
-    "starting": "running",
-    "training": "running",
-    "stopping": "running",
-    "stopped": "cancelled",
-    "completed": "succeeded",
-    "failed": "failed",
-}
-"""What OpenAI calls the states of a job. What was paused is cancelled too: it has no word for it."""
 _FIELDS = {
     "model_name": "model",
     "dataset": "training_file",
     "validation_dataset": "validation_file",
     "output_name": "suffix",
     "strategy": "method",
+    "seed": "seed",
+    "metadata": "metadata",
 }
-"""The fields of `start_training` that have other names here; the rest stand in `modelforge`."""
-
-
-class FineTuningHyperparameters(Struct, frozen=True, kw_only=True):
-    """The hyperparameters in effect; `auto` until they are known. `beta` is of preferences alone."""
-
-    n_epochs: Auto | float
-    batch_size: Auto | int
-    learning_rate_multiplier: Auto | float
-    beta: Auto | float | UnsetType = UNSET
-
-
-class MethodPart(Struct, frozen=True, kw_only=True):
-    """The hyperparameters of a method."""
-
-    hyperparameters: FineTuningHyperparameters
-
-
-class FineTuningMethod(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a job trains; beside the type stands the object of its name."""
-
-    type: MethodType
-    supervised: MethodPart | None = None
-    dpo: MethodPart | None = None
-    reinforcement: MethodPart | None = None
-
-
-class FineTuningError(Struct, frozen=True, kw_only=True):
-    """Why a job failed."""
-
-    code: str
-    message: str
-    param: None = None
-
-
-class FineTuningJob(Struct, frozen=True, kw_only=True):
-    """A fine-tuning job; `modelforge` is the job as `/api/jobs` has it."""
-
-    id: str
-    object: Literal["fine_tuning.job"] = "fine_tuning.job"
-    created_at: int
-    model: str
-    fine_tuned_model: str | None
-    organization_id: str = "modelforge"
-    status: FineTuningStatus
-    training_file: str
-    validation_file: str | None = None
-    result_files: tuple[str, ...] = ()
-    seed: int
-    hyperparameters: FineTuningHyperparameters
-    method: FineTuningMethod
-    error: FineTuningError | None
-    finished_at: int | None
-    estimated_finish: int | None
-    trained_tokens: None = None
-    integrations: tuple[str, ...] = ()
-    metadata: dict[str, str]
-    modelforge: JobDetails
+"""The fields of `start_training` that OpenAI's body has too, most by other names; the rest stand in `modelforge`."""
+_OPTIONS = frozenset(ModelForgeOptions.__struct_fields__)
 
 
 class FineTuningJobList(Struct, frozen=True, kw_only=True):
@@ -130,51 +63,20 @@ def find_fine_tuning_job(request: web.Request) -> JobDetails:
     return job_detail(request, details.job_id or "")
 
 
-def _object_of(details: JobDetails, read_models: ReadModels) -> FineTuningJob:
-    model = None if details.model_id is None else read_models.models.get(details.model_id)
-    validation = details.validation_dataset
-    values = _hyperparameters(details)
-    kind = method_of(details.strategy)
-    part: dict[str, Any] = {kind: MethodPart(hyperparameters=values)}
-    finish = None if details.eta_seconds is None else int(time.time() + details.eta_seconds)
-    error = details.error if details.status == "failed" else None
-    return FineTuningJob(
-        id=fine_tuning_job_id(details.job_id or ""),
-        created_at=unix_seconds(details.created_at),
-        model=details.model_name,
-        fine_tuned_model=None if model is None else model_name(model),
-        status=STATUSES[details.status],
-        training_file=file_id(details.datasets[0].filename, details.datasets[0].revision),
-        validation_file=None if validation is None else file_id(validation.filename, validation.revision),
-        seed=details.config.seed,
-        hyperparameters=values,
-        method=FineTuningMethod(type=kind, **part),
-        error=None if error is None else FineTuningError(code=error.kind, message=error.message),
-        finished_at=None if details.finished_at is None else unix_seconds(details.finished_at),
-        estimated_finish=finish,
-        metadata=details.metadata,
-        modelforge=details,
-    )
-
-
-def _hyperparameters(details: JobDetails) -> FineTuningHyperparameters:
-    config = details.config
-    rate = default_rate(details.task, details.strategy, config)
-    multiplier: Auto | float = "auto"
-    if rate is not None and config.learning_rate is not None:
-        multiplier = round(config.learning_rate / rate, 9)
-    values = FineTuningHyperparameters(
-        n_epochs=config.num_train_epochs or "auto",
-        batch_size=config.per_device_train_batch_size,
-        learning_rate_multiplier=multiplier,
-    )
-    if details.strategy != "dpo":
-        return values
-    return msgspec.structs.replace(values, beta="auto" if config.beta is None else config.beta)
-
-
 def _answer(request: web.Request, job_id: str) -> web.Response:
-    return json_response(_object_of(job_detail(request, job_id), request.app[PROJECTOR].read_models))
+    return json_response(job_object(job_detail(request, job_id), request.app[PROJECTOR].read_models))
+
+
+def _field_of(field: str | None, body: FineTuningBody) -> str | None:
+    """Where a field of `start_training` stands in the body that was sent."""
+    if field in _FIELDS:
+        return _FIELDS[field]
+    options = body.modelforge or ModelForgeOptions()
+    if field == "reward_functions" and not options.reward_functions and body.method is not None:
+        return "method.reinforcement.grader"
+    if field in {"report_to", "tracker_project", "tracker_run", "tracker_tags"} and body.integrations:
+        return "integrations"
+    return f"modelforge.{field}" if field is not None and re.split(r"[.\[]", field)[0] in _OPTIONS else field
 
 
 async def create_fine_tuning_job(request: web.Request) -> web.Response:
@@ -184,8 +86,10 @@ async def create_fine_tuning_job(request: web.Request) -> web.Response:
     try:
         _, job_id = await begin_training(request, training_of(body, read_models.datasets, read_models.models))
     except BadInput as error:
-        if error.field in _FIELDS:
-            error.field = _FIELDS[error.field]
+        error.field = _field_of(error.field, body)
+        raise
+    except ModelNotFound as error:
+        error.detail = error.detail.replace("model_name: ", "", 1)
         raise
     return _answer(request, job_id)
 
@@ -193,10 +97,20 @@ async def create_fine_tuning_job(request: web.Request) -> web.Response:
 async def list_fine_tuning_jobs(request: web.Request) -> web.Response:
     """List the trainings, newest first."""
     read_models = request.app[PROJECTOR].read_models
-    trainings = [details for details in reversed(read_models.jobs.values()) if details.kind == "training"]
+    wanted = request[GIVEN].values.get("metadata", {})
+    trainings = [
+        details
+        for details in reversed(read_models.jobs.values())
+        if details.kind == "training" and _has(details.metadata, wanted)
+    ]
     page, has_more = page_of(request, trainings, lambda one: fine_tuning_job_id(one.job_id or ""), _PAGE)
-    jobs = [_object_of(read_models.job_detail(details), read_models) for details in page]
+    jobs = [job_object(read_models.job_detail(details), read_models) for details in page]
     return json_response(FineTuningJobList(data=jobs, has_more=has_more))
+
+
+def _has(metadata: dict[str, str], wanted: dict[str, str] | None) -> bool:
+    """Whether the words of a job have all that are wanted; None: whether there are none."""
+    return not metadata if wanted is None else wanted.items() <= metadata.items()
 
 
 async def retrieve_fine_tuning_job(request: web.Request) -> web.Response:
@@ -204,11 +118,22 @@ async def retrieve_fine_tuning_job(request: web.Request) -> web.Response:
     return _answer(request, find_fine_tuning_job(request).job_id or "")
 
 
+@contextlib.contextmanager
+def _own_names() -> Iterator[None]:
+    """Refusals name jobs as this surface does."""
+    try:
+        yield
+    except Conflict as error:
+        error.detail = _JOB_ID.sub(r"ftjob-\1", error.detail)
+        raise
+
+
 async def _end(request: web.Request) -> web.Response:
     """End a job with a checkpoint, or take it out of the queue; answers once that is done."""
     job_id = find_fine_tuning_job(request).job_id or ""
     command = job.StopTraining(job_id=job_id, key=await idempotency_key(request))
-    await request.app[HANDLER].submit(command, actor=actor_of(request))
+    with _own_names():
+        await request.app[HANDLER].submit(command, actor=actor_of(request))
     jobs = request.app[PROJECTOR].read_models.jobs
     await request.app[PROJECTOR].until(lambda: jobs[job_id].status in job.FINAL)
     return _answer(request, job_id)
@@ -227,10 +152,12 @@ async def pause_fine_tuning_job(request: web.Request) -> web.Response:
 async def resume_fine_tuning_job(request: web.Request) -> web.Response:
     """Go on with a job that was paused, cancelled or failed, from its newest whole checkpoint."""
     job_id = find_fine_tuning_job(request).job_id or ""
-    await request.app[HANDLER].submit(await resuming(request, job_id), actor=actor_of(request))
+    with _own_names():
+        await request.app[HANDLER].submit(await resuming(request, job_id), actor=actor_of(request))
     return _answer(request, job_id)
 
 
+_METADATA = Query("metadata", Metadata, "Only jobs that have these words; null: only those without any.", pairs=True)
 ROUTES = (
     Route(
         method="POST",
@@ -245,7 +172,7 @@ ROUTES = (
         path="/v1/fine_tuning/jobs",
         handler=list_fine_tuning_jobs,
         answer=FineTuningJobList,
-        query=(AFTER_ID, limit_to(_LARGEST_PAGE, _PAGE)),
+        query=(AFTER_ID, limit_to(_LARGEST_PAGE, _PAGE), _METADATA),
         errors=(400,),
     ),
     Route(

@@ -1,15 +1,26 @@
-"""What OpenAI's clients ask of a fine-tuning job, and the training that it is here."""
+"""The training that a fine-tuning job of OpenAI's clients is here."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, assert_never
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, assert_never
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
 
-from modelforge.admission.training import LONGEST_NAME, Metadata, OutputName, StartTrainingBody
+from modelforge.admission.training import OutputName, StartTrainingBody
 from modelforge.errors import BadInput
 from modelforge.fields import project_struct
+from modelforge.http.openai.fine_tuning_body import (
+    LONGEST_SUFFIX,
+    FineTuningBody,
+    Grader,
+    Hyperparameters,
+    Integration,
+    MethodType,
+    ModelForgeOptions,
+    Preferences,
+    Reinforcement,
+    Supervised,
+)
 from modelforge.http.openai.identifiers import dataset_of, model_of
 from modelforge.http.openai.unkept import refuse
 from modelforge.projections.datasets import DatasetSummary
@@ -17,8 +28,6 @@ from modelforge.projections.models import ModelDetails
 from trainer_entry import wire
 from trainer_entry.wire.rewards import ExactMatch
 
-Auto = Literal["auto"]
-MethodType = Literal["supervised", "dpo", "reinforcement"]
 _STRATEGIES: dict[MethodType, wire.Strategy] = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rlhf"}
 _METHODS: dict[wire.Strategy, MethodType] = {
     "sft": "supervised",
@@ -29,100 +38,6 @@ _METHODS: dict[wire.Strategy, MethodType] = {
 _FIELD_OF_RECORD = re.compile(r"{{\s*item\.(\w{1,200})\s*}}")
 _COMPLETION = re.compile(r"{{\s*sample\.output_text\s*}}")
 _T = TypeVar("_T")
-
-
-class Hyperparameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`learning_rate_multiplier` multiplies the learning rate that the strategy has by default."""
-
-    n_epochs: Auto | Annotated[float, Meta(gt=0, le=10_000)] = "auto"
-    batch_size: Auto | Annotated[int, Meta(ge=1, le=4096)] = "auto"
-    learning_rate_multiplier: Auto | Annotated[float, Meta(gt=0, le=1000)] = "auto"
-
-
-class PreferenceHyperparameters(Hyperparameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Those of direct preference optimization."""
-
-    beta: Auto | Annotated[float, Meta(ge=0, le=100)] = "auto"
-
-
-class ReinforcementHyperparameters(Hyperparameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Those of reinforcement; but for the first three they are not kept, and refused unless they say nothing."""
-
-    compute_multiplier: Any = None
-    eval_interval: Any = None
-    eval_samples: Any = None
-    reasoning_effort: Any = None
-
-
-class Grader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A grader; those that are kept are of the type `string_check`. `name` is a label."""
-
-    type: Literal["string_check", "text_similarity", "python", "score_model", "label_model", "multi", "endpoint"]
-    name: str | UnsetType = UNSET
-    input: Any = None
-    reference: Any = None
-    operation: Any = None
-    evaluation_metric: Any = None
-    source: Any = None
-    image_tag: Any = None
-    model: Any = None
-    range: Any = None
-    sampling_params: Any = None
-    graders: Any = None
-    calculate_output: Any = None
-
-
-class Supervised(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Learning from answers."""
-
-    hyperparameters: Hyperparameters = Hyperparameters()
-
-
-class Preferences(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Learning from preferences."""
-
-    hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
-
-
-class Reinforcement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Learning from rewards."""
-
-    grader: Grader | None = None
-    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
-    response_format: Any = None
-
-
-class Method(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to train; beside the type stands the object of its name."""
-
-    type: MethodType
-    supervised: Supervised | None = None
-    dpo: Preferences | None = None
-    reinforcement: Reinforcement | None = None
-
-
-class ModelForgeOptions(wire.TrainingParameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What OpenAI's fields cannot say: everything that `start_training` takes beside them."""
-
-    task: wire.Task = "text-generation"
-    provider: wire.Provider = "huggingface"
-    strategy: wire.Strategy | None = None
-    max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
-
-
-class FineTuningBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A fine-tuning job. `suffix` is the name of the trained model."""
-
-    model: Annotated[str, Meta(min_length=1, max_length=4000)]
-    training_file: Annotated[str, Meta(min_length=1, max_length=1000)]
-    validation_file: Annotated[str, Meta(max_length=1000)] | None = None
-    suffix: Annotated[str, Meta(max_length=64)] | None = None
-    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
-    metadata: Metadata | None = None
-    integrations: Any = None
-    method: Method | None = None
-    hyperparameters: Hyperparameters | None = None
-    modelforge: ModelForgeOptions | None = None
 
 
 def method_of(strategy: wire.Strategy) -> MethodType:
@@ -146,7 +61,6 @@ def training_of(
     Raises:
         BadInput: it says what is not kept, or the same thing twice; `field` is its path.
     """
-    refuse(body.integrations, "integrations", 'Set report_to in modelforge: "wandb", or a list of trackers.')
     file = _file(datasets, body.training_file, "training_file")
     validation = _file(datasets, body.validation_file, "validation_file") if body.validation_file else None
     options = body.modelforge or ModelForgeOptions()
@@ -159,7 +73,7 @@ def training_of(
             field="modelforge.strategy",
         )
     where, asked = _hyperparameters(body)
-    chosen = _parameters(asked, where, options, strategy, body.seed)
+    chosen = _parameters(asked, where, options, strategy, body.seed, body.integrations or ())
     grader = None if body.method is None or body.method.reinforcement is None else body.method.reinforcement.grader
     if grader is not None:
         rewards = _once(options.reward_functions, (_reward(grader),), "method.reinforcement.grader")
@@ -223,7 +137,12 @@ def _hyperparameters(body: FineTuningBody) -> tuple[str, Hyperparameters]:
 
 
 def _parameters(
-    asked: Hyperparameters, where: str, options: ModelForgeOptions, strategy: wire.Strategy, seed: int | None
+    asked: Hyperparameters,
+    where: str,
+    options: ModelForgeOptions,
+    strategy: wire.Strategy,
+    seed: int | None,
+    integrations: Sequence[Integration],
 ) -> wire.TrainingParameters:
     """The parameters of the training, each said once."""
     plain = wire.TrainingParameters()
@@ -237,6 +156,13 @@ def _parameters(
         if value != "auto":
             left_out = getattr(options, own) == getattr(plain, own)
             changes[own] = _once(None if left_out else getattr(options, own), value, f"{where}.{name}")
+    for integration in integrations:
+        told = integration.wandb
+        refuse(told.entity, "integrations[0].wandb.entity", "WANDB_ENTITY of the server's environment says it.")
+        asked_of = {"report_to": "wandb", "tracker_project": told.project, "tracker_run": told.name}
+        for own, value in (asked_of | {"tracker_tags": told.tags or None}).items():
+            given = getattr(options, own)
+            changes[own] = _once(None if given == getattr(plain, own) else given, value, "integrations")
     if seed is not None:
         changes["seed"] = _once(None if options.seed == plain.seed else options.seed, seed, "seed")
     if asked.learning_rate_multiplier != "auto":
@@ -294,6 +220,6 @@ def _output_name(suffix: str | None) -> str | None:
     except msgspec.ValidationError as error:
         raise BadInput(
             "The suffix cannot be a model's name",
-            f"It takes letters, digits, '.', '_' and '-', from a letter or digit on, at most {LONGEST_NAME}.",
+            f"It takes letters, digits, '.', '_' and '-', from a letter or digit on, at most {LONGEST_SUFFIX}.",
             field="suffix",
         ) from error

@@ -6,7 +6,7 @@ from typing import Literal
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.errors import BadInput, NotFound
+from modelforge.errors import BadInput, ModelNotFound
 from modelforge.http.models import remove_model
 from modelforge.http.openai.identifiers import model_name, model_of, unix_seconds
 from modelforge.http.plumbing.body import json_response
@@ -51,9 +51,9 @@ def _bases(request: web.Request) -> Iterator[str]:
     yield from dict.fromkeys((wire.BUILT_IN_MODEL, *(details.base_model for details in trained)))
 
 
-def no_such_model(name: str) -> NotFound:
+def no_such_model(name: str) -> ModelNotFound:
     """The refusal of a name that no model has."""
-    return NotFound("No such model", f"There is no model {name[:200]!r}; GET /v1/models lists them.")
+    return ModelNotFound("No such model", f"There is no model {name[:200]!r}; GET /v1/models lists them.")
 
 
 async def list_model_objects(request: web.Request) -> web.Response:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from modelforge.errors import ForgeError
 from modelforge.http.generation import Message
 from modelforge.http.openai.answering import new_id
+from modelforge.http.openai.logprobs import ContentLogprob, logprobs_of
 from modelforge.http.openai.response_object import AnswerText, OutputMessage, ResponseObject, ended
 from modelforge.http.plumbing import openai_errors, problems
 from modelforge.http.plumbing.frames import encoded
@@ -56,7 +56,7 @@ class TextDelta(Struct, frozen=True, kw_only=True):
     output_index: int = 0
     content_index: int = 0
     delta: str
-    logprobs: tuple[str, ...] = ()
+    logprobs: list[ContentLogprob] = []
 
 
 class TextDone(Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class TextDone(Struct, frozen=True, kw_only=True):
     output_index: int = 0
     content_index: int = 0
     text: str
-    logprobs: tuple[str, ...] = ()
+    logprobs: list[ContentLogprob] = []
 
 
 class FailedEvent(Struct, frozen=True, kw_only=True):
@@ -113,12 +113,19 @@ class ResponseEvents:
                     for event in self._beginning():
                         yield event
                 if isinstance(message, wire.Token):
-                    yield self._event(TextDelta(sequence_number=self._next, item_id=self._message, delta=message.text))
+                    yield self._event(
+                        TextDelta(
+                            sequence_number=self._next,
+                            item_id=self._message,
+                            delta=message.text,
+                            logprobs=logprobs_of(message.logprobs),
+                        )
+                    )
                 else:
                     for event in self._ending(message):
                         yield event
 
-    def failed(self, error: ForgeError) -> bytes:
+    def failed(self, error: Exception) -> bytes:
         """The last one, where it went wrong amid the answer."""
         detail = openai_errors.answer_of(problems.problem_of(error), error).error
         return self._event(
@@ -143,7 +150,11 @@ class ResponseEvents:
         (item,) = response.output
         last: State = "response.completed" if response.status == "completed" else "response.incomplete"
         return [
-            self._event(TextDone(sequence_number=self._next, item_id=self._message, text=end.text)),
+            self._event(
+                TextDone(
+                    sequence_number=self._next, item_id=self._message, text=end.text, logprobs=item.content[0].logprobs
+                )
+            ),
             self._event(self._part("response.content_part.done", item.content[0])),
             self._event(ItemEvent(type="response.output_item.done", sequence_number=self._next, item=item)),
             self._event(ResponseEvent(type=last, sequence_number=self._next, response=response)),

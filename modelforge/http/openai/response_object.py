@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.http.openai.answering import new_id, now
+from modelforge.http.openai.logprobs import ContentLogprob, logprobs_of
 from modelforge.http.openai.response_request import AskedResponse, ResponseBody
 from modelforge.http.openai.unkept import Notes
 from trainer_entry import wire
@@ -19,7 +20,7 @@ class AnswerText(Struct, frozen=True, kw_only=True):
     type: Literal["output_text"] = "output_text"
     text: str
     annotations: tuple[str, ...] = ()
-    logprobs: tuple[str, ...] = ()
+    logprobs: list[ContentLogprob] = []
 
 
 class OutputMessage(Struct, frozen=True, kw_only=True):
@@ -104,6 +105,7 @@ class ResponseObject(Struct, frozen=True, kw_only=True):
     text: TextOptions = TextOptions()
     tool_choice: str = "auto"
     tools: tuple[str, ...] = ()
+    top_logprobs: int | None = None
     top_p: float
     truncation: Literal["disabled"] = "disabled"
     usage: ResponseUsage | None = None
@@ -121,6 +123,7 @@ def begun(body: ResponseBody, asked: AskedResponse) -> ResponseObject:
         model=body.model,
         temperature=asked.sampling.temperature,
         tool_choice=body.tool_choice or "auto",
+        top_logprobs=asked.sampling.top_logprobs,
         top_p=asked.sampling.top_p,
         modelforge=UNSET if asked.notes is None else asked.notes,
     )
@@ -132,7 +135,7 @@ def ended(response: ResponseObject, end: wire.Generated, message_id: str | None 
     message = OutputMessage(
         id=message_id or new_id("msg_"),
         status="completed" if whole else "incomplete",
-        content=[AnswerText(text=end.text)],
+        content=[AnswerText(text=end.text, logprobs=logprobs_of(end.logprobs))],
     )
     return msgspec.structs.replace(
         response,

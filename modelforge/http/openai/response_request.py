@@ -26,7 +26,6 @@ UNKEPT: Harmless = {
     "context_management": (),
     "conversation": (),
     "image": (),
-    "include": (),
     "max_tool_calls": (),
     "moderation": (),
     "parallel_tool_calls": (True,),
@@ -39,10 +38,17 @@ UNKEPT: Harmless = {
     "store": (False,),
     "tool_choice": ("auto", "none"),
     "tools": (),
-    "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
 """Fields of a response that are refused, but for these values."""
+_STATELESS = "Nothing is stored: send what was said before in input."
+_REASONS = {
+    "conversation": _STATELESS,
+    "previous_response_id": _STATELESS,
+    "store": _STATELESS,
+    "tools": "POST /v1/chat/completions takes functions.",
+}
+LOGPROBS = "message.output_text.logprobs"
 NOT_USED = ("prompt_cache_key", "safety_identifier", "user")
 """Fields of a response that change nothing, and are named in the answer."""
 
@@ -54,7 +60,7 @@ class InputText(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, t
 
 
 class OutputText(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="output_text"):
-    """A part of an earlier answer, as it was given."""
+    """A part of an earlier answer, as it was given; its probabilities say nothing more to a model."""
 
     text: str
     annotations: Any = None
@@ -110,7 +116,7 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     context_management: Any = None
     conversation: Any = None
     image: Any = None
-    include: Any = None
+    include: list[str] | None = None
     max_tool_calls: Any = None
     moderation: Any = None
     parallel_tool_calls: Any = None
@@ -123,7 +129,7 @@ class ResponseBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     store: Any = None
     tool_choice: Any = None
     tools: Any = None
-    top_logprobs: Any = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     truncation: Any = None
 
 
@@ -141,7 +147,7 @@ def response_of(body: ResponseBody, model: NamedModel) -> AskedResponse:
     Raises:
         BadInput: it says what is not kept; `field` is its path.
     """
-    refuse_unkept(body, UNKEPT)
+    refuse_unkept(body, UNKEPT, _REASONS)
     if body.text is not None:
         if body.text.format != {"type": "text"}:
             refuse(body.text.format, "text.format", 'It is {"type": "text"}: no other shape is enforced.')
@@ -155,9 +161,22 @@ def response_of(body: ResponseBody, model: NamedModel) -> AskedResponse:
             max_tokens=body.max_output_tokens or MOST_TOKENS,
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
+            top_logprobs=_top_logprobs(body),
         ),
         notes=notes_on(body, NOT_USED),
     )
+
+
+def _top_logprobs(body: ResponseBody) -> int | None:
+    """How many likely tokens are told with each; None where no probabilities are asked for.
+
+    Raises:
+        BadInput: something else is to be included.
+    """
+    for place, one in enumerate(body.include or ()):
+        if one != LOGPROBS:
+            refuse(one, f"include[{place}]", f"Of what may be included, {LOGPROBS} is kept.")
+    return (body.top_logprobs or 0) if body.include or body.top_logprobs else None
 
 
 def _messages(body: ResponseBody) -> list[Message]:
@@ -192,6 +211,5 @@ def _text(content: str | Sequence[InputText | OutputText | RefusalPart], role: s
                 field=f"{field}[{place}].type",
             )
         if isinstance(part, OutputText):
-            for name in ("annotations", "logprobs"):
-                refuse(getattr(part, name), f"{field}[{place}].{name}", "Leave it out.")
+            refuse(part.annotations, f"{field}[{place}].annotations", "Leave it out.")
     return "".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in content)

@@ -109,6 +109,8 @@ def _biases(given: dict[str, Any]) -> dict[int, float]:
             raise BadInput("This is no token", "logit_bias takes numbers of the model's tokens.", field=field)
         if isinstance(bias, bool) or not isinstance(bias, int | float) or abs(bias) > _LARGEST_BIAS:
             raise BadInput("This is no bias", f"It is a number from -{_LARGEST_BIAS} to {_LARGEST_BIAS}.", field=field)
+        if int(token) in biases:
+            raise BadInput("The same token is there twice", f"{int(token)} has a bias already: send one.", field=field)
         biases[int(token)] = float(bias)
     if len(biases) > _MOST_BIASES:
         raise BadInput("There are too many biases", f"At most {_MOST_BIASES} are taken.", field="logit_bias")

@@ -1,6 +1,7 @@
 """What OpenAI's clients may say that is not kept here: refused by name, or named in the answer as not used."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -28,8 +29,8 @@ def refuse(value: object, field: str, remedy: str) -> None:
         raise BadInput("This is not kept here", f"{field}: {remedy}", field=field)
 
 
-def refuse_unkept(body: Struct, fields: Harmless) -> None:
-    """Refuse the first of these fields that says more than it may.
+def refuse_unkept(body: Struct, fields: Harmless, reasons: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Refuse the first of these fields that says more than it may. `reasons`: what to do in place of some.
 
     Raises:
         BadInput: one does; it names the field.
@@ -38,7 +39,8 @@ def refuse_unkept(body: Struct, fields: Harmless) -> None:
         value: Any = getattr(body, name)
         if not any(value == one and type(value) is type(one) for one in harmless):
             words = " or ".join(msgspec.json.encode(one).decode() for one in harmless)
-            refuse(value, name, f"Leave it out{f', or send {words}' if words else ''}.")
+            reason = f" {reasons[name]}" if name in reasons else ""
+            refuse(value, name, f"Leave it out{f', or send {words}' if words else ''}.{reason}")
 
 
 def notes_on(body: Struct, fields: tuple[str, ...]) -> Notes | None:

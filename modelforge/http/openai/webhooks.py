@@ -1,12 +1,12 @@
 """Webhook endpoints of OpenAI's clients: the addresses that hear of ends of jobs."""
 
 import asyncio
+import contextlib
 import secrets
 import time
-from typing import Annotated, Literal, get_args
+from typing import get_args
 
 from aiohttp import web
-from msgspec import Meta, Struct
 
 from modelforge.domain import webhook
 from modelforge.domain.webhook import EventType, no_such_webhook
@@ -14,116 +14,30 @@ from modelforge.errors import Conflict
 from modelforge.fields import check_label, project_struct
 from modelforge.http.openai.pages import AFTER_ID, page_of
 from modelforge.http.openai.webhook_events import sample
+from modelforge.http.openai.webhook_objects import (
+    ChangedWebhookEndpoint,
+    NewWebhookEndpoint,
+    SecretRotation,
+    WebhookEndpoint,
+    WebhookEndpointDeleted,
+    WebhookEndpointList,
+    WebhookEndpointWithSecret,
+    WebhookEventTypeList,
+    WebhookTest,
+    WebhookTestResult,
+    object_of,
+)
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body, refuse_key
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import DELIVERER, HANDLER, PROJECTOR
 from modelforge.http.plumbing.route import Route, limit_to
-from modelforge.projections.webhooks import Delivery, KnownWebhook
+from modelforge.projections.webhooks import KnownWebhook
 from modelforge.webhooks.addresses import check_url
 from modelforge.webhooks.secrets import Secret, hint_of, new_secret
 
 _PAGE = 20
 _LARGEST_PAGE = 100
 _KEPT_SECONDS = 86_400.0
-_Name = Annotated[str, Meta(min_length=1, max_length=200)]
-_Url = Annotated[str, Meta(min_length=1, max_length=2000)]
-_Types = Annotated[list[EventType], Meta(min_length=1, max_length=100)]
-
-
-class WebhookDeliveries(Struct, frozen=True, kw_only=True):
-    """How far an endpoint was told. `served_position`: of the last end of a job that it is done with, in the log.
-
-    `undelivered`: how many ends were given up. `has_secret`: false after a backup was put back, until it is rotated.
-    """
-
-    served_position: int
-    last_delivery: Delivery | None
-    undelivered: int
-    last_undelivered: Delivery | None
-    has_secret: bool
-
-
-class WebhookEndpoint(Struct, frozen=True, kw_only=True):
-    """An endpoint. Times in Unix seconds."""
-
-    id: str
-    object: Literal["webhook_endpoint"] = "webhook_endpoint"
-    created_at: int
-    updated_at: int
-    name: str
-    url: str
-    event_types: tuple[EventType, ...]
-    signing_secret_hint: str
-    modelforge: WebhookDeliveries
-
-
-class WebhookEndpointWithSecret(WebhookEndpoint, frozen=True, kw_only=True):
-    """An endpoint, and the secret that signs what it is sent: it is shown here and never again."""
-
-    signing_secret: str
-
-
-class WebhookEndpointList(Struct, frozen=True, kw_only=True):
-    """A page of endpoints, newest first."""
-
-    object: Literal["list"] = "list"
-    data: list[WebhookEndpoint]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class WebhookEventTypeList(Struct, frozen=True, kw_only=True):
-    """What an endpoint may hear of."""
-
-    object: Literal["list"] = "list"
-    data: tuple[EventType, ...]
-
-
-class NewWebhookEndpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An endpoint to make."""
-
-    name: _Name
-    url: _Url
-    event_types: _Types
-
-
-class ChangedWebhookEndpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to be another of an endpoint."""
-
-    name: _Name | None = None
-    url: _Url | None = None
-    event_types: _Types | None = None
-
-
-class SecretRotation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a secret is rotated: for a day both sign, if that is asked for."""
-
-    keep_old_secret_active_for_24_hours: bool | None = False
-
-
-class WebhookTest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A delivery to try."""
-
-    event_type: EventType
-
-
-class WebhookTestResult(Struct, frozen=True, kw_only=True):
-    """What the endpoint answered to a delivery that tells of no job."""
-
-    object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
-    webhook_endpoint_id: str
-    event_type: EventType
-    status_code: int
-    success: Literal[True] = True
-
-
-class WebhookEndpointDeleted(Struct, frozen=True, kw_only=True):
-    """The endpoint hears nothing more, and its secret is gone."""
-
-    id: str
-    object: Literal["webhook_endpoint.deleted"] = "webhook_endpoint.deleted"
-    deleted: bool = True
 
 
 def _find(request: web.Request) -> KnownWebhook:
@@ -139,32 +53,11 @@ def _find(request: web.Request) -> KnownWebhook:
     return known
 
 
-async def _object_of(request: web.Request, known: KnownWebhook) -> WebhookEndpoint:
-    kept = await asyncio.to_thread(request.app[DELIVERER].secrets.read, known.webhook_id)
-    deliveries = WebhookDeliveries(
-        served_position=known.served,
-        last_delivery=known.last_delivery,
-        undelivered=known.undelivered,
-        last_undelivered=known.last_undelivered,
-        has_secret=bool(kept),
-    )
-    return WebhookEndpoint(
-        id=known.webhook_id,
-        created_at=known.created_at // 1_000_000,
-        updated_at=known.updated_at // 1_000_000,
-        name=known.name,
-        url=known.url,
-        event_types=known.event_types,
-        signing_secret_hint=known.secret_hint,
-        modelforge=deliveries,
-    )
-
-
 async def _with_secret(request: web.Request, webhook_id: str, secret: str) -> web.Response:
     known = request.app[PROJECTOR].read_models.webhooks.get(webhook_id)
     if known is None:  # it was deleted at this moment
         raise no_such_webhook(webhook_id)
-    shown = await _object_of(request, known)
+    shown = await object_of(request, known)
     return json_response(project_struct(shown, WebhookEndpointWithSecret, signing_secret=secret))
 
 
@@ -196,14 +89,14 @@ async def list_webhook_endpoints(request: web.Request) -> web.Response:
     """List the endpoints, newest first, each with how far it was told."""
     newest = sorted(request.app[PROJECTOR].read_models.webhooks.values(), key=lambda one: -one.created_at)
     page, has_more = page_of(request, newest, lambda one: one.webhook_id, _PAGE)
-    data = [await _object_of(request, known) for known in page]
+    data = [await object_of(request, known) for known in page]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return json_response(WebhookEndpointList(data=data, first_id=first, last_id=last, has_more=has_more))
 
 
 async def retrieve_webhook_endpoint(request: web.Request) -> web.Response:
     """One endpoint, and how far it was told."""
-    return json_response(await _object_of(request, _find(request)))
+    return json_response(await object_of(request, _find(request)))
 
 
 async def update_webhook_endpoint(request: web.Request) -> web.Response:
@@ -222,7 +115,7 @@ async def update_webhook_endpoint(request: web.Request) -> web.Response:
         key=await idempotency_key(request),
     )
     await request.app[HANDLER].submit(command, actor=actor_of(request))
-    return json_response(await _object_of(request, _find(request)))
+    return json_response(await object_of(request, _find(request)))
 
 
 async def delete_webhook_endpoint(request: web.Request) -> web.Response:
@@ -247,7 +140,9 @@ async def rotate_webhook_secret(request: web.Request) -> web.Response:
 
 async def _rotate(request: web.Request, webhook_id: str, made: Secret, *, keep_old: bool) -> None:
     files = request.app[DELIVERER].secrets
-    before = await asyncio.to_thread(files.read, webhook_id)
+    before: tuple[Secret, ...] = ()
+    with contextlib.suppress(OSError):  # what cannot be read signs nothing: another takes its place
+        before = await asyncio.to_thread(files.read, webhook_id)
     # Both until the log has it: after a crash in between a receiver that knows either of them is served.
     await asyncio.to_thread(files.write, webhook_id, (made, *before[:1]))
     command = webhook.RotateWebhookSecret(webhook_id=webhook_id, secret_hint=hint_of(made.value))

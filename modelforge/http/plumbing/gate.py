@@ -19,6 +19,7 @@ from modelforge.http.plumbing.guard import Content, Guard
 from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
 from modelforge.http.plumbing.origins import Origins
 from modelforge.http.plumbing.request_check import packing_of
+from modelforge.http.plumbing.request_ids import id_of
 from modelforge.http.plumbing.route import Handler, Route
 from modelforge.http.plumbing.visits import CLIENT, Visits, client_of
 from modelforge.settings import Settings
@@ -110,7 +111,7 @@ class Gate:
     def _refusal(self, request: web.Request, error: Exception) -> web.Response:
         """An error as an answer, without a secret."""
         gone = isinstance(error, ConnectionError) and request.transport is None  # the client; nobody reads this
-        problem = problems.CUT_OFF if gone else problems.problem_of(error)
+        problem = problems.CUT_OFF if gone else problems.problem_of(error, id_of(request))
         response = openai_errors.response(request.path, problem, error)
         if isinstance(response.body, bytes):
             response.body = self._redact(response.body.decode()).encode()

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.errors import ContextExceeded
+from modelforge.errors import ContextExceeded, ModelNotFound
 from modelforge.http.plumbing import problems
 from modelforge.http.plumbing.problems import Problem
 
@@ -41,6 +41,8 @@ def is_asked(path: str) -> bool:
 
 def answer_of(problem: Problem, error: Exception | None = None) -> ErrorAnswer:
     """A problem as OpenAI's clients read it; what else was found stands in the message. `error`: what it comes of."""
+    if isinstance(error, web.HTTPNotFound):
+        problem = msgspec.structs.replace(problem, error="This path of OpenAI's is not kept here", detail=_KEPT)
     message = problem.error if problem.detail in {"", problem.error} else f"{problem.error}: {problem.detail}"
     if problem.validation:
         lines = (
@@ -55,9 +57,13 @@ def answer_of(problem: Problem, error: Exception | None = None) -> ErrorAnswer:
     kind, code = _names(problem.status_code)
     if isinstance(error, ContextExceeded):
         code = "context_length_exceeded"
-    return ErrorAnswer(error=ErrorDetail(message=message, type=kind, param=problem.field or None, code=code))
+    param = problem.field or None
+    if isinstance(error, ModelNotFound):
+        param, code = "model", "model_not_found"
+    return ErrorAnswer(error=ErrorDetail(message=message, type=kind, param=param, code=code))
 
 
+_KEPT = "docs/openai.md names those that are, and GET /api/openapi.json lists them."
 _SHOWN_LINES = 10
 
 

@@ -1,5 +1,6 @@
 """Pages of one's own that may ask this server from another origin, and what their browsers are told (CORS)."""
 
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -10,7 +11,9 @@ from modelforge.settings import Origin
 
 _METHODS = "GET, HEAD, POST, PATCH, PUT, DELETE"
 _TAKEN = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, If-None-Match, If-Range"
-_SHOWN = "Location, Retry-After, Content-Disposition, Content-Range, ETag, Accept-Ranges"
+_SHOWN = "Location, Retry-After, Content-Disposition, Content-Range, ETag, Accept-Ranges, X-Request-Id"
+_ORIGIN = re.compile(r"(?P<place>(?P<scheme>https?)://.*?)(?::(?P<port>[0-9]+))?")
+_USUAL_PORTS = {"http": 80, "https": 443}
 _KNOWN_SECONDS = "600"
 
 
@@ -27,7 +30,7 @@ class Origins:
     """The origins whose pages may ask, beside the server's own; none by itself."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
-        self._allowed = frozenset(allowed)
+        self._allowed = frozenset(map(_as_sent, allowed))
 
     def allow(self, request: web.Request) -> bool:
         """Whether the page that asks is one of them: it says one origin, and one that is allowed."""
@@ -61,6 +64,15 @@ class Origins:
             response.headers["Access-Control-Allow-Origin"] = request.headers[ORIGIN]
             response.headers["Access-Control-Expose-Headers"] = _SHOWN
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+
+def _as_sent(origin: str) -> str:
+    """An origin as a browser sends it: without a port that is the scheme's own."""
+    found = _ORIGIN.fullmatch(origin)
+    if found is None or found["port"] is None:
+        return origin
+    usual = int(found["port"]) == _USUAL_PORTS[found["scheme"]]
+    return found["place"] if usual else f"{found['place']}:{int(found['port'])}"
 
 
 def _asked_headers(request: web.Request) -> str:

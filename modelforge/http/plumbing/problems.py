@@ -78,8 +78,11 @@ def status_of(error: ForgeError) -> int:
             return 500  # ours to mend, not the client's
 
 
-def problem_of(error: Exception) -> Problem:
-    """The problem that is answered for an error. That of an unforeseen one has no path, stack or secret."""
+def problem_of(error: Exception, request_id: str | None = None) -> Problem:
+    """The problem that is answered for an error. That of an unforeseen one has no path, stack or secret.
+
+    `request_id`: under which the log has the trace of such a one.
+    """
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         error = StorageFull("No space is left on the disk", "Free some space and try again; nothing was changed.")
     match error:
@@ -97,7 +100,7 @@ def problem_of(error: Exception) -> Problem:
         case RequestPayloadError() | HttpProcessingError():
             return CUT_OFF
         case _:
-            _log.error("request_failed", exc_info=error)
+            _log.error("request_failed", request_id=request_id, exc_info=error)
             return of_status(500, "The server failed on this request; its log has the details.")
 
 

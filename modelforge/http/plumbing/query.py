@@ -13,6 +13,7 @@ from modelforge.fields import describe, nearest
 from modelforge.http.plumbing.route import Query
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
+_PAIR = re.compile(r"(\w+)\[([^\]]+)\]")
 _SHOWN = 40
 
 
@@ -34,6 +35,9 @@ def read_query(request: web.Request, queries: tuple[Query, ...]) -> GivenQuery:
     known = {query.name: query for query in queries}
     values: dict[str, Any] = {}
     for name in request.query:
+        if (pair := _PAIR.fullmatch(name)) is not None and (query := known.get(pair[1])) is not None and query.pairs:
+            values.setdefault(query.name, {})[pair[2]] = _once(request, name)
+            continue
         query = known.get(name)
         if query is None:
             shown = name[:_SHOWN]
@@ -42,9 +46,39 @@ def read_query(request: web.Request, queries: tuple[Query, ...]) -> GivenQuery:
         texts = request.query.getall(name)
         if len(texts) > 1 and not query.many:
             raise BadInput(f"The query has {name} more than once", "Send it once.", field=name)
+        if query.pairs:
+            _check_none(query, texts[0])
+            values[name] = None
+            continue
         read = tuple(_value(query, text) for text in texts)
         values[name] = read if query.many else read[0]
+    for query in queries:
+        if query.pairs and values.get(query.name) is not None:
+            values[query.name] = _pairs(query, values[query.name])
     return GivenQuery(values)
+
+
+def _once(request: web.Request, name: str) -> str:
+    texts = request.query.getall(name)
+    if len(texts) > 1:
+        raise BadInput(f"The query has {name[:_SHOWN]} more than once", "Send it once.", field=name[:_SHOWN])
+    return texts[0]
+
+
+def _check_none(query: Query, text: str) -> None:
+    if text != "null":
+        raise BadInput(
+            f"The query's {query.name} cannot be used",
+            f"{query.name}={text[:_SHOWN]!r}: it is written {query.name}[key]=value; or null, for none.",
+            field=query.name,
+        )
+
+
+def _pairs(query: Query, given: dict[str, str]) -> Any:
+    try:
+        return msgspec.convert(given, query.kind)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"The query's {query.name} cannot be used", f"{error}.", field=query.name) from error
 
 
 def _value(query: Query, text: str) -> Any:

@@ -18,12 +18,16 @@ EVENT_STREAM = "text/event-stream"
 
 
 class Query(Struct, frozen=True):
-    """A query parameter. `kind`: the type as which it is read. `many`: it may be given several times."""
+    """A query parameter. `kind`: the type as which it is read. `many`: it may be given several times.
+
+    `pairs`: it is an object of texts, each written `name[key]=value`; `name=null` is None.
+    """
 
     name: str
     kind: Any
     description: str
     many: bool = False
+    pairs: bool = False
 
 
 class RequestHeader(Struct, frozen=True):

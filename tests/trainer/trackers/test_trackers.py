@@ -314,6 +314,16 @@ def test_a_run_s_config_has_every_parameter_and_what_it_was_trained_on() -> None
     opening = OpenRun.of(spec(Path("/")), started())
     assert opening.config.keys() >= set(wire.TrainingParameters.__struct_fields__)
     assert (opening.config["job_id"], opening.config["dataset_sha256"]) == ("train_000001", "3f" * 32)
+    asked = msgspec.structs.replace(
+        opening.parameters,
+        report_to="wandb",
+        tracker_project="desk",
+        tracker_run="third",
+        tracker_tags=("night", "sft"),
+    )
+    named = msgspec.structs.replace(opening, parameters=asked)
+    assert (named.name, named.tags) == ("third", (*opening.tags, "night"))
+    assert opening.name == "my-tiny-finetuned-train_000001"
     assert LogFigures.of(step(2)).figures == {"epoch": 0.5, "loss": 0.5, "elapsed_seconds": 1.0, "rewards/a": 1.0}
 
 

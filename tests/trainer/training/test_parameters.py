@@ -93,6 +93,7 @@ QUANTIZATION: dict[str, tuple[Any, str, Any]] = {
 ELSEWHERE = {
     *("eval_split", "num_processes", "use_lora", "reward_model", "rl_algorithm", "doc_stride", "truncation"),
     *("weight_dtype", "attn_implementation", "loraplus_lr_ratio", "reward_functions", "report_to"),
+    *("tracker_project", "tracker_run", "tracker_tags"),
 }
 
 

@@ -1,0 +1,327 @@
+"""A connection to a server: requests, refusals, uploads and streams; what the terminal and the client talk through."""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from modelforge.errors import DatasetReport, ForgeError, Refusal
+
+_T = TypeVar("_T", bound=Struct)
+_NOT_A_SUCCESS, _FAILED = 400, 500
+_CONNECT_SECONDS = 10
+_AGAIN_SECONDS = 1.0
+_TRIES = 60
+_SOCKET = "unix:"
+_EVENT, _DATA = b"event: ", b"data: "
+
+
+class RequestRefused(ForgeError):
+    """The server refused, with a status code, or cannot be reached."""
+
+    def __init__(
+        self,
+        message: str,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        field: str | None = None,
+        refusals: tuple[Refusal, ...] = (),
+        validation: DatasetReport | None = None,
+    ) -> None:
+        super().__init__(message, detail)
+        self.status = status
+        self.field = field
+        self.refusals = refusals
+        self.validation = validation
+
+
+class _Problem(Struct):
+    error: str
+    detail: str
+    field: str | None = None
+    problems: tuple[Refusal, ...] = ()
+    validation: DatasetReport | None = None
+
+
+class Connection:
+    """Speaks with the server at `url`, or at a socket: `unix:PATH`. It is opened by the first request.
+
+    `certificate_sha256`: the one certificate that it may show, whatever name that has.
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, certificate_sha256: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._address = "http://localhost" if self.url.startswith(_SOCKET) else self.url
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._ssl = True if certificate_sha256 is None else aiohttp.Fingerprint(bytes.fromhex(certificate_sha256))
+        self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            is_socket = self.url.startswith(_SOCKET)
+            self._opened = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+                connector=aiohttp.UnixConnector(self.url.removeprefix(_SOCKET)) if is_socket else None,
+                headers=self._headers,
+            )
+        return self._opened
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End it; a request after this opens it again."""
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    async def get(self, path: str, kind: type[_T]) -> _T:
+        """Read one thing.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        return decoded(await self.ask("GET", path), kind, self.url)
+
+    async def post(self, path: str, body: Struct | dict[str, object], kind: type[_T], *, key: str | None = None) -> _T:
+        """Change something. `key`: the Idempotency-Key.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        return decoded(await self.ask("POST", path, msgspec.json.encode(body), key=key), kind, self.url)
+
+    async def delete(self, path: str, kind: type[_T], *, key: str | None = None) -> _T:
+        """Take one thing away.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        return decoded(await self.ask("DELETE", path, key=key), kind, self.url)
+
+    async def upload(
+        self,
+        file: Path,
+        kind: type[_T],
+        *,
+        on_sent: Callable[[int], None] | None = None,
+        key: str | None = None,
+        **fields: str,
+    ) -> _T:
+        """Send a dataset, with further fields of the form; `on_sent` hears how many bytes went with each part.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        return decoded(await self.upload_bytes(file, on_sent=on_sent, key=key, **fields), kind, self.url)
+
+    async def upload_bytes(
+        self, file: Path, *, on_sent: Callable[[int], None] | None = None, key: str | None = None, **fields: str
+    ) -> bytes:
+        """The same; the answer is JSON as it came.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        with _CountedFile(file, on_sent or (lambda _: None)) as stream:
+            form = aiohttp.FormData()
+            for name, value in fields.items():
+                form.add_field(name, value)
+            form.add_field("file", stream, filename=file.name)
+            return await self.ask("POST", "/api/upload_dataset", form, key=key)
+
+    async def ask(
+        self, method: str, path: str, body: bytes | aiohttp.FormData | None = None, *, key: str | None = None
+    ) -> bytes:
+        """Any request; the answer is JSON as it came.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        async with self._request(method, path, body, key) as answer:
+            return await answer.read()
+
+    async def read_log(self, job_id: str, *, offset: int = 0, attempt: int | None = None) -> tuple[bytes, int]:
+        """A part of what a trainer wrote on stderr, and the offset at which the next part begins.
+
+        Raises:
+            RequestRefused: why not.
+        """
+        async with self._request("GET", path_of("jobs", job_id, "logs", offset=offset, attempt=attempt)) as answer:
+            data = await answer.read()
+            return data, int(answer.headers.get("X-Next-Offset", offset + len(data)))
+
+    async def save(self, path: str, to: Path) -> None:
+        """Write an answer to a file, part by part.
+
+        Raises:
+            RequestRefused: why not; the file is not made then.
+        """
+        async with self._request("GET", path) as answer:
+            with to.open("wb") as file:
+                async for part in answer.content.iter_any():
+                    await asyncio.to_thread(file.write, part)
+
+    async def stream(
+        self, path: str, body: Struct | dict[str, object] | None = None
+    ) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The server-sent events that answer a POST, or a GET if there is no body: the name and the JSON of each.
+
+        Raises:
+            RequestRefused: why not; or what went wrong on the way, which is the event `error`.
+        """
+        content = None if body is None else msgspec.json.encode(body)
+        async with self._request("GET" if content is None else "POST", path, content) as answer:
+            event = ""
+            async for line in _lines(answer.content):
+                if line.startswith(_EVENT):
+                    event = line.removeprefix(_EVENT).decode().strip()
+                elif line.startswith(_DATA):
+                    data = line.removeprefix(_DATA).strip()
+                    if event == "error":
+                        raise _refusal(decoded(data, _Problem, self.url), answer.status)
+                    yield event, data
+                elif not line:
+                    event = ""
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self, method: str, path: str, body: bytes | aiohttp.FormData | None = None, key: str | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is a success."""
+        headers = {} if key is None else {"Idempotency-Key": key}
+        if isinstance(body, bytes):
+            headers["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(
+                method, self._address + path, data=body, headers=headers, ssl=self._ssl, allow_redirects=False
+            ) as answer:
+                if answer.status >= _NOT_A_SUCCESS:
+                    raise _refusal(decoded(await answer.read(), _Problem, self.url, answer.status), answer.status)
+                yield answer
+        except aiohttp.ClientError as error:
+            raise RequestRefused(
+                "The server cannot be reached", f"{self.url}: start it with `modelforge serve`, or name it with --url."
+            ) from error
+
+    async def follow(self, after: int, kind: type[_T], **query: object) -> AsyncGenerator[_T, None]:
+        """Every status message after a position; a server that went away is waited for, and nothing is missed.
+
+        Raises:
+            RequestRefused: it cannot be followed so, or the server does not come back.
+        """
+        failures = 0
+        while True:
+            path = f"/ws/training?{urlencode({'after': after, **query})}"
+            try:
+                async with self._session.ws_connect(self._address + path, ssl=self._ssl, max_msg_size=0) as socket:
+                    failures = 0
+                    async for message in socket:
+                        data = message.data.encode()
+                        after = msgspec.json.decode(data, type=_Position).position
+                        yield msgspec.json.decode(data, type=kind)
+            except aiohttp.ClientError as error:
+                if isinstance(error, aiohttp.WSServerHandshakeError) and error.status < _FAILED:
+                    await self.ask("GET", path)  # the same without the handshake, for the words of the refusal
+                failures += 1
+                if failures > _TRIES:
+                    raise RequestRefused("The server does not come back", f"{self.url}: {error}") from error
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def follow_records(self, after: int, kind: type[_T], **query: object) -> AsyncGenerator[_T, None]:
+        """Every record of the log after a position, and then what comes, in the same way.
+
+        Raises:
+            RequestRefused: it cannot be followed so, or the server does not come back.
+        """
+        failures = 0
+        while True:
+            try:
+                path = path_of("events", "stream", after=after, **query)
+                async with contextlib.aclosing(self.stream(path)) as events:
+                    async for event, data in events:
+                        failures = 0
+                        if not event:  # a goodbye has one
+                            after = msgspec.json.decode(data, type=_Position).position
+                            yield msgspec.json.decode(data, type=kind)
+            except RequestRefused as refusal:
+                failures += 1
+                if failures > _TRIES or (refusal.status is not None and refusal.status < _FAILED):
+                    raise
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def path_of(*parts: object, **query: object) -> str:
+    """A path of the API, each part of it quoted, and what of the query was given; a sequence is given several times."""
+    path = "/api/" + "/".join(quote(str(part), safe="") for part in parts)
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of a body, of any length."""
+    rest = bytearray()
+    async for part in content.iter_any():
+        rest += part
+        if b"\n" in part:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                yield bytes(line)
+
+
+class _Position(Struct):
+    position: int
+
+
+class _CountedFile(io.BufferedReader):
+    """A file that says how much of it was read."""
+
+    def __init__(self, path: Path, on_read: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path))
+        self._on_read = on_read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        data = super().read(size)
+        self._on_read(len(data))
+        return data
+
+
+def decoded(data: bytes, kind: type[_T], url: str, status: int = 200) -> _T:
+    """An answer of the server at `url`, as a Struct.
+
+    Raises:
+        RequestRefused: it is no such answer.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestRefused(
+            "The answer cannot be read", f"{url} answered {status}: is it a ModelForge? {error}"
+        ) from error
+
+
+def _refusal(problem: _Problem, status: int) -> RequestRefused:
+    return RequestRefused(
+        problem.error,
+        problem.detail,
+        status=status,
+        field=problem.field,
+        refusals=problem.problems,
+        validation=problem.validation,
+    )
