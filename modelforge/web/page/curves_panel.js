@@ -1,5 +1,5 @@
 // The curves of one job: the loss large, and beside it what else there is to see.
-import { Chart, smoothed } from "./chart.js";
+import { Chart } from "./chart.js";
 import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
 import { curvesOf } from "./jobs.js";
 
@@ -28,7 +28,7 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
   useKinds(curves);
   const evaluated = curves.evaluations.length > 0;
   const readLoss = useCallback(
-    () => [curves.step, ...smoothed(curves.columns.loss, Number(weight)), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
+    () => [curves.step, ...curves.smoothed("loss", Number(weight)), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
     [curves, weight, evaluated],
   );
   const marks = useCallback(
