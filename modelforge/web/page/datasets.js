@@ -6,7 +6,7 @@ import { BUILT_IN } from "./first_steps.js";
 import { STRATEGIES, TASKS, bytes, count, moment, shortName, since } from "./format.js";
 import { jobName } from "./job_summary.js";
 import { jobs } from "./jobs.js";
-import { Action, Badge, Card, Empty, Facts, Refusal, Title } from "./parts.js";
+import { Action, Badge, Card, Empty, Facts, Refusal, Title, Typed } from "./parts.js";
 import { RecordTable } from "./record_table.js";
 import { go, link } from "./router.js";
 import { useAnswer, useStore } from "./store.js";
@@ -93,11 +93,11 @@ function Tokens({ dataset, revision }) {
   return html`<${Card} title="As a model reads it">
     <div class="fields">
       <div class="field"><label for="seen-by">Model</label>
-        <input id="seen-by" list="models-there" value=${seen.model_name} onChange=${(event) => setNamed(event.target.value.trim() || null)} />
+        <${Typed} id="seen-by" list="models-there" value=${seen.model_name} onTyped=${(text) => setNamed(text || null)} />
         <datalist id="models-there"><option value=${BUILT_IN} />${models.map((one) => html`<option value=${String(one.id)}>${one.name}</option>`)}</datalist>
         <small>${shortName(last) === BUILT_IN ? "The built-in one" : "The last one that was trained on it"}, or another by its name or number.</small></div>
       <div class="field"><label for="cut-at">Cut at, in tokens</label>
-        <input id="cut-at" type="number" min="1" value=${length ?? ""} placeholder="as a training would" onChange=${(event) => setLength(event.target.value || null)} />
+        <${Typed} id="cut-at" type="number" min="1" value=${length ?? ""} placeholder="as a training would" onTyped=${(text) => setLength(text || null)} />
         <small><code>max_seq_length</code></small></div>
     </div>
     <${Statistics} filename=${dataset.filename} seen=${seen} />

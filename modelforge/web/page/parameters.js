@@ -1,6 +1,6 @@
 // The parameters of a training: the few that people change, and all others folded away by what they are about.
 import { html, useEffect, useState } from "./dom.js";
-import { Field } from "./parts.js";
+import { Field, Typed } from "./parts.js";
 import { Problems } from "./preflight_panel.js";
 
 const FEW = ["num_train_epochs", "max_steps", "learning_rate", "per_device_train_batch_size", "max_seq_length", "lora_r", "eval_split"];
@@ -109,9 +109,19 @@ function Input({ id, name, schema, value, set, wrong }) {
     </select>`;
   }
   if (type.type === "integer" || type.type === "number") {
-    return html`<input ...${shared} type="number" step="any" min=${type.minimum} max=${type.maximum} value=${value ?? ""} placeholder=${left(name, schema)} onInput=${(event) => put(event.target.value === "" ? undefined : Number(event.target.value))} />`;
+    return html`<${NumberInput} shared=${shared} type=${type} value=${value} put=${put} placeholder=${left(name, schema)} />`;
   }
   return html`<${JsonInput} shared=${shared} value=${value} put=${put} placeholder=${left(name, schema)} isText=${type.type === "string"} />`;
+}
+
+/** Counts as it is typed; "0.0" stays on its way to 0.0005. */
+function NumberInput({ shared, type, value, put, placeholder }) {
+  const [draft, setDraft] = useState(null);
+  const typed = (event) => {
+    setDraft(event.target.value);
+    put(event.target.value === "" ? undefined : Number(event.target.value));
+  };
+  return html`<input ...${shared} type="number" step="any" min=${type.minimum} max=${type.maximum} value=${draft ?? value ?? ""} placeholder=${placeholder} onInput=${typed} onBlur=${() => setDraft(null)} />`;
 }
 
 /** A text as it is; of all else its JSON, and a name without quotes. */
@@ -125,5 +135,5 @@ function JsonInput({ shared, value, put, placeholder, isText }) {
     }
   };
   const shown = value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value);
-  return html`<input ...${shared} value=${shown} placeholder=${placeholder} onChange=${(event) => put(event.target.value.trim() === "" ? undefined : read(event.target.value.trim()))} />`;
+  return html`<${Typed} ...${shared} value=${shown} placeholder=${placeholder} onTyped=${(text) => put(text === "" ? undefined : read(text))} />`;
 }

@@ -51,7 +51,7 @@ function StartForm({ schema, begun }) {
   const answer = usePreflight(whole ? body : null);
   const shown = refused ? { value: answer.value, problem: refused, busy: false } : answer;
   const problems = problemsByField(shown);
-  const make = { known: (name) => name in schema, set, asked };
+  const make = { known: (name) => name in schema && name !== "queue", set, asked };
   const start = (more) => async () => {
     try {
       const { job_id: jobId } = await post("/api/start_training", { ...body, ...more });

@@ -4,7 +4,7 @@ import { html, useState } from "./dom.js";
 import { BUILT_IN } from "./first_steps.js";
 import { STRATEGIES, TASKS, bytes, count } from "./format.js";
 import { idOf } from "./parameters.js";
-import { Card, Field } from "./parts.js";
+import { Card, Field, Typed } from "./parts.js";
 import { Problems } from "./preflight_panel.js";
 import { useAnswer } from "./store.js";
 import { Statistics, TokenPreview } from "./token_preview.js";
@@ -53,7 +53,7 @@ export function DataSection({ asked, set, problems, make, details, there, again 
       </select>
     <//>`}
     ${typed && html`<${Field} id=${idOf("dataset")} label="Its place" hint="hf://owner/name, or the absolute path of a file under a dataset root">
-      <input id=${idOf("dataset")} value=${asked.dataset ?? ""} onChange=${(event) => set({ dataset: event.target.value.trim() || null })} /><//>`}
+      <${Typed} id=${idOf("dataset")} value=${asked.dataset ?? ""} onTyped=${(text) => set({ dataset: text || null })} /><//>`}
     <${UploadBox} onTaken=${taken} />
     <${Problems} of=${problems.get("dataset")} make=${make} />
     ${details && html`<p><code>${details.format}</code>, ${count(details.num_examples)} records${details.warning_count > 0 && html`, <a href=${`#/datasets/${encodeURIComponent(details.filename)}`}>${count(details.warning_count)} warnings</a>`}</p>
@@ -92,9 +92,9 @@ export function ModelSection({ asked, set, problems, make, answer }) {
         </select>
       <//>
       ${typed && html`<${Field} id=${idOf("model_name")} label="Its name" hint="As owner/name on the hub, or an absolute path under a model root">
-        <input id=${idOf("model_name")} value=${asked.model_name ?? ""} onChange=${(event) => set({ model_name: event.target.value.trim() || null })} /><//>`}
+        <${Typed} id=${idOf("model_name")} value=${asked.model_name ?? ""} onTyped=${(text) => set({ model_name: text || null })} /><//>`}
       <${Field} id=${idOf("output_name")} label="Name of what comes of it" hint="Letters, digits, . _ and -">
-        <input id=${idOf("output_name")} maxlength="100" value=${asked.output_name ?? ""} placeholder="my-…-finetuned" onChange=${(event) => set({ output_name: event.target.value.trim() || undefined })} /><//>
+        <${Typed} id=${idOf("output_name")} maxlength="100" value=${asked.output_name ?? ""} placeholder="my-…-finetuned" onTyped=${(text) => set({ output_name: text || undefined })} /><//>
     </div>
     <${Fits} answer=${answer} />
     ${["model_name", "output_name"].map((field) => html`<${Problems} of=${problems.get(field)} make=${make} />`)}
@@ -128,8 +128,8 @@ function Choices({ name, legend, names, isFor, chosen, set, why }) {
       const reason = why(value);
       const id = index === 0 ? idOf(name) : `${idOf(name)}-${value}`;
       return html`<label key=${value} class=${`choice ${value === chosen ? "chosen" : ""} ${reason ? "cannot" : ""}`} for=${id}>
-        <input type="radio" name=${name} id=${id} value=${value} checked=${value === chosen} disabled=${reason !== null} onChange=${() => set({ [name]: value })} />
-        <span><strong>${title}</strong><small>${isFor[value]}</small>${reason && html`<small class="reason">${reason}</small>`}</span>
+        <input type="radio" name=${name} id=${id} value=${value} aria-labelledby=${`${id}-name`} aria-describedby=${`${id}-for`} checked=${value === chosen} disabled=${reason !== null} onChange=${() => set({ [name]: value })} />
+        <span><strong id=${`${id}-name`}>${title}</strong><span id=${`${id}-for`}><small>${isFor[value]}</small>${reason && html`<small class="reason">${reason}</small>`}</span></span>
       </label>`;
     })}
   </fieldset>`;

@@ -32,7 +32,7 @@ export function TokenPreview({ filename, seen }) {
     ${problem ? html`<${Refusal} problem=${problem} />` : value === null && html`<${Empty}>The model's tokenizer reads the first records …<//>`}
     ${value && !problem && html`<p class="soft">What is learned is <mark class="token learned">marked</mark>; all else is read only. Each box is a token.</p>
       ${value.records.map((record) => html`<section class="seen" key=${record.line}>
-        <h4>Line ${count(record.line)}</h4>
+        <p class="line-name">Line ${count(record.line)}</p>
         ${(record.examples ?? []).map((example) => html`<${Example} example=${example} />`)}
         ${record.more_examples > 0 && html`<p class="soft">And ${count(record.more_examples)} more examples of it.</p>`}
       </section>`)}`}

@@ -5,7 +5,7 @@ import { html, useId, useRef, useState } from "./dom.js";
 import { count, share } from "./format.js";
 import { Progress, Refusal } from "./parts.js";
 
-const PROPOSED = /columns=(\{.*?\})(?= with the file|\s|$)/;
+const PROPOSED = /columns=(\{.*\}) with the file/;
 
 /** The columns by which the server would read a file that it refused, if it said some. */
 function proposed(problem) {
