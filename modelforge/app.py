@@ -14,6 +14,7 @@ from modelforge.admission.context import FETCHES_AT_ONCE, Admission
 from modelforge.command_handler import CommandHandler
 from modelforge.data_directory import Holder, claimed, kept_secret, tell_holder
 from modelforge.datasets.preview_workers import PreviewWorkers
+from modelforge.datasets.record_pages import RecordPages
 from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
@@ -39,6 +40,7 @@ from modelforge.http.plumbing.keys import (
     PLAYGROUND,
     PREVIEW_WORKERS,
     PROJECTOR,
+    RECORD_PAGES,
     SETTINGS,
     SUBSCRIBERS,
 )
@@ -86,6 +88,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities
     app[OPENAPI] = document()
     app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers(isolation)
+    app[RECORD_PAGES] = RecordPages()
     add_routes(app)
     chosen = launcher or LocalLauncher(layout, isolation=isolation)
 

@@ -1,7 +1,6 @@
 """Previews and statistics of a dataset: its records, their tokens as a model reads them, and their lengths."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -18,13 +17,14 @@ from modelforge.admission.preview import (
     preview_spec,
 )
 from modelforge.datasets.preview_workers import DEADLINE_SECONDS
+from modelforge.datasets.record_pages import RecordPage
 from modelforge.errors import BadInput, NotFound
 from modelforge.http.datasets import find_dataset, find_uploads
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
-from modelforge.http.plumbing.keys import ADMISSION, LAYOUT, PREVIEW_WORKERS
+from modelforge.http.plumbing.keys import ADMISSION, LAYOUT, PREVIEW_WORKERS, RECORD_PAGES
 from modelforge.http.plumbing.query import GIVEN
-from modelforge.http.plumbing.route import REVISION, Query, Route
+from modelforge.http.plumbing.route import REVISION, Count, Query, Route
 from modelforge.http.plumbing.visits import CLIENT
 from modelforge.layout import Layout
 from modelforge.projections.datasets import DatasetSummary, summary_of
@@ -32,12 +32,15 @@ from trainer_entry import wire
 
 Shown = Annotated[int, Meta(ge=1, le=100)]
 Measured = Annotated[int, Meta(ge=1, le=100_000)]
+SearchedText = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class PreviewQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """With how many records are to be shown."""
+    """With how many records are to be shown, after how many others, and what is to stand in them."""
 
     limit: Shown = 10
+    offset: Count = 0
+    search: SearchedText | None = None
 
 
 class StatisticsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,12 +50,20 @@ class StatisticsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_field
 
 
 async def preview_dataset(request: web.Request) -> web.Response:
-    """Show the first records of a dataset, and, if a model is named, the tokens that it reads."""
+    """Show records of a dataset, the first ones by default, and, if a model is named, the tokens that it reads."""
     query = _query(request, PreviewQuery)
     summary = await _dataset(request, query.revision)
     if query.model_name is None:
-        path = records_file(request.app[LAYOUT], summary)
-        return json_response(await asyncio.to_thread(_records_as_they_are, path, summary, query.limit))
+        path, pages = records_file(request.app[LAYOUT], summary), request.app[RECORD_PAGES]
+        page = await asyncio.to_thread(pages.read, path, offset=query.offset, limit=query.limit, search=query.search)
+        return json_response(_records_as_they_are(page, summary))
+    for name in ("offset", "search"):
+        if getattr(query, name):
+            raise BadInput(
+                f"The query's {name} is for records as they are",
+                f"A model is shown the first ones: leave out {name}, or model_name.",
+                field=name,
+            )
     job = await preview_spec(request.app[ADMISSION], query, query.model_name, summary)
     asked = wire.PreviewRequest(
         job=job,
@@ -108,30 +119,17 @@ async def _dataset(request: web.Request, revision: int | None) -> DatasetSummary
     return summary
 
 
-def _records_as_they_are(path: Path, summary: DatasetSummary, limit: int) -> wire.DatasetPreview:
-    records = tuple(_first_records(path, limit))
+def _records_as_they_are(page: RecordPage, summary: DatasetSummary) -> wire.DatasetPreview:
     return wire.DatasetPreview(
         filename=summary.filename,
         revision=summary.revision,
         format=summary.format,
         num_examples=summary.num_examples,
-        records=records,
-        has_more=len(records) < summary.num_examples,
+        records=page.records,
+        has_more=page.next_offset is not None,
         columns=summary.columns,
+        next_offset=page.next_offset,
     )
-
-
-def _first_records(path: Path, limit: int) -> Iterator[wire.PreviewedRecord]:
-    count = size = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.isspace():
-                continue
-            yield wire.PreviewedRecord(line=number, record=msgspec.Raw(line.strip()))
-            count += 1
-            size += len(line)
-            if count == limit or size >= wire.MOST_PREVIEWED_BYTES:
-                return
 
 
 async def _ask_worker(request: web.Request, asked: wire.AnyDatasetViewRequest) -> web.Response:
@@ -158,7 +156,12 @@ ROUTES = (
         path="/api/datasets/{filename}/preview",
         handler=preview_dataset,
         answer=wire.DatasetPreview,
-        query=(Query("limit", Shown, "How many records, from 1 to 100; 10 by default."), *_VIEW),
+        query=(
+            Query("limit", Shown, "How many records, from 1 to 100; 10 by default."),
+            Query("offset", Count, "Without a model: how many records stand before them; 0 by default."),
+            Query("search", SearchedText, "Without a model: a text that stands in a value of them, in any case."),
+            *_VIEW,
+        ),
         at_once=64,
         errors=(400, 404, 409, 503),
     ),

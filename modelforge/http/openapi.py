@@ -17,6 +17,7 @@ from modelforge.http.plumbing.query import schema_of
 from modelforge.http.plumbing.request_check import NoBody
 from modelforge.http.plumbing.route import PATH_KINDS, Route, Streamed
 from modelforge.http.routes import ROUTES
+from modelforge.parameter_meanings import MEANINGS
 from modelforge.version import VERSION
 
 EXAMPLES = Path(__file__).with_name("openapi_examples.json")
@@ -60,6 +61,8 @@ def document() -> Raw:
         types.extend(kind for kind in named if kind is not None and kind not in types)
     schemas, components = msgspec.json.schema_components(types, schema_hook=_schema, ref_template=_REF)
     references = dict(zip(types, schemas, strict=True))
+    for schema in components.values():
+        _tell_meanings(schema.get("properties", {}))
     paths: dict[str, dict[str, Any]] = {}
     rooms: dict[str, str] = {}
     for route in ROUTES:
@@ -106,6 +109,13 @@ def _schema(kind: type) -> dict[str, Any]:
     if kind is Raw:
         return {"description": "Any JSON value."}
     raise NotImplementedError(kind)
+
+
+def _tell_meanings(properties: dict[str, dict[str, Any]]) -> None:
+    """Where the parameters of a training stand flat, say what each means."""
+    if properties.keys() >= MEANINGS.keys():
+        for name, meaning in MEANINGS.items():
+            properties[name]["description"] = meaning
 
 
 def _everywhere(part: Any) -> Any:

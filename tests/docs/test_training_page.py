@@ -10,6 +10,7 @@ from pages import code, read, rows, section
 
 from modelforge.domain.compatibility import Build, Purpose, check_build, check_combination
 from modelforge.errors import BadInput
+from modelforge.parameter_meanings import MEANINGS
 from trainer_entry import wire
 from trainer_entry.wire import REWARD_DEFAULTS, defaults_of
 from trainer_entry.wire.rewards import PythonFile, RewardFunction
@@ -57,6 +58,11 @@ def test_the_defaults_are_those_of_the_wire() -> None:
         else:
             assert default == f"`{msgspec.json.encode(value).decode()}`", field
         assert meaning
+
+
+def test_what_openapi_says_of_a_parameter_is_what_the_table_says() -> None:
+    elsewhere = r",? ?(\(see below\)|\(see \[below\]\(#[^)]*\)\)|of the table below)"
+    assert {code(name)[0]: re.sub(elsewhere, "", meaning) for name, _, meaning in PARAMETERS} == MEANINGS
 
 
 def test_the_losses_of_preferences_are_those_that_are_taken() -> None:

@@ -96,6 +96,36 @@ def test_long_records_are_shown_only_so_far_as_they_can_be_read(stocked: Running
     assert (len(shown["records"]), shown["has_more"]) == (2, True)
 
 
+def test_records_are_turned_over_by_pages_and_searched(stocked: RunningServer) -> None:
+    records = [{"input": f"Question {n}", "output": "yes" if n % 2 else "No"} for n in range(12)]
+    stocked.upload(lines(records), "pages.jsonl").raise_for_status()
+    first = ask(stocked, "pages.jsonl", limit=5)
+    assert (first["next_offset"], first["has_more"]) == (5, True)
+    last = ask(stocked, "pages.jsonl", limit=100, offset=first["next_offset"])
+    assert [one["record"] for one in first["records"] + last["records"]] == records
+    assert (last["next_offset"], last["has_more"]) == (None, False)
+    found = ask(stocked, "pages.jsonl", search="NO", limit=4)
+    assert ([one["line"] for one in found["records"]], found["next_offset"]) == ([1, 3, 5, 7], 7)
+    assert [one["line"] for one in ask(stocked, "pages.jsonl", search="question 11")["records"]] == [12]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"offset": -1}, "offset"),
+        ({"search": ""}, "search"),
+        ({"search": "x" * 201}, "search"),
+        ({"model_name": "m", "offset": 1}, "offset"),
+        ({"model_name": "m", "search": "a"}, "search"),
+    ],
+)
+def test_what_cannot_be_turned_over_or_searched_is_refused(
+    stocked: RunningServer, query: dict[str, object], field: str
+) -> None:
+    answer = stocked.get(f"/api/datasets/first.jsonl/preview?{urlencode(query)}")
+    assert (answer.status_code, answer.json()["field"]) == (400, field)
+
+
 def test_records_that_were_made_of_another_kind_of_file_are_shown_and_measured(
     stocked: RunningServer, models: dict[str, str]
 ) -> None:

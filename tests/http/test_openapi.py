@@ -11,6 +11,7 @@ from support.running_server import RunningServer
 
 from modelforge.http.openapi import document
 from modelforge.http.routes import ROUTES
+from modelforge.parameter_meanings import MEANINGS
 from trainer_entry import wire
 
 
@@ -26,6 +27,8 @@ def test_every_training_parameter_stands_in_it(module_server: RunningServer) -> 
     body = document["components"]["schemas"]["StartTrainingBody"]
     assert set(body["properties"]) >= set(wire.TrainingParameters.__struct_fields__)
     assert set(body["required"]) == {"task", "model_name", "dataset"}
+    told = {name: body["properties"][name]["description"] for name in wire.TrainingParameters.__struct_fields__}
+    assert told == MEANINGS
 
 
 DOCUMENT = json.loads(bytes(document()))

@@ -131,7 +131,11 @@ class PreviewSettings(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DatasetPreview(Struct, frozen=True, kw_only=True, gc=False):
-    """The first records of a dataset. `has_more`: whether there are others after them. `columns`: those of the file."""
+    """Records of a dataset, the first ones or those that were asked for. `columns`: those of the file.
+
+    `has_more`: whether there may be others after them. `next_offset`: how many records stand before those, where a
+    page of them can be asked for; a search that found enough, or has read enough, stopped there.
+    """
 
     filename: str
     revision: int
@@ -141,6 +145,7 @@ class DatasetPreview(Struct, frozen=True, kw_only=True, gc=False):
     has_more: bool
     columns: FieldNames = FieldNames()
     seen_with: PreviewSettings | None = None
+    next_offset: int | None = None
 
 
 class Quantiles(Struct, frozen=True, kw_only=True, gc=False):

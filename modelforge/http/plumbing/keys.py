@@ -6,6 +6,7 @@ from aiohttp import web
 from modelforge.admission.context import Admission
 from modelforge.command_handler import CommandHandler
 from modelforge.datasets.preview_workers import PreviewWorkers
+from modelforge.datasets.record_pages import RecordPages
 from modelforge.datasets.store import DatasetStore
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.plumbing.exposition import Exposition
@@ -26,6 +27,7 @@ ADMISSION = web.AppKey("admission", Admission)
 DATASET_STORE = web.AppKey("dataset_store", DatasetStore)
 DELIVERER = web.AppKey("deliverer", Deliverer)
 PREVIEW_WORKERS = web.AppKey("preview_workers", PreviewWorkers)
+RECORD_PAGES = web.AppKey("record_pages", RecordPages)
 PLAYGROUND = web.AppKey("playground", InferenceWorker)
 EXPOSITION = web.AppKey("exposition", Exposition)
 IDENTITIES = web.AppKey("identities", Identities)

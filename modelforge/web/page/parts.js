@@ -87,6 +87,16 @@ export function Field({ label, hint, problem, children, id }) {
   </div>`;
 }
 
+/** A text that counts once it is left or entered; what is being typed stays, whatever is drawn meanwhile. */
+export function Typed({ value, onTyped, ...rest }) {
+  const [draft, setDraft] = useState(null);
+  const done = (event) => {
+    setDraft(null);
+    onTyped(event.target.value.trim());
+  };
+  return html`<input ...${rest} value=${draft ?? value} onInput=${(event) => setDraft(event.target.value)} onChange=${done} />`;
+}
+
 /** How long it took, or goes on. */
 export function Elapsed({ from, to }) {
   const [now, setNow] = useState(Date.now());
