@@ -4,7 +4,7 @@ import { get, path, query } from "./api.js";
 const PAGE = 20_000;
 export const FIGURES = [
   "loss", "learning_rate", "grad_norm", "tokens_per_second", "reward", "kl", "completion_length",
-  "reward_accuracy", "reward_margin", "memory_mb", "gpu_memory_mb",
+  "reward_accuracy", "reward_margin", "memory_mb", "gpu_memory_mb", "epoch", "elapsed_seconds",
 ];
 
 /** Columns of one length: `step`, `attempt` and the figures; and the evaluations beside them. */

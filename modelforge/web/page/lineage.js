@@ -23,7 +23,7 @@ export function graphOf(model, models, jobs) {
   const byId = new Map(models.map((one) => [one.id, one]));
   const jobNode = (one, depth, lane) => {
     const isMerge = (one.merged_from ?? null) !== null;
-    const title = isMerge ? "Merge" : one.strategy ? `${STRATEGIES[one.strategy] ?? one.strategy} training` : "Training";
+    const title = isMerge ? "Merge" : one.strategy ? (STRATEGIES[one.strategy] ?? one.strategy) : "Training";
     return add("job", depth, lane, title, one.job_id, link("jobs", one.job_id));
   };
   const data = (one, depth, lane, job) => {

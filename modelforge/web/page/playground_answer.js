@@ -21,7 +21,7 @@ export function Answer({ answer, task, context }) {
 }
 
 function figuresOf({ state, done, milliseconds }, task) {
-  const took = milliseconds < 9950 ? `${figure(Math.round(milliseconds / 10) / 100)} s` : duration(milliseconds / 1000);
+  const took = milliseconds < 10_000 ? `${count(Math.round(milliseconds))} ms` : duration(milliseconds / 1000);
   if (state === "refused") return "";
   if (state === "stopped") return `stopped by you after ${took}`;
   if (task === READS) return took;

@@ -15,7 +15,7 @@ export function sideOf({ key, name, task }, models) {
   if (key === BY_NAME) return { label: shortName(name), task, fields: { base_model: name, task } };
   const model = models.find(({ id }) => id === Number(key.slice(2)));
   if (!model) return null;
-  if (key.startsWith("b:")) return { label: shortName(model.base_model), task: model.task, fields: { model_id: model.id, base_model: true } };
+  if (key.startsWith("b:")) return { label: `${shortName(model.base_model)}, untuned`, task: model.task, fields: { model_id: model.id, base_model: true } };
   return { label: model.name, task: model.task, fields: { model_id: model.id } };
 }
 
