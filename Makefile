@@ -16,7 +16,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz gpu gpu-wheels check clean
+.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz screenshots gpu gpu-wheels check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -82,6 +82,10 @@ torture: setup
 ## fuzz: REQUESTS requests, by default 100000, that openapi.json allows or not, each answer checked against it
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
+
+## screenshots: the page with jobs in it, wide and on a phone, light and dark, into OUT (build/screenshots)
+screenshots: setup
+	PYTHONPATH=tests $(BIN)/python tests/page/screenshots.py --out $(or $(OUT),build/screenshots)
 
 ## gpu: what only a GPU shows of trainings, in 8 minutes; ONLY="line line", MODEL=folder, OUT=folder, DEVICE=cpu to try it
 GPU_OPTIONS = $(if $(DEVICE),--device $(DEVICE)) $(if $(MODEL),--model $(MODEL)) $(if $(OUT),--out $(OUT)) \

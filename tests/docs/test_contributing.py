@@ -13,6 +13,7 @@ KINDS = {
     "A tracker": 6,
     "A record format": 8,
     "A route": 3,
+    "A view of the page": 3,
     "A strategy": 14,
     "An aggregate": 9,
     "A setting": 3,

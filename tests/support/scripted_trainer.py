@@ -6,7 +6,8 @@ What it does stands in the job's `output_name`: `completes`, `waits` (a step eac
 the first attempt, after a checkpoint), `devours` (takes memory until there is none), `nan` (figures that are none),
 `breathes` (says nothing for four seconds, and shows that it lives),
 `obeys` (three steps, and then silent: three more for each file `order` in its folder that says `step`; `finish`, or
-SIGTERM, ends it). SIGUSR1 makes it save a checkpoint. What it was given stands in `environment.json` beside its spec.
+SIGTERM, ends it). Where its model's folder has a `recital.jsonl`, it says that (support.recital). SIGUSR1 makes it save
+a checkpoint. What it was given stands in `environment.json` beside its spec.
 """
 
 import ctypes
@@ -16,11 +17,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
+from support.recital import Line, recital_of
 from trainer_entry import wire
 from trainer_entry.runtime.stdout import LineWriter
 
@@ -153,12 +156,51 @@ def obey() -> None:
                 pass
 
 
+def recite(said: Iterator[Line]) -> None:
+    at = first
+    for line in said:
+        match line:
+            case {"type": "wait", "seconds": float() | int() as seconds}:
+                wait(seconds, at)
+            case {"type": "print", "text": str() as text}:
+                print(text, file=sys.stderr, flush=True)  # noqa: T201 - it goes to the log
+            case _:
+                number = next_seq()
+                whole = {**line, "attempt": spec.attempt, "seq": number}
+                if line["type"] == "failed":
+                    whole["messages"] = number
+                message = msgspec.convert(whole, wire.AnyTrainerMessage)
+                say(message)
+                if isinstance(message, wire.TrainerFailed):
+                    sys.exit(1)
+                if isinstance(message, wire.StepLogged):
+                    at = message.step
+    finish()
+    sys.exit(0)
+
+
+def wait(seconds: float, at: int) -> None:
+    """Until then, or SIGTERM, which ends it after step `at`."""
+    global save  # noqa: PLW0603
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if save:
+            save = False
+            save_checkpoint(at)
+        if stop:
+            stopped(at)
+            sys.exit(0)
+        time.sleep(min(0.01, max(0.0, until - time.monotonic())))
+
+
 signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "ignores-sigterm" else ask_to_stop)
 signal.signal(signal.SIGUSR1, ask_to_save)
 (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 if behaviour == "speechless":
     sys.exit(3)
 start()
+if (told := recital_of(spec.job.model_path)) is not None:
+    recite(told)
 match behaviour:
     case "garbage":
         os.write(1, b"no json\n\n\xff\xfe\x00\n" + b"x" * (wire.MAX_LINE_BYTES + 5) + b'\n{"type":"step"}\n[NaN]\n')
