@@ -1,12 +1,15 @@
 """A log that has trained models of every kind, as their jobs would have written it; no trainer ran."""
 
 import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from modelforge.layout import Layout
 from support.running_log import RunningLog, running_log
+from support.running_server import RunningServer, scripted_server
 from support.scenario import DATASET, PARAMETERS, SAVED, gone, lines, spawned, spec, start, started, step
 from trainer_entry import wire
 
@@ -95,4 +98,19 @@ async def _tell(data_dir: Path) -> None:
 def tell_models(data_dir: Path) -> None:
     """Write the log of a data directory; the models' files are not there."""
     data_dir.mkdir(parents=True)
-    asyncio.run(_tell(data_dir))
+    with ThreadPoolExecutor(1) as beside:  # a browser's loop may run in this thread
+        beside.submit(lambda: asyncio.run(_tell(data_dir))).result()
+
+
+def told_server(folder: Path) -> Iterator[RunningServer]:
+    """A server that has these models, and a playground that answers as it is told."""
+    tell_models(folder / "data")
+    server = scripted_server(folder / "data", "--scripted-answers")
+    yield server
+    server.end()
+
+
+def trainings(server: RunningServer) -> list[str]:
+    """The ids of the jobs that made the models, the oldest first."""
+    jobs = server.get("/api/jobs").json()["jobs"]
+    return [job["job_id"] for job in reversed(jobs) if job["kind"] == "training"]
