@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -12,6 +13,7 @@ from support.running_server import RECORDS, RunningServer
 from support.told_models import HOSTILE, told_server, trainings
 
 SERIES = 8
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +85,9 @@ def test_a_job_that_is_not_there_is_said_and_the_others_are_shown(open_page: Loo
 
 
 def test_eight_jobs_differ_in_colour_and_in_dashes_in_both_themes(open_page: LookedAt, server: RunningServer) -> None:
-    for dark in (False, True):
-        page = open_page(server, "compare", dark=dark)
+    page = open_page(server, "compare")
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
         drawn = page.evaluate(
             """async (many) => {
               const { drawn } = await import("/page/compare_swatch.js");

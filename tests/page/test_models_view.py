@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Page, expect
 from support.attempt_files import model_in, training
-from support.looked_at import DESK, PHONE, LookedAt, overflow
+from support.looked_at import PHONE, LookedAt, overflow
 from support.running_server import RECORDS, RunningServer
 from support.told_models import COOK, HOSTILE, HOSTILE_MODEL, MERGED, READER, WRITER, told_server
 
@@ -47,11 +47,10 @@ def test_the_list_says_what_each_learned_against_its_base(open_page: LookedAt, s
     expect(page.get_by_role("heading", level=1)).to_have_text("cook-merged")
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE])
 def test_the_lineage_of_a_merge_goes_from_base_and_data_to_its_export(
-    open_page: LookedAt, server: RunningServer, size: ViewportSize
+    open_page: LookedAt, server: RunningServer
 ) -> None:
-    page = open_page(server, f"models/{MERGED}", size=size)
+    page = open_page(server, f"models/{MERGED}")
     lineage = page.get_by_role("group", name="Lineage of model 2")
     nodes = [" ".join(text.split()) for text in lineage.locator(".node").all_inner_texts()]
     trained, merged, exported = (text.split()[-1] for text in (nodes[1], nodes[4], nodes[6]))
@@ -73,11 +72,21 @@ def test_the_lineage_of_a_merge_goes_from_base_and_data_to_its_export(
     assert f"cook (model 1, adapter) leads to Merge ({merged})" in words
     assert f"three_lines.jsonl (150 records) leads to SFT ({trained})" in words
     assert len(words) == len(nodes) - 1
-    assert overflow(page) == []
+    places = [lineage.locator(".node").nth(number).bounding_box() or {} for number in (0, 7)]
+    assert places[0]["y"] == places[1]["y"]
+    page.set_viewport_size(PHONE)
+    page.wait_for_function("document.querySelector('.lineage svg').clientHeight > 400")
+    assert overflow(page) == [], "where there is no room it goes from top to bottom"
 
 
-def test_an_adapter_shows_what_came_of_it(open_page: LookedAt, server: RunningServer) -> None:
-    page = open_page(server, f"models/{COOK}")
+def test_whole_weights_have_nothing_to_merge_and_an_adapter_shows_what_came_of_it(
+    open_page: LookedAt, server: RunningServer
+) -> None:
+    page = open_page(server, f"models/{MERGED}")
+    expect(page.get_by_role("button", name="Export")).to_be_visible()
+    expect(page.get_by_role("button", name="Merge")).to_have_count(0)
+    open_page.go(page, f"models/{COOK}")
+    expect(page.get_by_role("button", name="Merge")).to_be_visible()
     lineage = page.get_by_role("group", name="Lineage of model 1")
     expect(lineage.get_by_role("link", name="cook-merged")).to_be_visible()
     expect(lineage.get_by_text("cook.tar")).to_be_visible()
@@ -136,13 +145,8 @@ def test_a_merge_is_a_job_that_waits_its_turn_and_is_shown(
     server.wait_for(running)
 
 
-def test_whole_weights_have_nothing_to_merge(open_page: LookedAt, server: RunningServer) -> None:
-    page = open_page(server, f"models/{MERGED}")
-    expect(page.get_by_role("button", name="Export")).to_be_visible()
-    expect(page.get_by_role("button", name="Merge")).to_have_count(0)
-
-
 def test_a_deleted_model_leaves_the_list_after_a_question(open_page: LookedAt, server: RunningServer) -> None:
+    open_page.allow("Failed to load resource.* 404")
     page = open_page(server, f"models/{READER}")
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Cancel").click()
@@ -151,7 +155,8 @@ def test_a_deleted_model_leaves_the_list_after_a_question(open_page: LookedAt, s
     expect(page.get_by_role("heading", level=1)).to_have_text("Models")
     expect(page.get_by_role("link", name="cook", exact=True)).to_be_visible()
     expect(page.get_by_role("link", name="reader")).to_have_count(0)
-    assert server.get(f"/api/models/{READER}").status_code == 404
+    open_page.go(page, f"models/{READER}")
+    expect(page.get_by_role("alert")).to_contain_text(f"There is no model {READER}")
 
 
 def test_hostile_names_are_text(open_page: LookedAt, server: RunningServer) -> None:
@@ -160,9 +165,3 @@ def test_hostile_names_are_text(open_page: LookedAt, server: RunningServer) -> N
     expect(page.locator(".node.this bdi")).to_have_text(HOSTILE)
     expect(page.locator("main img")).to_have_count(0)
     assert overflow(page) == []
-
-
-def test_a_model_that_is_not_there_is_said(open_page: LookedAt, server: RunningServer) -> None:
-    open_page.allow("Failed to load resource.* 404")
-    page = open_page(server, "models/99")
-    expect(page.get_by_role("alert")).to_contain_text("There is no model 99")
