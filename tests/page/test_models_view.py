@@ -85,6 +85,8 @@ def test_whole_weights_have_nothing_to_merge_and_an_adapter_shows_what_came_of_i
     page = open_page(server, f"models/{MERGED}")
     expect(page.get_by_role("button", name="Export")).to_be_visible()
     expect(page.get_by_role("button", name="Merge")).to_have_count(0)
+    copy = page.get_by_role("row").filter(has_text="/data/exports/cook.tar")
+    expect(copy).to_contain_text("5f" * 32)
     open_page.go(page, f"models/{COOK}")
     expect(page.get_by_role("button", name="Merge")).to_be_visible()
     lineage = page.get_by_role("group", name="Lineage of model 1")

@@ -14,6 +14,7 @@ const NAMES = {
   final_loss: "Loss at the end of training", perplexity: "Perplexity", eval_loss: "Held-out loss",
   eval_perplexity: "Held-out perplexity",
 };
+const DELIVERS = new Set(["export", "push"]);
 const KINDS = { adapter: "adapter", full: "whole weights" };
 
 export const figureName = (name) => NAMES[name] ?? name.replace(/^eval_/, "Held-out ").replaceAll("_", " ");
@@ -83,6 +84,7 @@ function OneModel({ modelId }) {
       <${Card} title="Make something of it"><${ModelWork} key=${model.id} model=${model} /><//>
     </div>
     <${Evaluations} model=${model} />
+    <${Deliveries} jobs=${(beside?.jobs ?? []).filter((job) => job.source_model_id === model.id && DELIVERS.has(job.kind) && job.delivery)} />
     <${Making} model=${model} />`;
 }
 
@@ -118,6 +120,22 @@ function Evaluations({ model: { evaluations } }) {
   </table></div><//>`;
 }
 
+/** Where copies of it are, and what of it a copy has not. */
+function Deliveries({ jobs: made }) {
+  if (made.length === 0) return null;
+  return html`<${Card} title="Exports and pushes"><div class="table"><table>
+    <thead><tr><th>When</th><th>Where</th><th>As</th><th class="number">Size</th><th>Job</th></tr></thead>
+    <tbody>${made.map(({ job_id: jobId, finished_at: at, delivery }) => html`<tr key=${jobId}>
+      <td>${moment(at)}</td>
+      <td>${delivery.url?.startsWith("https://") ? html`<a href=${delivery.url} rel="noreferrer"><bdi>${delivery.repo_id}</bdi></a>` : html`<code><bdi>${delivery.path ?? delivery.url}</bdi></code>`}
+        ${delivery.sha256 && html`<br /><small class="soft">SHA-256 <code>${delivery.sha256}</code></small>`}
+        ${delivery.warnings?.length > 0 && html`<ul>${delivery.warnings.map((warning) => html`<li>${warning}</li>`)}</ul>`}</td>
+      <td>${delivery.format ?? (delivery.private ? "private on the hub" : "on the hub")} ${delivery.quantization}</td>
+      <td class="number">${bytes(delivery.size_bytes)}</td><td><a href=${link("jobs", jobId)}>${jobId}</a></td>
+    </tr>`)}</tbody>
+  </table></div><//>`;
+}
+
 const shown = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
 
 function Making({ model }) {
@@ -132,7 +150,7 @@ function Making({ model }) {
         ["Revision", dataset.revision], ["Records", count(dataset.num_examples)],
         ["Held out", model.validation_dataset && html`<bdi>${model.validation_dataset.filename}</bdi>`],
         ["Size", bytes(model.size_mb * 1e6)], ["SHA-256 of the data", html`<code>${dataset.sha256}</code>`],
-        ["Folder", html`<code>${model.path}</code>`],
+        ["Reward model", model.reward_model_path && html`<code>${model.reward_model_path}</code>`], ["Folder", html`<code>${model.path}</code>`],
       ]} />
     <//>
     <${Card} title="Parameters in effect">

@@ -1,6 +1,6 @@
 // Trying models: a chat, a document or a question, asked of one model or of two side by side.
 import { get } from "./api.js";
-import { html, useEffect, useId, useState } from "./dom.js";
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "./dom.js";
 import { Card, Empty, Field, Refusal, Title } from "./parts.js";
 import { Answer } from "./playground_answer.js";
 import { BEGUN, READS, TEXT, ask, clear, isComing, stop, turns } from "./playground_chat.js";
@@ -12,8 +12,9 @@ const SAMPLING = [
   ["top_p", "Top p", "Of the likeliest tokens that together have this probability."],
   ["max_new_tokens", "Tokens at most", ""], ["seed", "Seed", "Left empty: another one each time."],
 ];
+const NEAR = 200; // CSS pixels from the page's end
 /** Whom, how and what: kept when another view is shown. */
-const kept = new Store({ choices: null, settings: BEGUN, context: "" });
+const kept = new Store({ choices: null, settings: BEGUN, context: "", wanted: null });
 const keep = (changes) => kept.set({ ...kept.get(), ...changes });
 
 export function Playground({ values }) {
@@ -21,12 +22,13 @@ export function Playground({ values }) {
   const { choices, settings, context } = useStore(kept);
   const all = useStore(turns);
   const models = value?.models;
-  const [wanted, wantedBeside] = [values.get("model"), values.get("beside")];
+  const wanted = [values.get("model"), values.get("beside")].filter(Boolean).map((id) => `m:${id}`).join();
   useEffect(() => {
-    if (!models || (choices && !wanted)) return;
-    const begin = wanted ? chosen(`m:${wanted}`) : first(models);
-    keep({ choices: [begin, ...(wantedBeside ? [chosen(`m:${wantedBeside}`)] : [])] });
-  }, [models, wanted, wantedBeside]);
+    // An address that was followed already does not undo what was chosen since.
+    if (!models || (choices && (!wanted || wanted === kept.get().wanted))) return;
+    keep({ wanted, choices: wanted ? wanted.split(",").map(chosen) : [first(models)] });
+  }, [models, wanted]);
+  useFollowing(all);
   if (!models || !choices) return html`<${Title} name="Playground" /><${Refusal} problem=${problem} />${!problem && html`<${Empty}>Reading which models there are …<//>`}`;
   const sides = choices.map((choice) => sideOf(choice, models));
   const task = sides[0]?.task ?? TEXT;
@@ -55,6 +57,19 @@ export function Playground({ values }) {
       ${all.map((turn, index) => html`<${Turn} key=${turn.id} turn=${turn} canAsk=${canAsk && turn.task === task} isLast=${index === all.length - 1} onAgain=${(prompt) => send(prompt, turn.id)} />`)}
     </div>
     <${Composer} task=${task} context=${context} isAnswering=${isAnswering} canAsk=${canAsk} onSend=${send} />`;
+}
+
+/** Show what is asked, and then the answer as it grows, unless the reader went up to read. */
+function useFollowing(all) {
+  const seen = useRef(all.length);
+  useLayoutEffect(() => {
+    const page = document.documentElement;
+    const isNew = all.length > seen.current;
+    seen.current = all.length;
+    if (all.at(-1)?.task !== TEXT) {
+      if (isNew) document.querySelector(".turn:last-child")?.scrollIntoView({ block: "nearest" });
+    } else if (isNew || page.scrollHeight - innerHeight - scrollY < NEAR) scrollTo(0, page.scrollHeight);
+  }, [all]);
 }
 
 function Sampling({ task, settings, refused }) {

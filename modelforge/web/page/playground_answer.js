@@ -46,8 +46,15 @@ function Found({ done: { generated_text: text, score, start, end }, context }) {
 const probability = (logprob) => Math.min(1, Math.exp(logprob));
 const level = (chance) => LIKELY.findIndex((least) => chance >= least);
 const percents = new Intl.NumberFormat(undefined, { style: "percent", maximumSignificantDigits: 3 });
-/** A token as a word of its own: what is white is seen. */
-const visible = (text) => (text === "" ? "(nothing)" : text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥"));
+const SEEN = { " ": "␣", "\n": "⏎", "\t": "⇥" };
+const hidden = (sign) => SEEN[sign] ?? String.fromCharCode(0x2400 + sign.charCodeAt(0));
+/** A token as a word of its own: what is white is seen, and what is no whole character is told by its bytes. */
+function spelled({ text, bytes }) {
+  if (text === "") return "(nothing)";
+  if (text.includes("\ufffd")) return bytes.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ");
+  return text.replace(/[\u0000-\u0020]/g, hidden);
+}
+const isSame = (one, other) => one.bytes.join() === other.bytes.join() && one.text === other.text;
 
 /** What each token adds to the text: bytes of a character that is not yet whole add nothing. */
 function pieces(tokens) {
@@ -72,7 +79,7 @@ function Tokens({ tokens }) {
   };
   return html`<div class="tokens" onMouseLeave=${hide}>
     <p class="said" dir="auto" role="group" aria-label="The answer's tokens; arrow keys go through them" ref=${place} onKeyDown=${move}>
-      ${tokens.map((token, index) => html`<span role="button" tabindex=${index === at.index ? 0 : -1} class=${`token likely${level(probability(token.logprob))}`} aria-label=${`${visible(token.text)}, ${percents.format(probability(token.logprob))}`} aria-describedby=${at.shown && index === at.index ? id : undefined}
+      ${tokens.map((token, index) => html`<span role="button" tabindex=${index === at.index ? 0 : -1} class=${`token likely${level(probability(token.logprob))}`} aria-label=${`${spelled(token)}, ${percents.format(probability(token.logprob))}`} aria-describedby=${at.shown && index === at.index ? id : undefined}
         onFocus=${() => show(index)} onBlur=${hide} onMouseEnter=${() => show(index)}>${texts[index] || (token.bytes.length ? "" : html`<span class="ends" aria-hidden="true">▪</span>`)}</span>`)}
     </p>
     ${at.shown && html`<${Alternatives} id=${id} token=${tokens[at.index]} under=${place.current.children[at.index]} />`}
@@ -80,11 +87,11 @@ function Tokens({ tokens }) {
 }
 
 function Alternatives({ id, token, under }) {
-  const top = token.top.some(({ text, logprob }) => text === token.text && logprob === token.logprob) ? token.top : [token, ...token.top];
+  const top = token.top.some((one) => isSame(one, token)) ? token.top : [...token.top, token]; // what was taken was less likely
   const style = { top: `${under.offsetTop + under.offsetHeight + 4}px`, left: `${Math.max(0, Math.min(under.offsetLeft, under.offsetParent.clientWidth - 220))}px` };
   return html`<div class="alternatives" id=${id} style=${style}><table>
     <caption class="unseen">What could have stood here</caption>
     <thead class="unseen"><tr><th>Token</th><th>Probability</th></tr></thead>
-    <tbody>${top.map((one) => html`<tr class=${one.text === token.text ? "taken" : ""}><td><code><bdi>${visible(one.text)}</bdi></code></td><td class="number">${percents.format(probability(one.logprob))}</td></tr>`)}</tbody>
+    <tbody>${top.map((one) => html`<tr class=${isSame(one, token) ? "taken" : ""}><td><code><bdi>${spelled(one)}</bdi></code></td><td class="number">${percents.format(probability(one.logprob))}</td></tr>`)}</tbody>
   </table></div>`;
 }
