@@ -127,7 +127,7 @@ function Deliveries({ jobs: made }) {
     <thead><tr><th>When</th><th>Where</th><th>As</th><th class="number">Size</th><th>Job</th></tr></thead>
     <tbody>${made.map(({ job_id: jobId, finished_at: at, delivery }) => html`<tr key=${jobId}>
       <td>${moment(at)}</td>
-      <td>${delivery.url?.startsWith("https://") ? html`<a href=${delivery.url} rel="noreferrer"><bdi>${delivery.repo_id}</bdi></a>` : html`<code><bdi>${delivery.path ?? delivery.url}</bdi></code>`}
+      <td><code><bdi>${delivery.path ?? delivery.url}</bdi></code>
         ${delivery.sha256 && html`<br /><small class="soft">SHA-256 <code>${delivery.sha256}</code></small>`}
         ${delivery.warnings?.length > 0 && html`<ul>${delivery.warnings.map((warning) => html`<li>${warning}</li>`)}</ul>`}</td>
       <td>${delivery.format ?? (delivery.private ? "private on the hub" : "on the hub")} ${delivery.quantization}</td>
