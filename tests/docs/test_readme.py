@@ -48,7 +48,8 @@ def test_every_make_target_in_a_page_is_one(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_in_a_page_leads_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", read(page)):
+    text = read(page)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) + re.findall(r'<img src="([^"]+)"', text):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
 

@@ -4,6 +4,7 @@ Each picture is taken at 1440 x 900 and at 390 x 844, light and dark, as `home-w
 """
 
 import argparse
+import contextlib
 import math
 import random
 import tempfile
@@ -68,6 +69,7 @@ def fill(server: RunningServer, folder: Path) -> dict[str, str]:
     chance = random.Random(7)  # noqa: S311 - noise in a picture
     server.upload(TRAINED.read_bytes(), filename="support-answers.jsonl").raise_for_status()
     memory = "CUDA out of memory: 2.4 GB more are needed, and 1.1 GB are free"
+    rewarded = {"strategy": "rlhf", "reward_functions": [{"name": "length", "target": 40}, {"name": "format_tags"}]}
     trainings: list[tuple[str, str, str, list[Line]]] = [
         ("answers-first", "SmolLM2-135M", "completed", sft(STEPS, STEPS, chance, floor=1.25)),
         ("answers-large", "Qwen3-8B", "failed", [*sft(STEPS, 40, chance), failed("OutOfMemory", memory, memory)]),
@@ -82,9 +84,10 @@ def fill(server: RunningServer, folder: Path) -> dict[str, str]:
     for name, base, end, said in trainings:
         model = model_in(folder).rename(folder / base)
         write_recital(model, said or [wait(3600)])
-        body = training(model, name, dataset="support-answers.jsonl", max_steps=STEPS, queue=True, eval_split=0.1)
+        more = rewarded if "rewarded" in name else {"eval_split": 0.1}
+        body = training(model, name, dataset="support-answers.jsonl", max_steps=STEPS, queue=True, **more)
         answer = server.post("/api/start_training", body)
-        answer.raise_for_status()
+        assert answer.ok, answer.text
         jobs[name] = str(answer.json()["job_id"])
         server.wait_for(jobs[name], end)
     until_step(server, jobs["answers-qlora"], SEEN)
@@ -97,10 +100,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only pictures whose name has this in it")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        server = scripted_server(Path(scratch) / "data", "--stalled-seconds", "3600")
-        empty = scripted_server(Path(scratch) / "empty")
-        jobs = fill(server, Path(scratch) / "models")
+    with contextlib.ExitStack() as ends:
+        scratch = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+        playwright = ends.enter_context(sync_playwright())
+        empty = scripted_server(scratch / "empty")
+        ends.callback(empty.end)
+        server = scripted_server(scratch / "data", "--stalled-seconds", "3600")
+        ends.callback(server.end)
+        ends.callback(server.post, "/api/stop_training")
+        jobs = fill(server, scratch / "models")
         done = (jobs["answers-first"], jobs["answers-second"])
         places = {
             "home": (server, ""),
@@ -127,9 +135,6 @@ def main() -> None:
                         page.screenshot(path=options.out / file)
         opened.end()
         browser.close()
-        server.post("/api/stop_training")
-        for one in (server, empty):
-            one.end()
     for fault in opened.faults:
         print(fault)
 

@@ -1,13 +1,59 @@
-// A chart of curves over steps, by uPlot; drawn again at most once a frame, and only where it is seen.
+// A chart of curves over steps, by uPlot; drawn again at most four times a second, and only where it is seen.
 import { html, useEffect, useRef } from "./dom.js";
 import { count, figure } from "./format.js";
 import { smooth } from "./curves.js";
 
 const { uPlot } = window;
 const sync = uPlot.sync("steps");
+const linear = uPlot.paths.linear();
 const NARROW = 480;
 /** What the curves are over: what it is called, and how a value of it is written. */
 export const STEPS = { name: "step", write: count };
+const EVERY = 250; // ms: a curve that grows faster is not seen to
+
+/** One chart a frame, however many there are: each is drawn in a few milliseconds, all together would not be. */
+const waiting = new Set();
+
+function drawSoon(draw) {
+  waiting.add(draw);
+  if (waiting.size === 1) requestAnimationFrame(drawNext);
+}
+
+function drawNext() {
+  const [draw] = waiting;
+  if (!draw) return;
+  waiting.delete(draw);
+  if (waiting.size) requestAnimationFrame(drawNext);
+  draw();
+}
+
+/** A line; where it has more points than there are pixels, the least and the greatest of each column of pixels. */
+function line(plot, number, first, last) {
+  const { left, width } = plot.bbox;
+  if (last - first < 2 * width) return linear(plot, number, first, last);
+  const [steps, values] = [plot.data[0], plot.data[number]];
+  const { min, max } = plot.scales.x;
+  const path = new Path2D();
+  let [column, low, high] = [null, 0, 0];
+  const end = () => {
+    if (column === null) return;
+    const [top, bottom] = [plot.valToPos(high, "y", true), plot.valToPos(low, "y", true)];
+    path.lineTo(column, top);
+    if (bottom - top > 1) path.lineTo(column, bottom);
+  };
+  for (let at = first; at <= last; at += 1) {
+    const value = values[at];
+    if (value === null) continue;
+    const here = Math.round(left + ((steps[at] - min) / (max - min)) * width);
+    if (here !== column) {
+      end();
+      [column, low, high] = [here, value, value];
+    } else if (value < low) low = value;
+    else if (value > high) high = value;
+  }
+  end();
+  return { stroke: path, fill: null, clip: null, band: null, gaps: null, flags: 1 };
+}
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -38,7 +84,7 @@ function options({ series, width, height, logarithmic, marks, axis }) {
         alpha: one.faint ? 0.3 : 1,
         points: { show: one.points ?? false, size: 6, fill: style(one.colour) },
         spanGaps: true,
-        paths: one.points === true ? uPlot.paths.points() : undefined,
+        paths: one.points === true ? uPlot.paths.points() : line,
       })),
     ],
     hooks: { drawClear: [(plot) => drawMarks(plot, marks())] },
@@ -65,8 +111,9 @@ function drawMarks(plot, marks) {
 function told(label, series, steps, data, axis) {
   const words = series.flatMap((one, index) => {
     if (one.unlisted) return [];
-    const numbers = data[index].filter((value) => value !== null);
-    return numbers.length ? `${one.label} ${figure(numbers.at(-1))}, from ${figure(numbers[0])}` : `${one.label}: none`;
+    const last = data[index].findLast((value) => value !== null);
+    if (last === undefined) return `${one.label}: none`;
+    return `${one.label} ${figure(last)}, from ${figure(data[index].find((value) => value !== null))}`;
   });
   return `${label}: ${words.join("; ")}; up to ${axis.name} ${axis.write(steps.at(-1) ?? 0)}`;
 }
@@ -82,15 +129,21 @@ export function Chart({ label, source, series, read, height = 220, logarithmic =
   const shape = JSON.stringify([series, height, logarithmic, axis.name]);
   useEffect(() => {
     const root = place.current;
-    let [plot, frame, seen] = [null, 0, true];
+    let [plot, seen, timer, drawn] = [null, true, 0, 0];
     const draw = () => {
-      frame = 0;
       const [steps, ...data] = read();
+      drawn = steps.length ? performance.now() : -EVERY; // the first figures wait for nothing
       root.setAttribute("aria-label", told(label, series, steps, data, axis));
       tell(plot?.cursor.idx ?? null, steps, data);
       plot.setData([steps, ...data]);
     };
-    const soon = () => seen && !frame && (frame = requestAnimationFrame(draw));
+    const soon = () => {
+      if (!seen || timer) return;
+      timer = setTimeout(() => {
+        timer = 0;
+        drawSoon(draw);
+      }, Math.max(0, EVERY - performance.now() + drawn));
+    };
     const tell = (index, steps, data) => {
       series.forEach((one, number) => {
         let at = index ?? data[number].length - 1;
@@ -122,7 +175,8 @@ export function Chart({ label, source, series, read, height = 220, logarithmic =
     const unsubscribe = source.subscribe(soon);
     return () => {
       unsubscribe();
-      cancelAnimationFrame(frame);
+      clearTimeout(timer);
+      waiting.delete(draw);
       sized.disconnect();
       shown.disconnect();
       theme.removeEventListener("change", begin);

@@ -1,7 +1,6 @@
 // The curves of several jobs over one axis: steps, time or epochs.
 import { Chart, STEPS } from "./chart.js";
 import { drawn } from "./compare_swatch.js";
-import { smooth } from "./curves.js";
 import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
 import { duration, figure } from "./format.js";
 import { curvesOf } from "./jobs.js";
@@ -83,7 +82,7 @@ export function ComparedCurves({ jobs }) {
     [series, weight],
   );
   const readLoss = useCallback(
-    () => together(curves.map((one) => [along(one, axis), one.columns.loss, ...(weight === "0" ? [] : [smooth(one.columns.loss, Number(weight))])])),
+    () => together(curves.map((one) => [along(one, axis), ...(weight === "0" ? [one.columns.loss] : one.smoothed("loss", Number(weight)))])),
     [curves, axis, weight],
   );
   const readJudged = useCallback(() => together(curves.map((one) => judged(one, axis))), [curves, axis]);

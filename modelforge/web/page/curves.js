@@ -18,6 +18,8 @@ export class Curves {
   last = null;
   position = 0;
   version = 0;
+  #counts = Object.fromEntries(FIGURES.map((name) => [name, 0]));
+  #averages = new Map();
   #waiting = [];
   #ready = false;
   #listeners = new Set();
@@ -81,8 +83,14 @@ export class Curves {
     this.attempts.push({ attempt, step });
     let kept = this.step.length;
     while (kept > 0 && this.step[kept - 1] > step && this.attempt[kept - 1] < attempt) kept -= 1;
-    for (const column of this.#all()) column.length = kept;
+    if (kept < this.step.length) this.#cut(kept);
     this.evaluations = this.evaluations.filter((one) => one.step <= step || one.attempt >= attempt);
+  }
+
+  #cut(kept) {
+    for (const column of this.#all()) column.length = kept;
+    for (const name of FIGURES) this.#counts[name] = this.columns[name].filter((value) => value !== null).length;
+    this.#averages.clear();
   }
 
   #add(metric) {
@@ -91,7 +99,11 @@ export class Curves {
     }
     this.step.push(metric.step);
     this.attempt.push(metric.attempt);
-    for (const name of FIGURES) this.columns[name].push(metric[name] ?? null);
+    for (const name of FIGURES) {
+      const value = metric[name] ?? null;
+      this.columns[name].push(value);
+      if (value !== null) this.#counts[name] += 1;
+    }
     for (const [name, value] of Object.entries(metric.rewards ?? {})) {
       this.rewards[name] ??= new Array(this.step.length - 1).fill(null);
       this.rewards[name].push(value);
@@ -107,13 +119,25 @@ export class Curves {
 
   /** Whether there is any number in a column. */
   has(name) {
-    return this.columns[name].some((value) => value !== null);
+    return this.#counts[name] > 0;
   }
 
-  /** An evaluation's figure at the steps that have one. */
+  /** A column and its moving average, which grows with it. */
+  smoothed(name, weight) {
+    const values = this.columns[name];
+    if (!weight) return [values, values];
+    const key = `${name} ${weight}`;
+    if (!this.#averages.has(key)) this.#averages.set(key, new Average(weight));
+    return [values, this.#averages.get(key).of(values)];
+  }
+
+  /** An evaluation's figure at its step, or at the next one that has figures. */
   evaluated(name) {
-    const at = new Map(this.evaluations.map((one) => [one.step, one.metrics[name] ?? null]));
-    return this.step.map((step) => at.get(step) ?? null);
+    const column = new Array(this.step.length).fill(null);
+    for (const { step, metrics } of this.evaluations) {
+      if (column.length) column[Math.min(firstFrom(this.step, step), column.length - 1)] = metrics[name] ?? null;
+    }
+    return column;
   }
 
   #all() {
@@ -126,14 +150,39 @@ export class Curves {
   }
 }
 
-/** The exponential moving average of a column, unbiased at its beginning (Adam's correction). */
-export function smooth(values, weight) {
-  if (!weight) return values;
-  let [mean, correction] = [0, 1];
-  return values.map((value) => {
-    if (value === null) return null;
-    mean = weight * mean + (1 - weight) * value;
-    correction *= weight;
-    return mean / (1 - correction);
-  });
+/** Where the first of ascending numbers is that is not less. */
+function firstFrom(numbers, least) {
+  let [from, to] = [0, numbers.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (numbers[middle] < least) from = middle + 1;
+    else to = middle;
+  }
+  return from;
 }
+
+/** The exponential moving average of a column that grows, unbiased at its beginning (Adam's correction). */
+class Average {
+  #values = [];
+  #mean = 0;
+  #correction = 1;
+
+  constructor(weight) {
+    this.weight = weight;
+  }
+
+  of(values) {
+    for (let at = this.#values.length; at < values.length; at += 1) this.#values.push(this.#next(values[at]));
+    return this.#values;
+  }
+
+  #next(value) {
+    if (value === null) return null;
+    this.#mean = this.weight * this.#mean + (1 - this.weight) * value;
+    this.#correction *= this.weight;
+    return this.#mean / (1 - this.#correction);
+  }
+}
+
+/** The same of a column that is whole. */
+export const smooth = (values, weight) => (weight ? new Average(weight).of(values) : values);

@@ -1,5 +1,5 @@
 // The curves of one job: the loss large, and beside it what else there is to see.
-import { Chart, smoothed } from "./chart.js";
+import { Chart } from "./chart.js";
 import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
 import { curvesOf } from "./jobs.js";
 
@@ -17,7 +17,10 @@ function useKinds(curves) {
   const kinds = () => OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
     (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join();
   const [seen, setSeen] = useState(kinds);
-  useEffect(() => curves.subscribe(() => setSeen(kinds())), [curves]);
+  useEffect(() => {
+    setSeen(kinds()); // what came before this
+    return curves.subscribe(() => setSeen(kinds()));
+  }, [curves]);
   return seen;
 }
 
@@ -28,7 +31,7 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
   useKinds(curves);
   const evaluated = curves.evaluations.length > 0;
   const readLoss = useCallback(
-    () => [curves.step, ...smoothed(curves.columns.loss, Number(weight)), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
+    () => [curves.step, ...curves.smoothed("loss", Number(weight)), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
     [curves, weight, evaluated],
   );
   const marks = useCallback(

@@ -121,11 +121,11 @@ function JobList() {
       <thead><tr><th><span class="unseen">Compare</span></th><th>Job</th><th>What</th><th>State</th><th class="number">Loss</th><th class="number">Held out</th><th>When</th></tr></thead>
       <tbody>${(all ?? []).map((job) => html`<tr key=${job.job_id}>
         <td><input type="checkbox" aria-label=${`Compare ${job.job_id}`} checked=${chosen.includes(job.job_id)} disabled=${job.kind !== "training"} onChange=${() => choose(job.job_id)} /></td>
-        <td><a href=${link("jobs", job.job_id)}>${job.job_id}</a></td>
-        <td><bdi>${jobName(job)}</bdi></td>
-        <td><${Badge} status=${job.status} /> <span class="soft"><bdi>${job.error ? lastWord(job) : ""}</bdi></span></td>
+        <td class="keep"><a href=${link("jobs", job.job_id)}>${job.job_id}</a></td>
+        <td class="name"><bdi>${jobName(job)}</bdi></td>
+        <td class="name"><${Badge} status=${job.status} /> <span class="soft"><bdi>${job.error ? lastWord(job) : ""}</bdi></span></td>
         <td class="number">${figure(job.loss)}</td><td class="number">${figure(job.eval_loss)}</td>
-        <td>${moment(job.finished_at ?? job.started_at ?? job.created_at)}</td>
+        <td class="keep">${moment(job.finished_at ?? job.started_at ?? job.created_at)}</td>
       </tr>`)}</tbody>
     </table></div>
     ${all?.length === 0 && html`<${Empty}>None yet. <a href=${link("start")}>Start a training</a>.<//>`}

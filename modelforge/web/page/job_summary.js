@@ -1,6 +1,6 @@
 // What a job is, in words, and what can be done with it.
 import { path, post } from "./api.js";
-import { html } from "./dom.js";
+import { html, useEffect, useState } from "./dom.js";
 import { STRATEGIES, count, duration, figure, shortName } from "./format.js";
 import { curvesOf, isActive, isOver, refresh } from "./jobs.js";
 import { Action, Badge, Facts, Progress } from "./parts.js";
@@ -34,9 +34,26 @@ export function lastWord(job) {
   return isActive(job) ? (phaseName(job.phase) ?? "") : "";
 }
 
+/** The last step's figures; what comes after they are read once comes with the job. */
+function useLast(curves) {
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    if (curves.last) {
+      redraw((n) => n + 1); // they came before this
+      return undefined;
+    }
+    const stop = curves.subscribe(() => {
+      stop();
+      redraw((n) => n + 1);
+    });
+    return stop;
+  }, [curves]);
+  return curves.last;
+}
+
 /** Progress, and the figures of now. */
 export function JobNow({ job }) {
-  const last = curvesOf(job.job_id).last;
+  const last = useLast(curvesOf(job.job_id));
   return html`
     ${!isOver(job) && html`<div class="progress-row">
       <${Progress} value=${job.progress} label=${`Progress of ${job.job_id}`} />
