@@ -12,11 +12,13 @@ from modelforge.http.plumbing.body import idempotency_key, json_response, whole_
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, PLAYGROUND, PROJECTOR
 from modelforge.http.plumbing.route import Route
+from modelforge.projections.jobs import DatasetReference
 from modelforge.projections.models import ModelDetails
+from trainer_entry import wire
 
 
 class ModelSummary(Struct, frozen=True, kw_only=True):
-    """A trained model in the list."""
+    """A trained model in the list. Each field is the one of that name in its details."""
 
     id: int
     name: str
@@ -26,6 +28,11 @@ class ModelSummary(Struct, frozen=True, kw_only=True):
     size_mb: float
     kind: str
     job_id: str
+    strategy: wire.Strategy
+    metrics: dict[str, float | None]
+    dataset: DatasetReference
+    merged_from: int | None
+    lineage: tuple[wire.Ancestor, ...]
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

@@ -47,6 +47,7 @@ class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     For summarization, `prompt` is the document. For question answering, it is the question, and `context` the text
     that the answer stands in. `task` chooses for a base model; a trained model has its own. `stop`: texts that end the
     answer, and are no part of it.
+    `top_logprobs`: each token of the answer comes with its probability, and with so many of the likeliest in its place.
     """
 
     prompt: Annotated[str, Meta(min_length=1, max_length=100_000)] | None = None
@@ -61,6 +62,7 @@ class GenerateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     stop: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=4)] = ()
     stream: bool = False
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -68,6 +70,8 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     Question answering alone has a `score`, from 0 to 1, and says where in the context the answer stands: from the
     character `start` to the one before `end`. Both are null, and the text is empty, if the model finds none.
+    `logprobs`, where they were asked for: of each token, before temperature and top_p. Bytes of tokens that are no
+    whole character make one together.
     """
 
     generated_text: str
@@ -77,12 +81,14 @@ class Answer(Struct, frozen=True, kw_only=True):
     score: float | UnsetType = UNSET
     start: int | UnsetType | None = UNSET
     end: int | UnsetType | None = UNSET
+    logprobs: tuple[wire.TokenLogprob, ...] | UnsetType = UNSET
 
 
 class Piece(Struct, frozen=True, kw_only=True):
-    """A part of an answer that is still coming."""
+    """A part of an answer that is still coming. `logprobs`, where they were asked for: of the tokens in it."""
 
     text: str
+    logprobs: tuple[wire.TokenLogprob, ...] | UnsetType = UNSET
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -118,6 +124,8 @@ async def _prompt(request: web.Request, body: GenerateBody) -> Ask:
         )
     if body.stop and chosen.task == "extractive-question-answering":
         raise BadInput("A question's answer stands in its context", "Leave stop out.", field="stop")
+    if body.top_logprobs is not None and chosen.task == "extractive-question-answering":
+        raise BadInput("A question's answer has one score", "Leave top_logprobs out.", field="top_logprobs")
     deadline = request.app[SETTINGS].playground_deadline_seconds
 
     def ask(number: int) -> wire.Generate:
@@ -135,6 +143,7 @@ async def _prompt(request: web.Request, body: GenerateBody) -> Ask:
             context=body.context,
             turns=tuple(wire.ChatTurn(role=turn.role, content=turn.content) for turn in body.messages),
             stop=body.stop,
+            top_logprobs=body.top_logprobs,
         )
 
     return ask
@@ -209,6 +218,7 @@ def _answer(message: wire.Generated) -> Answer:
         score=UNSET if message.score is None else message.score,
         start=message.start if found else UNSET,
         end=message.end if found else UNSET,
+        logprobs=message.logprobs or UNSET,
     )
 
 
@@ -221,7 +231,7 @@ async def _events(answer: AsyncGenerator[Message, None]) -> AsyncGenerator[bytes
 
 def _event(message: Message) -> bytes:
     if isinstance(message, wire.Token):
-        return _sse("token", Piece(text=message.text))
+        return _sse("token", Piece(text=message.text, logprobs=message.logprobs or UNSET))
     return _sse("done", _answer(message))
 
 

@@ -23,7 +23,7 @@ class Script(Struct, forbid_unknown_fields=True):
     """What is answered, piece by piece, and how it ends: `fail` names a worker's failure, `busy`,
     `memory`, or `unforeseen`, which is no error of ours.
 
-    `late`: the seed of an answer that comes after the others.
+    `late`: the seed of an answer that comes after the others. `score`, `start`, `end`: as in `wire.Generated`.
     """
 
     say: list[str]
@@ -31,6 +31,9 @@ class Script(Struct, forbid_unknown_fields=True):
     fail: str | None = None
     wait: bool = False
     late: int | None = None
+    score: float | None = None
+    start: int | None = None
+    end: int | None = None
 
 
 class ScriptedInference:
@@ -72,6 +75,9 @@ class ScriptedInference:
                 milliseconds=1,
                 finish=script.finish,
                 prompt_tokens=7,
+                score=script.score,
+                start=script.start,
+                end=script.end,
                 logprobs=tuple(one for piece in script.say for one in _logprobs(piece, prompt)),
             )
         finally:

@@ -7,6 +7,8 @@ const { uPlot } = window;
 const sync = uPlot.sync("steps");
 const linear = uPlot.paths.linear();
 const NARROW = 480;
+/** What the curves are over: what it is called, and how a value of it is written. */
+export const STEPS = { name: "step", write: count };
 const EVERY = 250; // ms: a curve that grows faster is not seen to
 
 /** One chart a frame, however many there are: each is drawn in a few milliseconds, all together would not be. */
@@ -55,25 +57,25 @@ function line(plot, number, first, last) {
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function axes(width) {
+function axes(width, axis) {
   const shared = { stroke: style("--soft"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false } };
   const font = "12px system-ui, sans-serif";
   return [
-    { ...shared, font, size: 28, space: width < NARROW ? 60 : 80, values: (_, splits) => splits.map(count) },
+    { ...shared, font, size: 28, space: width < NARROW ? 60 : 80, values: (_, splits) => splits.map(axis.write) },
     { ...shared, font, size: 56, values: (_, splits) => splits.map(figure) },
   ];
 }
 
-function options({ series, width, height, logarithmic, marks }) {
+function options({ series, width, height, logarithmic, marks, axis }) {
   return {
     width,
     height,
     cursor: { sync: { key: sync.key }, points: { size: 6 }, drag: { x: true, y: false } },
     legend: { show: false },
     scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1 } },
-    axes: axes(width),
+    axes: axes(width, axis),
     series: [
-      { label: "step" },
+      { label: axis.name },
       ...series.map((one) => ({
         label: one.label,
         stroke: style(one.colour),
@@ -82,7 +84,7 @@ function options({ series, width, height, logarithmic, marks }) {
         alpha: one.faint ? 0.3 : 1,
         points: { show: one.points ?? false, size: 6, fill: style(one.colour) },
         spanGaps: true,
-        paths: one.points ? uPlot.paths.points() : line,
+        paths: one.points === true ? uPlot.paths.points() : line,
       })),
     ],
     hooks: { drawClear: [(plot) => drawMarks(plot, marks())] },
@@ -106,30 +108,32 @@ function drawMarks(plot, marks) {
   ctx.restore();
 }
 
-function told(label, series, steps, data) {
-  const words = series.map((one, index) => {
+function told(label, series, steps, data, axis) {
+  const words = series.flatMap((one, index) => {
+    if (one.unlisted) return [];
     const last = data[index].findLast((value) => value !== null);
     if (last === undefined) return `${one.label}: none`;
     return `${one.label} ${figure(last)}, from ${figure(data[index].find((value) => value !== null))}`;
   });
-  return `${label}: ${words.join("; ")}; up to step ${count(steps.at(-1) ?? 0)}`;
+  return `${label}: ${words.join("; ")}; up to ${axis.name} ${axis.write(steps.at(-1) ?? 0)}`;
 }
 
 /**
  * Curves of one job or of several. `source`: what calls listeners when there is more, by its `subscribe`. `read`: gives
- * the steps, and a column for each of `series`, `{ label, colour, faint, points, dash }`.
+ * the steps, or what else `axis` says, and a column for each of `series`, `{ label, colour, faint, points, dash, unlisted }`.
+ * `points`: true for points alone, "joined" for points on a line. `unlisted`: it stands in no legend.
  */
-export function Chart({ label, source, series, read, height = 220, logarithmic = false, marks = () => [] }) {
+export function Chart({ label, source, series, read, height = 220, logarithmic = false, marks = () => [], axis = STEPS }) {
   const place = useRef(null);
   const legend = useRef(null);
-  const shape = JSON.stringify([series, height, logarithmic]);
+  const shape = JSON.stringify([series, height, logarithmic, axis.name]);
   useEffect(() => {
     const root = place.current;
     let [plot, seen, timer, drawn] = [null, true, 0, 0];
     const draw = () => {
       const [steps, ...data] = read();
       drawn = steps.length ? performance.now() : -EVERY; // the first figures wait for nothing
-      root.setAttribute("aria-label", told(label, series, steps, data));
+      root.setAttribute("aria-label", told(label, series, steps, data, axis));
       tell(plot?.cursor.idx ?? null, steps, data);
       plot.setData([steps, ...data]);
     };
@@ -142,16 +146,17 @@ export function Chart({ label, source, series, read, height = 220, logarithmic =
     };
     const tell = (index, steps, data) => {
       series.forEach((one, number) => {
-        const at = index ?? data[number].findLastIndex((value) => value !== null);
+        let at = index ?? data[number].length - 1;
+        while (at > 0 && data[number][at] === null) at -= 1; // several curves have no figure at each other's steps
         const place = legend.current?.children[number]?.lastChild;
         if (place) place.textContent = figure(data[number][at]);
       });
       const step = legend.current?.lastChild;
-      if (step) step.textContent = index === null ? "" : `step ${count(steps[index])}`;
+      if (step) step.textContent = index === null ? "" : `${axis.name} ${axis.write(steps[index])}`;
     };
     const begin = () => {
       plot?.destroy();
-      const made = options({ series, width: root.clientWidth, height, logarithmic, marks });
+      const made = options({ series, width: root.clientWidth, height, logarithmic, marks, axis });
       made.hooks.setCursor = [(it) => tell(it.cursor.idx ?? null, it.data[0], it.data.slice(1))];
       plot = new uPlot(made, [[], ...series.map(() => [])], root);
       draw();
@@ -183,7 +188,7 @@ export function Chart({ label, source, series, read, height = 220, logarithmic =
     <figcaption>
       <span class="chart-name">${label}</span>
       <span class="legend" ref=${legend} aria-hidden="true">
-        ${series.map((one) => html`<span class=${`key ${one.faint ? "faint" : ""}`}><i class=${`dot ${one.colour.slice(2)}`}></i>${one.label} <b></b></span>`)}
+        ${series.map((one) => html`<span class=${`key ${one.faint ? "faint" : ""}`} hidden=${one.unlisted}><i class=${`dot ${one.colour.slice(2)}`}></i>${one.label} <b></b></span>`)}
         <span class="at"></span>
       </span>
     </figcaption>

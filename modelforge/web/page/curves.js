@@ -5,7 +5,7 @@ const PAGE = 20_000;
 const AGAIN = 2000; // ms until a page is asked for once more
 export const FIGURES = [
   "loss", "learning_rate", "grad_norm", "tokens_per_second", "reward", "kl", "completion_length",
-  "reward_accuracy", "reward_margin", "memory_mb", "gpu_memory_mb",
+  "reward_accuracy", "reward_margin", "memory_mb", "gpu_memory_mb", "epoch", "elapsed_seconds",
 ];
 
 /** Columns of one length: `step`, `attempt` and the figures; and the evaluations beside them. */

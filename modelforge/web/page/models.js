@@ -1,4 +1,159 @@
+// The trained models: what each was made of, what it learned against its base, and what can be made of it.
+import { get, path, query, remove } from "./api.js";
 import { html } from "./dom.js";
-import { Title } from "./parts.js";
+import { STRATEGIES, TASKS, bytes, count, figure, moment, shortName } from "./format.js";
+import { jobs } from "./jobs.js";
+import { Lineage } from "./lineage.js";
+import { ModelWork } from "./model_work.js";
+import { Action, Card, Empty, Facts, Refusal, Title } from "./parts.js";
+import { go, link } from "./router.js";
+import { useAnswer, useStore } from "./store.js";
 
-export const Models = () => html`<${Title} name="Models" />`;
+const JOBS_READ = 200;
+const NAMES = {
+  final_loss: "Loss at the end of training", perplexity: "Perplexity", eval_loss: "Held-out loss",
+  eval_perplexity: "Held-out perplexity",
+};
+const DELIVERS = new Set(["export", "push"]);
+const KINDS = { adapter: "adapter", full: "whole weights" };
+
+export const figureName = (name) => NAMES[name] ?? name.replace(/^eval_/, "Held-out ").replaceAll("_", " ");
+
+export function Models({ name }) {
+  return name === null ? html`<${ModelList} />` : html`<${OneModel} modelId=${name} />`;
+}
+
+function ModelList() {
+  const made = useStore(jobs, (all) => all?.filter((job) => job.model_id !== null).length);
+  const { value, problem } = useAnswer((signal) => get("/api/models", signal), [made]);
+  return html`
+    <${Title} name="Models" actions=${html`<a class="button primary" href=${link("start")}>New training</a>`} />
+    <${Refusal} problem=${problem} />
+    ${value?.models.length === 0 && html`<${Empty}>None yet: a training that completes makes one. <a href=${link("start")}>Start a training</a>.<//>`}
+    ${value?.models.length > 0 && html`<div class="table"><table>
+      <thead><tr><th>Model</th><th>Base</th><th>Task</th><th>Strategy</th><th>Kind</th><th class="number">Held-out loss</th><th class="number">Perplexity</th><th class="number">Size</th><th>Made</th></tr></thead>
+      <tbody>${value.models.toReversed().map((model) => html`<${Row} key=${model.id} model=${model} />`)}</tbody>
+    </table></div>`}`;
+}
+
+function Row({ model }) {
+  const { metrics } = model;
+  return html`<tr>
+    <td class="name"><a href=${link("models", model.id)}><bdi>${model.name}</bdi></a> <span class="soft">${model.id}</span></td>
+    <td class="name"><bdi>${shortName(model.base_model)}</bdi></td>
+    <td class="word">${TASKS[model.task] ?? model.task}</td>
+    <td>${STRATEGIES[model.strategy] ?? model.strategy}</td>
+    <td class="word">${model.merged_from === null ? (KINDS[model.kind] ?? model.kind) : `merged from ${model.merged_from}`}</td>
+    <td class="number"><${Against} tuned=${metrics.eval_loss} base=${metrics.base_eval_loss} /></td>
+    <td class="number"><${Against} tuned=${metrics.eval_perplexity ?? metrics.perplexity} base=${metrics.base_eval_perplexity} /></td>
+    <td class="number">${bytes(model.size_mb * 1e6)}</td>
+    <td class="word">${moment(model.created_at)}</td>
+  </tr>`;
+}
+
+const Against = ({ tuned, base }) => html`${figure(tuned)}${(base ?? null) !== null && html` <span class="soft">base ${figure(base)}</span>`}`;
+
+function OneModel({ modelId }) {
+  // What comes of a model by later jobs is read anew when one of them goes on.
+  const later = useStore(jobs, (all) => all?.filter((job) => job.kind !== "training").map((job) => job.job_id + job.status).join());
+  const { value: model, problem } = useAnswer((signal) => get(path`/api/models/${modelId}`, signal), [modelId, later]);
+  const { value: beside } = useAnswer(async (signal) => {
+    const [{ models }, { jobs: found }] = await Promise.all([
+      get("/api/models", signal), get(query("/api/jobs", { limit: JOBS_READ }), signal),
+    ]);
+    return { models, jobs: found };
+  }, [modelId, later]);
+  if (problem?.status === 404 || model === null) {
+    return html`<${Title} name=${`Model ${modelId}`} /><${Refusal} problem=${problem} /><p><a href=${link("models")}>All models</a></p>`;
+  }
+  const end = async () => {
+    await remove(path`/api/models/${modelId}`);
+    go("models");
+  };
+  return html`
+    <${Title} name=${model.name} actions=${html`
+      <a class="button primary" href=${link("playground", null, { model: model.id })}>Try it</a>
+      <${Action} kind="danger" confirm="Delete the model and its files?" onClick=${end}>Delete<//>`}><bdi>${model.name}</bdi><//>
+    <p class="over"><a href=${link("models")}>Models</a> · model ${model.id} · ${KINDS[model.kind] ?? model.kind} · made ${moment(model.created_at)}</p>
+    <${Refusal} problem=${problem} />
+    <${Card} title="Where it comes from, and what came of it">
+      ${beside ? html`<${Lineage} model=${model} models=${beside.models} jobs=${beside.jobs} />` : html`<${Empty}>Reading …<//>`}
+    <//>
+    <div class="two">
+      <${Figures} model=${model} />
+      <${Card} title="Make something of it"><${ModelWork} key=${model.id} model=${model} /><//>
+    </div>
+    <${Evaluations} model=${model} />
+    <${Deliveries} jobs=${(beside?.jobs ?? []).filter((job) => job.source_model_id === model.id && DELIVERS.has(job.kind) && job.delivery)} />
+    <${Making} model=${model} />`;
+}
+
+/** Every final figure, beside that of the untrained model on the same records. */
+function Figures({ model: { metrics, perplexity_of: perplexityOf } }) {
+  const names = Object.keys(metrics).filter((name) => !name.startsWith("base_") && (metrics[name] !== null || metrics[`base_${name}`] !== undefined));
+  return html`<${Card} title="What it learned">
+    ${names.length === 0 ? html`<${Empty}>There are no figures of it.<//>` : html`<div class="table"><table>
+      <caption class="unseen">Figures of the base against those of this model</caption>
+      <thead><tr><th>Figure</th><th class="number">Base</th><th class="number">This model</th><th class="number">Change</th></tr></thead>
+      <tbody>${names.map((name) => html`<tr key=${name}>
+        <td>${figureName(name)}</td><td class="number">${figure(metrics[`base_${name}`])}</td>
+        <td class="number"><strong>${figure(metrics[name])}</strong></td><td class="number">${change(metrics[`base_${name}`], metrics[name])}</td>
+      </tr>`)}</tbody>
+    </table></div>`}
+    ${perplexityOf && html`<p class="soft">The perplexity is that of the ${perplexityOf === "held_out_records" ? "held-out" : "last training"} records.</p>`}
+  <//>`;
+}
+
+const signed = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1, signDisplay: "exceptZero" });
+const change = (base, tuned) => (base && tuned !== null ? signed.format((tuned - base) / Math.abs(base)) : "");
+
+function Evaluations({ model: { evaluations } }) {
+  if (evaluations.length === 0) return null;
+  return html`<${Card} title="Evaluations by later jobs"><div class="table"><table>
+    <thead><tr><th>When</th><th>Dataset</th><th class="number">Records</th><th>Judged</th><th>Figures</th><th>Job</th></tr></thead>
+    <tbody>${evaluations.toReversed().map((one) => html`<tr key=${one.job_id}>
+      <td>${moment(one.at)}</td><td><bdi>${one.dataset.filename}</bdi></td><td class="number">${count(one.records)}</td>
+      <td>${one.base_model ? "the base" : "this model"}</td>
+      <td>${Object.entries(one.metrics).map(([name, value]) => html`<div>${figureName(name)} <strong>${figure(value)}</strong></div>`)}</td>
+      <td><a href=${link("jobs", one.job_id)}>${one.job_id}</a></td>
+    </tr>`)}</tbody>
+  </table></div><//>`;
+}
+
+/** Where copies of it are, and what of it a copy has not. */
+function Deliveries({ jobs: made }) {
+  if (made.length === 0) return null;
+  return html`<${Card} title="Exports and pushes"><div class="table"><table>
+    <thead><tr><th>When</th><th>Where</th><th>As</th><th class="number">Size</th><th>Job</th></tr></thead>
+    <tbody>${made.map(({ job_id: jobId, finished_at: at, delivery }) => html`<tr key=${jobId}>
+      <td>${moment(at)}</td>
+      <td><code><bdi>${delivery.path ?? delivery.url}</bdi></code>
+        ${delivery.sha256 && html`<br /><small class="soft">SHA-256 <code>${delivery.sha256}</code></small>`}
+        ${delivery.warnings?.length > 0 && html`<ul>${delivery.warnings.map((warning) => html`<li>${warning}</li>`)}</ul>`}</td>
+      <td>${delivery.format ?? (delivery.private ? "private on the hub" : "on the hub")} ${delivery.quantization}</td>
+      <td class="number">${bytes(delivery.size_bytes)}</td><td><a href=${link("jobs", jobId)}>${jobId}</a></td>
+    </tr>`)}</tbody>
+  </table></div><//>`;
+}
+
+const shown = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
+
+function Making({ model }) {
+  const { dataset } = model;
+  return html`
+    <${Card} title="Card">
+      <${Facts} of=${[
+        ["Base", html`<bdi>${model.base_model}</bdi>`], ["Task", TASKS[model.task] ?? model.task],
+        ["Strategy", STRATEGIES[model.strategy] ?? model.strategy], ["Provider", model.provider],
+        ["Job", html`<a href=${link("jobs", model.job_id)}>${model.job_id}</a>`],
+        ["Dataset", dataset.parts.length || dataset.revision === null ? html`<bdi>${dataset.filename}</bdi>` : html`<a href=${link("datasets", dataset.filename)}><bdi>${dataset.filename}</bdi></a>`],
+        ["Revision", dataset.revision], ["Records", count(dataset.num_examples)],
+        ["Held out", model.validation_dataset && html`<bdi>${model.validation_dataset.filename}</bdi>`],
+        ["Size", bytes(model.size_mb * 1e6)], ["SHA-256 of the data", html`<code>${dataset.sha256}</code>`],
+        ["Reward model", model.reward_model_path && html`<code>${model.reward_model_path}</code>`], ["Folder", html`<code>${model.path}</code>`],
+      ]} />
+    <//>
+    <${Card} title="Parameters in effect">
+      <dl class="parameters">${Object.entries(model.training_params).filter(([, value]) => value !== null).map(([name, value]) => html`<div><dt>${name}</dt><dd><bdi>${shown(value)}</bdi></dd></div>`)}</dl>
+    <//>`;
+}
