@@ -264,7 +264,7 @@ def test_a_time_that_is_none_is_refused_at_the_start(value: str, tmp_path: Path)
         env=environment(MODELFORGE_STOP_GRACE_SECONDS=value),
     )
     assert ended.returncode == 1, ended.stdout
-    assert "stop_grace_seconds" in ended.stderr
+    assert "MODELFORGE_STOP_GRACE_SECONDS" in ended.stderr
 
 
 def test_a_log_has_nothing_beyond_its_end(server: RunningServer, start: Start) -> None:

@@ -160,6 +160,7 @@ def test_head_is_get_without_a_body(server: RunningServer, route: Route, tmp_pat
     head = requests.head(url, timeout=60, headers=server.as_owner())
     whole = requests.get(url, timeout=60, headers=server.as_owner(), stream=route.is_endless)
     assert (head.status_code, head.content) == (whole.status_code, b"")
-    same = ("Content-Type", "Content-Length", "ETag")
+    # Of figures that go on, each answer has a length of its own.
+    same = ("Content-Type", "ETag", *(() if route.path in ("/metrics", "/api/machine") else ("Content-Length",)))
     assert [head.headers.get(name) for name in same] == [whole.headers.get(name) for name in same]
     whole.close()

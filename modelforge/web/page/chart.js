@@ -1,7 +1,6 @@
 // A chart of curves over steps, by uPlot; drawn again at most four times a second, and only where it is seen.
 import { html, useEffect, useRef } from "./dom.js";
 import { count, figure } from "./format.js";
-import { smooth } from "./curves.js";
 
 const { uPlot } = window;
 const sync = uPlot.sync("steps");
@@ -195,6 +194,3 @@ export function Chart({ label, source, series, read, height = 220, logarithmic =
     <div class="plot" role="img" ref=${place}></div>
   </figure>`;
 }
-
-/** A column as it is, faint, and smoothed. */
-export const smoothed = (values, weight) => [values, smooth(values, weight)];

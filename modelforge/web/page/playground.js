@@ -45,7 +45,7 @@ export function Playground({ values }) {
   return html`
     <${Title} name="Playground" actions=${all.length > 0 && html`<button type="button" onClick=${clear}>Clear</button>`} />
     <${Card}>
-      <div class="choices">
+      <div class="asked-models">
         ${choices.map((choice, index) => html`<${ModelChoice} key=${index} label=${index ? "Beside it" : "Model"} choice=${choice} models=${models} only=${index ? task : null} onChoice=${(next) => choose(index, next)} />`)}
         ${choices.length < 2 ? html`<button type="button" disabled=${!sides[0]} onClick=${() => keep({ choices: [...choices, beside(choices[0], models, task)] })}>Ask two side by side</button>`
           : html`<button type="button" onClick=${() => keep({ choices: choices.slice(0, 1) })}>Ask one only</button>`}

@@ -77,9 +77,9 @@ function Tokens({ tokens }) {
     event.preventDefault();
     place.current.children[Math.max(0, Math.min(tokens.length - 1, next))].focus();
   };
-  return html`<div class="tokens" onMouseLeave=${hide}>
+  return html`<div class="answer-tokens" onMouseLeave=${hide}>
     <p class="said" dir="auto" role="group" aria-label="The answer's tokens; arrow keys go through them" ref=${place} onKeyDown=${move}>
-      ${tokens.map((token, index) => html`<span role="button" tabindex=${index === at.index ? 0 : -1} class=${`token likely${level(probability(token.logprob))}`} aria-label=${`${spelled(token)}, ${percents.format(probability(token.logprob))}`} aria-describedby=${at.shown && index === at.index ? id : undefined}
+      ${tokens.map((token, index) => html`<span role="button" tabindex=${index === at.index ? 0 : -1} class=${`answer-token likely${level(probability(token.logprob))}`} aria-label=${`${spelled(token)}, ${percents.format(probability(token.logprob))}`} aria-describedby=${at.shown && index === at.index ? id : undefined}
         onFocus=${() => show(index)} onBlur=${hide} onMouseEnter=${() => show(index)}>${texts[index] || (token.bytes.length ? "" : html`<span class="ends" aria-hidden="true">▪</span>`)}</span>`)}
     </p>
     ${at.shown && html`<${Alternatives} id=${id} token=${tokens[at.index]} under=${place.current.children[at.index]} />`}

@@ -41,7 +41,7 @@ export function ModelChoice({ label, choice, models, onChoice, only = null }) {
   // A base that was asked for by another model of it is the same one.
   const own = choice.key.startsWith("b:") && !known.some((model) => choice.key === `b:${model.id}`) && fit.find((model) => choice.key === `b:${model.id}`);
   const others = own ? known.map((model) => (model.base_model === own.base_model && model.task === own.task ? own : model)) : known;
-  return html`<div class="choice">
+  return html`<div class="asked-model">
     <${Field} id=${id} label=${label}>
       <select id=${id} value=${choice.key} onChange=${(event) => onChoice({ ...choice, key: event.target.value, task: only ?? choice.task })}>
         ${fit.length > 0 && html`<optgroup label="Trained models">${fit.toReversed().map((model) => html`<option value=${`m:${model.id}`}>${model.name} (${model.id})</option>`)}</optgroup>
