@@ -112,7 +112,7 @@ gpu-wheels: setup
 examples: setup
 	PYTHONPATH=tests TESTS_COLD=1 $(BIN)/python -m support.api_examples
 
-## docs: docs/reference, written from the code
+## docs: docs/reference, and the parameters of docs/training.md, written from the code
 docs: setup
 	PYTHONPATH=tests $(BIN)/python -m support.reference_pages
 

@@ -7,6 +7,7 @@ import msgspec
 from modelforge.cli.flags import WrongUsage
 from modelforge.cli.screen import Screen, say
 from modelforge.fields import nearest, taken_by
+from modelforge.parameter_meanings import MEANINGS
 from trainer_entry import wire
 
 TOPICS = {
@@ -41,7 +42,7 @@ def show_topics() -> None:
 
 
 def show_topic(topic: str) -> None:
-    """Print the page of a topic; that of the parameters ends with a list of them."""
+    """Print the page of a topic; that of the parameters ends with what each means and takes."""
     for line in text_of(topic).splitlines():
         say(line)
     if topic == "parameters":
@@ -65,4 +66,5 @@ def _show_parameters() -> None:
             "" if value is None else f" ({value if isinstance(value, str) else msgspec.json.encode(value).decode()})"
         )
         takes = taken_by(wire.TrainingParameters, name).removeprefix("It takes ").removesuffix(".")
-        screen.hang(f"  {name:<{width}}", takes.removesuffix(" or null") + default)
+        meaning = MEANINGS[name].replace("`", "")
+        screen.hang(f"  {name:<{width}}", f"{meaning}. Takes {takes.removesuffix(' or null')}{default}")

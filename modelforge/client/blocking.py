@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from types import GenericAlias, TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_args
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, get_args
 
 from modelforge.client.asynchronous import AsyncClient
 
@@ -22,6 +22,8 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._has_ended = False
+        self._order = threading.RLock()  # held again by an iterator that is collected as garbage meanwhile
         self._thread = threading.Thread(target=self._live, name="modelforge-client", daemon=True)
         self._thread.start()
 
@@ -30,23 +32,39 @@ class _Loop:
         self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """What it comes to. Who is interrupted meanwhile has it cancelled, and waits for its end."""
-        outcome: Future[_T] = Future()
-        tasks: list[asyncio.Task[_T]] = []
+        """What it comes to. Who is interrupted meanwhile has it cancelled, and waits for its end.
 
-        def begin() -> None:
-            tasks.append(_begin(self._loop, work, outcome))
+        Raises:
+            RuntimeError: the loop has ended.
+        """
+        begun = self._begin(work)
+        if begun is None:
+            raise RuntimeError("The client is closed: make another.")
+        return self._wait_for(begun)
 
-        def cancel() -> None:
-            tasks[0].cancel()
+    def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """The same for the last work of an iterator, which may be collected as garbage in the loop's own thread."""
+        begun = self._begin(work)
+        if begun is not None and threading.current_thread() is not self._thread:
+            self._wait_for(begun)
 
+    def _begin(self, work: Coroutine[Any, Any, _T]) -> "_Begun[_T] | None":
+        """Have the loop begin it, unless the last has begun: what came after that would never be done."""
+        with self._order:
+            if self._has_ended:
+                work.close()
+                return None
+            begun = _Begun(self._loop, work)
+            self._loop.call_soon_threadsafe(begun.begin)
+        return begun
+
+    def _wait_for(self, begun: "_Begun[_T]") -> _T:
         try:
-            self._loop.call_soon_threadsafe(begin)
-            return outcome.result()
+            return begun.outcome.result()
         except BaseException:
-            if not outcome.done():
-                self._loop.call_soon_threadsafe(cancel)
-                wait([outcome])
+            if not begun.outcome.done():
+                self._loop.call_soon_threadsafe(begun.cancel)
+                wait([begun.outcome])
             raise
 
     def end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -61,23 +79,39 @@ class _Loop:
             await last()
             self._loop.stop()
 
-        asyncio.run_coroutine_threadsafe(finish(), self._loop)
+        with self._order:
+            self._has_ended = True
+            asyncio.run_coroutine_threadsafe(finish(), self._loop)
         if threading.current_thread() is not self._thread:  # it may be the one that collects the garbage
             self._thread.join()
 
 
-def _begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T], outcome: "Future[_T]") -> "asyncio.Task[_T]":
-    def tell(task: asyncio.Task[_T]) -> None:
-        if task.cancelled():
-            outcome.cancel()
-        elif (error := task.exception()) is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(task.result())
+class _Begun(Generic[_T]):
+    """Work on a loop, and what it comes to."""
 
-    task = loop.create_task(work)
-    task.add_done_callback(tell)
-    return task
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> None:
+        self.outcome: Future[_T] = Future()
+        self._loop = loop
+        self._work = work
+        self._task: asyncio.Task[_T] | None = None
+
+    def begin(self) -> None:
+        """In the loop's thread."""
+        self._task = self._loop.create_task(self._work)
+        self._task.add_done_callback(self._tell)
+
+    def cancel(self) -> None:
+        """In the loop's thread, after that."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _tell(self, task: asyncio.Task[_T]) -> None:
+        if task.cancelled():
+            self.outcome.cancel()
+        elif (error := task.exception()) is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(task.result())
 
 
 def _blocking(
@@ -114,8 +148,7 @@ def _iterating(
             while found := loop.run(next_message()):
                 yield found[0]
         finally:
-            if not self.is_closed:
-                loop.run(_closed(messages))
+            loop.finish(_closed(messages))
 
     signature = inspect.signature(method)
     message = get_args(signature.return_annotation)[0]
@@ -210,6 +243,10 @@ class Client:
     get_state = _blocking(AsyncClient.get_state)
     list_events = _blocking(AsyncClient.list_events)
     stream_events = _iterating(AsyncClient.stream_events)
+    verify_log = _blocking(AsyncClient.verify_log)
+    get_machine = _blocking(AsyncClient.get_machine)
+    examine_machine = _blocking(AsyncClient.examine_machine)
+    get_session = _blocking(AsyncClient.get_session)
     list_tokens = _blocking(AsyncClient.list_tokens)
     create_token = _blocking(AsyncClient.create_token)
     revoke_token = _blocking(AsyncClient.revoke_token)

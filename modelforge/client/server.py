@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
 from modelforge.client.calls import Calls, takes
+from modelforge.http.audit import Verified
 from modelforge.http.events import Events
-from modelforge.http.sessions import LoginLink
+from modelforge.http.machine import Examination, MachineDetails
+from modelforge.http.sessions import LoginLink, WhoAsks
 from modelforge.http.system import Health, Info
 from modelforge.http.tokens import MadeToken, NewToken, TokenList, TokenRevoked
 from modelforge.projections.read_models import StateAt
@@ -50,6 +52,22 @@ class ServerCalls(Calls):
         async with contextlib.aclosing(self._connection.follow_records(after, LoggedRecord, job_id=job_id)) as records:
             async for record in records:
                 yield record
+
+    async def verify_log(self) -> Verified:
+        """Whether every record of the log is what was written; one at a time is checked."""
+        return await self._get(Verified, "verify")
+
+    async def get_machine(self) -> MachineDetails:
+        """Processors, memory, GPUs and the jobs that have them, the disk, versions, and how many jobs run and wait."""
+        return await self._get(MachineDetails, "machine")
+
+    async def examine_machine(self) -> Examination:
+        """What the doctor finds wrong with the data and this machine; nothing is changed."""
+        return await self._post(Examination, "doctor")
+
+    async def get_session(self) -> WhoAsks:
+        """Who asks, by the token of this client, what they may do, and until when."""
+        return await self._get(WhoAsks, "session")
 
     async def list_tokens(self) -> TokenList:
         """The tokens, less the tokens themselves; this takes the scope `admin`."""

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from modelforge.errors import LogUnusable
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
 from modelforge.http.plumbing.keys import LAYOUT
@@ -66,12 +67,12 @@ async def run_command(request: web.Request, command: str) -> Ended:
     """Run a command of ours on the data directory, for as long as the client waits; it prints JSON.
 
     Raises:
-        RuntimeError: it printed none.
+        LogUnusable: it printed none, as where the log is gone.
     """
     data_dir = str(request.app[LAYOUT].root)
     ended = await cancel_on_disconnect(request, run_module("modelforge", command, "--data-dir", data_dir, "--json"))
     if not ended.output:
-        raise RuntimeError(f"`modelforge {command}` failed: {ended.words}")
+        raise LogUnusable(f"`modelforge {command}` failed", ended.words)
     return ended
 
 

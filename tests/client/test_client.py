@@ -9,14 +9,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.attempt_files import model_in, order
 from support.running_server import RECORDS, RunningServer, environment, scripted_server
 
 from modelforge.client import AsyncClient, Client, RequestRefused
+from modelforge.client.blocking import _Loop
 from modelforge.errors import BadInput
 from modelforge.http.playground import Answer, Piece
 from modelforge.projections.status_messages import LoggedRecord, StatusMessage
@@ -309,6 +312,44 @@ def test_a_closed_client_says_so_and_one_that_is_dropped_leaves_nothing(forge: R
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "healthy" in ended.stdout
+
+
+def test_an_iterator_that_is_collected_as_garbage_in_the_client_s_own_thread_stops_nothing(
+    forge: RunningServer,
+) -> None:
+    with Client(forge.url) as client:
+        records = client.stream_events()
+        next(records)
+        held = [records]
+        del records
+
+        async def let_go() -> None:
+            held.clear()
+
+        client._loop.run(let_go())  # noqa: SLF001 - as the collector would, which runs in any thread
+        assert client.get_health().status == "healthy"
+
+
+def test_who_asks_while_another_thread_closes_the_client_is_answered_or_told(
+    forge: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(forge.url)
+    goes, may_go = threading.Event(), threading.Event()
+    begin = _Loop._begin  # noqa: SLF001 - the instant between what was looked at and what is done
+
+    def late(loop: _Loop, work: Any) -> Any:
+        goes.set()
+        may_go.wait()
+        return begin(loop, work)
+
+    monkeypatch.setattr(_Loop, "_begin", late)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.get_health)
+        goes.wait()
+        client.close()
+        may_go.set()
+        with pytest.raises(RuntimeError, match="closed"):
+            asked.result(timeout=20)
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

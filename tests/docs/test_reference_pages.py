@@ -1,7 +1,7 @@
-"""docs/reference is what the code would write: `make docs` after a change of parameters, settings or commands."""
+"""docs/reference and the parameters of docs/training.md are what the code would write: `make docs` after a change."""
 
 import pytest
-from support.reference_pages import FOLDER, pages
+from support.reference_pages import FOLDER, TRAINING, pages, training_page
 
 PAGES = pages()
 
@@ -9,6 +9,10 @@ PAGES = pages()
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_what_the_code_would_write(name: str) -> None:
     assert (FOLDER / name).read_text() == PAGES[name]
+
+
+def test_the_table_of_parameters_is_what_the_code_would_write() -> None:
+    assert TRAINING.read_text() == training_page()
 
 
 def test_there_is_no_other_page() -> None:

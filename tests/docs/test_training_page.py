@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 import msgspec
 from pages import code, read, rows, section
+from support.reference_pages import NOTHING
 
 from modelforge.domain.compatibility import Build, Purpose, check_build, check_combination
 from modelforge.errors import BadInput
-from modelforge.parameter_meanings import MEANINGS
 from trainer_entry import wire
 from trainer_entry.wire import REWARD_DEFAULTS, defaults_of
 from trainer_entry.wire.rewards import PythonFile, RewardFunction
@@ -18,11 +18,6 @@ from trainer_entry.wire.rewards import PythonFile, RewardFunction
 PAGE = read("docs/training.md")
 PARAMETERS = rows(section(PAGE, "Parameters"))
 LEFT_OUT = wire.TrainingParameters()
-NOTHING = {
-    *("early_stopping_patience", "reward_model", "neftune_noise_alpha", "loraplus_lr_ratio", "modules_to_save"),
-    *("reward_functions", "tracker_project", "tracker_run", "tracker_tags"),
-}
-"""Null is no choice of the trainer's here: there is none."""
 
 
 def trains(task: wire.Task, strategy: wire.Strategy, provider: wire.Provider, build: Build) -> bool:
@@ -58,11 +53,6 @@ def test_the_defaults_are_those_of_the_wire() -> None:
         else:
             assert default == f"`{msgspec.json.encode(value).decode()}`", field
         assert meaning
-
-
-def test_what_openapi_says_of_a_parameter_is_what_the_table_says() -> None:
-    elsewhere = r",? ?(\(see below\)|\(see \[below\]\(#[^)]*\)\)|of the table below)"
-    assert {code(name)[0]: re.sub(elsewhere, "", meaning) for name, _, meaning in PARAMETERS} == MEANINGS
 
 
 def test_the_losses_of_preferences_are_those_that_are_taken() -> None:

@@ -54,6 +54,14 @@ def test_a_log_is_verified_for_one_at_a_time(server: RunningServer) -> None:
     assert server.get("/api/verify").status_code == 200
 
 
+def test_a_log_that_is_gone_is_named(server: RunningServer, data_dir: Path) -> None:
+    log = Layout(data_dir).log
+    away = log.rename(log.with_name("away"))
+    problem = problem_in(server.get("/api/verify"))
+    assert (problem["status_code"], "no event log" in problem["detail"]) == (500, True)
+    away.rename(log)
+
+
 def test_the_machine_tells_what_it_has_and_who_uses_it(server: RunningServer, start: Start, data_dir: Path) -> None:
     job_id = start(server, "obeys", queue=True)
     server.wait_for(job_id, "training")

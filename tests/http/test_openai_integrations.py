@@ -7,9 +7,11 @@ import pytest
 
 from modelforge.errors import BadInput
 from modelforge.http.openai.fine_tuning_body import FineTuningBody
+from modelforge.http.openai.fine_tuning_job import integrations_of
 from modelforge.http.openai.fine_tuning_request import training_of
 from modelforge.http.openai.identifiers import file_id
 from modelforge.projections.datasets import DatasetSummary
+from trainer_entry.wire import TrainingParameters
 
 FILE = DatasetSummary(
     filename="a.jsonl",
@@ -53,3 +55,12 @@ def test_whose_the_run_is_and_another_tracker_beside_it_are_refused_by_name() ->
     assert twice.value.field == "integrations"
     with pytest.raises(msgspec.ValidationError, match="type"):
         msgspec.convert({"model": "m", "training_file": "f", "integrations": [{"type": "mlflow"}]}, FineTuningBody)
+
+
+def test_a_job_says_what_was_sent() -> None:
+    sent = {"project": "desk", "name": "third", "tags": ["night", "long"]}
+    assert msgspec.to_builtins(integrations_of(asked(sent))) == (
+        {"type": "wandb", "wandb": {**sent, "entity": None, "tags": ("night", "long")}},
+    )
+    assert integrations_of(TrainingParameters(report_to=("wandb", "mlflow"))) == ()
+    assert integrations_of(TrainingParameters(report_to="mlflow", tracker_project="desk")) == ()

@@ -24,6 +24,7 @@ from support.webhook_receiver import receiver
 RECORDS = Path(__file__).parents[2] / "examples" / "three_lines.jsonl"
 _SAYS = json.dumps({"say": ["A mountain ", "that opens."]})
 _ROUTES = [(route, re.compile(re.sub(r"{\w+}", "[^/]+", route.path))) for route in ROUTES]
+_OF_ANY_MACHINE = {"data directory", "log", "models"}
 _SECRET = re.compile(r"\b(mf_|whsec_)[\w+/=-]{20,}")
 
 
@@ -163,6 +164,9 @@ def _look(ask: Asking, model: str, tokenizer: Path) -> None:
     ask("GET", "/api/models/1")
     ask("POST", "/api/playground/generate", {"base_model": model, "prompt": _SAYS, "max_new_tokens": 64, "seed": 7})
     ask("GET", "/api/events?type=TrainingStarted&type=AttemptExited&limit=1&after=5")
+    ask("GET", "/api/verify")
+    ask("GET", "/api/machine")
+    ask("POST", "/api/doctor")
 
 
 def _let_in(ask: Asking) -> None:
@@ -170,6 +174,7 @@ def _let_in(ask: Asking) -> None:
     ask("POST", "/api/tokens", {"name": "laptop", "scope": "write", "expires_at": "2099-01-31T12:00:00Z"})
     ask("GET", "/api/tokens")
     ask("DELETE", "/api/tokens/laptop")
+    ask("GET", "/api/session")
     code = ask("POST", "/api/login_links")["path"].partition("#")[2]
     ask("POST", "/api/session", {"code": code})
     ask("DELETE", "/api/session")
@@ -216,7 +221,10 @@ def _clear(ask: Asking) -> None:
 
 
 def by_struct(exchanges: list[Exchange]) -> dict[str, Any]:
-    """One example of each Struct, by its name; of several the last, or that of a job that completed."""
+    """One example of each Struct, by its name; of several the last, or that of a job that completed.
+
+    Of a machine and of the doctor there is what any machine says.
+    """
     found: dict[str, Any] = {}
     for exchange in exchanges:
         for kind, said in _said(exchange):
@@ -225,6 +233,10 @@ def by_struct(exchanges: list[Exchange]) -> dict[str, Any]:
         for exchange in exchanges:
             if exchange.route.path == path and "waits" not in json.dumps(exchange.body):
                 found |= {kind.__name__: said for kind, said in _said(exchange)}
+    found["MachineDetails"] |= {"swap": None, "gpus": [], "platform": "Linux-6.1.0-x86_64-with-glibc2.36"}
+    found["MachineDetails"]["versions"] = {"torch": found["MachineDetails"]["versions"]["torch"]}
+    told = [one for one in found["Examination"]["findings"] if one["subject"] in _OF_ANY_MACHINE]
+    found["Examination"] = {"findings": told}
     return dict(sorted(found.items()))
 
 

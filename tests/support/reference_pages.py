@@ -1,4 +1,7 @@
-"""The pages under docs/reference, written from the code: `python -m support.reference_pages`, which is `make docs`."""
+"""The pages under docs/reference, and the table of parameters in docs/training.md, written from the code.
+
+`python -m support.reference_pages`, which is `make docs`.
+"""
 
 import contextlib
 import io
@@ -18,10 +21,25 @@ from modelforge.cli.commands import command_line
 from modelforge.cli.serving import Flags
 from modelforge.domain.conflicts import CONFLICTS
 from modelforge.fields import OTHER_NAMES, describe
+from modelforge.parameter_meanings import MEANINGS
 from modelforge.settings import Settings
 from trainer_entry import wire
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+TRAINING = FOLDER.parent / "training.md"
+NOTHING = {
+    *("early_stopping_patience", "reward_model", "neftune_noise_alpha", "loraplus_lr_ratio", "modules_to_save"),
+    *("reward_functions", "tracker_project", "tracker_run", "tracker_tags"),
+}
+"""Null is no choice of the trainer's here: there is none."""
+_MORE_OF_IT = {
+    "init_lora_weights": " (see below)",
+    "weight_dtype": " (see below)",
+    "loss_type": ", of the table below",
+    "report_to": " (see [below](#trackers))",
+}
+"""What stands elsewhere on the page of trainings."""
+_TABLE = re.compile(r"(?<=\n)\| Parameter \| Default \| Meaning \|\n(?:\|.*\n)+")
 _WRITTEN = "What the code says, written by `make docs`; what it is good for stands in"
 _COLUMNS = "100"
 _DEFAULT_IN_WORDS = re.compile(r" \((?:[\d.]+|none|auto|~[^)]*|home and current directory)\)")
@@ -38,6 +56,21 @@ def pages() -> dict[str, str]:
     return {"parameters.md": _parameters(), "settings.md": _settings(), "commands.md": _commands()}
 
 
+def training_page() -> str:
+    """The page of trainings as it is, with the table of parameters as the code would write it."""
+    lines = _row("Parameter", "Default", "Meaning", head=True)
+    for field in msgspec.structs.fields(wire.TrainingParameters):
+        meaning = MEANINGS[field.name] + _MORE_OF_IT.get(field.name, "")
+        lines += _row(f"`{field.name}`", _default(field), meaning)
+    return _TABLE.sub(lambda _: "\n".join([*lines, ""]), TRAINING.read_text())
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.default is None:
+        return "null" if field.name in NOTHING else "chosen"
+    return f"`{msgspec.json.encode(field.default).decode()}`"
+
+
 def _parameters() -> str:
     lines = [
         "# Parameters of a training",
@@ -50,8 +83,7 @@ def _parameters() -> str:
     for other, name in OTHER_NAMES.items():
         names.setdefault(name, []).append(f"`{other}`")
     for field in msgspec.structs.fields(wire.TrainingParameters):
-        default = "chosen or none" if field.default is None else f"`{msgspec.json.encode(field.default).decode()}`"
-        lines += _row(f"`{field.name}`", _takes(field.type), default, " ".join(names.get(field.name, ())))
+        lines += _row(f"`{field.name}`", _takes(field.type), _default(field), " ".join(names.get(field.name, ())))
     lines += ["", "What does not go together, and is refused by name:", ""]
     lines += _row("Parameter", "Not with", "What would work", head=True)
     for one in CONFLICTS:
@@ -132,6 +164,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, text in pages().items():
         (FOLDER / name).write_text(text)
+    TRAINING.write_text(training_page())
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from modelforge.http.openai.fine_tuning_body import Auto, MethodType
+from modelforge.http.openai.fine_tuning_body import Auto, Integration, MethodType, WandbIntegration
 from modelforge.http.openai.fine_tuning_request import default_rate, method_of
 from modelforge.http.openai.identifiers import file_id, fine_tuning_job_id, model_name, unix_seconds
 from modelforge.projections.jobs import JobDetails, Status
 from modelforge.projections.read_models import ReadModels
+from trainer_entry import wire
 
 FineTuningStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: dict[Status, FineTuningStatus] = {
@@ -77,7 +78,7 @@ class FineTuningJob(Struct, frozen=True, kw_only=True):
     finished_at: int | None
     estimated_finish: int | None
     trained_tokens: None = None
-    integrations: tuple[str, ...] = ()
+    integrations: tuple[Integration, ...] = ()
     metadata: dict[str, str]
     modelforge: JobDetails
 
@@ -105,9 +106,18 @@ def job_object(details: JobDetails, read_models: ReadModels) -> FineTuningJob:
         error=None if error is None else FineTuningError(code=error.kind, message=error.message),
         finished_at=None if details.finished_at is None else unix_seconds(details.finished_at),
         estimated_finish=finish,
+        integrations=integrations_of(details.config),
         metadata=details.metadata,
         modelforge=details,
     )
+
+
+def integrations_of(config: wire.TrainingParameters) -> tuple[Integration, ...]:
+    """Who is told the figures, of those that OpenAI has a word for; a run there has a project."""
+    if "wandb" not in config.trackers or config.tracker_project is None:
+        return ()
+    told = WandbIntegration(project=config.tracker_project, name=config.tracker_run, tags=config.tracker_tags)
+    return (Integration(wandb=told),)
 
 
 def _hyperparameters(details: JobDetails) -> FineTuningHyperparameters:
