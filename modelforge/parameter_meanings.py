@@ -113,4 +113,9 @@ MEANINGS: Mapping[str, str] = {
     "report_to": (
         "who is told the figures beside the server: `tensorboard`, `wandb`, `mlflow`, `trackio`, or a list of them"
     ),
+    "tracker_project": (
+        "the project of the run, in MLflow its experiment; null is what the server's environment says, or `modelforge`"
+    ),
+    "tracker_run": "what the run is called there; null is `output_name` and the job's id",
+    "tracker_tags": "words to find the run by, beside task, strategy, provider and model",
 }
