@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from seen import chromium
 from support.attempt_files import model_in, training
 from support.running_server import RECORDS, RunningServer
 
@@ -24,12 +23,6 @@ def past(module_server: RunningServer, tmp_path_factory: pytest.TempPathFactory)
     job_id = module_server.post("/api/start_training", training(model, "completes")).json()["job_id"]
     module_server.wait_for(job_id)
     return module_server, job_id
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from seen import chromium, points
 from support.attempt_files import training
+from support.page_curves import points
 from support.running_server import RECORDS, RunningServer
 
 pytestmark = pytest.mark.timeout(180)
@@ -26,12 +26,6 @@ HEARS = """
   };
   Object.defineProperty(document, "hidden", { get: () => true });
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -1,21 +1,14 @@
 """The machine in a browser: what it has, what the doctor finds, and who may come in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
-from seen import chromium
 from support.running_server import RunningServer
 
 pytestmark = pytest.mark.timeout(120)
 Serve = Callable[..., RunningServer]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 def test_the_machine_and_the_doctor_s_findings_are_shown(

@@ -1,20 +1,13 @@
 """A browser that is signed in by a link finds the view that it wished for, and what was begun before it was let out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from seen import chromium
 from support.running_server import RunningServer
 
 pytestmark = pytest.mark.timeout(120)
 SIGN_OUT = "fetch('/api/session', { method: 'DELETE' }).then((answer) => answer.status)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

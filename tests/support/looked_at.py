@@ -75,7 +75,8 @@ class LookedAt:
         page.on("console", lambda said: say(f"{said.type}: {said.text}") if said.type in _SAID else None)
         page.on("pageerror", lambda error: say(f"exception: {error}"))
         page.on("request", lambda it: None if urlsplit(it.url).netloc == own else say(f"asked {it.url}"))
-        page.on("request", lambda it: self._asked.add(it))  # noqa: PLW0108 - Playwright needs a function of Python
+        # A stream of events is asked for once, and has no end.
+        page.on("request", lambda it: None if it.resource_type == "eventsource" else self._asked.add(it))
         page.on("requestfinished", lambda it: self._asked.discard(it))  # noqa: PLW0108
         page.on("requestfailed", lambda it: self._asked.discard(it))  # noqa: PLW0108
         page.on("websocket", lambda it: None if urlsplit(it.url).netloc == own else say(f"asked {it.url}"))

@@ -1,6 +1,6 @@
 // How things stood at any position of the log, and what has changed since.
 import { get, query } from "./api.js";
-import { html, useEffect, useId, useRef, useState } from "./dom.js";
+import { html, useEffect, useId, useState } from "./dom.js";
 import { count, moment, shortName } from "./format.js";
 import { Badge, Card, Empty, Facts, Refusal } from "./parts.js";
 
