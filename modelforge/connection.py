@@ -13,43 +13,18 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from modelforge.errors import DatasetReport, ForgeError, Refusal
+from modelforge.server_answers import Problem, RequestRefused, decoded, refusal_of
 
 _T = TypeVar("_T", bound=Struct)
 _NOT_A_SUCCESS, _FAILED = 400, 500
 _CONNECT_SECONDS = 10
 _AGAIN_SECONDS = 1.0
 _TRIES = 60
+_HEARTBEAT_SECONDS = 30.0
+_SILENT_SECONDS = 90.0
+"""After which a stream of records is lost: the server says something every 30."""
 _SOCKET = "unix:"
 _EVENT, _DATA = b"event: ", b"data: "
-
-
-class RequestRefused(ForgeError):
-    """The server refused, with a status code, or cannot be reached."""
-
-    def __init__(
-        self,
-        message: str,
-        detail: str = "",
-        *,
-        status: int | None = None,
-        field: str | None = None,
-        refusals: tuple[Refusal, ...] = (),
-        validation: DatasetReport | None = None,
-    ) -> None:
-        super().__init__(message, detail)
-        self.status = status
-        self.field = field
-        self.refusals = refusals
-        self.validation = validation
-
-
-class _Problem(Struct):
-    error: str
-    detail: str
-    field: str | None = None
-    problems: tuple[Refusal, ...] = ()
-    validation: DatasetReport | None = None
 
 
 class Connection:
@@ -178,15 +153,18 @@ class Connection:
                     await asyncio.to_thread(file.write, part)
 
     async def stream(
-        self, path: str, body: Struct | dict[str, object] | None = None
+        self, path: str, body: Struct | dict[str, object] | None = None, *, silent_seconds: float | None = None
     ) -> AsyncGenerator[tuple[str, bytes], None]:
         """The server-sent events that answer a POST, or a GET if there is no body: the name and the JSON of each.
+
+        `silent_seconds`: how long a server may say nothing before it is taken for lost.
 
         Raises:
             RequestRefused: why not; or what went wrong on the way, which is the event `error`.
         """
         content = None if body is None else msgspec.json.encode(body)
-        async with self._request("GET" if content is None else "POST", path, content) as answer:
+        method = "GET" if content is None else "POST"
+        async with self._request(method, path, content, silent_seconds=silent_seconds) as answer:
             event = ""
             async for line in _lines(answer.content):
                 if line.startswith(_EVENT):
@@ -194,25 +172,38 @@ class Connection:
                 elif line.startswith(_DATA):
                     data = line.removeprefix(_DATA).strip()
                     if event == "error":
-                        raise _refusal(decoded(data, _Problem, self.url), answer.status)
+                        raise refusal_of(decoded(data, Problem, self.url), answer.status)
                     yield event, data
                 elif not line:
                     event = ""
 
     @contextlib.asynccontextmanager
     async def _request(
-        self, method: str, path: str, body: bytes | aiohttp.FormData | None = None, key: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | aiohttp.FormData | None = None,
+        key: str | None = None,
+        *,
+        silent_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that is a success."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silent_seconds)
         headers = {} if key is None else {"Idempotency-Key": key}
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/json"
         try:
             async with self._session.request(
-                method, self._address + path, data=body, headers=headers, ssl=self._ssl, allow_redirects=False
+                method,
+                self._address + path,
+                data=body,
+                headers=headers,
+                ssl=self._ssl,
+                allow_redirects=False,
+                timeout=timeout,
             ) as answer:
                 if answer.status >= _NOT_A_SUCCESS:
-                    raise _refusal(decoded(await answer.read(), _Problem, self.url, answer.status), answer.status)
+                    raise refusal_of(decoded(await answer.read(), Problem, self.url, answer.status), answer.status)
                 yield answer
         except aiohttp.ClientError as error:
             raise RequestRefused(
@@ -229,9 +220,13 @@ class Connection:
         while True:
             path = f"/ws/training?{urlencode({'after': after, **query})}"
             try:
-                async with self._session.ws_connect(self._address + path, ssl=self._ssl, max_msg_size=0) as socket:
+                async with self._session.ws_connect(
+                    self._address + path, ssl=self._ssl, max_msg_size=0, heartbeat=_HEARTBEAT_SECONDS
+                ) as socket:
                     failures = 0
                     async for message in socket:
+                        if message.type is not aiohttp.WSMsgType.TEXT:
+                            break  # it is lost: nobody answered, or what came is no frame
                         data = message.data.encode()
                         after = msgspec.json.decode(data, type=_Position).position
                         yield msgspec.json.decode(data, type=kind)
@@ -253,7 +248,7 @@ class Connection:
         while True:
             try:
                 path = path_of("events", "stream", after=after, **query)
-                async with contextlib.aclosing(self.stream(path)) as events:
+                async with contextlib.aclosing(self.stream(path, silent_seconds=_SILENT_SECONDS)) as events:
                     async for event, data in events:
                         failures = 0
                         if not event:  # a goodbye has one
@@ -300,28 +295,3 @@ class _CountedFile(io.BufferedReader):
         data = super().read(size)
         self._on_read(len(data))
         return data
-
-
-def decoded(data: bytes, kind: type[_T], url: str, status: int = 200) -> _T:
-    """An answer of the server at `url`, as a Struct.
-
-    Raises:
-        RequestRefused: it is no such answer.
-    """
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestRefused(
-            "The answer cannot be read", f"{url} answered {status}: is it a ModelForge? {error}"
-        ) from error
-
-
-def _refusal(problem: _Problem, status: int) -> RequestRefused:
-    return RequestRefused(
-        problem.error,
-        problem.detail,
-        status=status,
-        field=problem.field,
-        refusals=problem.problems,
-        validation=problem.validation,
-    )

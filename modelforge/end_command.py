@@ -67,11 +67,17 @@ class EndCommand:
 
 
 async def run_end_command(
-    words: Sequence[str], variables: Mapping[str, str], seconds: float = SECONDS, stdout: int = subprocess.DEVNULL
+    words: Sequence[str],
+    variables: Mapping[str, str],
+    seconds: float = SECONDS,
+    stdout: int = subprocess.DEVNULL,
+    *,
+    outlives: bool = True,
 ) -> str | None:
     """Run a command without a shell, with a job's variables and no secret; why it failed, if it did.
 
     `seconds`: how long it may take before it is ended with all that it started. `stdout`: where it writes to.
+    `outlives`: whether it goes on where this is cancelled.
     """
     desktop = {name: os.environ[name] for name in _DESKTOP if name in os.environ}
     with tempfile.TemporaryFile() as stderr:
@@ -90,12 +96,20 @@ async def run_end_command(
             async with asyncio.timeout(seconds):
                 code = await process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await _kill(process)
             return f"not done within {seconds:g} s"
+        except asyncio.CancelledError:
+            if not outlives:
+                await _kill(process)
+            raise
         words_left = _last_words(stderr)
         return None if code == 0 else f"exit code {code}{f': {words_left}' if words_left else ''}"
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def end_variables(job_id: str, status: str, *, kind: str, name: str, model: str, error: str = "") -> dict[str, str]:

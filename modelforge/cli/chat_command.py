@@ -14,8 +14,9 @@ from modelforge.cli.flags import LOCAL, AtServer, Server
 from modelforge.cli.screen import complain, say_json
 from modelforge.cli.training_flags import named_model
 from modelforge.cli.wording import in_words_of_the_command_line
-from modelforge.connection import Connection, RequestRefused, decoded
+from modelforge.connection import Connection
 from modelforge.projections.models import ModelDetails
+from modelforge.server_answers import RequestRefused, decoded
 from modelforge.visible_text import visible, visible_lines
 
 _PROMPT = "> "

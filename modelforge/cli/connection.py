@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from modelforge.cli.flags import Server, WrongUsage
 from modelforge.cli.screen import say_json
-from modelforge.connection import Connection, RequestRefused, decoded, path_of
+from modelforge.connection import Connection, path_of
+from modelforge.server_answers import RequestRefused, decoded
 
 _T = TypeVar("_T", bound=Struct)
 __all__ = ["connect", "is_interactive", "path_of", "read_as"]

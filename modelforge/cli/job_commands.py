@@ -17,9 +17,10 @@ from modelforge.cli.flags import LOCAL, AtServer, Queue, Server, Watch
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import facts, jobs_table, show_steps
 from modelforge.cli.watching import position_of, run_on_end, steps_of_running, watch_job
-from modelforge.connection import Connection, RequestRefused, decoded
+from modelforge.connection import Connection
 from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails, Status, TrainingStatus
+from modelforge.server_answers import RequestRefused, decoded
 from modelforge.settings import check_command
 from modelforge.visible_text import visible_lines
 

@@ -11,7 +11,7 @@ from modelforge.cli.answers import Events, LoggedRecord
 from modelforge.cli.connection import connect, path_of
 from modelforge.cli.flags import LOCAL, AtServer
 from modelforge.cli.screen import say, say_json
-from modelforge.connection import decoded
+from modelforge.server_answers import decoded
 
 _AGAIN_SECONDS = 0.5
 _MICROS = 1_000_000

@@ -13,8 +13,8 @@ from modelforge.cli.named_datasets import sent
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import show_steps
 from modelforge.cli.watching import position_of, steps_of_running, watch_job
-from modelforge.connection import decoded
 from modelforge.projections.jobs import JobDetails
+from modelforge.server_answers import decoded
 from trainer_entry import wire
 
 Detach = Annotated[bool, Parameter(help="start the job, and do not wait for its end")]

@@ -13,7 +13,8 @@ from modelforge.cli.flags import WrongUsage
 from modelforge.cli.screen import Screen
 from modelforge.cli.terminal import show_warnings, upload_with_bar
 from modelforge.cli.wording import counted
-from modelforge.connection import Connection, RequestRefused
+from modelforge.connection import Connection
+from modelforge.server_answers import RequestRefused
 
 Dataset = Annotated[
     Path | None,

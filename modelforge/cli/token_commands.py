@@ -19,7 +19,7 @@ from modelforge.cli.flags import DataDirectory, WrongUsage
 from modelforge.cli.screen import Screen, say
 from modelforge.cli.terminal import moment
 from modelforge.command_handler import CommandHandler
-from modelforge.connection import Connection, RequestRefused
+from modelforge.connection import Connection
 from modelforge.data_directory import claimed, holder_of
 from modelforge.domain import access_token
 from modelforge.domain.access_token import Scope
@@ -32,6 +32,7 @@ from modelforge.http.tokens import MadeToken, NewToken, TokenList, TokenRevoked,
 from modelforge.layout import Layout
 from modelforge.projections.snapshots import Rebuilt, rebuild
 from modelforge.projections.tokens import TokenDetails
+from modelforge.server_answers import RequestRefused
 from modelforge.visible_text import visible
 
 _OWNER = "api:owner"

@@ -22,8 +22,9 @@ from modelforge.cli.terminal import show_steps, size
 from modelforge.cli.training_flags import TrainingAsked
 from modelforge.cli.watching import position_of, steps_of_running, watch_job
 from modelforge.cli.wording import refusal_in_words
-from modelforge.connection import Connection, RequestRefused, decoded
+from modelforge.connection import Connection
 from modelforge.fields import in_detail
+from modelforge.server_answers import RequestRefused, decoded
 
 
 async def train(

@@ -93,6 +93,6 @@ async def run_on_end(client: Connection, job_id: str, command: str) -> None:
         model=details.model_name,
         error="" if details.error is None else f"{details.error.kind}: {details.error.message}",
     )
-    reason = await run_end_command(shlex.split(command), variables, stdout=sys.stderr.fileno())
+    reason = await run_end_command(shlex.split(command), variables, stdout=sys.stderr.fileno(), outlives=False)
     if reason is not None:
         complain(f"--on-end failed: {reason}")

@@ -2,9 +2,9 @@
 
 import re
 
-from modelforge.connection import RequestRefused
 from modelforge.errors import ForgeError, Refusal
 from modelforge.fields import in_detail
+from modelforge.server_answers import RequestRefused
 
 _MOST_LINES = 5
 _FLAGS = {

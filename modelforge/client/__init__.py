@@ -3,6 +3,6 @@
 from modelforge.client.asynchronous import AsyncClient
 from modelforge.client.blocking import Client
 from modelforge.client.jobs import LogPart
-from modelforge.connection import RequestRefused
+from modelforge.server_answers import RequestRefused
 
 __all__ = ["AsyncClient", "Client", "LogPart", "RequestRefused"]

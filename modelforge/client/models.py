@@ -5,13 +5,14 @@ from collections.abc import AsyncGenerator
 
 from modelforge.admission.evaluation import EvaluateBody
 from modelforge.client.calls import Calls, given, takes, takes_of
-from modelforge.connection import decoded, path_of
+from modelforge.connection import path_of
 from modelforge.errors import BadInput
 from modelforge.http.model_work import ExportBody, MergeBody, PushBody
 from modelforge.http.models import Deleted, ModelList
 from modelforge.http.playground import Answer, GenerateBody, Piece
 from modelforge.projections.jobs import JobDetails
 from modelforge.projections.models import ModelDetails
+from modelforge.server_answers import decoded
 
 
 class ModelCalls(Calls):

@@ -10,9 +10,9 @@ from support.running_server import RECORDS, RunningServer
 from modelforge.cli import main
 from modelforge.cli.serving import Flags
 from modelforge.cli.wording import in_words_of_the_command_line, translated
-from modelforge.connection import RequestRefused
 from modelforge.errors import Refusal
 from modelforge.fields import nearest
+from modelforge.server_answers import RequestRefused
 from modelforge.settings import Settings
 from trainer_entry import wire
 

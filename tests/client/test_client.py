@@ -10,16 +10,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from support.attempt_files import model_in, order
 from support.running_server import RECORDS, RunningServer, environment, scripted_server
 
+from modelforge import connection
 from modelforge.client import AsyncClient, Client, RequestRefused
 from modelforge.client.blocking import _Loop
+from modelforge.connection import Connection
 from modelforge.errors import BadInput
 from modelforge.http.playground import Answer, Piece
 from modelforge.projections.status_messages import LoggedRecord, StatusMessage
@@ -271,6 +275,41 @@ def test_a_connection_that_is_cut_costs_no_message_and_doubles_none(
             if record == last:
                 break
         assert records == client.list_events(stream=job_id, limit=1000).events
+
+
+async def test_a_server_that_says_nothing_any_more_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "_AGAIN_SECONDS", 0)
+    asked: list[str] = []
+    ended = asyncio.Event()
+
+    async def follow(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        asked.append(request.query["after"])
+        await socket.send_json({"position": len(asked)})
+        await ended.wait()  # and nobody hears the client's pings
+        return socket
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        asked.append(request.query["after"])
+        await response.write(b'data: {"position": %d}\n\n' % len(asked))
+        await ended.wait()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/ws/training", follow)
+    app.router.add_get("/api/events/stream", stream)
+    async with TestServer(app) as server, Connection(f"http://127.0.0.1:{server.port}") as lost:
+        for following in (lost.follow(0, connection._Position), lost.follow_records(0, connection._Position)):  # noqa: SLF001 - of any kind
+            async with aclosing(following) as messages:
+                assert [(await anext(messages)).position for _ in range(2)] == [1, 2]
+            assert asked == ["0", "1"]
+            asked.clear()
+        ended.set()
 
 
 def test_who_interrupts_it_gets_on_at_once_and_the_client_goes_on(client: Client, model: str) -> None:

@@ -120,7 +120,7 @@ def test_what_is_not_there_is_not_found(client: openai.OpenAI) -> None:
 
 
 def test_jobs_are_listed_by_their_words(client: openai.OpenAI, model: str, file: str) -> None:
-    words = {"team": "red", "round": "1"}
+    words = {"team": "red", "round[1]": "1"}
     made = client.fine_tuning.jobs.create(model=model, training_file=file, suffix="completes", metadata=words)
     bare = client.fine_tuning.jobs.create(model=model, training_file=file, suffix="completes")
     jobs = client.fine_tuning.jobs
@@ -130,7 +130,7 @@ def test_jobs_are_listed_by_their_words(client: openai.OpenAI, model: str, file:
     without = [one.id for one in jobs.list(extra_query={"metadata": "null"})]
     assert bare.id in without
     assert made.id not in without
-    for query in ({"metadata": "red"}, {"metadata[a]": "b" * 513}, {"other[a]": "b"}):
+    for query in ({"metadata": "red"}, {"metadata[a]": "b" * 513}, {"metadata[a][b]": "c"}, {"other[a]": "b"}):
         with pytest.raises(openai.BadRequestError):
             jobs.list(extra_query=query)
 

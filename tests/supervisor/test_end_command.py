@@ -1,6 +1,8 @@
 """The command that is run when a job ends."""
 
+import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from support.running_server import RunningServer
 from support.scenario import JOB, given, launching, records_of, requested
 
 from modelforge.domain.job import TrainingFailed
-from modelforge.end_command import EndCommand
+from modelforge.end_command import EndCommand, run_end_command
 from modelforge.errors import SettingsInvalid
 from modelforge.settings import load_settings
 
@@ -51,6 +53,18 @@ async def test_one_that_fails_is_logged_with_its_last_words() -> None:
     assert (line["event"], line["job_id"], line["reason"]) == ("on_end_failed", JOB, "exit code 3: no bus")
     (line,) = await run("/nowhere/notify-send")
     assert "No such file" in str(line["reason"])
+
+
+async def test_one_that_a_terminal_waits_for_ends_with_the_waiting(tmp_path: Path) -> None:
+    said = tmp_path / "pid"
+    os.mkfifo(said)
+    waiting = asyncio.create_task(run_end_command(["sh", "-c", f"echo $$ > {said}; sleep 30"], {}, outlives=False))
+    pid = int(await asyncio.to_thread(said.read_text))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 async def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:

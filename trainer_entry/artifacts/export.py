@@ -15,7 +15,7 @@ from typing import IO, assert_never
 
 from msgspec import Struct
 
-from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_tree
 from trainer_entry.runtime.failures import CopyDiffers, ModelUnavailable, PlaceTaken
 from trainer_entry.runtime.folders import held
 from trainer_entry.runtime.progress import Progress, describe
@@ -85,7 +85,7 @@ def _export(spec: AttemptSpec, work: Export, progress: Progress, folder: Path) -
     copy = partial / "copy"
     with disk_full_errors(partial, known_as):
         written = _write(spec, files, copy, work, progress)
-        sync_folder(partial)
+        sync_tree(partial)
     read, sums = _read(copy, work, progress), written.sums
     if read != sums:
         wrong = sorted(name for name in sums.keys() | read.keys() if sums.get(name) != read.get(name))

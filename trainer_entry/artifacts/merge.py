@@ -25,7 +25,7 @@ from trainer_entry.providers import hub
 from trainer_entry.providers.builtin_model import resolve
 from trainer_entry.providers.huggingface import model_class, revision_of
 from trainer_entry.providers.model_folder import check_folder
-from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_tree
 from trainer_entry.runtime.environment import describe
 from trainer_entry.runtime.failures import BaseChanged, ModelUnavailable, NotMergeable
 from trainer_entry.runtime.progress import Progress
@@ -193,7 +193,7 @@ def _save(model: PreTrainedModel, job: JobSpec, work: Merge, dtype: str, progres
         )  # fmt: skip
         merged = f"The adapter `{work.name}` (model {work.model_id}) merged into its base, as {dtype}."
         (partial / "README.md").write_text(f"{card}\n## Merged\n\n{merged}\n", encoding="utf-8")
-        sync_folder(partial)
+        sync_tree(partial)
     progress.commit()
     partial.rename(output)
     sync_entry(output.parent)

@@ -12,7 +12,7 @@ from peft import PeftModel
 from trainer_entry.artifacts.initial_adapter import save_plain
 from trainer_entry.artifacts.model_card import write_card
 from trainer_entry.runtime import distributed
-from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_tree
 from trainer_entry.wire import JobSpec, ModelKind, SavedModel, TrainingParameters
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def save_model(
             write_model(partial, model, loaded, job, parameters, metrics)
             if reward_model is not None:
                 shutil.copytree(reward_model, partial / reward_model.name, dirs_exist_ok=True)
-            sync_folder(partial)
+            sync_tree(partial)
         partial.rename(output)
         sync_entry(output.parent)
         if reward_model is not None:  # nothing goes on from it any more

@@ -19,7 +19,7 @@ class DiskFull(Exception):
     """There is no room for what is to be saved."""
 
 
-def sync_folder(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     """Bring a folder and everything in it to the disk."""
     for path in [*folder.rglob("*"), folder, folder.parent]:
         sync_entry(path)

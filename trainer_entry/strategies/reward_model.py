@@ -22,7 +22,7 @@ from trainer_entry.artifacts.rehearsal import rehearse_merged
 from trainer_entry.providers.huggingface import find, keep_gradients_exact
 from trainer_entry.providers.precision import compute_dtype, placement, quantization_config, weight_dtype
 from trainer_entry.runtime import distributed
-from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_folder
+from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_tree
 from trainer_entry.runtime.failures import ModelUnavailable, NoTrainableTokens
 from trainer_entry.runtime.freed_memory import give_memory_back
 from trainer_entry.runtime.stdout import note
@@ -180,7 +180,7 @@ def _save(
         shutil.rmtree(learned)
         tokenizer.save_pretrained(partial)
         (partial / _REPORT).write_bytes(msgspec.json.encode(report))
-        sync_folder(partial)
+        sync_tree(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     sync_entry(folder.parent)

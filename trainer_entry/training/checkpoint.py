@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainer_entry.runtime.disk import sync_entry, sync_folder
+from trainer_entry.runtime.disk import sync_entry, sync_tree
 from trainer_entry.wire import CHECKPOINT_MANIFEST, CheckpointManifest
 
 _PREFIX = "checkpoint-"
@@ -14,7 +14,7 @@ _PREFIX = "checkpoint-"
 
 def seal(folder: Path, step: int) -> None:
     """Bring a checkpoint to the disk, and then say in its manifest what it consists of."""
-    sync_folder(folder)
+    sync_tree(folder)
     names = {CHECKPOINT_MANIFEST, f"{CHECKPOINT_MANIFEST}.partial"}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}

@@ -13,7 +13,7 @@ from modelforge.fields import describe, nearest
 from modelforge.http.plumbing.route import Query
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
-_PAIR = re.compile(r"(\w+)\[([^\]]+)\]")
+_PAIR = re.compile(r"(\w+)\[((?:(?!\]\[).)+)\]", re.DOTALL)  # a key may have brackets; `a[b][c]` is no pair
 _SHOWN = 40
 
 
