@@ -92,7 +92,12 @@ class LocalLauncher:
             disk_full = error.errno in NO_ROOM
             raise LaunchFailed("The trainer could not be started", f"{folder}: {error}", disk_full=disk_full) from error
         limit_process(shim.pid, UNLIMITED)
-        _, stderr = await shim.communicate()
+        started = asyncio.ensure_future(shim.communicate())
+        try:
+            _, stderr = await asyncio.shield(started)
+        except asyncio.CancelledError:
+            await started  # it is a moment, and before it no event loop can be closed
+            raise
         report = await asyncio.to_thread(_read, folder / "shim.json", wire.ShimReport)
         if shim.returncode != 0 or report is None:
             words = stderr.decode(errors="replace").strip().splitlines()
