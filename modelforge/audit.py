@@ -21,6 +21,7 @@ from modelforge.projections.snapshots import RELEASE, encode_snapshot, rebuild
 
 _Way = Literal["at rest", "shared", "copied"]
 """How a log is to be read: without a WAL the file is all there is; with one, its index is needed too."""
+_MOST_FAULTS = 10_000
 
 
 class Fault(Struct, frozen=True, gc=False):
@@ -31,11 +32,15 @@ class Fault(Struct, frozen=True, gc=False):
 
 
 class Verification(Struct, frozen=True, kw_only=True):
-    """What was verified, and what is wrong. `snapshot`: the position of the one that was compared, if any."""
+    """What was verified, and what is wrong. `snapshot`: the position of the one that was compared, if any.
+
+    `faults`: the first ten thousand of `fault_count`; every record of a long log may be one.
+    """
 
     records: int
     digest: str
     snapshot: int | None
+    fault_count: int
     faults: tuple[Fault, ...]
 
 
@@ -55,7 +60,7 @@ def verify(layout: Layout) -> Verification:
 
 def _verified(layout: Layout) -> Verification:
     faults: list[Fault] = []
-    digest, count = GENESIS, 0
+    digest, count, left_out = GENESIS, 0, 0
     versions: dict[str, int] = {}
     try:
         with opened(layout) as reader:
@@ -66,14 +71,18 @@ def _verified(layout: Layout) -> Verification:
                     what = f"position {count} is missing"
                 elif what is None and version != versions.get(stream, 0) + 1:
                     what = f"version {version} of {stream} follows {versions.get(stream, 0)}"
-                if what is not None:
+                if what is not None and len(faults) < _MOST_FAULTS:
                     faults.append(Fault(position, what))
+                else:
+                    left_out += what is not None
                 digest, versions[stream] = row[-1], version
         snapshot = None if faults else _compare_snapshot(layout, faults)
     except sqlite3.DatabaseError as error:
         faults.append(Fault(None, f"The file itself is damaged: {error}"))
         snapshot = None
-    return Verification(records=count, digest=digest, snapshot=snapshot, faults=tuple(faults))
+    return Verification(
+        records=count, digest=digest, snapshot=snapshot, fault_count=len(faults) + left_out, faults=tuple(faults)
+    )
 
 
 @contextmanager

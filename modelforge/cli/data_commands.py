@@ -37,8 +37,10 @@ def verify(*, data_dir: DataDirectory = None, json: AsJson = False) -> int:
         return 1 if found.faults else 0
     for line in audit.broken_records(found):
         say(line)
+    if found.fault_count > len(found.faults):
+        say(f"and {found.fault_count - len(found.faults)} more")
     compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
-    counts = f"{counted(found.records, 'record')}, {compared}, {counted(len(found.faults), 'fault')}"
+    counts = f"{counted(found.records, 'record')}, {compared}, {counted(found.fault_count, 'fault')}"
     say(f"{counts}. Last digest: {found.digest}")
     return 1 if found.faults else 0
 

@@ -55,9 +55,9 @@ def _verification(layout: Layout) -> Iterator[Finding]:
             remedy = _restore(layout)
         where = "" if fault.position is None else f"position {fault.position}: "
         yield problem("log", f"{where}{fault.what}", remedy)
-    if len(found.faults) > _MOST_NAMED:
+    if found.fault_count > _MOST_NAMED:
         remedy = f"`modelforge verify --data-dir {layout.root}` lists them all."
-        yield problem("log", f"{len(found.faults) - _MOST_NAMED} more faults", remedy)
+        yield problem("log", f"{found.fault_count - _MOST_NAMED} more faults", remedy)
 
 
 def _restore(layout: Layout) -> str:

@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import requests
 from support.problems import problem_in
 from support.running_server import RunningServer, modelforge
 
+from modelforge import audit
 from modelforge.audit import verify
 from modelforge.doctor.examination import examine
 from modelforge.layout import Layout
@@ -43,6 +45,19 @@ def test_a_changed_record_is_named_by_the_server_that_runs_on_it(
     assert told["fault_count"] == 2
     assert told["faults"] == [{"position": f.position, "what": f.what} for f in verify(Layout(data_dir)).faults]
     assert server.get("/api/health").status_code == 200
+
+
+def test_of_faults_without_number_the_first_are_told_and_all_are_counted(
+    server: RunningServer, start: Start, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.wait_for(start(server, "completes"))
+    with closing(sqlite3.connect(data_dir / "events.sqlite")) as connection:
+        connection.execute("UPDATE records SET actor = 'somebody'")
+        connection.commit()
+    whole = verify(Layout(data_dir))
+    monkeypatch.setattr(audit, "_MOST_FAULTS", 2)
+    found = verify(Layout(data_dir))
+    assert (found.faults, found.fault_count) == (whole.faults[:2], whole.records)
 
 
 def test_a_log_is_verified_for_one_at_a_time(server: RunningServer) -> None:
