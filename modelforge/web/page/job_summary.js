@@ -23,12 +23,12 @@ export function jobName(job) {
   return `${STRATEGIES[job.strategy] ?? job.strategy} of ${shortName(job.model_name)} on ${job.dataset.filename}`;
 }
 
-const UNITS = { step: "Step", steps: "Step", records: "Records", layers: "Layers" };
+const UNITS = { layers: "Layers", bytes: "Done" };
 
 /** How far it is, `[what is counted, how many of how many]`: an export counts bytes. */
 export function howFar({ unit, current_step: now, total_steps: all }) {
   const write = unit === "bytes" ? bytes : count;
-  return [unit === "bytes" ? "Done" : (UNITS[unit] ?? "Step"), all ? `${write(now)} of ${write(all)}` : null];
+  return [UNITS[unit] ?? "Step", all ? `${write(now)} of ${write(all)}` : null];
 }
 
 /** How it ended or why it waits, in a line. */
