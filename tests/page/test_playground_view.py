@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -182,7 +183,7 @@ def test_a_request_is_copied_for_a_shell_and_for_python(open_page: LookedAt, ser
 
 @pytest.mark.parametrize("is_let", [True, False])
 def test_what_cannot_be_copied_by_the_clipboard_is_copied_or_selected(
-    is_let: bool, open_page: LookedAt, server: RunningServer
+    open_page: LookedAt, server: RunningServer, *, is_let: bool
 ) -> None:
     """As over http from another machine; and where a browser lets a page do neither."""
     page = open_page(server, f"playground?model={COOK}")
