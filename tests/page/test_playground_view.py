@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -178,6 +179,27 @@ def test_a_request_is_copied_for_a_shell_and_for_python(open_page: LookedAt, ser
     program = ast.parse(page.evaluate("navigator.clipboard.readText()"))
     (call,) = [one for one in ast.walk(program) if isinstance(one, ast.Call) and one.keywords]
     assert ast.literal_eval(call.keywords[0].value) == json.loads(body)
+
+
+@pytest.mark.parametrize("is_let", [True, False])
+def test_what_cannot_be_copied_by_the_clipboard_is_copied_or_selected(
+    open_page: LookedAt, server: RunningServer, *, is_let: bool
+) -> None:
+    """As over http from another machine; and where a browser lets a page do neither."""
+    page = open_page(server, f"playground?model={COOK}")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    if not is_let:
+        page.evaluate("document.execCommand = () => false")
+    say(page, "Hello")
+    page.get_by_role("button", name="Copy as curl").click()
+    if is_let:
+        expect(page.get_by_role("button", name="Copied")).to_be_focused()
+        box = page.get_by_label("Say something")
+        box.press("Control+v")
+        expect(box).to_have_value(re.compile(r"curl .*/api/playground/generate", re.DOTALL))
+    else:
+        expect(page.get_by_label("To copy by hand")).to_be_focused()
+        assert page.evaluate("getSelection().toString()").startswith("curl ")
 
 
 def test_a_base_is_asked_by_its_name(open_page: LookedAt, server: RunningServer) -> None:

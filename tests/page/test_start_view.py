@@ -143,13 +143,13 @@ def test_what_is_sent_is_what_the_texts_to_copy_say(open_page: LookedAt, stocked
     # and: another one is made of it, says the same, and waits for its turn
     open_page.go(page, f"start?from={job}")
     expect(page.get_by_label("Batch size")).to_have_value("2")
-    assert shown(page) == body
+    assert shown(page) == {**body, "queue": True}  # one runs
     page.get_by_label("Batch size").fill("4")
     page.get_by_role("button", name="Python").click()
     python = page.get_by_role("region", name="The same as Python").inner_text()
-    found = re.search(r"json=(\{.*\}),\n\)\.json", python, re.DOTALL)
+    found = re.search(r"json=(\{.*\}),\n\)\n", python, re.DOTALL)
     assert found, python
-    assert ast.literal_eval(found[1]) == {**body, "per_device_train_batch_size": 4}
+    assert ast.literal_eval(found[1]) == {**body, "per_device_train_batch_size": 4, "queue": True}
     open_page.allow("Failed to load resource.* 409")
     page.get_by_role("button", name="Start").click()
     page.get_by_role("button", name="Queue").click()

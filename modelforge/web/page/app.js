@@ -5,7 +5,7 @@ import { Audit } from "./audit.js";
 import { Compare } from "./compare.js";
 import { Datasets } from "./datasets.js";
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./dom.js";
-import { since } from "./format.js";
+import { duration } from "./format.js";
 import { Home } from "./home.js";
 import { Job } from "./job.js";
 import { follow, isActive, jobs } from "./jobs.js";
@@ -71,7 +71,7 @@ function Connection() {
     return () => clearInterval(timer);
   }, [state]);
   return html`<div role="status" class=${`connection ${state}`}>
-    ${state === "lost" && html`<strong>Not connected</strong> since ${since(when * 1000)}. Trainings go on without this page; it catches up by itself.`}
+    ${state === "lost" && html`<strong>Not connected</strong> <span aria-hidden="true">for ${duration((Date.now() - when) / 1000)}.</span> Trainings go on without this page; it catches up by itself.`}
   </div>`;
 }
 

@@ -1,7 +1,7 @@
 // How things stood at any position of the log, and what has changed since.
 import { get, query } from "./api.js";
 import { html, useEffect, useId, useState } from "./dom.js";
-import { count, moment, shortName } from "./format.js";
+import { count, moment, share, shortName } from "./format.js";
 import { Badge, Card, Empty, Facts, Refusal } from "./parts.js";
 
 const SETTLED = 250; // ms without a move of the slider, before a past is folded from the log
@@ -62,7 +62,7 @@ function State({ state }) {
     ${record && html`<p class="soft">${moment(record.at)}, after <strong>${record.type}</strong> of <bdi>${record.stream}</bdi></p>`}
     <p><${Badge} status=${status.status} /> ${status.job_id ?? "no job yet"}</p>
     <${Facts} of=${[
-      ["Step", status.total_steps ? `${count(status.current_step)} of ${count(status.total_steps)}` : null],
+      ["Progress", status.progress === null ? null : share(status.progress / 100)],
       ["Models", count(models.length)],
       ["Datasets", count(datasets.length)],
     ]} />

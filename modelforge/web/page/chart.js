@@ -7,7 +7,8 @@ const sync = uPlot.sync("steps");
 const linear = uPlot.paths.linear();
 const NARROW = 480;
 /** What the curves are over: what it is called, and how a value of it is written. */
-export const STEPS = { name: "step", write: count };
+export const STEPS = { name: "step", write: count, whole: true };
+const WHOLE = [1, 2, 5].flatMap((each) => Array.from({ length: 10 }, (_, power) => each * 10 ** power)).sort((a, b) => a - b);
 const EVERY = 250; // ms: a curve that grows faster is not seen to
 
 /** One chart a frame, however many there are: each is drawn in a few milliseconds, all together would not be. */
@@ -60,7 +61,7 @@ function axes(width, axis) {
   const shared = { stroke: style("--soft"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false } };
   const font = "12px system-ui, sans-serif";
   return [
-    { ...shared, font, size: 28, space: width < NARROW ? 60 : 80, values: (_, splits) => splits.map(axis.write) },
+    { ...shared, font, size: 28, space: width < NARROW ? 60 : 80, values: (_, splits) => splits.map(axis.write), ...(axis.whole ? { incrs: WHOLE } : {}) },
     { ...shared, font, size: 56, values: (_, splits) => splits.map(figure) },
   ];
 }

@@ -14,16 +14,18 @@ const TABS = [["curves", "Curves"], ["configuration", "Configuration"], ["log", 
 const NO_STEPS = [];
 
 export function Job({ name, values }) {
-  return name === null ? html`<${JobList} />` : html`<${OneJob} jobId=${name} tab=${values.get("tab") ?? "curves"} />`;
+  return name === null ? html`<${JobList} />` : html`<${OneJob} jobId=${name} tab=${values.get("tab")} />`;
 }
 
-function OneJob({ jobId, tab }) {
+function OneJob({ jobId, tab: asked }) {
   const job = useStore(jobs, (all) => all?.find((one) => one.job_id === jobId) ?? null);
   const [problem, setProblem] = useState(null);
   useEffect(() => {
     if (job === null) refresh(jobId).then(() => setProblem(null), setProblem);
   }, [jobId, job === null]);
   if (job === null) return html`<${Title} name=${jobId} /><${Refusal} problem=${problem} />`;
+  const tabs = job.kind === "training" ? TABS : TABS.slice(1); // only a training has curves
+  const [tab] = tabs.find(([key]) => key === asked) ?? tabs[0];
   return html`
     <${Title} name=${jobId} actions=${html`<${JobActions} job=${job} />`}><bdi>${jobName(job)}</bdi><//>
     <p class="over"><${Badge} status=${job.status} /> ${jobId}
@@ -31,14 +33,24 @@ function OneJob({ jobId, tab }) {
       ${job.started_at && html` · ${moment(job.started_at)}, <${Elapsed} from=${job.started_at} to=${isActive(job) ? null : job.finished_at} />`}
     </p>
     ${job.error && html`<div class="refusal" role="alert"><strong>${job.error.kind.replaceAll("_", " ")}</strong><p><bdi>${job.error.message}</bdi></p></div>`}
-    <${Card}><${JobNow} job=${job} /><//>
+    <${Card}><${JobNow} job=${job} /><${Made} job=${job} /><//>
     <nav class="tabs" aria-label="Parts of the job">
-      ${TABS.map(([key, title]) => html`<a href=${link("jobs", jobId, { tab: key })} aria-current=${key === tab ? "page" : undefined}>${title}</a>`)}
+      ${tabs.map(([key, title]) => html`<a href=${link("jobs", jobId, { tab: key })} aria-current=${key === tab ? "page" : undefined}>${title}</a>`)}
     </nav>
     ${tab === "configuration" ? html`<${Configuration} job=${job} />`
       : tab === "log" ? html`<${Log} job=${job} />`
       : tab === "records" ? html`<${Records} jobId=${jobId} position=${job.position} />`
       : html`<${CurvesAndCheckpoints} job=${job} />`}`;
+}
+
+/** What a job on a trained model has to do with it, and where what it made lies. */
+function Made({ job: { source_model_id: source, delivery } }) {
+  if (source === null) return null;
+  return html`<${Facts} of=${[
+    ["Of the model", html`<a href=${link("models", source)}>model ${source}</a>`],
+    ["Where", delivery && html`<bdi>${delivery.repo_id ?? delivery.path}</bdi>`],
+    ["Size", delivery?.size_bytes ? bytes(delivery.size_bytes) : null],
+  ]} />`;
 }
 
 function CurvesAndCheckpoints({ job }) {

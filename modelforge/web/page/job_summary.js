@@ -1,7 +1,7 @@
 // What a job is, in words, and what can be done with it.
 import { path, post } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
-import { STRATEGIES, count, duration, figure, shortName } from "./format.js";
+import { STRATEGIES, bytes, count, duration, figure, shortName } from "./format.js";
 import { curvesOf, isActive, isOver, refresh } from "./jobs.js";
 import { Action, Badge, Facts, Progress } from "./parts.js";
 import { go, link } from "./router.js";
@@ -23,6 +23,14 @@ export function jobName(job) {
   return `${STRATEGIES[job.strategy] ?? job.strategy} of ${shortName(job.model_name)} on ${job.dataset.filename}`;
 }
 
+const UNITS = { layers: "Layers", bytes: "Done" };
+
+/** How far it is, `[what is counted, how many of how many]`: an export counts bytes. */
+export function howFar({ unit, current_step: now, total_steps: all }) {
+  const write = unit === "bytes" ? bytes : count;
+  return [UNITS[unit] ?? "Step", all ? `${write(now)} of ${write(all)}` : null];
+}
+
 /** How it ended or why it waits, in a line. */
 export function lastWord(job) {
   if (job.error) return job.error.message;
@@ -30,7 +38,7 @@ export function lastWord(job) {
   if (job.status === "completed") {
     return job.kind === "training" ? `loss ${figure(job.loss)} after ${count(job.current_step)} steps` : "";
   }
-  if (job.status === "stopped") return job.current_step ? `at step ${count(job.current_step)} of ${count(job.total_steps)}` : "";
+  if (job.status === "stopped") return job.current_step ? `${howFar(job)[0] === "Step" ? "at step " : ""}${howFar(job)[1]}` : "";
   return isActive(job) ? (phaseName(job.phase) ?? "") : "";
 }
 
@@ -61,7 +69,7 @@ export function JobNow({ job }) {
     </div>`}
     ${job.stalled && html`<p class="warning" role="status">The trainer has said nothing for a while. It is not ended for that: its log may say why.</p>`}
     <${Facts} of=${[
-      ["Step", job.total_steps ? `${count(job.current_step)} of ${count(job.total_steps)}` : null],
+      howFar(job),
       ["Epoch", job.current_epoch ? `${count(job.current_epoch)} of ${count(job.total_epochs)}` : null],
       ["Time left", isActive(job) && job.eta_seconds !== null ? duration(job.eta_seconds) : null],
       ["Phase", isActive(job) ? phaseName(job.phase) : null],

@@ -86,7 +86,6 @@ async function freshen(jobId) {
     wanted.set(jobId, true);
     return;
   }
-  const mine = beginning;
   do {
     wanted.set(jobId, false);
     try {
@@ -96,7 +95,7 @@ async function freshen(jobId) {
       wanted.set(jobId, true);
       await new Promise((done) => setTimeout(done, AGAIN));
     }
-  } while (wanted.get(jobId) && mine === beginning);
+  } while (wanted.get(jobId));
   wanted.delete(jobId);
 }
 

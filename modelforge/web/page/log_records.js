@@ -19,8 +19,8 @@ export function subscribeRecords(after, onRecord, onAnotherLog) {
       if (source.readyState !== EventSource.CLOSED) return; // it comes back by itself
       // It gives up on any answer that is no stream: where the server is there, see why.
       const answer = await fetch("/api/state").catch(() => null);
+      const known = answer?.ok ? (await answer.json().catch(() => null))?.position ?? null : null;
       if (ended) return;
-      const known = answer?.ok ? (await answer.json()).position : null;
       if (known !== null && known < last) onAnotherLog();
       else timer = setTimeout(open, AGAIN); // also for who has to sign in again
     };

@@ -13,6 +13,7 @@ const settled = (text) => text.replace(CONTROLS, "").replace(/\r+\n/g, "\n").spl
 export function LogTail({ jobId, attempt, goesOn, lines = null }) {
   const [text, setText] = useState("");
   const place = useRef(null);
+  const begun = useRef(false); // whether its end was shown once: from then on who reads further up is left there
   useEffect(() => {
     const control = new AbortController();
     let [offset, timer, all] = [0, 0, ""];
@@ -40,7 +41,9 @@ export function LogTail({ jobId, attempt, goesOn, lines = null }) {
   }, [jobId, attempt, goesOn]);
   useEffect(() => {
     const box = place.current;
-    if (box && box.scrollHeight - box.scrollTop - box.clientHeight < 200) box.scrollTop = box.scrollHeight;
+    if (!box || !text) return;
+    if (!begun.current || box.scrollHeight - box.scrollTop - box.clientHeight < 200) box.scrollTop = box.scrollHeight;
+    begun.current = true;
   }, [text]);
   const shown = lines ? text.trimEnd().split("\n").slice(-lines).join("\n") : text;
   return html`<pre class="log" ref=${place} tabindex="0" role="region" aria-label="What the trainer wrote">${shown || "Nothing yet."}</pre>`;

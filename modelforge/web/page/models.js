@@ -14,10 +14,14 @@ const NAMES = {
   final_loss: "Loss at the end of training", perplexity: "Perplexity", eval_loss: "Held-out loss",
   eval_perplexity: "Held-out perplexity",
 };
+const RUNNING = /_(runtime|per_second|time)$/; // how fast it was judged
 const DELIVERS = new Set(["export", "push"]);
 const KINDS = { adapter: "adapter", full: "whole weights" };
 
-export const figureName = (name) => NAMES[name] ?? name.replace(/^eval_/, "Held-out ").replaceAll("_", " ");
+export const figureName = (name) => {
+  const words = name.replace(/^eval_/, "Held-out ").replaceAll("_", " ");
+  return NAMES[name] ?? words[0].toUpperCase() + words.slice(1);
+};
 
 export function Models({ name }) {
   return name === null ? html`<${ModelList} />` : html`<${OneModel} modelId=${name} />`;
@@ -88,21 +92,28 @@ function OneModel({ modelId }) {
     <${Making} model=${model} />`;
 }
 
-/** Every final figure, beside that of the untrained model on the same records. */
+/** Every final figure, beside that of the untrained model on the same records; how fast it went is folded away. */
 function Figures({ model: { metrics, perplexity_of: perplexityOf } }) {
   const names = Object.keys(metrics).filter((name) => !name.startsWith("base_") && (metrics[name] !== null || metrics[`base_${name}`] !== undefined));
+  const judged = names.filter((name) => (metrics[`base_${name}`] ?? null) !== null);
+  const isLearned = (name) => name in NAMES || (name.startsWith("eval_") && !RUNNING.test(name));
+  const learned = [...judged, ...names.filter((name) => isLearned(name) && !judged.includes(name))];
+  const others = names.filter((name) => !learned.includes(name));
   return html`<${Card} title="What it learned">
-    ${names.length === 0 ? html`<${Empty}>There are no figures of it.<//>` : html`<div class="table"><table>
-      <caption class="unseen">Figures of the base against those of this model</caption>
-      <thead><tr><th>Figure</th><th class="number">Base</th><th class="number">This model</th><th class="number">Change</th></tr></thead>
-      <tbody>${names.map((name) => html`<tr key=${name}>
-        <td>${figureName(name)}</td><td class="number">${figure(metrics[`base_${name}`])}</td>
-        <td class="number"><strong>${figure(metrics[name])}</strong></td><td class="number">${change(metrics[`base_${name}`], metrics[name])}</td>
-      </tr>`)}</tbody>
-    </table></div>`}
+    ${names.length === 0 ? html`<${Empty}>There are no figures of it.<//>` : html`<${FigureTable} names=${learned} metrics=${metrics} />`}
     ${perplexityOf && html`<p class="soft">The perplexity is that of the ${perplexityOf === "held_out_records" ? "held-out" : "last training"} records.</p>`}
+    ${others.length > 0 && html`<details><summary>Other figures of the training</summary><dl class="parameters">${others.map((name) => html`<div><dt>${figureName(name)}</dt><dd>${figure(metrics[name])}</dd></div>`)}</dl></details>`}
   <//>`;
 }
+
+const FigureTable = ({ names, metrics }) => html`<div class="table"><table>
+  <caption class="unseen">Figures of the base against those of this model</caption>
+  <thead><tr><th>Figure</th><th class="number">Base</th><th class="number">This model</th><th class="number">Change</th></tr></thead>
+  <tbody>${names.map((name) => html`<tr key=${name}>
+    <td>${figureName(name)}</td><td class="number">${figure(metrics[`base_${name}`])}</td>
+    <td class="number"><strong>${figure(metrics[name])}</strong></td><td class="number">${change(metrics[`base_${name}`], metrics[name])}</td>
+  </tr>`)}</tbody>
+</table></div>`;
 
 const signed = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1, signDisplay: "exceptZero" });
 const change = (base, tuned) => (base && tuned !== null ? signed.format((tuned - base) / Math.abs(base)) : "");

@@ -44,7 +44,13 @@ export function Action({ onClick, children, confirm, kind = "", disabled = false
   const [problem, setProblem] = useState(null);
   const [asked, setAsked] = useState(false);
   const alive = useRef(true);
+  const place = useRef(null);
   useEffect(() => () => { alive.current = false; }, []);
+  const turn = (is) => {
+    setAsked(is);
+    // What was pressed is gone: the keyboard goes on with what stands in its place.
+    requestAnimationFrame(() => place.current?.querySelector("button")?.focus());
+  };
   const act = async () => {
     setAsked(false);
     setBusy(true);
@@ -56,25 +62,45 @@ export function Action({ onClick, children, confirm, kind = "", disabled = false
     }
     if (alive.current) setBusy(false);
   };
-  return html`<span class="action">
+  return html`<span class="action" ref=${place}>
     ${asked
-      ? html`<span class="confirm" role="group" aria-label=${confirm}><span>${confirm}</span>
+      ? html`<span class="confirm" role="group" aria-label=${confirm} onKeyDown=${(event) => event.key === "Escape" && turn(false)}><span>${confirm}</span>
           <button type="button" class=${kind} onClick=${act}>${children}</button>
-          <button type="button" onClick=${() => setAsked(false)}>Cancel</button></span>`
-      : html`<button type="button" class=${kind} disabled=${busy || disabled} aria-busy=${busy} onClick=${confirm ? () => setAsked(true) : act}>${children}</button>`}
+          <button type="button" onClick=${() => turn(false)}>Cancel</button></span>`
+      : html`<button type="button" class=${kind} disabled=${busy || disabled} aria-busy=${busy} onClick=${confirm ? () => turn(true) : act}>${children}</button>`}
     <${Refusal} problem=${problem} />
   </span>`;
 }
 
-/** A text to copy. */
+/** Put a text into the clipboard; over http from another machine a browser has none, but for what is selected. */
+async function toClipboard(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const [place, before] = [document.createElement("textarea"), document.activeElement];
+  place.value = text;
+  place.className = "unseen";
+  place.readOnly = true;
+  document.body.append(place);
+  place.select();
+  const isCopied = document.execCommand("copy");
+  place.remove();
+  before?.focus();
+  if (!isCopied) throw new Error("The browser lets no page copy here");
+  return undefined;
+}
+
+/** A text to copy; where a browser lets no page do that, it is shown selected. */
 export function Copy({ text, label = "Copy" }) {
-  const [done, setDone] = useState(false);
-  const copy = async () => {
-    await navigator.clipboard.writeText(text);
-    setDone(true);
-    setTimeout(() => setDone(false), 1500);
-  };
-  return html`<button type="button" class="quiet" onClick=${copy}>${done ? "Copied" : label}</button>`;
+  const [state, setState] = useState("");
+  useEffect(() => {
+    if (state !== "copied") return undefined;
+    const timer = setTimeout(() => setState(""), 1500);
+    return () => clearTimeout(timer);
+  }, [state]);
+  const copy = () => toClipboard(text).then(() => setState("copied"), () => setState("by hand"));
+  const place = useRef(null);
+  useEffect(() => place.current?.focus(), [state]);
+  return html`<button type="button" class="quiet" onClick=${copy}>${state === "copied" ? "Copied" : label}</button>
+    ${state === "by hand" && html`<textarea class="by-hand" readonly rows="3" aria-label="To copy by hand" ref=${place} onFocus=${(event) => event.target.select()} value=${text}></textarea>`}`;
 }
 
 /** A labelled part of a form. `hint`: what it is for; `problem`: what is wrong with it. */

@@ -1,9 +1,9 @@
 // An answer of the playground: its text, its tokens with their probabilities, or its place in a context.
+import { CopyAsCode } from "./as_code.js";
 import { html, useEffect, useId, useMemo, useRef, useState } from "./dom.js";
 import { count, duration, figure, share } from "./format.js";
-import { Copy, Refusal } from "./parts.js";
-import { asCurl, asPython } from "./playground_code.js";
-import { READS } from "./playground_chat.js";
+import { Refusal } from "./parts.js";
+import { ADDRESS, READS } from "./playground_chat.js";
 
 const ENDS = { length: "ended at the limit of tokens", deadline: "ended by the server's deadline" };
 const LIKELY = [0.9, 0.5, 0.2, 0.05];
@@ -16,7 +16,7 @@ export function Answer({ answer, task, context }) {
       : tokens.length > 0 ? html`<${Tokens} tokens=${tokens} />`
       : (text || state === "done") && html`<p class="said" dir="auto">${text || html`<span class="soft">It said nothing.</span>`}</p>`}
     <${Refusal} problem=${problem} />
-    ${state !== "coming" && html`<footer><${Copy} text=${asCurl(body)} label="Copy as curl" /><${Copy} text=${asPython(body)} label="Copy as Python" /></footer>`}
+    ${state !== "coming" && html`<footer><${CopyAsCode} path=${ADDRESS} body=${body} /></footer>`}
   </article>`;
 }
 

@@ -2,7 +2,7 @@
 import { Problem, streamed } from "./api.js";
 import { Store } from "./store.js";
 
-const ADDRESS = "/api/playground/generate";
+export const ADDRESS = "/api/playground/generate";
 const ALTERNATIVES = 5;
 const BROKEN = { error: "The answer broke off", detail: "The server did not come to its end. Ask again." };
 export const TEXT = "text-generation";

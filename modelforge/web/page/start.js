@@ -82,7 +82,7 @@ function StartForm({ schema, begun }) {
         </div>
         <p class="soft">${whole ? (runs ? "A job runs now: in the queue this one waits for its end." : "Queue: it waits, should another job be first.") : "Choose a dataset first."}</p>
       <//>
-      <${Card} title="The same by hand"><${AsCode} body=${body} /><//>
+      <${Card} title="The same by hand"><${AsCode} path="/api/start_training" body=${runs ? { ...body, queue: true } : body} /><//>
     </aside>
   </form>`;
 }
