@@ -22,6 +22,7 @@ from modelforge.http.routes import ROUTES, Route
 
 EVERY_ROUTE = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 OPEN = {"GET /api/health", "GET /login", "GET /login.js", "GET /login.css", "POST /api/session", "DELETE /api/session"}
+OPEN |= {"GET /", "GET /page/{page_file}", "GET /page/vendor/{page_file}"}  # which are the same for everyone
 ADMIN = {"GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{name}", "POST /api/login_links"}
 RANK: dict[str, int] = {"nobody": -1, "read": 0, "write": 1, "admin": 2}
 
@@ -94,7 +95,7 @@ def test_nobody_learns_what_paths_and_methods_there_are(
     closed: tuple[RunningServer, dict[str, str]], method: str
 ) -> None:
     server, tokens = closed
-    for path in ("/nowhere", "/api/info", "/api/start_training", "/"):
+    for path in ("/nowhere", "/api/info", "/api/start_training", "/page"):
         assert requests.request(method, server.url + path, timeout=20).status_code in {401, 421}
     assert requests.get(f"{server.url}/nowhere", headers=bearer(tokens["read"]), timeout=20).status_code == 404
 

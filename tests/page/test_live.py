@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.attempt_files import training
+from support.looked_at import until
 from support.page_curves import points
 from support.running_server import RECORDS, RunningServer
 
@@ -49,19 +50,21 @@ def come_back(server: RunningServer) -> None:
 
 
 def until_points(page: Page, job_id: str, most: int) -> None:
-    page.wait_for_function(
+    until(
+        page,
         f"""async (id) => (await import("/page/jobs.js")).curvesOf(id).step.length >= {most}""",
         arg=job_id,
-        timeout=60_000,
+        seconds=60,
     )
 
 
 def until_status(page: Page, job_id: str, status: str) -> None:
-    page.wait_for_function(
+    until(
+        page,
         """async ([id, status]) =>
           (await import("/page/jobs.js")).jobs.get()?.some((job) => job.job_id === id && job.status === status)""",
         arg=[job_id, status],
-        timeout=60_000,
+        seconds=60,
     )
 
 
@@ -128,7 +131,8 @@ def test_a_server_with_another_log_is_read_anew_though_it_has_more_records(
     expect(page.get_by_text(LOST)).to_be_hidden(timeout=20_000)
     until_points(page, job_id, 30)
     assert points(page, job_id) == told(server, job_id)
-    page.wait_for_function(
+    until(
+        page,
         """async (id) =>
           (await import("/page/jobs.js")).jobs.get().find((job) => job.job_id === id)?.total_steps === 30""",
         arg=job_id,
@@ -145,14 +149,14 @@ def test_an_end_that_came_while_the_page_was_cut_off_is_told_by_the_browser(
         job_id = start(server, "waits", max_steps=40)
         page.goto(server.url)
         until_points(page, job_id, 1)
-        context.set_offline(True)  # sockets that are open stay so; the server ends them
         server.end(signal.SIGKILL)
         expect(page.get_by_text(LOST)).to_be_visible(timeout=20_000)
+        context.set_offline(True)
         come_back(server)
         server.wait_for(job_id, "completed")
         assert page.evaluate("told") == []
         context.set_offline(False)
-        page.wait_for_function("() => told.length > 0", timeout=30_000)
+        until(page, "() => told.length > 0", seconds=30)
         assert page.evaluate("told") == [[f"{job_id} completed", "Last loss: 0.025"]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 from support.attempt_files import model_in, training
-from support.looked_at import PHONE, LookedAt, overflow
+from support.looked_at import PHONE, LookedAt, overflow, until
 from support.running_server import RECORDS, RunningServer
 from support.told_models import COOK, HOSTILE, HOSTILE_MODEL, MERGED, READER, WRITER, told_server
 
@@ -75,7 +75,7 @@ def test_the_lineage_of_a_merge_goes_from_base_and_data_to_its_export(
     places = [lineage.locator(".node").nth(number).bounding_box() or {} for number in (0, 7)]
     assert places[0]["y"] == places[1]["y"]
     page.set_viewport_size(PHONE)
-    page.wait_for_function("document.querySelector('.lineage svg').clientHeight > 400")
+    until(page, "() => document.querySelector('.lineage svg').clientHeight > 400")
     assert overflow(page) == [], "where there is no room it goes from top to bottom"
 
 

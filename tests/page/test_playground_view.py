@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from support.looked_at import LookedAt
+from support.looked_at import LookedAt, until
 from support.openai_answers import asked_of, said, withdrawn
 from support.running_server import RunningServer
 from support.told_models import CONTEXT, COOK, HOSTILE, HOSTILE_MODEL, READER, WRITER, told_server
@@ -175,7 +175,7 @@ def test_a_request_is_copied_for_a_shell_and_for_python(open_page: LookedAt, ser
     assert server.post("/api/playground/generate", json.loads(body)).status_code == 200
     assert json.loads(body)["messages"] == [{"role": "user", "content": 'It\'s "bread" \\ and\u2028more'}]
     page.get_by_role("button", name="Copy as Python").click()
-    page.wait_for_function("async () => (await navigator.clipboard.readText()).startsWith('import')")
+    until(page, "async () => (await navigator.clipboard.readText()).startsWith('import')")
     program = ast.parse(page.evaluate("navigator.clipboard.readText()"))
     (call,) = [one for one in ast.walk(program) if isinstance(one, ast.Call) and one.keywords]
     assert ast.literal_eval(call.keywords[0].value) == json.loads(body)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from support.looked_at import until
 from support.running_server import RunningServer
 
 pytestmark = pytest.mark.timeout(120)
@@ -74,6 +75,4 @@ def test_records_are_followed_by_the_cookie_that_a_browser_is_signed_in_by(
 
 
 def until_live(page: Page) -> None:
-    page.wait_for_function(
-        """async () => (await import("/page/live.js")).connection.get().state === "live" """, timeout=20_000
-    )
+    until(page, """async () => (await import("/page/live.js")).connection.get().state === "live" """)

@@ -1,6 +1,7 @@
 """The page in a real browser, and what must never happen there, whatever is looked at."""
 
 import re
+import time
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -92,6 +93,14 @@ class LookedAt:
     def end(self) -> None:
         for context in self._contexts:
             context.close()
+
+
+def until(page: Page, script: str, arg: object = None, *, seconds: float = 60) -> None:
+    """Wait until a function of JavaScript gives what is true; the policy forbids what Playwright waits by."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(script, arg):
+        assert time.monotonic() < deadline, f"not after {seconds} s: {script}"
+        page.wait_for_timeout(50)
 
 
 def overflow(page: Page) -> list[str]:

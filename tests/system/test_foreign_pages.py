@@ -81,9 +81,9 @@ def test_a_browser_that_is_signed_in_carries_its_cookie_to_nobody_else(tmp_path:
 
 
 def sign_in(link: str, profile: Path) -> bool:
-    """Open a link in a browser, and say whether the page then says that it is signed in."""
+    """Open a link in a browser, and say whether that leads to the page of who is signed in."""
     command = [
         *(*browser(), f"--user-data-dir={profile}", "--virtual-time-budget=8000", "--dump-dom", link),
     ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    return "Signed in" in shown
+    return "Welcome to ModelForge" in shown
