@@ -96,9 +96,9 @@ def test_ctrl_c_ends_an_answer_and_twice_the_chat(model: str, at: tuple[str, str
     chat.read_until("a long story")
     chat.type("\x03")
     chat.read_until("> ")
-    chat.type("\x03")
+    chat.interrupt()
     chat.read_until("Ctrl-D ends the chat")
-    chat.type("\x03")
+    chat.interrupt()
     assert chat.end() == 130
     assert "Traceback" not in chat.text
 

@@ -16,6 +16,8 @@ from support.running_server import environment
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 COLOURS = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7])(?:;\d+)*m")
 
+_WAITS_FOR_KEYS = 0.5
+
 
 class OnTerminal:
     """`modelforge` with these arguments, on a terminal of so many columns."""
@@ -42,7 +44,9 @@ class OnTerminal:
         """Wait for words that come after all that was waited for; what was written until then."""
         begin, deadline = len(self.text), time.monotonic() + seconds
         while words not in self.text[self._seen :]:
-            assert self._more(deadline), f"{words!r} did not come: {self.text!r}"
+            if not self._more(deadline):
+                self._kill()
+                raise AssertionError(f"{words!r} did not come: {self.text!r}")
         self._seen = self.text.index(words, self._seen) + len(words)
         return self.text[begin:]
 
@@ -58,9 +62,17 @@ class OnTerminal:
         try:
             return self._process.wait(timeout=max(deadline - time.monotonic(), 1))
         finally:
-            self._process.kill()
-            self._process.wait()
-            os.close(self._read)
+            self._kill()
+
+    def interrupt(self) -> None:
+        """Ctrl-C at a prompt: readline hears it once it waits for keys, a moment after its prompt is written."""
+        time.sleep(_WAITS_FOR_KEYS)
+        self.type("\x03")
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._read)
 
     def _more(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._read], [], [], max(deadline - time.monotonic(), 0))
