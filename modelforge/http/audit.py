@@ -39,29 +39,11 @@ class Verified(Struct, frozen=True, kw_only=True):
     faults: list[LogFault]
 
 
-class _Verification(Struct, frozen=True, kw_only=True):
-    """What `modelforge verify --json` prints."""
-
-    records: int
-    digest: str
-    snapshot: int | None
-    fault_count: int
-    faults: list[LogFault]
-
-
 async def verify_log(request: web.Request) -> web.Response:
     """Check every record against the chain of digests, and the last snapshot against the records."""
     ended = await run_command(request, "verify")
-    found = msgspec.json.decode(ended.output, type=_Verification)
-    return json_response(
-        Verified(
-            records=found.records,
-            digest=found.digest,
-            snapshot=found.snapshot,
-            fault_count=found.fault_count,
-            faults=found.faults[:_FAULTS_SHOWN],
-        )
-    )
+    found = msgspec.json.decode(ended.output, type=Verified)
+    return json_response(msgspec.structs.replace(found, faults=found.faults[:_FAULTS_SHOWN]))
 
 
 async def run_command(request: web.Request, command: str) -> Ended:

@@ -1,6 +1,7 @@
 // The curves of several jobs over one axis: steps, time or epochs.
 import { Chart, STEPS } from "./chart.js";
 import { drawn } from "./compare_swatch.js";
+import { useCurveControls } from "./curve_controls.js";
 import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
 import { duration, figure } from "./format.js";
 import { curvesOf } from "./jobs.js";
@@ -11,7 +12,6 @@ const AXES = {
   epoch: { name: "epoch", write: figure },
 };
 const AXIS_NAMES = [["step", "Steps"], ["elapsed", "Time of training"], ["epoch", "Epochs"]];
-const SMOOTHINGS = [["0", "None"], ["0.6", "Light"], ["0.9", "Medium"], ["0.98", "Strong"]];
 const OTHERS = [["reward", "Reward"], ["kl", "KL divergence"], ["learning_rate", "Learning rate"]];
 const HELD_OUT = "eval_loss";
 
@@ -70,19 +70,18 @@ function useKinds(source, curves) {
 
 export function ComparedCurves({ jobs }) {
   const [axis, setAxis] = useState("step");
-  const [weight, setWeight] = useState("0.9");
-  const [logarithmic, setLogarithmic] = useState(false);
+  const { weight, logarithmic, controls } = useCurveControls();
   const now = jobs.map((job) => curvesOf(job.job_id));
   const curves = useMemo(() => now, now);
   const source = useMemo(() => sourceOf(curves), [curves]);
   const kinds = useKinds(source, curves);
   const series = useMemo(() => curves.map((_, index) => ({ label: String(index + 1), ...drawn(index) })), [curves.length]);
   const losses = useMemo(
-    () => (weight === "0" ? series : series.flatMap((one) => [{ ...one, dash: [], faint: true, width: 1, unlisted: true }, one])),
+    () => (weight === 0 ? series : series.flatMap((one) => [{ ...one, dash: [], faint: true, width: 1, unlisted: true }, one])),
     [series, weight],
   );
   const readLoss = useCallback(
-    () => together(curves.map((one) => [along(one, axis), ...(weight === "0" ? [one.columns.loss] : one.smoothed("loss", Number(weight)))])),
+    () => together(curves.map((one) => [along(one, axis), ...(weight === 0 ? [one.columns.loss] : one.smoothed("loss", weight))])),
     [curves, axis, weight],
   );
   const readJudged = useCallback(() => together(curves.map((one) => judged(one, axis))), [curves, axis]);
@@ -91,9 +90,7 @@ export function ComparedCurves({ jobs }) {
   return html`<div class="curves">
     <div class="curves-head">
       <label>Over <select value=${axis} onChange=${(event) => setAxis(event.target.value)}>${AXIS_NAMES.map(([key, name]) => html`<option value=${key}>${name}</option>`)}</select></label>
-      <label>Smoothing <select value=${weight} onChange=${(event) => setWeight(event.target.value)}>${SMOOTHINGS.map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select></label>
-      <label><input type="checkbox" checked=${logarithmic} onChange=${(event) => setLogarithmic(event.target.checked)} /> Logarithmic</label>
-      <small>Drag over a part to see it large; double-click to see all.</small>
+      ${controls}
     </div>
     <${Chart} label="Loss" ...${shared} series=${losses} read=${readLoss} height=${300} logarithmic=${logarithmic} />
     <div class="grid">

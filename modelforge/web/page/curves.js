@@ -3,7 +3,7 @@ import { get, path, query } from "./api.js";
 
 const PAGE = 20_000;
 const AGAIN = 2000; // ms until a page is asked for once more
-export const FIGURES = [
+const FIGURES = [
   "loss", "learning_rate", "grad_norm", "tokens_per_second", "reward", "kl", "completion_length",
   "reward_accuracy", "reward_margin", "memory_mb", "gpu_memory_mb", "epoch", "elapsed_seconds",
 ];
@@ -18,7 +18,6 @@ export class Curves {
   attempts = []; // [{ attempt, step }]: where each began
   last = null;
   position = 0;
-  version = 0;
   #counts = Object.fromEntries(FIGURES.map((name) => [name, 0]));
   #averages = new Map();
   #waiting = [];
@@ -156,7 +155,6 @@ export class Curves {
   }
 
   #changed() {
-    this.version += 1;
     for (const listener of [...this.#listeners]) listener();
   }
 }
@@ -194,6 +192,3 @@ class Average {
     return this.#mean / (1 - this.#correction);
   }
 }
-
-/** The same of a column that is whole. */
-export const smooth = (values, weight) => (weight ? new Average(weight).of(values) : values);

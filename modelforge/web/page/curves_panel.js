@@ -1,5 +1,6 @@
 // The curves of one job: the loss large, and beside it what else there is to see.
 import { Chart } from "./chart.js";
+import { useCurveControls } from "./curve_controls.js";
 import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
 import { curvesOf } from "./jobs.js";
 
@@ -10,28 +11,25 @@ const OTHERS = [
   ["tokens_per_second", "Tokens a second", "--green"], ["memory_mb", "Memory in MB", "--blue"],
   ["gpu_memory_mb", "GPU memory in MB", "--violet"],
 ];
-const SMOOTHINGS = [["0", "None"], ["0.6", "Light"], ["0.9", "Medium"], ["0.98", "Strong"]];
 
 /** Draw again when there are figures of a kind that there were none of. */
 function useKinds(curves) {
   const kinds = () => OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
     (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join();
-  const [seen, setSeen] = useState(kinds);
+  const [, setSeen] = useState(kinds);
   useEffect(() => {
     setSeen(kinds()); // what came before this
     return curves.subscribe(() => setSeen(kinds()));
   }, [curves]);
-  return seen;
 }
 
 export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
   const curves = curvesOf(jobId);
-  const [weight, setWeight] = useState("0.9");
-  const [logarithmic, setLogarithmic] = useState(false);
+  const { weight, logarithmic, controls } = useCurveControls();
   useKinds(curves);
   const evaluated = curves.evaluations.length > 0;
   const readLoss = useCallback(
-    () => [curves.step, ...curves.smoothed("loss", Number(weight)), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
+    () => [curves.step, ...curves.smoothed("loss", weight), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
     [curves, weight, evaluated],
   );
   const marks = useCallback(
@@ -51,13 +49,7 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
   );
   const others = OTHERS.filter(([name]) => curves.has(name)).slice(0, few ? 2 : undefined);
   return html`<div class="curves">
-    <div class="curves-head">
-      <label>Smoothing <select value=${weight} onChange=${(event) => setWeight(event.target.value)}>
-        ${SMOOTHINGS.map(([value, name]) => html`<option value=${value}>${name}</option>`)}
-      </select></label>
-      <label><input type="checkbox" checked=${logarithmic} onChange=${(event) => setLogarithmic(event.target.checked)} /> Logarithmic</label>
-      <small>Drag over a part to see it large; double-click to see all.</small>
-    </div>
+    <div class="curves-head">${controls}</div>
     <${Chart} label="Loss" source=${curves} series=${series} read=${readLoss} height=${few ? 240 : 300} logarithmic=${logarithmic} marks=${marks} />
     <div class="grid">
       ${others.map(([name, label, colour]) => html`<${Single} key=${name} curves=${curves} name=${name} label=${label} colour=${colour} marks=${marks} />`)}
