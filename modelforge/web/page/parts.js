@@ -38,6 +38,15 @@ export const Facts = ({ of }) => html`<dl class="facts">
   ${of.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
 </dl>`;
 
+/**
+ * Things of a kind, one a row; where it is narrow each is a card. `columns`: `[[name, class], …]`, where `head` is what
+ * a thing is known by, and `wide` has a line of its own; `rows`: `[[key, cells], …]`, and a cell of null says nothing.
+ */
+export const Listing = ({ columns, rows }) => html`<div class="table listed"><table>
+  <thead><tr>${columns.map(([name, kind = ""]) => html`<th class=${kind}>${kind.includes("act") ? html`<span class="unseen">${name}</span>` : name}</th>`)}</tr></thead>
+  <tbody>${rows.map(([key, cells]) => html`<tr key=${key}>${cells.map((cell, at) => html`<td class=${columns[at][1]} data-name=${columns[at][0]}>${cell}</td>`)}</tr>`)}</tbody>
+</table></div>`;
+
 /** A button that shows that it works, and what it was refused. `confirm`: what is asked before. */
 export function Action({ onClick, children, confirm, kind = "", disabled = false }) {
   const [busy, setBusy] = useState(false);
