@@ -15,7 +15,7 @@ const OTHERS = [
 /** Draw again when there are figures of a kind that there were none of. */
 function useKinds(curves) {
   const kinds = () => OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
-    (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join();
+    (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join() + curves.madeAgain.attempts.join();
   const [, setSeen] = useState(kinds);
   useEffect(() => {
     setSeen(kinds()); // what came before this
@@ -28,9 +28,13 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
   const { weight, logarithmic, controls } = useCurveControls();
   useKinds(curves);
   const evaluated = curves.evaluations.length > 0;
+  const again = curves.madeAgain.attempts.join();
   const readLoss = useCallback(
-    () => [curves.step, ...curves.smoothed("loss", weight), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
-    [curves, weight, evaluated],
+    () => curves.madeAgain.beside(
+      [curves.step, ...curves.smoothed("loss", weight), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
+      ({ loss }) => loss ?? null,
+    ),
+    [curves, weight, evaluated, again],
   );
   const marks = useCallback(
     () => [
@@ -44,8 +48,9 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
       { label: "loss", colour: "--accent", faint: true, width: 1 },
       { label: "smoothed", colour: "--accent" },
       ...(evaluated ? [{ label: "held out", colour: "--blue", points: true }] : []),
+      ...seriesOf(again, (attempt) => ({ label: `attempt ${attempt}, made again`, colour: "--soft" })),
     ],
-    [evaluated],
+    [evaluated, again],
   );
   const others = OTHERS.filter(([name]) => curves.has(name)).slice(0, few ? 2 : undefined);
   return html`<div class="curves">
@@ -58,8 +63,15 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
   </div>`;
 }
 
+/** Those that were made again: thin, and dashed. `attempts`: their numbers, joined by commas. */
+const seriesOf = (attempts, of) => attempts.split(",").filter(Boolean).map((attempt) => ({ ...of(attempt), width: 1, dash: [4, 3], points: "sparse" }));
+
 function Single({ curves, name, label, colour, marks, of = curves.columns }) {
-  const series = useMemo(() => [{ label: "", colour }], [colour]);
-  const read = useCallback(() => [curves.step, of[name]], [curves, name]);
+  const again = curves.madeAgain.attempts.join();
+  const series = useMemo(() => [{ label: "", colour }, ...seriesOf(again, () => ({ label: "", colour: "--soft", unlisted: true }))], [colour, again]);
+  const read = useCallback(
+    () => curves.madeAgain.beside([curves.step, of[name]], (metric) => (of === curves.rewards ? metric.rewards : metric)?.[name] ?? null),
+    [curves, name, again],
+  );
   return html`<${Chart} label=${label} source=${curves} series=${series} read=${read} height=${150} marks=${marks} />`;
 }

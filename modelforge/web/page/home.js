@@ -41,7 +41,7 @@ function Hero({ job }) {
         <p class="over"><${Badge} status=${job.status} /> ${job.job_id} ${job.attempt > 1 && html`<span class="soft">attempt ${job.attempt}</span>`}</p>
         <h2><a href=${link("jobs", job.job_id)}><bdi>${jobName(job)}</bdi></a></h2>
         <p class="soft">
-          ${isActive(job) ? html`started ${moment(job.started_at)}, running for <${Elapsed} from=${job.started_at} />` : html`ended ${since(job.finished_at)} after <${Elapsed} from=${job.started_at ?? job.created_at} to=${job.finished_at ?? job.created_at} />`}
+          ${isActive(job) ? html`started ${moment(job.started_at)}, running for <${Elapsed} job=${job} />` : html`ended ${since(job.finished_at)}${job.started_at && html` after <${Elapsed} job=${job} />`}`}
           ${!isActive(job) && lastWord(job) && html`: <span class=${job.error ? "error-word" : ""}><bdi>${lastWord(job)}</bdi></span>`}
         </p>
       </div>

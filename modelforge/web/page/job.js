@@ -32,7 +32,7 @@ function OneJob({ jobId, tab: asked }) {
     <${Title} name=${jobId} actions=${html`<${JobActions} job=${job} />`}><bdi>${jobName(job)}</bdi><//>
     <p class="over"><${Badge} status=${job.status} /> ${jobId}
       ${job.rerun_of && html` · runs <a href=${link("jobs", job.rerun_of)}>${job.rerun_of}</a> again`}
-      ${job.started_at && html` · ${moment(job.started_at)}, <${Elapsed} from=${job.started_at} to=${isActive(job) ? null : job.finished_at} />`}
+      ${job.started_at && html` · ${moment(job.started_at)}, <${Elapsed} job=${job} />`}
     </p>
     ${job.error && html`<div class="refusal" role="alert"><strong>${job.error.kind.replaceAll("_", " ")}</strong><p><bdi>${job.error.message}</bdi></p></div>`}
     <${Card}><${JobNow} job=${job} /><${Made} job=${job} /><//>

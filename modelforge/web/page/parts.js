@@ -1,6 +1,6 @@
 // The parts that views are made of.
 import { html, useEffect, useRef, useState } from "./dom.js";
-import { duration, share } from "./format.js";
+import { duration, ranSeconds, share } from "./format.js";
 
 const WORDS = {
   queued: "Queued", starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
@@ -132,16 +132,17 @@ export function Typed({ value, onTyped, ...rest }) {
   return html`<input ...${rest} value=${draft ?? value} onInput=${(event) => setDraft(event.target.value)} onChange=${done} />`;
 }
 
-/** How long it took, or goes on. */
-export function Elapsed({ from, to }) {
+/** How long a job ran, or runs: its attempts, without the pauses between them. */
+export function Elapsed({ job }) {
   const [now, setNow] = useState(Date.now());
+  const goesOn = job.finished_at === null;
   useEffect(() => {
-    if (to) return undefined;
+    if (!goesOn) return undefined;
     const timer = setInterval(() => setNow(Date.now()), 1000);
     return () => clearInterval(timer);
-  }, [to]);
-  if (!from) return null;
-  return html`<span>${duration((Date.parse(to ?? new Date(now).toISOString()) - Date.parse(from)) / 1000)}</span>`;
+  }, [goesOn]);
+  const seconds = ranSeconds(job, now);
+  return seconds !== null && html`<span>${duration(seconds)}</span>`;
 }
 
 /** The name of the page in the browser's tab, and the heading of a view. */
