@@ -151,6 +151,11 @@ export class Curves {
     this.evaluations.push(evaluation);
   }
 
+  /** Whether all that there was of the job has been read. */
+  get isRead() {
+    return this.#ready;
+  }
+
   /** Whether there is any number in a column. */
   has(name) {
     return this.#counts[name] > 0;

@@ -3,6 +3,7 @@ import { Chart } from "./chart.js";
 import { useCurveControls } from "./curve_controls.js";
 import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
 import { curvesOf } from "./jobs.js";
+import { Empty } from "./parts.js";
 
 const OTHERS = [
   ["learning_rate", "Learning rate", "--blue"], ["grad_norm", "Gradient norm", "--violet"],
@@ -14,7 +15,7 @@ const OTHERS = [
 
 /** Draw again when there are figures of a kind that there were none of. */
 function useKinds(curves) {
-  const kinds = () => OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
+  const kinds = () => `${curves.isRead} ${curves.step.length > 0} ` + OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
     (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join() + curves.madeAgain.attempts.join();
   const [, setSeen] = useState(kinds);
   useEffect(() => {
@@ -23,7 +24,8 @@ function useKinds(curves) {
   }, [curves]);
 }
 
-export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
+/** `isOver`: no figures come any more. */
+export function CurvesPanel({ jobId, isOver = false, few = false, checkpoints = [] }) {
   const curves = curvesOf(jobId);
   const { weight, logarithmic, controls } = useCurveControls();
   useKinds(curves);
@@ -52,6 +54,7 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
     ],
     [evaluated, again],
   );
+  if (curves.step.length === 0) return html`<div class="no-curves"><${Empty}>${!curves.isRead ? "Reading its figures …" : isOver ? "It ended before its first step: there are no figures of it." : "The curves begin with the first step, once the model is loaded and the data are read."}<//></div>`;
   const others = OTHERS.filter(([name]) => curves.has(name)).slice(0, few ? 2 : undefined);
   return html`<div class="curves">
     <div class="curves-head">${controls}</div>

@@ -48,7 +48,7 @@ function Hero({ job }) {
       <div class="actions"><${JobActions} job=${job} /></div>
     </header>
     <${JobNow} job=${job} />
-    ${job.kind === "training" && job.attempt > 0 && html`<${CurvesPanel} jobId=${job.job_id} few />`}
+    ${job.kind === "training" && job.attempt > 0 && html`<${CurvesPanel} jobId=${job.job_id} isOver=${isOver(job)} few />`}
     ${isActive(job) && html`<details class="tail" open><summary>Log</summary><${LogTail} jobId=${job.job_id} attempt=${job.attempt || null} goesOn lines=${8} /></details>`}
   </section>`;
 }

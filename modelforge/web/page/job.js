@@ -4,7 +4,7 @@ import { CurvesPanel } from "./curves_panel.js";
 import { html, useEffect, useMemo, useState } from "./dom.js";
 import { bytes, count, figure, moment, shortName } from "./format.js";
 import { JobActions, JobNow, jobName, lastWord } from "./job_summary.js";
-import { isActive, jobs, readOlder, refresh } from "./jobs.js";
+import { isActive, isOver, jobs, readOlder, refresh } from "./jobs.js";
 import { LogTail } from "./log_tail.js";
 import { Action, Badge, Card, Elapsed, Empty, Facts, Listing, Refusal, Title } from "./parts.js";
 import { link } from "./router.js";
@@ -60,7 +60,7 @@ function CurvesAndCheckpoints({ job }) {
   const checkpoints = value?.checkpoints ?? NO_STEPS;
   const steps = useMemo(() => checkpoints.map(({ step }) => step), [checkpoints]);
   if (job.attempt === 0) return html`<${Empty}>It has not begun yet.<//>`;
-  return html`<${Card}><${CurvesPanel} jobId=${job.job_id} checkpoints=${steps} /><//>
+  return html`<${Card}><${CurvesPanel} jobId=${job.job_id} isOver=${isOver(job)} checkpoints=${steps} /><//>
     <${Card} title="Checkpoints">
       ${checkpoints.length ? html`<${Listing} columns=${CHECKPOINT_COLUMNS} rows=${checkpoints.map((one) => [one.step, [
         count(one.step), moment(one.created_at), one.valid ? "yes" : "no", bytes(one.size_mb * 1e6), html`<code>${one.path}</code>`,
