@@ -82,6 +82,12 @@ def test_every_module_is_there_and_none_is_for_nothing() -> None:
     assert reached == {*SCRIPTS}
 
 
+def test_every_module_is_asked_for_at_once_and_not_one_after_another() -> None:
+    preloaded = re.findall(r'<link rel="modulepreload" href="/page/([^"]+)">', text("index.html"))
+    by_tag = {path.removeprefix("/page/") for path in re.findall(r'src="([^"]+\.js)"', text("index.html"))}
+    assert preloaded == sorted(set(SCRIPTS) - by_tag, key=lambda path: (path.startswith("vendor/"), path))
+
+
 @pytest.mark.parametrize("path", OWN_SCRIPTS)
 def test_no_name_is_imported_that_is_not_there_or_not_used(path: str) -> None:
     script = text(path)
