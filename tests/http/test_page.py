@@ -100,6 +100,13 @@ def test_no_name_is_imported_that_is_not_there_or_not_used(path: str) -> None:
                 assert re.search(defined, exported), f"{file} has no {name}"
 
 
+def test_what_is_exported_is_imported_elsewhere() -> None:
+    for path in OWN_SCRIPTS:
+        others = "".join(text(other) for other in OWN_SCRIPTS if other != path)
+        for name in re.findall(r"^export (?:async )?(?:const|class|function\*?) (\w+)", text(path), re.MULTILINE):
+            assert re.search(rf"\b{name}\b", others), f"{path} exports {name} for nobody"
+
+
 @pytest.mark.parametrize("path", [*OWN_SCRIPTS, "index.html"])
 def test_nothing_turns_a_text_into_markup_or_code(path: str) -> None:
     assert not MADE_OF_TEXT.search(text(path))
