@@ -99,7 +99,7 @@ def _check_schema(log: Path) -> None:
             contextlib.closing(sqlite3.connect(":memory:")) as ours,
         ):
             found.execute("PRAGMA trusted_schema = OFF")
-            ours.executescript(log_schema())
+            ours.executescript(log_schema(int(found.execute("PRAGMA user_version").fetchone()[0])))
             is_ours = found.execute(asked).fetchall() == ours.execute(asked).fetchall()
     except sqlite3.DatabaseError as error:
         raise BackupUnusable("The log of the backup is damaged", f"{log}: {error}.") from error

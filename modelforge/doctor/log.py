@@ -36,7 +36,7 @@ def log_findings(layout: Layout) -> Iterator[Finding]:
         yield problem("log", found, "Install the newer release that wrote it.")
     elif schema == 0 and layout.log.stat().st_size > 0:
         yield problem("log", f"{layout.log} is another program's database", f"Move {layout.log} away to begin anew.")
-    elif schema == SCHEMA:
+    elif schema > 0:
         yield from _verification(layout)
     else:
         yield ok("log", f"{layout.log} is empty yet")

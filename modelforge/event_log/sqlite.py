@@ -17,7 +17,9 @@ from msgspec import Raw, Struct
 from modelforge.domain.messages import GENESIS, Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
 
-SCHEMA = 1
+_SCHEMAS = ("schema.sql", "schema_2.sql")
+"""Each adds to the one before it, and is never changed once it was released."""
+SCHEMA = len(_SCHEMAS)
 _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -147,15 +149,16 @@ class EventLog:
 
     @classmethod
     async def open(cls, path: Path) -> "EventLog":
-        """Open the log, or make an empty one.
+        """Open the log, or make an empty one; that of an older release gets what this one adds to it.
 
         Raises:
             LogUnusable: it is no log, or a newer release wrote it; the file was not touched.
+            StorageFull: there is no space for what this release adds; the log is as it was.
         """
         _refuse_foreign(path)
         writer = await aiosqlite.connect(path, isolation_level=None, factory=_AtomicConnection)
         try:
-            await _begin(path, writer)
+            await _upgrade(path, writer)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
                 await (await writer.execute(f"PRAGMA {pragma}")).close()
             # The first read makes the WAL's index: where there is no room for it, the log does not open.
@@ -226,26 +229,33 @@ class EventLog:
         await self._writer.close()
 
 
-def log_schema() -> str:
-    """The statements that make the tables of a log."""
-    return Path(__file__).with_name("schema.sql").read_text()
+def log_schema(number: int = SCHEMA) -> str:
+    """The statements that make the tables of a log that has a schema's number."""
+    return "".join(Path(__file__).with_name(name).read_text() for name in _SCHEMAS[:number])
 
 
-async def _begin(path: Path, writer: aiosqlite.Connection) -> None:
-    """Make the tables in a new file."""
+async def _upgrade(path: Path, writer: aiosqlite.Connection) -> None:
+    """Make the tables in a new file, or add to those of an older release: all of it, or nothing."""
     async with writer.execute("PRAGMA user_version") as cursor:
         row = await cursor.fetchone()
-    if row is None or row[0] != 0:
+    number = int(row[0]) if row else 0
+    if number >= SCHEMA:
         return
-    async with writer.execute("SELECT name FROM sqlite_schema LIMIT 1") as cursor:
-        foreign = await cursor.fetchone()
-    if foreign is not None:
-        raise LogUnusable(
-            "The event log is another program's database",
-            f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
-        )
-    # Before WAL, so that the number stands in the file's header, where it is read without SQLite.
-    await writer.executescript(f"BEGIN; {log_schema()} PRAGMA user_version = {SCHEMA}; COMMIT;")
+    if number == 0:
+        async with writer.execute("SELECT name FROM sqlite_schema LIMIT 1") as cursor:
+            foreign = await cursor.fetchone()
+        if foreign is not None:
+            raise LogUnusable(
+                "The event log is another program's database",
+                f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
+            )
+    missing = log_schema().removeprefix(log_schema(number))
+    # Of a new file before WAL, so that the number stands in the file's header, where it is read without SQLite.
+    try:
+        await writer.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {SCHEMA}; COMMIT;")
+    except sqlite3.DatabaseError:
+        await writer.rollback()
+        raise
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -4,13 +4,14 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from sqlite3 import connect
 
 import pytest
 from support.running_log import environment_of_tests, first_break, records_in, rows_of, sqlite, write
 from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
 
 from modelforge.errors import LogUnusable
-from modelforge.event_log.sqlite import SCHEMA, EventLog, LogReader
+from modelforge.event_log.sqlite import SCHEMA, EventLog, LogReader, log_schema
 
 PAST = records_of(start(), requested(), launching(), register_dataset(), uploaded())
 
@@ -164,6 +165,48 @@ def test_an_empty_file_becomes_a_log(path: Path) -> None:
     write(path, PAST)
     assert records_in(path) == PAST
     assert path.read_bytes()[60:64] == SCHEMA.to_bytes(4, "big")
+
+
+def log_of_schema(number: int, path: Path) -> None:
+    """A log as the release of a schema made it, with PAST in it."""
+    new = path.with_name("new.db")
+    write(new, PAST)
+    with closing(connect(path)) as older:
+        older.executescript(f"{log_schema(number)} PRAGMA user_version = {number}; PRAGMA journal_mode = WAL")
+    columns = "position, stream, version, kind, type, at, cause, actor, data, digest"
+    copied = f"INSERT INTO records ({columns}) SELECT {columns} FROM new.records"  # noqa: S608 - constants
+    sqlite(path, f"ATTACH '{new}' AS new", copied)
+
+
+def schema_of(path: Path) -> tuple[int, set[str]]:
+    with closing(connect(path)) as found:
+        names = found.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL")
+        return found.execute("PRAGMA user_version").fetchone()[0], {row[0] for row in names}
+
+
+@pytest.mark.parametrize("number", range(1, SCHEMA))
+def test_a_log_of_an_older_schema_is_read_as_it_is_and_becomes_one_of_this_when_it_is_opened(
+    path: Path, number: int
+) -> None:
+    log_of_schema(number, path)
+    assert records_in(path) == PAST
+    assert schema_of(path)[0] == number
+
+    write(path, [])
+
+    new = path.with_name("new.db")
+    assert schema_of(path) == schema_of(new)
+    assert rows_of(path) == rows_of(new)
+    assert records_in(path) == PAST
+
+
+def test_a_log_that_cannot_become_one_of_this_schema_stays_as_it_was(path: Path) -> None:
+    log_of_schema(1, path)
+    sqlite(path, "CREATE TABLE facts (already TEXT)")
+    with pytest.raises(LogUnusable, match="already"):
+        write(path, [])
+    assert schema_of(path) == (1, {"records", "snapshots", "facts"})
+    assert records_in(path) == PAST
 
 
 async def test_the_log_is_made_to_outlast_a_power_loss(path: Path) -> None:
