@@ -157,7 +157,15 @@ class SegmentDamaged(LogUnusable):
 
 
 class SegmentAway(ForgeError):
-    """What is asked for lies in a segment of the log that is not here: it can be put back."""
+    """What is asked for lies in a segment of the log that is not here: it can be put back.
+
+    `file`: the name of its file. `last`: the last position in it.
+    """
+
+    def __init__(self, message: str, detail: str, *, file: str, last: int) -> None:
+        super().__init__(message, detail)
+        self.file = file
+        self.last = last
 
 
 class DirectoryInUse(ForgeError):

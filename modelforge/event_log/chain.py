@@ -1,4 +1,4 @@
-"""The chain of digests, followed record by record: which version each has, and whether it goes on from the one before."""
+"""The chain of digests, followed record by record: which version each has, and whether it follows the one before."""
 
 from msgspec import Struct
 
@@ -11,9 +11,8 @@ Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
 class Chain(Struct):
     """A chain as far as it was followed. `digest`: of the last record.
 
-    `has_second`: whether a digest of the second version was met. From then on there is no other: what was written before
-    cannot be told to be of the second version, for its digest fits the first alone, nor what was written since to be of
-    the first.
+    `has_second`: whether a digest of the second version was met; from then on there is no other. Nobody can say that
+    the second version began elsewhere: a digest fits the bytes of one version alone.
     """
 
     digest: str = GENESIS
@@ -31,3 +30,22 @@ class Chain(Struct):
             self.has_second = True
             return True
         return not self.has_second and first_digest_of(previous, *columns, data) == stored  # type: ignore[arg-type]
+
+
+class Versions:
+    """The lengths of streams, as far as the log was followed."""
+
+    def __init__(self, *, from_the_first: bool = True) -> None:
+        self._lengths: dict[str, int] = {}
+        self._knows_all = from_the_first
+
+    def fault(self, stream: str, version: int) -> str | None:
+        """What is wrong with a version that comes next; the stream goes on from it in any case."""
+        before = self._lengths.get(stream, 0 if self._knows_all else version - 1)
+        self._lengths[stream] = version
+        return None if version == before + 1 else f"version {version} of {stream} follows {before}"
+
+    def pass_over(self) -> None:
+        """Go on behind records that are not looked at: streams may have any length."""
+        self._lengths.clear()
+        self._knows_all = False

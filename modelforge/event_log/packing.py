@@ -1,7 +1,7 @@
 """A record's data as it lies in the file: packed where that is worth it, and the very same bytes when it is read.
 
-Many steps in one record are a tenth when they are packed. A single one would be read six times slower, for a third of its
-size: it stays as it is until it is archived.
+Many steps in one record are a tenth when they are packed. A single one would take six times as long to read, for a
+third of its size: it stays as it is until it is archived.
 """
 
 import hashlib
@@ -22,7 +22,12 @@ _STEP = (
     b'"reward_margin":null,"memory_mb":1000.0,"gpu_memory_mb":null,"nonfinite":[],"phase_eta_seconds":999.0,'
     b'"rewards":{},"attempt":1,"seq":1}'
 )
-_TYPICAL = b'"job_id":"train_000001"}{"type":"MetricsLogged","attempt":1,"seq":1,"offset":1000,"steps":[' + _STEP + b"," + _STEP
+_TYPICAL = (
+    b'"job_id":"train_000001"}{"type":"MetricsLogged","attempt":1,"seq":1,"offset":1000,"steps":['
+    + _STEP
+    + b","
+    + _STEP
+)
 """What a packer knows from the start. It is part of the format: without these bytes nothing packed is read again."""
 TYPICAL_SHA256 = hashlib.sha256(_TYPICAL).hexdigest()
 _dictionary = zstd.ZstdDict(_TYPICAL, is_raw=True)

@@ -1,19 +1,19 @@
-"""A segment: a closed file with the records of a range of positions, and all that is needed to check it alone.
+r"""A segment: a closed file with the records of a range of positions, and all that is needed to check it alone.
 
-    "modelforge log segment 1\\n"
+    "modelforge log segment 1\n"
     blocks   each a zstd frame: records, each a line with the JSON array of its columns, `data` the last
     index    JSON: the range, the digests before it and at its end, where each block lies and what is in it
     the length of the index, 8 bytes, the lowest first
     SHA-256 of everything before, 32 bytes
 
-A line is the array that the first version of a digest is over. No digest of a record is kept: they are worked out along a
-block, which has to come to the digest before the next one. So whatever is read of a segment has been checked.
+A line is the array that the first version of a digest is over. No digest of a record is kept: they are worked out along
+a block, which has to come to the digest before the next one. So whatever is read of a segment has been checked.
 """
 
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -22,21 +22,17 @@ import msgspec
 from msgspec import Raw, Struct
 
 from modelforge.domain.messages import Kind, Record, decode
-from modelforge.errors import LogUnusable, SegmentAway, SegmentDamaged
-from modelforge.event_log.chain import Chain, Row
-from modelforge.owner_files import partial_of, sync_folder
+from modelforge.errors import SegmentAway, SegmentDamaged
+from modelforge.event_log.chain import Versions
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-_MAGIC = b"modelforge log segment 1\n"
-_SUM, _LENGTH = 32, 8
-_BLOCK_BYTES = 128 << 10
-"""What a block has unpacked, and its last record more: so much is read for a record that is looked for."""
+MAGIC = b"modelforge log segment 1\n"
+SUM_BYTES, LENGTH_BYTES = 32, 8
 _LARGEST_INDEX = 64 << 20
-_LEVEL = 9
 _READ = 1 << 20
 
 
@@ -89,116 +85,20 @@ class _Line(Struct, array_like=True, frozen=True, gc=False):
     data: Raw
 
 
+class Checked(Struct, frozen=True, kw_only=True):
+    """A segment that was read whole: what is in it, and its file's size and SHA-256."""
+
+    index: Index
+    size: int
+    sha256: str
+
+
 class _Ours(Exception):
     """A part of a file is not what was written; `args` say what, and from which position on."""
 
 
 _lines = msgspec.json.Decoder(_Line)
 _indices = msgspec.json.Decoder(Index)
-_encoder = msgspec.json.Encoder()
-
-
-# ---- writing ----
-
-
-def write_segment(path: Path, rows: Iterable[Row], start: Chain) -> Index:
-    """Write a segment of rows that follow a chain, at least one; file and name are on the disk when this returns.
-
-    Raises:
-        LogUnusable: a row is not what was written; there is no segment.
-        OSError: it cannot be written.
-    """
-    partial = partial_of(path)
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        index = _write(file, rows, start)
-        file.flush()
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # it is read back from the disk
-    partial.replace(path)
-    sync_folder(path.parent)
-    return index
-
-
-class _Writer:
-    """A file with its sum."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sum = hashlib.sha256()
-        self.size = 0
-
-    def write(self, content: bytes) -> None:
-        self._file.write(content)
-        self.sum.update(content)
-        self.size += len(content)
-
-
-def _write(file: BinaryIO, rows: Iterable[Row], followed: Chain) -> Index:
-    writer, before = _Writer(file), followed.digest
-    writer.write(_MAGIC)
-    blocks: list[Block] = []
-    first, last, second_from, times = 0, 0, 0, [0, 0]
-    part: list[Row] = []
-    size, digest = 0, before
-
-    def close() -> None:
-        nonlocal part, size, digest
-        content = b"\n".join(_line_of(row) for row in part)
-        packed = zstd.compress(content, level=_LEVEL)
-        streams, types = (tuple(sorted({str(row[column]) for row in part})) for column in (1, 4))
-        blocks.append(Block(part[0][0], writer.size, len(packed), len(content), digest, streams, types))
-        writer.write(packed)
-        part, size, digest = [], 0, part[-1][-1]
-
-    for row in rows:
-        position, at = row[0], row[5]
-        if not first:
-            first, times = position, [at, at]
-        elif position != last + 1:
-            raise LogUnusable("The log is damaged", f"Position {last + 1} is missing; `modelforge verify` says more.")
-        if not _follows(followed, row):
-            detail = f"The record at {position} is not what was written; `modelforge verify` says more."
-            raise LogUnusable("The log is damaged", detail)
-        if followed.has_second and not second_from:
-            second_from = position
-        last, times = position, [min(times[0], at), max(times[1], at)]
-        part.append(row)
-        size += len(row[8])
-        if size >= _BLOCK_BYTES:
-            close()
-    if part:
-        close()
-    index = Index(
-        first=first,
-        last=last,
-        start=before,
-        end=digest,
-        second_from=second_from or last + 1,
-        earliest=times[0],
-        latest=times[1],
-        blocks=tuple(blocks),
-    )
-    encoded = _encoder.encode(index)
-    writer.write(encoded)
-    writer.write(len(encoded).to_bytes(_LENGTH, "little"))
-    file.write(writer.sum.digest())
-    return index
-
-
-def _follows(followed: Chain, row: Row) -> bool:
-    try:
-        return followed.follows(row)
-    except UnicodeEncodeError:
-        return False
-
-
-def _line_of(row: Row) -> bytes:
-    return _encoder.encode((*row[:8], Raw(row[8].encode())))
-
-
-# ---- reading ----
 
 
 def read_index(path: Path) -> Index:
@@ -239,39 +139,52 @@ def read_segment(
                 yield _record(line, digest)
 
 
-def check_segment(path: Path, tell: Callable[[int | None, str], None]) -> Index | None:
+def check_segment(
+    path: Path, tell: Callable[[int | None, str], None], versions: Versions | None = None
+) -> Checked | None:
     """Check all of a segment, alone; `tell` hears of each fault, with its position. None if it is no segment at all.
+
+    `versions`: the streams' lengths before it, if they are known; they are followed through it.
 
     Raises:
         SegmentAway: it is not here.
     """
     try:
         with _opened(path) as file:
-            return _check(file, tell)
+            return _check(file, tell, versions or Versions(from_the_first=False))
     except SegmentDamaged as error:
         tell(error.position, error.detail)
         return None
 
 
-def _check(file: BinaryIO, tell: Callable[[int | None, str], None]) -> Index:
-    index = _index_in(file)
-    versions: dict[str, int] = {}
-    is_sound = True
-    for number, block in enumerate(index.blocks):
+def _check(file: BinaryIO, tell: Callable[[int | None, str], None], versions: Versions) -> Checked:
+    index, name, is_sound = _index_in(file), Path(file.name).name, True
+    for number in range(len(index.blocks)):
         try:
-            for line, _ in _block(file, index, number):
-                decode(line.kind, bytes(line.data))
-                if line.version != versions.get(line.stream, line.version - 1) + 1:
-                    raise _Ours(f"version {line.version} of {line.stream} is out of turn", line.position)
-                versions[line.stream] = line.version
-        except (_Ours, msgspec.DecodeError) as error:
+            lines = _block(file, index, number)
+        except _Ours as error:
+            what, position = error.args
+            tell(position, f"{name}: {what}")
+            versions.pass_over()
             is_sound = False
-            what, position = error.args if isinstance(error, _Ours) else (f"this release cannot read it: {error}", 0)
-            tell(position or block.first, f"{Path(file.name).name}: {what}")
-            versions.clear()
-    if is_sound and _sum_of(file) != _stored_sum(file):
-        tell(None, f"{Path(file.name).name}: it has another SHA-256 than it had when it was written")
-    return index
+            continue
+        for line, _ in lines:
+            what = versions.fault(line.stream, line.version) or _unreadable(line)
+            if what is not None:
+                tell(line.position, f"{name}: {what}")
+    found, stored = _sum_of(file)
+    if is_sound and found.digest() != stored:
+        tell(None, f"{name}: it has another SHA-256 than it says")
+    found.update(stored)
+    return Checked(index=index, size=file.seek(0, os.SEEK_END), sha256=found.hexdigest())
+
+
+def _unreadable(line: _Line) -> str | None:
+    try:
+        decode(line.kind, bytes(line.data))
+    except msgspec.DecodeError as error:
+        return f"this release cannot read the record: {error}"
+    return None
 
 
 @contextmanager
@@ -280,9 +193,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except FileNotFoundError as error:
-        raise SegmentAway(
-            "A part of the log is not here", f"It is in {path}: put that file back, and ask again."
-        ) from error
+        raise away(path) from error
     except (_Ours, OSError) as error:
         what, position = error.args if isinstance(error, _Ours) else (error.strerror, None)
         where = "" if position is None else f", from position {position} on"
@@ -291,16 +202,27 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
+def away(path: Path) -> SegmentAway:
+    """The error for a segment that is not here."""
+    last = path.stem.partition("-")[2]
+    return SegmentAway(
+        "A part of the log is not here",
+        f"It was archived in {path}: put that file back, and ask again.",
+        file=path.name,
+        last=int(last) if last.isascii() and last.isdigit() else 0,
+    )
+
+
 def _index_in(file: BinaryIO) -> Index:
     size = file.seek(0, os.SEEK_END)
-    trailer = _LENGTH + _SUM
+    trailer = LENGTH_BYTES + SUM_BYTES
     file.seek(0)
-    if file.read(len(_MAGIC)) != _MAGIC:
+    if file.read(len(MAGIC)) != MAGIC:
         raise _Ours("it is no segment of a log that this release knows", None)
     file.seek(max(size - trailer, 0))
-    length = int.from_bytes(file.read(_LENGTH), "little")
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     begin = size - trailer - length
-    if begin < len(_MAGIC) or length > _LARGEST_INDEX:
+    if begin < len(MAGIC) or length > _LARGEST_INDEX:
         raise _Ours("it was cut off, or its end is not what was written", _first_in(file))
     file.seek(begin)
     try:
@@ -381,16 +303,12 @@ def _record(line: _Line, digest: str) -> Record:
     )
 
 
-def _sum_of(file: BinaryIO) -> bytes:
-    left = file.seek(0, os.SEEK_END) - _SUM
+def _sum_of(file: BinaryIO) -> tuple["hashlib._Hash", bytes]:
+    """The SHA-256 of all but the end of a file, which is where that stands."""
+    left = file.seek(0, os.SEEK_END) - SUM_BYTES
     file.seek(0)
     digest = hashlib.sha256()
     while left > 0 and (content := file.read(min(left, _READ))):
         digest.update(content)
         left -= len(content)
-    return digest.digest()
-
-
-def _stored_sum(file: BinaryIO) -> bytes:
-    file.seek(-_SUM, os.SEEK_END)
-    return file.read(_SUM)
+    return digest, file.read(SUM_BYTES)

@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,12 @@ from msgspec import Raw, Struct
 
 from modelforge.domain.messages import GENESIS, Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
+from modelforge.event_log.archived import ArchivedRecords, Segment
+from modelforge.event_log.chain import Row
+from modelforge.event_log.packing import packed, unpacked
+from modelforge.layout import segments_of
 
-_SCHEMAS = ("schema.sql", "schema_2.sql")
+_SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """Each adds to the one before it, and is never changed once it was released."""
 SCHEMA = len(_SCHEMAS)
 _HEADER_BYTES = 100
@@ -25,10 +30,10 @@ _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_dat
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
 _PROBE_BYTES = 1 << 17
 _COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
-_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO records ({_COLUMNS}, packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_PACKS = 3
+"""From this schema on records may be packed, and archived."""
 _T = TypeVar("_T")
-Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
-"""The columns of a record."""
 
 
 class StoredSnapshot(Struct, frozen=True, kw_only=True, gc=False):
@@ -49,11 +54,15 @@ class _AtomicConnection(sqlite3.Connection):
 
 
 class LogReader:
-    """A read-only view of the log, for use inside one thread. `options`: of the file, in SQLite's words for a URI."""
+    """A read-only view of the log, for use inside one thread. `options`: of the file, in SQLite's words for a URI.
 
-    def __init__(self, path: Path, options: str = "mode=ro") -> None:
+    `segments`: the folder with what was archived, if it is not beside the file.
+    """
+
+    def __init__(self, path: Path, options: str = "mode=ro", segments: Path | None = None) -> None:
         self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None)
         self._connection.execute("BEGIN")  # one view of the log, however long the reading takes
+        self._folder = segments or segments_of(path)
 
     def close(self) -> None:
         """End the view."""
@@ -63,15 +72,50 @@ class LogReader:
         """The schema's number."""
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
+    @cached_property
+    def _packs(self) -> bool:
+        return self.schema() >= _PACKS
+
+    @cached_property
+    def _archived(self) -> ArchivedRecords | None:
+        return ArchivedRecords(self._connection, self._folder) if self._packs else None
+
     def head(self) -> tuple[int, str]:
         """Position and digest of the last record; 0 and the genesis digest of an empty log."""
         row = self._connection.execute("SELECT position, digest FROM records ORDER BY position DESC LIMIT 1").fetchone()
-        return (int(row[0]), str(row[1])) if row else (0, GENESIS)
+        if row:
+            return int(row[0]), str(row[1])
+        return (self._archived.head if self._archived is not None else None) or (0, GENESIS)
 
-    def rows(self) -> Iterator[Row]:
-        """Every row as it lies in the file, in order, whether what it says is text or not."""
+    def segments(self) -> list[Segment]:
+        """What was archived, in order."""
+        return [] if self._archived is None else self._archived.segments()
+
+    def require(self, until: int) -> None:
+        """Check that all records up to a position can be read.
+
+        Raises:
+            SegmentAway: some lie in a segment that is not here.
+        """
+        if self._archived is not None:
+            self._archived.require(until)
+
+    def rows(self, *, after: int = 0, until: int | None = None) -> Iterator[Row]:
+        """Every row that lies in the file itself, in order, whether what it says is text or not.
+
+        Raises:
+            ValueError: what is packed in a row cannot be unpacked.
+        """
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        yield from self._connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
+        end = (1 << 63) - 1 if until is None else until
+        sql = f"SELECT {self._selected} FROM records WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608 - constants
+        for *columns, data, digest, small in self._connection.execute(sql, (after, end)):
+            text = data if small is None else unpacked(small).decode(errors="surrogateescape")
+            yield (*columns, text, digest)
+
+    @property
+    def _selected(self) -> str:
+        return f"{_COLUMNS}, {'packed' if self._packs else 'NULL'}"
 
     def copy_to(self, path: Path) -> None:
         """Write what this view sees into a new file, by SQLite's online backup: the log's own files stay as they are.
@@ -83,11 +127,13 @@ class LogReader:
             with closing(sqlite3.connect(path)) as copy:
                 self._connection.backup(copy)
         except sqlite3.DatabaseError as error:
-            raise _translated(path, error) from error
+            raise translated(path, error) from error
 
     def position_at(self, at: int) -> int:
         """The last position that was written by a time (unix microseconds); 0 if none was."""
         row = self._connection.execute("SELECT max(position) FROM records WHERE at <= ?", (at,)).fetchone()
+        if row[0] is None and self._archived is not None:
+            return self._archived.position_at(at)
         return int(row[0] or 0)
 
     def records(
@@ -99,7 +145,21 @@ class LogReader:
         types: tuple[str, ...] = (),
         limit: int = -1,
     ) -> Iterator[Record]:
-        """Records after a position, in order; of some streams or types only, if any are named."""
+        """Records after a position, in order; of some streams or types only, if any are named.
+
+        Those that were archived are read from their segments.
+
+        Raises:
+            SegmentAway, SegmentDamaged: one that has what is looked for is not here, or is not what was written.
+        """
+        if self._archived is not None:
+            for record in self._archived.records(after, until, streams, types):
+                if limit == 0:
+                    return
+                yield record
+                limit -= 1  # what has no end is below 0, and stays there
+            if limit == 0:
+                return
         where, values = ["position > ?"], [after, *streams, *types]
         if streams:
             where.append(f"stream IN ({', '.join('?' * len(streams))})")
@@ -109,12 +169,13 @@ class LogReader:
             where.append("position <= ?")
             values.append(until)
         cursor = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY position LIMIT ?",  # noqa: S608 - only constants and placeholders
+            f"SELECT {self._selected} FROM records WHERE {' AND '.join(where)} ORDER BY position LIMIT ?",  # noqa: S608 - only constants and placeholders
             (*values, limit),
         )
         cursor.arraysize = 1000
         while rows := cursor.fetchmany():
-            for position, stream, version, kind, tag, at, cause, actor, data, digest in rows:
+            for position, stream, version, kind, tag, at, cause, actor, text, digest, small in rows:
+                data = text.encode() if small is None else unpacked(small)
                 yield Record(
                     position=position,
                     stream=stream,
@@ -124,20 +185,27 @@ class LogReader:
                     at=at,
                     cause=cause,
                     actor=actor,
-                    data=Raw(data.encode()),
+                    data=Raw(data),
                     digest=digest,
                     message=decode(kind, data),
                 )
 
     def snapshot(self, release: str) -> StoredSnapshot | None:
         """The newest snapshot that this release wrote and whose record is still the one in the log."""
-        row = self._connection.execute(
-            "SELECT s.position, s.digest, s.data FROM snapshots s JOIN records r "
-            "ON r.position = s.position AND r.digest = s.digest "
-            "WHERE s.release = ? ORDER BY s.position DESC LIMIT 1",
-            (release,),
-        ).fetchone()
-        return StoredSnapshot(position=row[0], digest=row[1], data=row[2]) if row else None
+        rows = self._connection.execute(
+            "SELECT position, digest, data FROM snapshots WHERE release = ? ORDER BY position DESC", (release,)
+        )
+        for position, digest, data in rows:
+            if self._digest_at(position) == digest:
+                return StoredSnapshot(position=position, digest=digest, data=data)
+        return None
+
+    def _digest_at(self, position: int) -> str | None:
+        """The digest of the record at a position; None of one in the midst of a segment, which is not read for it."""
+        row = self._connection.execute("SELECT digest FROM records WHERE position = ?", (position,)).fetchone()
+        if row is None and self._archived is not None:
+            return self._archived.digest_at(position)
+        return str(row[0]) if row else None
 
 
 class EventLog:
@@ -165,7 +233,7 @@ class EventLog:
             await (await writer.execute("SELECT position FROM records LIMIT 1")).close()
         except sqlite3.DatabaseError as error:
             await writer.close()
-            raise _translated(path, error) from error
+            raise translated(path, error) from error
         except LogUnusable:
             await writer.close()
             raise
@@ -178,25 +246,11 @@ class EventLog:
             StorageFull: no space is left; nothing was written.
             LogUnusable: the disk failed; whether they were written is known only by opening the log anew.
         """
-        rows = [
-            (
-                r.position,
-                r.stream,
-                r.version,
-                r.kind,
-                r.type,
-                r.at,
-                r.cause,
-                r.actor,
-                bytes(r.data).decode(),
-                r.digest,
-            )
-            for r in records
-        ]
+        rows = [_row_of(record) for record in records]
         try:
             await self._writer.executemany(_INSERT, rows)
         except sqlite3.DatabaseError as error:
-            raise _translated(self._path, error) from error
+            raise translated(self._path, error) from error
 
     async def save_snapshot(self, snapshot: StoredSnapshot, release: str) -> None:
         """Keep a snapshot, and drop all but the last two."""
@@ -210,7 +264,7 @@ class EventLog:
                 "(SELECT position FROM snapshots ORDER BY position DESC LIMIT 2)"
             )
         except sqlite3.DatabaseError as error:
-            raise _translated(self._path, error) from error
+            raise translated(self._path, error) from error
 
     async def read(self, work: Callable[[LogReader], _T]) -> _T:
         """Run `work` on a view of the log, whole, in a thread."""
@@ -227,6 +281,13 @@ class EventLog:
     async def close(self) -> None:
         """Give the file back."""
         await self._writer.close()
+
+
+def _row_of(r: Record) -> tuple[object, ...]:
+    data = bytes(r.data)
+    small = packed(data)
+    text = data.decode() if small is None else ""
+    return (r.position, r.stream, r.version, r.kind, r.type, r.at, r.cause, r.actor, text, r.digest, small)
 
 
 def log_schema(number: int = SCHEMA) -> str:
@@ -271,7 +332,7 @@ def _refuse_foreign(path: Path) -> None:
             with closing(LogReader(path)) as reader:
                 version = max(version, reader.schema())
         except sqlite3.DatabaseError as error:
-            raise _translated(path, error) from error
+            raise translated(path, error) from error
     if version > SCHEMA:
         raise LogUnusable(
             "A newer release wrote the event log",
@@ -280,7 +341,8 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _translated(path: Path, error: sqlite3.DatabaseError) -> StorageFull | LogUnusable:
+def translated(path: Path, error: sqlite3.DatabaseError) -> StorageFull | LogUnusable:
+    """What an error of SQLite on a log means."""
     code = error.sqlite_errorcode
     # A write that fails for a quota, or for a limit on a file's size, is to SQLite like one that fails for the disk.
     if code == sqlite3.SQLITE_FULL or (code in _FAILED_WRITES and not _has_room(path)):
