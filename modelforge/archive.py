@@ -1,8 +1,8 @@
 """Moves the records before a position out of the log into segments, while no server has the data directory.
 
 A segment is written, brought to the disk, and read back from it. Then the log names it and forgets its records, in
-one transaction. So whenever this ends a record is in the log, or in a segment that the log names; a segment that it does
-not name is one that was begun.
+one transaction. So whenever this ends a record is in the log, or in a segment that the log names; a segment that it
+does not name is one that was begun.
 """
 
 import asyncio

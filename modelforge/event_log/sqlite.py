@@ -101,17 +101,12 @@ class LogReader:
             self._archived.require(until)
 
     def rows(self, *, after: int = 0, until: int | None = None) -> Iterator[Row]:
-        """Every row that lies in the file itself, in order, whether what it says is text or not.
-
-        Raises:
-            ValueError: what is packed in a row cannot be unpacked.
-        """
+        """Every row that lies in the file itself, in order, whether what it says is text or not."""
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         end = (1 << 63) - 1 if until is None else until
         sql = f"SELECT {self._selected} FROM records WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608 - constants
         for *columns, data, digest, small in self._connection.execute(sql, (after, end)):
-            text = data if small is None else unpacked(small).decode(errors="surrogateescape")
-            yield (*columns, text, digest)
+            yield (*columns, data if small is None else data + _unpacked_text(small), digest)
 
     @property
     def _selected(self) -> str:
@@ -281,6 +276,14 @@ class EventLog:
     async def close(self) -> None:
         """Give the file back."""
         await self._writer.close()
+
+
+def _unpacked_text(small: bytes) -> str:
+    """What was packed in a row; what cannot be unpacked as it is."""
+    try:
+        return unpacked(small).decode(errors="surrogateescape")
+    except ValueError:
+        return small.decode(errors="surrogateescape")
 
 
 def _row_of(r: Record) -> tuple[object, ...]:
