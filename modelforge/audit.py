@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.messages import decode
-from modelforge.errors import BadInput, LogUnusable, SegmentAway
+from modelforge.errors import BadInput, LogUnusable, SegmentAway, SegmentDamaged
 from modelforge.event_log.archived import Segment
 from modelforge.event_log.chain import Chain, Row, Versions
-from modelforge.event_log.segment import check_segment
+from modelforge.event_log.segment import check_segment, read_index
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.projections.read_models import StateAt, state_of
@@ -121,17 +121,30 @@ def _check_segment(
     if (segment.first, segment.start) != (before + 1, chain.digest):
         faults.tell(segment.first, f"{segment.name}: it does not follow position {before}, as the log has it")
     chain.digest = segment.end
+    path = layout.segments / segment.name
     try:
-        checked = check_segment(layout.segments / segment.name, faults.tell, versions)
+        index = read_index(path)
+        if (index.first, index.last, index.start, index.end) == (
+            segment.first,
+            segment.last,
+            segment.start,
+            segment.end,
+        ):
+            found = check_segment(path, faults.tell, versions)
+        else:
+            found = None
+            faults.tell(segment.first, f"{segment.name}: it is another segment than the log names")
     except SegmentAway:
         return False
-    if checked is None:
+    except SegmentDamaged as error:
+        found = None
+        faults.tell(error.position or segment.first, error.detail)
+    if found is None:
+        versions.pass_over()
         return True
-    index = checked.index
-    chain.has_second = chain.has_second or index.second_from <= index.last
-    ours = (segment.first, segment.last, segment.start, segment.end, segment.size, segment.sha256)
-    if ours != (index.first, index.last, index.start, index.end, checked.size, checked.sha256) and not faults.count:
-        faults.tell(segment.first, f"{segment.name}: it is another file than the log names")
+    chain.has_second = chain.has_second or found.index.second_from <= found.index.last
+    if (found.size, found.sha256) != (segment.size, segment.sha256) and not faults.count:
+        faults.tell(segment.first, f"{segment.name}: it has another SHA-256 than the log names")
     return True
 
 

@@ -154,8 +154,6 @@ def check_segment(
             return _check(file, tell, versions or Versions(from_the_first=False))
     except SegmentDamaged as error:
         tell(error.position, error.detail)
-        if versions is not None:
-            versions.pass_over()
         return None
 
 
