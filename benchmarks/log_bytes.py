@@ -1,27 +1,28 @@
-"""Bytes on disk a step, and how fast they are read again: `python benchmarks/log_bytes.py [STEPS] [ROUNDS]`.
+"""What a step takes on the disk, and to be read again: `python benchmarks/log_bytes.py [--quick] [--steps 20000]`.
 
-Side by side in one run, interleaved: steps that came singly, ten and a hundred at a time, as this release writes them and
-archived; the rows of the release before; and SQLite with a decoder and nothing else on those.
+Steps that came singly, ten and a hundred at a time, as this release writes and archives them; beside them the rows of
+the release before, and SQLite with a decoder and nothing else on those. What is read is measured in processor time.
 """
 
+import argparse
 import asyncio
 import math
 import random
 import sqlite3
-import statistics
 import struct
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+from figures import Figure, Program, Rounds
 from msgspec import Raw
+from support.scenario import launching, requested
 
 from modelforge.archive import archive
 from modelforge.domain import job
-from modelforge.domain.messages import GENESIS, Record, decode, digest_of, encode
+from modelforge.domain.messages import GENESIS, Record, decode, digest_of, encode, tag_of
 from modelforge.event_log.sqlite import EventLog, LogReader, log_schema
 from modelforge.layout import Layout
 from trainer_entry import wire
@@ -29,6 +30,50 @@ from trainer_entry import wire
 STREAM = "train_000001"
 TOTAL = 100_000
 NOON = 1_767_268_800_000_000
+STEPS, STEPS_QUICKLY, PAGE = 20_000, 2_000, 100
+_AIM = 0.1 / 0.85  # of the kilobytes that a step took before
+_OF = (
+    "Figures as a trainer sends them, with all their digits; the log's file and its segments, over the number of steps."
+)
+
+
+def _size(name: str, at_most: float | None) -> Figure:
+    return Figure(
+        name=f"Bytes on disk a step, {name} / the release before",
+        unit="bytes",
+        yardstick="the release before, one a record",
+        at_most=at_most,
+        note=f"{_OF} 0.1 KB is {_AIM:.3f} of what it took.",
+    )
+
+
+SIZES = {
+    (100, "live"): _size("100 a record", _AIM),
+    (10, "live"): _size("10 a record", _AIM),
+    (1, "live"): _size("one a record", None),
+    (100, "archived"): _size("100 a record, archived", _AIM),
+    (10, "archived"): _size("10 a record, archived", _AIM),
+    (1, "archived"): _size("one a record, archived", _AIM),
+}
+READ = Figure(
+    name="Reading steps, 100 a record / scan and decode of one a record",
+    unit="us",
+    yardstick="scan and decode",
+    at_most=0.75,
+    note="A step's part of reading all of a log as records, and of SQLite with a decoder on the rows of the release before.",
+)
+READ_ARCHIVED = Figure(
+    name="Reading steps, one a record, archived / in the log",
+    unit="us",
+    yardstick="in the log",
+    note="The same of all records, from segments and from the log itself.",
+)
+READ_PAGE = Figure(
+    name="A page of 100 records, archived / in the log",
+    unit="ms",
+    yardstick="in the log",
+    note="The records after the one in the middle: of a segment the blocks that they lie in are read.",
+)
 
 
 def steps(count: int) -> list[wire.StepLogged]:
@@ -65,20 +110,23 @@ def _single(value: float) -> float:
 
 
 def records(made: list[wire.StepLogged], batch: int) -> list[Record]:
-    """What reads of a spool lead to that find so many steps each."""
+    """What reads of a spool lead to that find so many steps each, after the beginning of a job."""
+    parts = [tuple(made[first : first + batch]) for first in range(0, len(made), batch)]
+    logged = [
+        job.MetricsLogged(job_id=STREAM, attempt=1, seq=part[-1].seq, offset=part[-1].seq * 500, steps=part)
+        for part in parts
+    ]
     found, digest = [], GENESIS
-    for position, first in enumerate(range(0, len(made), batch), start=1):
-        part = tuple(made[first : first + batch])
-        message = job.MetricsLogged(job_id=STREAM, attempt=1, seq=part[-1].seq, offset=part[-1].seq * 500, steps=part)
-        data, at = encode(message), NOON + first * 950_000
-        digest = digest_of(digest, position, STREAM, position, "event", "MetricsLogged", at, None, "trainer", data)
+    for position, message in enumerate((requested(), launching(), *logged), start=1):
+        data, tag, at = encode(message), tag_of(message), NOON + position * batch * 950_123
+        digest = digest_of(digest, position, STREAM, position, "event", tag, at, None, "trainer", data)
         found.append(
             Record(
                 position=position,
                 stream=STREAM,
                 version=position,
                 kind="event",
-                type="MetricsLogged",
+                type=tag,
                 at=at,
                 cause=None,
                 actor="trainer",
@@ -90,8 +138,8 @@ def records(made: list[wire.StepLogged], batch: int) -> list[Record]:
     return found
 
 
-def write(layout: Layout, made: list[Record]) -> None:
-    """A log of this release."""
+def written(layout: Layout, made: list[Record], kind: str) -> Layout:
+    """A log of this release, archived or not."""
 
     async def run() -> None:
         log = await EventLog.open(layout.log)
@@ -101,9 +149,12 @@ def write(layout: Layout, made: list[Record]) -> None:
 
     layout.make_folders()
     asyncio.run(run())
+    if kind == "archived":
+        archive(layout, str(len(made) + 1))
+    return layout
 
 
-def write_as_before(path: Path, made: list[Record]) -> None:
+def written_before(path: Path, made: list[Record]) -> Path:
     """A log as the release before wrote it."""
     with closing(sqlite3.connect(path)) as log:
         log.executescript(log_schema(1))
@@ -113,25 +164,7 @@ def write_as_before(path: Path, made: list[Record]) -> None:
         )
         log.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         log.commit()
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of some work."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
-
-
-def read(layout: Layout, after: int = 0, limit: int = -1) -> int:
-    """Read records, each decoded; how many there were."""
-    with closing(LogReader(layout.log)) as reader:
-        return sum(1 for _ in reader.records(after=after, limit=limit))
-
-
-def scan(path: Path) -> int:
-    """What SQLite and a decoder take alone."""
-    with closing(sqlite3.connect(path)) as log:
-        return sum(1 for (data,) in log.execute("SELECT data FROM records ORDER BY position") if decode("event", data))
+    return path
 
 
 def size(layout: Layout) -> int:
@@ -139,47 +172,60 @@ def size(layout: Layout) -> int:
     return sum(path.stat().st_size for path in (layout.log, *layout.segments.glob("*")))
 
 
-def main() -> None:
-    """Measure, and print the medians."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5  # noqa: PLR2004
+def read(layout: Layout, after: int, limit: int, _folder: Path) -> float:
+    """Processor seconds to read records, each decoded."""
+
+    def run() -> None:
+        with closing(LogReader(layout.log)) as reader:
+            for _ in reader.records(after=after, limit=limit):
+                pass
+
+    return _seconds(run)
+
+
+def scan(path: Path, _folder: Path) -> float:
+    """Processor seconds of SQLite and a decoder alone."""
+
+    def run() -> None:
+        with closing(sqlite3.connect(path)) as log:
+            for (data,) in log.execute("SELECT data FROM records ORDER BY position"):
+                decode("event", data)
+
+    return _seconds(run)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def measure(rounds: Rounds) -> None:
+    """Write the logs once, and read them in turn."""
+    count = rounds.options.steps or (STEPS_QUICKLY if rounds.quick else STEPS)
     made = steps(count)
-    with tempfile.TemporaryDirectory() as folder:
-        before = Path(folder, "before.sqlite")
-        write_as_before(before, records(made, 1))
-        old = before.stat().st_size / count
-        print(f"release before, one a record {old:8.1f} bytes a step")
-        logs: dict[str, Layout] = {}
-        for batch in (100, 10, 1):
-            for kind in ("live", "archived"):
-                layout = logs[f"{kind} {batch}"] = Layout(Path(folder, f"{kind}-{batch}"))
-                write(layout, records(made, batch))
-                if kind == "archived":
-                    archive(layout, str(count // batch + 1))
-                found = size(layout) / count
-                print(f"{kind:<8} {batch:>3} a record       {found:8.1f} bytes a step   {found / old:5.2f} of before")
-        _tell_times(logs, before, count, rounds)
+    before = written_before(rounds.folder() / "before.sqlite", records(made, 1))
+    logs = {}
+    for (batch, kind), figure in SIZES.items():
+        logs[batch, kind] = layout = written(Layout(rounds.folder() / "data"), records(made, batch), kind)
+        rounds.tell(figure, [size(layout) / count], [before.stat().st_size / count])
+    whole = [partial(read, logs[name], 2, -1) for name in ((100, "live"), (1, "archived"), (1, "live"))]
+    pages = [partial(read, logs[1, kind], count // 2, PAGE) for kind in ("archived", "live")]
+    batches, archived, live, scanned, *paged = rounds.interleave(*whole, partial(scan, before), *pages, warm=True)
+    batches, archived, live, scanned = (
+        [one / count * 1e6 for one in side] for side in (batches, archived, live, scanned)
+    )
+    rounds.tell(READ, batches, scanned)
+    rounds.tell(READ_ARCHIVED, archived, live)
+    rounds.tell(READ_PAGE, *([one * 1e3 for one in side] for side in paged))
 
 
-def _tell_times(logs: dict[str, Layout], before: Path, count: int, rounds: int) -> None:
-    taken: dict[str, list[float]] = {name: [] for name in ("scan", *logs, "page live", "page archived")}
-    for _ in range(rounds):
-        taken["scan"].append(seconds(lambda: scan(before)))
-        for name, layout in logs.items():
-            taken[name].append(seconds(lambda layout=layout: read(layout)))  # type: ignore[misc]
-        for kind in ("live", "archived"):
-            layout = logs[f"{kind} 1"]
-            taken[f"page {kind}"].append(seconds(lambda layout=layout: read(layout, count // 2, 100)))  # type: ignore[misc]
-    for name, values in taken.items():
-        part = 1e3 if name.startswith("page") else 1e6 / count
-        unit = "ms" if name.startswith("page") else "us a step"
-        ratio = statistics.median(one / other for one, other in zip(values, taken["scan"], strict=True))
-        told = "" if unit == "ms" else f"   {ratio:5.2f} of scan and decode of single rows"
-        print(f"read {name:<14} {statistics.median(values) * part:8.2f} {unit}{told}")
-    for batch in (100, 10, 1):
-        pairs = zip(taken[f"archived {batch}"], taken[f"live {batch}"], strict=True)
-        print(f"archived / live, {batch:>3} a record: {statistics.median(one / other for one, other in pairs):5.2f}")
+def options(parser: argparse.ArgumentParser) -> None:
+    """How many steps."""
+    parser.add_argument("--steps", type=int, help=f"{STEPS} by default")
 
+
+PROGRAM = Program(__doc__, measure, *SIZES.values(), READ, READ_ARCHIVED, READ_PAGE, options=options)
 
 if __name__ == "__main__":
-    main()
+    PROGRAM.main()

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from modelforge.domain.messages import Record
+from modelforge.domain.messages import GENESIS, Record
 from modelforge.event_log.segment import Index, away, read_segment
 
 SUFFIX = ".segment"
-_COLUMNS = "first, last, start, end, size, sha256, types, earliest, latest"
+SEGMENT_COLUMNS = "first, last, start, end, size, sha256, types, earliest, latest"
 
 
 class Segment(Struct, frozen=True, kw_only=True):
@@ -48,13 +48,13 @@ class ArchivedRecords:
         self._connection = connection
         self._folder = folder
         row = connection.execute("SELECT last, end FROM segments ORDER BY first DESC LIMIT 1").fetchone()
-        self.head: tuple[int, str] | None = (int(row[0]), str(row[1])) if row else None
+        self.head: tuple[int, str] = (int(row[0]), str(row[1])) if row else (0, GENESIS)
 
     def segments(
         self, after: int = 0, until: int | None = None, streams: tuple[str, ...] = (), types: tuple[str, ...] = ()
     ) -> list[Segment]:
         """Those with records in a range, in order; that have some of some streams or types, if any are named."""
-        if self.head is None or after >= self.head[0]:
+        if after >= self.head[0]:
             return []
         where, values = ["last > ?"], [after, *streams]
         if streams:
@@ -64,7 +64,7 @@ class ArchivedRecords:
             where.append("first <= ?")
             values.append(until)
         rows = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM segments WHERE {' AND '.join(where)} ORDER BY first",  # noqa: S608 - constants and placeholders
+            f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE {' AND '.join(where)} ORDER BY first",  # noqa: S608 - constants and placeholders
             values,
         )
         found = [_segment_of(row) for row in rows]
@@ -81,6 +81,19 @@ class ArchivedRecords:
         for segment in self.segments(after, until, streams, types):
             path = self._folder / segment.name
             yield from read_segment(path, after=after, until=until, streams=streams, types=types)
+
+    def last_record(self, stream: str, tag: str, until: int) -> Record | None:
+        """The last record of a type in a stream that does not come after a position, if it is in them.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it may be in one that is not here, or is not what was written.
+        """
+        for segment in reversed(self.segments(until=until, streams=(stream,), types=(tag,))):
+            path = self._folder / segment.name
+            found = next(read_segment(path, until=until, streams=(stream,), types=(tag,), backwards=True), None)
+            if found is not None:
+                return found
+        return None
 
     def require(self, until: int) -> None:
         """Check that all of them up to a position are here.
@@ -116,7 +129,7 @@ def name_segment(connection: sqlite3.Connection, index: Index, size: int, sha256
     """Say in a log that the records of a range lie in a segment, within a transaction."""
     types = msgspec.json.encode(index.types()).decode()
     named = (index.first, index.last, index.start, index.end, size, sha256, types, index.earliest, index.latest)
-    connection.execute(f"INSERT INTO segments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", named)  # noqa: S608 - constants
+    connection.execute(f"INSERT INTO segments ({SEGMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", named)  # noqa: S608 - constants
     streams = [(stream, index.first) for stream in index.streams()]
     connection.executemany("INSERT INTO archived_streams (stream, segment) VALUES (?, ?)", streams)
 

@@ -113,9 +113,15 @@ def read_index(path: Path) -> Index:
 
 
 def read_segment(
-    path: Path, *, after: int = 0, until: int | None = None, streams: tuple[str, ...] = (), types: tuple[str, ...] = ()
+    path: Path,
+    *,
+    after: int = 0,
+    until: int | None = None,
+    streams: tuple[str, ...] = (),
+    types: tuple[str, ...] = (),
+    backwards: bool = False,
 ) -> Iterator[Record]:
-    """Records of a segment, in order, as `LogReader.records` gives them; only blocks that may have one are read.
+    """Records of a segment, as `LogReader.records` gives them, or `backwards`; only blocks that may have one are read.
 
     Raises:
         SegmentAway: it is not here.
@@ -124,7 +130,8 @@ def read_segment(
     index = read_index(path)
     last = index.last if until is None else min(until, index.last)
     wanted, tags = frozenset(streams), frozenset(types)
-    for number, block in enumerate(index.blocks):
+    numbered = [*enumerate(index.blocks)]
+    for number, block in reversed(numbered) if backwards else numbered:
         following = _next_of(index, number)[0]
         if following <= after + 1 or block.first > last:
             continue
@@ -132,7 +139,7 @@ def read_segment(
             continue
         with _opened(path) as file:
             lines = _block(file, index, number)
-        for line, digest in lines:
+        for line, digest in reversed(lines) if backwards else lines:
             if not after < line.position <= last:
                 continue
             if (not wanted or line.stream in wanted) and (not tags or line.type in tags):

@@ -9,17 +9,19 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 from msgspec import Raw, Struct
 
-from modelforge.domain.messages import GENESIS, Record, decode
+from modelforge.domain.messages import Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
-from modelforge.event_log.archived import ArchivedRecords, Segment
+from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, Segment
 from modelforge.event_log.chain import Row
 from modelforge.event_log.packing import packed, unpacked
+from modelforge.event_log.queries import COLUMNS, last_row, select_rows
 from modelforge.layout import segments_of
 
 _SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
@@ -29,10 +31,14 @@ _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
 _PROBE_BYTES = 1 << 17
-_COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
-_INSERT = f"INSERT INTO records ({_COLUMNS}, packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO records ({COLUMNS}, packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _PACKS = 3
 """From this schema on records may be packed, and archived."""
+_AS_IF_IT_PACKED = (
+    "CREATE TEMP VIEW records AS SELECT *, NULL AS packed FROM main.records",
+    f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
+    "CREATE TEMP TABLE archived_streams (stream, segment)",
+)
 _T = TypeVar("_T")
 
 
@@ -61,8 +67,18 @@ class LogReader:
 
     def __init__(self, path: Path, options: str = "mode=ro", segments: Path | None = None) -> None:
         self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None)
-        self._connection.execute("BEGIN")  # one view of the log, however long the reading takes
+        try:
+            self._connection.execute("BEGIN")  # one view of the log, however long the reading takes
+            if 0 < self.schema() < _PACKS:
+                _read_as_packed(self._connection)
+        except sqlite3.DatabaseError:
+            self._connection.close()
+            raise
         self._folder = segments or segments_of(path)
+
+    @cached_property
+    def _archived(self) -> ArchivedRecords:
+        return ArchivedRecords(self._connection, self._folder)
 
     def close(self) -> None:
         """End the view."""
@@ -72,24 +88,14 @@ class LogReader:
         """The schema's number."""
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
-    @cached_property
-    def _packs(self) -> bool:
-        return self.schema() >= _PACKS
-
-    @cached_property
-    def _archived(self) -> ArchivedRecords | None:
-        return ArchivedRecords(self._connection, self._folder) if self._packs else None
-
     def head(self) -> tuple[int, str]:
         """Position and digest of the last record; 0 and the genesis digest of an empty log."""
         row = self._connection.execute("SELECT position, digest FROM records ORDER BY position DESC LIMIT 1").fetchone()
-        if row:
-            return int(row[0]), str(row[1])
-        return (self._archived.head if self._archived is not None else None) or (0, GENESIS)
+        return (int(row[0]), str(row[1])) if row else self._archived.head
 
     def segments(self) -> list[Segment]:
         """What was archived, in order."""
-        return [] if self._archived is None else self._archived.segments()
+        return self._archived.segments()
 
     def require(self, until: int) -> None:
         """Check that all records up to a position can be read.
@@ -97,20 +103,15 @@ class LogReader:
         Raises:
             SegmentAway: some lie in a segment that is not here.
         """
-        if self._archived is not None:
-            self._archived.require(until)
+        self._archived.require(until)
 
     def rows(self, *, after: int = 0, until: int | None = None) -> Iterator[Row]:
         """Every row that lies in the file itself, in order, whether what it says is text or not."""
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         end = (1 << 63) - 1 if until is None else until
-        sql = f"SELECT {self._selected} FROM records WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608 - constants
+        sql = f"SELECT {COLUMNS}, packed FROM records WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608 - constants
         for *columns, data, digest, small in self._connection.execute(sql, (after, end)):
             yield (*columns, data if small is None else data + _unpacked_text(small), digest)
-
-    @property
-    def _selected(self) -> str:
-        return f"{_COLUMNS}, {'packed' if self._packs else 'NULL'}"
 
     def copy_to(self, path: Path) -> None:
         """Write what this view sees into a new file, by SQLite's online backup: the log's own files stay as they are.
@@ -125,11 +126,16 @@ class LogReader:
             raise translated(path, error) from error
 
     def position_at(self, at: int) -> int:
-        """The last position that was written by a time (unix microseconds); 0 if none was."""
-        row = self._connection.execute("SELECT max(position) FROM records WHERE at <= ?", (at,)).fetchone()
-        if row[0] is None and self._archived is not None:
-            return self._archived.position_at(at)
-        return int(row[0] or 0)
+        """The last position that was written by a time (unix microseconds); 0 if none was.
+
+        It is looked for from the end on: a clock that was set back leaves moments that do not rise with the positions.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it is in a segment that is not here, or is not what was written.
+        """
+        last = "SELECT position FROM records WHERE at <= ? ORDER BY position DESC LIMIT 1"
+        row = self._connection.execute(last, (at,)).fetchone()
+        return int(row[0]) if row else self._archived.position_at(at)
 
     def records(
         self,
@@ -142,48 +148,25 @@ class LogReader:
     ) -> Iterator[Record]:
         """Records after a position, in order; of some streams or types only, if any are named.
 
-        Those that were archived are read from their segments.
+        Those that were archived are read from their segments, once it is their turn.
 
         Raises:
             SegmentAway, SegmentDamaged: one that has what is looked for is not here, or is not what was written.
         """
-        if self._archived is not None:
-            for record in self._archived.records(after, until, streams, types):
-                if limit == 0:
-                    return
-                yield record
-                limit -= 1  # what has no end is below 0, and stays there
-            if limit == 0:
-                return
-        where, values = ["position > ?"], [after, *streams, *types]
-        if streams:
-            where.append(f"stream IN ({', '.join('?' * len(streams))})")
-        if types:
-            where.append(f"type IN ({', '.join('?' * len(types))})")
-        if until is not None:
-            where.append("position <= ?")
-            values.append(until)
-        cursor = self._connection.execute(
-            f"SELECT {self._selected} FROM records WHERE {' AND '.join(where)} ORDER BY position LIMIT ?",  # noqa: S608 - only constants and placeholders
-            (*values, limit),
-        )
-        cursor.arraysize = 1000
-        while rows := cursor.fetchmany():
-            for position, stream, version, kind, tag, at, cause, actor, text, digest, small in rows:
-                data = text.encode() if small is None else unpacked(small)
-                yield Record(
-                    position=position,
-                    stream=stream,
-                    version=version,
-                    kind=kind,
-                    type=tag,
-                    at=at,
-                    cause=cause,
-                    actor=actor,
-                    data=Raw(data),
-                    digest=digest,
-                    message=decode(kind, data),
-                )
+        rows = select_rows(self._connection, after=after, until=until, streams=streams, types=types, limit=limit)
+        if after >= self._archived.head[0]:
+            return map(_record, rows)
+        found = chain(self._archived.records(after, until, streams, types), map(_record, rows))
+        return found if limit < 0 else islice(found, limit)
+
+    def last_record(self, stream: str, tag: str, *, until: int) -> Record | None:
+        """The last record of a type in a stream that does not come after a position.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it may be in a segment that is not here, or is not what was written.
+        """
+        row = last_row(self._connection, stream, tag, until)
+        return self._archived.last_record(stream, tag, until) if row is None else _record(row)
 
     def snapshot(self, release: str) -> StoredSnapshot | None:
         """The newest snapshot that this release wrote and whose record is still the one in the log."""
@@ -198,9 +181,7 @@ class LogReader:
     def _digest_at(self, position: int) -> str | None:
         """The digest of the record at a position; None of one in the midst of a segment, which is not read for it."""
         row = self._connection.execute("SELECT digest FROM records WHERE position = ?", (position,)).fetchone()
-        if row is None and self._archived is not None:
-            return self._archived.digest_at(position)
-        return str(row[0]) if row else None
+        return str(row[0]) if row else self._archived.digest_at(position)
 
 
 class EventLog:
@@ -278,6 +259,13 @@ class EventLog:
         await self._writer.close()
 
 
+def _read_as_packed(connection: sqlite3.Connection) -> None:
+    """Have an older log look as one of this schema to whoever reads it; the file stays as it is."""
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for statement in _AS_IF_IT_PACKED:
+        connection.execute(statement)
+
+
 def _unpacked_text(small: bytes) -> str:
     """What was packed in a row; what cannot be unpacked as it is."""
     try:
@@ -291,6 +279,24 @@ def _row_of(r: Record) -> tuple[object, ...]:
     small = packed(data)
     text = data.decode() if small is None else ""
     return (r.position, r.stream, r.version, r.kind, r.type, r.at, r.cause, r.actor, text, r.digest, small)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    position, stream, version, kind, tag, at, cause, actor, stored, digest = row
+    data = stored.encode() if isinstance(stored, str) else unpacked(stored)
+    return Record(
+        position=position,
+        stream=stream,
+        version=version,
+        kind=kind,
+        type=tag,
+        at=at,
+        cause=cause,
+        actor=actor,
+        data=Raw(data),
+        digest=digest,
+        message=decode(kind, data),
+    )
 
 
 def log_schema(number: int = SCHEMA) -> str:

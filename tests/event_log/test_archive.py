@@ -1,5 +1,6 @@
 """A log that was archived is the log that it was: read whole or in parts, killed at any line, damaged, and put back."""
 
+import itertools
 import subprocess
 import sys
 from contextlib import closing
@@ -191,6 +192,10 @@ def test_whatever_is_appended_archived_and_read_in_turn_a_log_is_as_one_that_nev
         else:
             with closing(LogReader(layout.log)) as reader:
                 assert list(reader.records(**value)) == filtered(there, value)
+                for stream, tag in itertools.product(value["streams"], value["types"]):
+                    wanted = {"after": 0, "until": value["after"], "streams": (stream,), "types": (tag,), "limit": -1}
+                    last = reader.last_record(stream, tag, until=value["after"])
+                    assert [last][last is None :] == filtered(there, wanted)[-1:]
     assert records_in(layout.log) == there
     with closing(LogReader(layout.log)) as reader:
         assert reader.head() == ((len(there), there[-1].digest) if there else (0, "0" * 64))
