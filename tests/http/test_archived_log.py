@@ -29,7 +29,7 @@ def all_events(server: RunningServer) -> str:
 
 
 def broken_at(events: str) -> int | None:
-    """The first position of `/api/events` whose digest is not what docs/formats.md says, by nothing of ours."""
+    """The first position of `/api/events` whose digest is not what docs/api.md says, by nothing of ours."""
     previous, has_second = "0" * 64, False
     at = events.index('"events":[') + len('"events":[')
     while events[at] == "{":
