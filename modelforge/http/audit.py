@@ -22,11 +22,20 @@ class LogFault(Struct, frozen=True, kw_only=True):
     what: str
 
 
+class SegmentElsewhere(Struct, frozen=True, kw_only=True):
+    """An archived part of the log that is not here: its file, and the range of positions in it."""
+
+    file: str
+    first: int
+    last: int
+
+
 class Verified(Struct, frozen=True, kw_only=True):
     """The log, checked record by record.
 
     `digest`: of its last record, to be kept elsewhere. `snapshot`: the position of the one that was compared with the
-    records, if any. `faults`: the first hundred of `fault_count`.
+    records, if any. `faults`: the first hundred of `fault_count`. `archived`: how many of the records lie in segments.
+    `away`: the segments that are not here: their records were not looked at, and the chain goes on behind them.
     """
 
     records: int
@@ -34,6 +43,8 @@ class Verified(Struct, frozen=True, kw_only=True):
     snapshot: int | None
     fault_count: int
     faults: list[LogFault]
+    archived: int = 0
+    away: list[SegmentElsewhere] = []
 
 
 async def verify_log(request: web.Request) -> web.Response:
