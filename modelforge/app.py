@@ -19,7 +19,7 @@ from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 from modelforge.end_command import EndCommand
-from modelforge.errors import LogUnusable, SettingsInvalid
+from modelforge.errors import SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.generation import GIVEN_ANSWERS, GivenAnswers
 from modelforge.http.openai.webhook_events import event_of
@@ -58,7 +58,8 @@ from modelforge.machine.devices import machine_of
 from modelforge.machine.hub_secrets import server_redaction
 from modelforge.machine.isolation import isolation_of
 from modelforge.projections.projector import Projector
-from modelforge.projections.snapshots import SnapshotWriter, rebuild
+from modelforge.projections.snapshot_file import SnapshotFile
+from modelforge.projections.snapshots import Snapshots, rebuild
 from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher
@@ -140,7 +141,8 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact: Redaction) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
-    rebuilt = await log.read(rebuild)
+    await asyncio.to_thread(SnapshotFile(layout.snapshot).recover)
+    rebuilt = await log.read(partial(rebuild, snapshot=layout.snapshot))
     await asyncio.to_thread(_sweep_datasets, layout, rebuilt.state)
 
     def on_append(records: Sequence[Record]) -> None:
@@ -150,7 +152,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         deliverer.take(records)
         end_command.take(records)
         exposition.take(records)
-        snapshots.follow(records[-1].position, reactor.report_failure)
+        snapshots.follow(records[-1].position, handler.digest, reactor.report_failure)
 
     async def clear_gpu() -> None:
         if PLAYGROUND in app:  # it is made after what follows the log, and takes the first GPU that it sees
@@ -159,7 +161,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     machine = machine_of(settings)
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, redact)
     projector = Projector(rebuilt.read_models)
-    snapshots = SnapshotWriter(log, handler, rebuilt.read_models)
+    snapshots = Snapshots(layout.snapshot, rebuilt)
     store = DatasetStore(layout, handler)
     reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds, clear_gpu)
     event = partial(event_of, state=rebuilt.state, read_models=rebuilt.read_models)
@@ -189,12 +191,10 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     finally:
         expiries.cancel()
         await asyncio.gather(reactor.close(), deliverer.close(), end_command.close())
-        if not writer.done():
-            with contextlib.suppress(LogUnusable):  # this server ends in any case
-                await snapshots.write()
+        is_whole = not writer.done()
         writer.cancel()
         await asyncio.gather(writer, expiries, return_exceptions=True)
-        await snapshots.close()
+        await snapshots.close(handler.digest if is_whole else None)
 
 
 async def serve(settings: Settings, launcher: Launcher | None = None) -> None:

@@ -16,7 +16,8 @@ from modelforge.errors import BackupUnusable, DirectoryInUse
 from modelforge.event_log.sqlite import log_schema
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
-from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshots import rebuild
 from modelforge.supervisor.processes import tokens
 from trainer_entry import wire
 

@@ -1,4 +1,4 @@
-"""The event log in SQLite: durable group commits, reads of any range, snapshots.
+"""The event log in SQLite: durable group commits, reads of any range.
 
 One connection writes, and only one task uses it: SQLite before 3.51.3 can corrupt a WAL when two connections
 write or checkpoint at once. Readers open the file read-only and run a whole scan or fold in one thread call.
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
-from msgspec import Raw, Struct
+from msgspec import Raw
 
-from modelforge.domain.messages import GENESIS, Record, decode
+from modelforge.domain.messages import GENESIS, PlacedMessage, Record, decode, decode_as
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
 
 _SCHEMAS = ("schema.sql", "schema_2.sql")
@@ -24,19 +24,13 @@ _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
 _PROBE_BYTES = 1 << 17
+_LAST = (1 << 63) - 1
+_READ_AT_ONCE = 1000
 _COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
 _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _T = TypeVar("_T")
 Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
 """The columns of a record."""
-
-
-class StoredSnapshot(Struct, frozen=True, kw_only=True, gc=False):
-    """State and read models, encoded, after the record at `position`."""
-
-    position: int
-    digest: str
-    data: bytes
 
 
 class _AtomicConnection(sqlite3.Connection):
@@ -112,7 +106,7 @@ class LogReader:
             f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY position LIMIT ?",  # noqa: S608 - only constants and placeholders
             (*values, limit),
         )
-        cursor.arraysize = 1000
+        cursor.arraysize = _READ_AT_ONCE
         while rows := cursor.fetchmany():
             for position, stream, version, kind, tag, at, cause, actor, data, digest in rows:
                 yield Record(
@@ -129,15 +123,30 @@ class LogReader:
                     message=decode(kind, data),
                 )
 
-    def snapshot(self, release: str) -> StoredSnapshot | None:
-        """The newest snapshot that this release wrote and whose record is still the one in the log."""
-        row = self._connection.execute(
-            "SELECT s.position, s.digest, s.data FROM snapshots s JOIN records r "
-            "ON r.position = s.position AND r.digest = s.digest "
-            "WHERE s.release = ? ORDER BY s.position DESC LIMIT 1",
-            (release,),
-        ).fetchone()
-        return StoredSnapshot(position=row[0], digest=row[1], data=row[2]) if row else None
+    def placed(self, *, after: int = 0, until: int | None = None) -> Iterator[list[PlacedMessage]]:
+        """What a fold needs of the records after a position, in order, a thousand at a time.
+
+        Raises:
+            msgspec.DecodeError: one cannot be read.
+        """
+        cursor = self._connection.execute(
+            "SELECT position, stream, version, type, at, data FROM records "
+            "WHERE position > ? AND position <= ? ORDER BY position",
+            (after, _LAST if until is None else until),
+        )
+        while rows := cursor.fetchmany(_READ_AT_ONCE):
+            part = []
+            for position, stream, version, tag, at, data in rows:
+                kind, message = decode_as(tag, data)
+                part.append(
+                    PlacedMessage(position=position, stream=stream, version=version, kind=kind, at=at, message=message)
+                )
+            yield part
+
+    def digest_at(self, position: int) -> str | None:
+        """The digest of the record at a position; None where there is none."""
+        row = self._connection.execute("SELECT digest FROM records WHERE position = ?", (position,)).fetchone()
+        return row and str(row[0])
 
 
 class EventLog:
@@ -195,20 +204,6 @@ class EventLog:
         ]
         try:
             await self._writer.executemany(_INSERT, rows)
-        except sqlite3.DatabaseError as error:
-            raise _translated(self._path, error) from error
-
-    async def save_snapshot(self, snapshot: StoredSnapshot, release: str) -> None:
-        """Keep a snapshot, and drop all but the last two."""
-        try:
-            await self._writer.execute_insert(
-                "INSERT OR REPLACE INTO snapshots (position, release, digest, data) VALUES (?, ?, ?, ?)",
-                (snapshot.position, release, snapshot.digest, snapshot.data),
-            )
-            await self._writer.execute_insert(
-                "DELETE FROM snapshots WHERE position NOT IN "
-                "(SELECT position FROM snapshots ORDER BY position DESC LIMIT 2)"
-            )
         except sqlite3.DatabaseError as error:
             raise _translated(self._path, error) from error
 
