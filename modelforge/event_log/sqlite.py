@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import aiosqlite
 from msgspec import Raw
 
-from modelforge.domain.messages import GENESIS, PlacedMessage, Record, decode, decode_as
+from modelforge.domain.messages import GENESIS, Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
 
 _SCHEMAS = ("schema.sql", "schema_2.sql")
@@ -31,6 +31,8 @@ _INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 
 _T = TypeVar("_T")
 Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
 """The columns of a record."""
+FoldRow = tuple[int, str, int, str, int, str]
+"""Those of them that lead to something: position, stream, version, type, at and data."""
 
 
 class _AtomicConnection(sqlite3.Connection):
@@ -123,25 +125,15 @@ class LogReader:
                     message=decode(kind, data),
                 )
 
-    def placed(self, *, after: int = 0, until: int | None = None) -> Iterator[list[PlacedMessage]]:
-        """What a fold needs of the records after a position, in order, a thousand at a time.
-
-        Raises:
-            msgspec.DecodeError: one cannot be read.
-        """
+    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[list[FoldRow]]:
+        """What a fold needs of the records after a position, in order, a thousand at a time."""
         cursor = self._connection.execute(
             "SELECT position, stream, version, type, at, data FROM records "
             "WHERE position > ? AND position <= ? ORDER BY position",
             (after, _LAST if until is None else until),
         )
         while rows := cursor.fetchmany(_READ_AT_ONCE):
-            part = []
-            for position, stream, version, tag, at, data in rows:
-                kind, message = decode_as(tag, data)
-                part.append(
-                    PlacedMessage(position=position, stream=stream, version=version, kind=kind, at=at, message=message)
-                )
-            yield part
+            yield rows
 
     def digest_at(self, position: int) -> str | None:
         """The digest of the record at a position; None where there is none."""

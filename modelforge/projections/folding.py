@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain import job, state
-from modelforge.domain.messages import GENESIS, PlacedMessage
+from modelforge.domain.messages import GENESIS, PlacedMessage, decode_as
 from modelforge.domain.state import State
-from modelforge.event_log.sqlite import LogReader
+from modelforge.event_log.sqlite import FoldRow, LogReader
 from modelforge.projections.kept import Kept
 from modelforge.projections.read_models import ReadModels
 
@@ -25,7 +25,8 @@ what they lead to. `tests/golden/test_golden_fold.py` fails where that was forgo
 
 _PACKED = frozenset({("State", "jobs"), ("ReadModels", "jobs"), ("ReadModels", "models")})
 """What is large, and looked at one by one: all else is small, or gone through as a whole."""
-_PACK_EVERY = 20_000
+_PACK_EVERY = 2_000
+_FIGURES = "MetricsLogged"
 
 
 class FoldStopped(Exception):
@@ -42,12 +43,12 @@ class FoldWatch:
 
 
 class Rebuilt(Struct):
-    """What the log says, up to its last record. `is_loaded`: a snapshot had the beginning of it."""
+    """What the log says, up to its last record. `loaded`: the position of the snapshot that had the beginning."""
 
     state: State
     read_models: ReadModels
     digest: str
-    is_loaded: bool = False
+    loaded: int = 0
 
     @property
     def mappings(self) -> dict[str, Kept]:  # type: ignore[type-arg] # of any key and value
@@ -82,7 +83,7 @@ def fold(rebuilt: Rebuilt, reader: LogReader, until: int | None = None, watch: F
     watch = watch or FoldWatch()
     packed = rebuilt.state.position
     with _collector_at_rest():
-        for part in reader.placed(after=rebuilt.state.position, until=until):
+        for part in reader.rows_to_fold(after=rebuilt.state.position, until=until):
             for placed in joined(part):
                 state.evolve(rebuilt.state, placed)
                 rebuilt.read_models.apply(placed)
@@ -101,31 +102,52 @@ def pack(rebuilt: Rebuilt) -> None:
         mapping.pack()
 
 
-def joined(part: Iterable[PlacedMessage]) -> Iterator[PlacedMessage]:
-    """The same messages, where the figures of a job that come one after the other are one message.
+def joined(part: Iterable[FoldRow]) -> Iterator[PlacedMessage]:
+    """The messages, where the figures of a job that come one after the other are one message.
 
-    One read of a spool might as well have given them all: both lead to the same, and most records of a log are such.
+    One read of a spool might as well have given them all, and both lead to the same. Most records of a log are such.
+
+    Raises:
+        msgspec.DecodeError: one cannot be read.
     """
-    figures: dict[str, list[PlacedMessage]] = {}
-    for placed in part:
-        if isinstance(placed.message, job.MetricsLogged):
-            figures.setdefault(placed.stream, []).append(placed)
+    figures: dict[str, list[FoldRow]] = {}
+    for row in part:
+        if row[3] == _FIGURES:
+            figures.setdefault(row[1], []).append(row)
             continue
         if figures:
             yield from _joined_figures(figures)
             figures = {}
-        yield placed
+        yield _placed(row)
     yield from _joined_figures(figures)
 
 
-def _joined_figures(figures: dict[str, list[PlacedMessage]]) -> Iterator[PlacedMessage]:
-    """One message a job, in the order of the last ones: jobs that train at once know nothing of each other."""
-    for several in sorted(figures.values(), key=lambda one: one[-1].position):
-        last = several[-1]
-        steps = tuple(
-            step for one in several if isinstance(one.message, job.MetricsLogged) for step in one.message.steps
-        )
-        yield msgspec.structs.replace(last, message=msgspec.structs.replace(last.message, steps=steps))
+def _joined_figures(figures: dict[str, list[FoldRow]]) -> Iterator[PlacedMessage]:
+    """One message a job, in the order of the last ones: jobs that train at once know nothing of each other.
+
+    What came before the last step is only counted: no figure of it is looked at again.
+    """
+    for *earlier, row in sorted(figures.values(), key=lambda rows: rows[-1][0]):
+        placed = _placed(row)
+        if earlier and isinstance(placed.message, job.MetricsLogged):
+            steps = placed.message.steps
+            count = sum(len(_counted(one[5]).steps) for one in earlier)
+            message = msgspec.structs.replace(placed.message, steps=(*steps[-1:] * count, *steps))
+            placed = msgspec.structs.replace(placed, message=message)
+        yield placed
+
+
+class _Counted(Struct, frozen=True):
+    steps: tuple[msgspec.Raw, ...]
+
+
+_counted = msgspec.json.Decoder(_Counted).decode
+
+
+def _placed(row: FoldRow) -> PlacedMessage:
+    position, stream, version, tag, at, data = row
+    kind, message = decode_as(tag, data)
+    return PlacedMessage(position=position, stream=stream, version=version, kind=kind, at=at, message=message)
 
 
 @contextmanager

@@ -24,8 +24,8 @@ SNAPSHOT_EVERY = 10_000
 """Records between two snapshots: what a start has to fold on top of one, in some hundredths of a second."""
 _PRIMARY = 0xFF  # https://www.sqlite.org/rescode.html
 _PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY}
-_AT_ONCE = 200
-"""Keys whose bytes are made in one go on the loop, which takes a millisecond or two."""
+_AT_ONCE = 64
+"""Keys whose bytes are made in one go on the loop, which takes a millisecond."""
 
 
 class _Rest(Struct):
@@ -88,7 +88,7 @@ def _restored(head: Head, snapshot: SnapshotReader) -> Rebuilt:
         for field in room.__struct_fields__:
             if f"{type(room).__name__}.{field}" not in mappings:
                 setattr(room, field, getattr(rest, field))
-    made.digest, made.is_loaded = head.digest, True
+    made.digest, made.loaded = head.digest, head.position
     return made
 
 
@@ -121,8 +121,8 @@ class Snapshots:
     def __init__(self, path: Path, rebuilt: Rebuilt) -> None:
         self._file = SnapshotFile(path)
         self._rebuilt = rebuilt
-        self._anew = not rebuilt.is_loaded
-        self._position = rebuilt.state.position
+        self._anew = not rebuilt.loaded
+        self._position = rebuilt.loaded
         self._writing: asyncio.Task[None] | None = None
 
     def follow(self, position: int, digest: str, ended: Callable[[asyncio.Task[None]], None]) -> None:

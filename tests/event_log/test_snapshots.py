@@ -27,7 +27,7 @@ async def train(running: RunningLog, job_id: str) -> None:
 
 def is_loaded(path: Path) -> bool:
     with closing(LogReader(path)) as reader:
-        return rebuild(reader, snapshot_file(path)).is_loaded
+        return rebuild(reader, snapshot_file(path)).loaded > 0
 
 
 def parts(path: Path) -> dict[tuple[str, Any], bytes]:
@@ -93,7 +93,7 @@ async def test_a_file_that_is_no_snapshot_is_passed_over_and_replaced(path: Path
 async def test_a_file_that_breaks_while_a_server_runs_is_written_anew(path: Path) -> None:
     await saved(path)
     async with running_log(path) as running:
-        assert running.rebuilt.is_loaded
+        assert running.rebuilt.loaded
         snapshot_file(path).write_bytes(b"no database, and longer than the head of one" * 99)
         await running.save()
         assert not is_loaded(path)

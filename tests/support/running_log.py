@@ -110,7 +110,7 @@ def standing_of(path: Path, *, from_snapshot: bool = False) -> bytes:
     """State and read models as the file alone has them."""
     with closing(LogReader(path)) as reader:
         rebuilt = rebuild(reader, snapshot_file(path) if from_snapshot else None)
-    assert rebuilt.is_loaded or not from_snapshot
+    assert rebuilt.loaded or not from_snapshot
     return b"\n".join(pieces_of(rebuilt))
 
 
