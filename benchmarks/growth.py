@@ -226,9 +226,7 @@ def measure_memory(folder: Path, jobs: int, most: float) -> None:
             first = timed_get(server.url + "/api/jobs?limit=50")
             filtered = timed_get(server.url + "/api/jobs?limit=50&status=failed")
             told(f"resident with {jobs} jobs {what}, MiB", [server.resident()], most)
-            print(
-                f"    a page of jobs in {first * 1000:.0f} ms; of those that failed, of which there are none, {filtered * 1000:.0f} ms"
-            )
+            print(f"    a page of jobs in {first * 1000:.0f} ms; of those that failed, none, {filtered * 1000:.0f} ms")
     print(
         f"    the log {size(folder / 'events.sqlite'):.0f} MB, its snapshot {size(folder / 'snapshot.sqlite'):.0f} MB"
     )

@@ -15,6 +15,7 @@
     ├── UnknownHost          the Host header is not one of ours
     ├── StorageFull          no space left; nothing was changed
     ├── LogUnusable          the event log cannot be opened as it is
+    ├── LogBeingRead         a server that starts has not read all of its log yet
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
     ├── BackupUnusable       a backup cannot be made there, or cannot be put back
@@ -144,6 +145,10 @@ class StorageFull(ForgeError):
 
 class LogUnusable(ForgeError):
     """The event log cannot be opened, or no longer be written."""
+
+
+class LogBeingRead(ForgeError):
+    """A server that starts has not read all of its log yet; nothing was done."""
 
 
 class DirectoryInUse(ForgeError):

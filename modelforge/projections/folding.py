@@ -2,7 +2,7 @@
 
 import gc
 import threading
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import get_origin, get_type_hints
 
@@ -34,12 +34,21 @@ class FoldStopped(Exception):
 
 
 class FoldWatch:
-    """How far a fold is, for whoever waits for it in another thread: record `position` of `head`."""
+    """How far a fold is, for whoever waits for it in another thread: record `position` of `head`.
 
-    def __init__(self) -> None:
+    `on_begin` is called in that thread with how many there are to read. `is_ended`: nobody waits any more.
+    """
+
+    def __init__(self, on_begin: Callable[[int], None] = lambda _: None) -> None:
         self.position = 0
         self.head = 0
         self.is_ended = threading.Event()
+        self._on_begin = on_begin
+
+    def begin(self, position: int, head: int) -> None:
+        """A fold begins, after the record at a position."""
+        self.position, self.head = position, head
+        self._on_begin(head - position)
 
 
 class Rebuilt(Struct):

@@ -55,7 +55,7 @@ def rebuild(
     """
     rebuilt = (None if snapshot is None else load(snapshot, reader)) or nothing()
     if watch is not None:
-        watch.position, watch.head = rebuilt.state.position, reader.head()[0]
+        watch.begin(rebuilt.state.position, reader.head()[0])
     fold(rebuilt, reader, until, watch)
     pack(rebuilt)
     return rebuilt
