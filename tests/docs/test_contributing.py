@@ -13,7 +13,7 @@ KINDS = {
     "A tracker": 6,
     "A record format": 8,
     "A route": 8,
-    "A view of the page": 3,
+    "A view of the page": 4,
     "A strategy": 14,
     "An aggregate": 9,
     "A figure": 2,
