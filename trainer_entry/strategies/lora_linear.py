@@ -33,7 +33,7 @@ class _Adapted(torch.autograd.Function):
         up: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.flatten(end_dim=-2)
         narrow = rows @ down.t()
         y = times_transposed(rows, weight)
         if bias is not None:
@@ -41,17 +41,18 @@ class _Adapted(torch.autograd.Function):
         y.addmm_(narrow, up.t(), alpha=scale)
         ctx.save_for_backward(rows, narrow, weight, down, up)
         ctx.scale = scale
-        return y.view(*x.shape[:-1], -1)
+        return y.view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         rows, narrow, weight, down, up = ctx.saved_tensors
         (gradient,) = gradients
-        by_y = gradient.reshape(-1, gradient.shape[-1])
+        by_y = gradient.flatten(end_dim=-2)
         by_narrow = (by_y @ up).mul_(ctx.scale)
         by_x = None
         if ctx.needs_input_grad[0]:
-            by_x = times_transposed(by_y, weight.t()).addmm_(by_narrow, down).view(*gradient.shape[:-1], -1)
+            by_x = times_transposed(by_y, weight.t()).addmm_(by_narrow, down)
+            by_x = by_x.view(*gradient.shape[:-1], weight.shape[1])
         by_up = (by_y.t() @ narrow).mul_(ctx.scale)
         return by_x, None, None, by_narrow.t() @ rows, by_up, None
 
