@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -61,8 +62,9 @@ from modelforge.projections.projector import Projector
 from modelforge.projections.snapshots import SnapshotWriter, rebuild
 from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
-from modelforge.supervisor.local import LocalLauncher
+from modelforge.supervisor.local import LocalLauncher, standby_command
 from modelforge.supervisor.reactor import Reactor
+from modelforge.supervisor.standby import Standby
 from modelforge.supervisor.trash import empty, remove
 from modelforge.version import VERSION
 from modelforge.webhooks.deliverer import Deliverer
@@ -90,7 +92,9 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers(isolation)
     app[RECORD_PAGES] = RecordPages()
     add_routes(app)
-    chosen = launcher or LocalLauncher(layout, isolation=isolation)
+    # What one may see that is set apart, its job says: it cannot be started before that.
+    ahead = Standby(layout, standby_command, keeps_one=launcher is None and isolation is None and not settings.cold)
+    chosen = launcher or LocalLauncher(layout, isolation=isolation, standby=ahead)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
         with claimed(layout), kept_secret(layout.owner_key, identities.owner_key):
@@ -103,7 +107,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
         await app[EVENT_LOG].close()
 
     async def writer(app: web.Application) -> AsyncIterator[None]:
-        async with _writing(app, chosen, gate, redact):
+        async with _writing(app, chosen, ahead, gate, redact):
             yield
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
@@ -126,6 +130,7 @@ def _sweep(layout: Layout) -> None:
     """Take away what a crash left half done."""
     empty(layout.temporary)
     empty(layout.trash)
+    shutil.rmtree(layout.standby, ignore_errors=True)  # one that still ends itself may be at the same
 
 
 def _sweep_datasets(layout: Layout, state: State) -> None:
@@ -137,7 +142,9 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact: Redaction) -> AsyncIterator[None]:
+async def _writing(
+    app: web.Application, launcher: Launcher, ahead: Standby, gate: Gate, redact: Redaction
+) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
     rebuilt = await log.read(rebuild)
@@ -151,6 +158,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         end_command.take(records)
         exposition.take(records)
         snapshots.follow(records[-1].position, reactor.report_failure)
+        ahead.follow(handler.state)
 
     async def clear_gpu() -> None:
         if PLAYGROUND in app:  # it is made after what follows the log, and takes the first GPU that it sees
@@ -184,11 +192,12 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     expiries.add_done_callback(reactor.report_failure)
     deliverer.start()
     reactor.start()
+    ahead.open(machine, handler.state)
     try:
         yield
     finally:
         expiries.cancel()
-        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close())
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
         if not writer.done():
             with contextlib.suppress(LogUnusable):  # this server ends in any case
                 await snapshots.write()

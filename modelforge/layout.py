@@ -10,6 +10,7 @@ DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, 
 DATA/jobs/<job>/checkpoints/   checkpoint-<step>
 DATA/models/<job>/             the trained model of a job
 DATA/exports/<job>[.tar|.zip]  exported models, unless they were sent elsewhere; made when there is one
+DATA/standby/<token>/          stdout.jsonl and stderr.log of a trainer that stands by, until it has an attempt
 DATA/webhooks/<id>.json         the secrets that sign what an endpoint is sent; in no backup
 DATA/tmp, DATA/trash           uploads under way, files being removed; swept at each start
 """
@@ -73,6 +74,11 @@ class Layout(Struct, frozen=True):
     def webhooks(self) -> Path:
         """The secrets of webhook endpoints; made when there is one."""
         return self.root / "webhooks"
+
+    @property
+    def standby(self) -> Path:
+        """A folder a trainer that stands by; made when there is one."""
+        return self.root / "standby"
 
     @property
     def temporary(self) -> Path:

@@ -5,6 +5,8 @@
 ATTEMPT_DIR/spec.json says what to do. Stdout becomes the wire (one message a line, trainer_entry.wire), and
 everything that prints goes to stderr. SIGTERM saves a checkpoint at the next step and ends, SIGUSR1 saves one
 and goes on. The exit code is 0 after TrainerFinished and TrainerStopped, 1 after TrainerFailed.
+
+With `--standby` in place of the folder it imports its libraries, and waits for one (trainer_entry.strategies.standby).
 """
 # mypy: allow-untyped-calls
 
@@ -17,12 +19,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from trainer_entry.data.records import Records
 from trainer_entry.providers.model_folder import check_folder
-from trainer_entry.runtime.attempt import resumed_step, run_attempt
+from trainer_entry.runtime.attempt import conduct, resumed_step, run_attempt
 from trainer_entry.runtime.failures import refuse
 from trainer_entry.strategies.process import prepare_process
+from trainer_entry.strategies.standby import stand_by
 from trainer_entry.trackers.processes import Trackers
 from trainer_entry.training.loop import Phases
 from trainer_entry.wire import (
+    STANDBY,
     AttemptSpec,
     JobSpec,
     SavedModel,
@@ -269,7 +273,7 @@ def _report_started(
 
 
 if __name__ == "__main__":
-    code = run_attempt(sys.argv[1], run)
+    code = conduct(stand_by(), run) if sys.argv[1] == STANDBY else run_attempt(sys.argv[1], run)
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is said and saved: no library's teardown may hang the process now.

@@ -125,8 +125,9 @@ class RunningServer:
 
 
 def environment(**added: str) -> dict[str, str]:
-    # No test asks a hub, and what is run as `-m` stands beside this file.
-    return {**os.environ, "PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", **added}
+    # No test asks a hub, and what is run as `-m` stands beside this file. What is not asked for is not started ahead.
+    ours = {"PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", "MODELFORGE_COLD": "true"}
+    return {**os.environ, **ours, **added}
 
 
 @functools.cache

@@ -21,6 +21,19 @@ class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
     gpus: tuple[str, ...] | None = None
 
 
+STANDBY = "--standby"
+"""What a shim, and a trainer, are started with that wait for an attempt."""
+
+
+class StandbyOrder(Struct, frozen=True, kw_only=True, gc=False):
+    """The attempt that a trainer which stands by is to be. `set`, `unset`: how its environment changes for it."""
+
+    folder: str
+    grace_seconds: float
+    set: dict[str, str] = {}
+    unset: tuple[str, ...] = ()
+
+
 CHECKPOINT_MANIFEST = "manifest.json"
 """Written last into a checkpoint, once everything else of it is on the disk."""
 
