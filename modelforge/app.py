@@ -77,8 +77,8 @@ FAILED = web.AppKey("failed", asyncio.Future[None])
 """Done with an exception when the server cannot go on."""
 
 
-def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Application:
-    """The application; `launcher` runs the attempts, by default as processes of this machine."""
+def make_app(settings: Settings, launcher: Launcher | None = None, standby: Standby | None = None) -> web.Application:
+    """The application; `launcher` runs the attempts, by default as processes of this machine, and has `standby`."""
     layout = Layout(settings.data_dir)
     isolation = isolation_of(settings)
     identities = Identities(required=settings.require_token or settings.is_reached_by_others)
@@ -93,7 +93,8 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app[RECORD_PAGES] = RecordPages()
     add_routes(app)
     # What one may see that is set apart, its job says: it cannot be started before that.
-    ahead = Standby(layout, standby_command, keeps_one=launcher is None and isolation is None and not settings.cold)
+    keeps_one = launcher is None and isolation is None and not settings.cold
+    ahead = standby or Standby(layout, standby_command, keeps_one=keeps_one)
     chosen = launcher or LocalLauncher(layout, isolation=isolation, standby=ahead)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
@@ -185,6 +186,7 @@ async def _writing(
         handler=handler,
         fetches=asyncio.Semaphore(FETCHES_AT_ONCE),
         workers=app[PREVIEW_WORKERS],
+        spare_bytes=ahead.spare_bytes,
     )
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.report_failure)
@@ -206,7 +208,7 @@ async def _writing(
         await snapshots.close()
 
 
-async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
+async def serve(settings: Settings, launcher: Launcher | None = None, standby: Standby | None = None) -> None:
     """Serve until SIGTERM or SIGINT; trainers that run go on, and the next server takes them up.
 
     Raises:
@@ -216,7 +218,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
     if not settings.data_dir.exists():  # where one is, whoever has it is what is to be said first
         check_address(settings)
     allow_open_files(settings.max_connections)
-    app = make_app(settings, launcher)
+    app = make_app(settings, launcher, standby)
     runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -93,8 +93,10 @@ class _Waiting:
 class Standby:
     """Keeps one trainer ready while there is room for a job, and hands it to the next attempt."""
 
-    def __init__(self, layout: Layout, command: Command, *, keeps_one: bool) -> None:
+    def __init__(self, layout: Layout, command: Command, module: str = TRAINER, *, keeps_one: bool = True) -> None:
+        """`module`: what the trainer runs."""
         self._layout = layout
+        self._module = module
         self._machine = Machine()
         self._command = command
         self._keeps_one = keeps_one
@@ -257,7 +259,7 @@ class Standby:
         with theirs:
             shim = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer_entry.shim", wire.STANDBY, str(folder)),
-                *(TRAINER, *self._command(share.threads)),
+                *(self._module, *self._command(share.threads)),
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -285,8 +287,8 @@ class Standby:
             hears.cancel()
         if self._current is waiting:
             self._current = None
-            _log.warning("standby_ended", warm=waiting.is_warm)
             await waiting.end()
+            _log.warning("standby_ended", warm=waiting.is_warm)
 
 
 def _read_report(path: Path) -> wire.ShimReport | None:

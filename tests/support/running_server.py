@@ -70,6 +70,10 @@ class RunningServer:
             self.process.wait()
         return self._close()
 
+    def said(self) -> str:
+        """What it has said on stderr until now."""
+        return Path(f"/proc/self/fd/{self._stderr.fileno()}").read_text()
+
     def _close(self) -> str:
         """What it said on stderr, unless that was asked for before."""
         if self._stderr.closed:

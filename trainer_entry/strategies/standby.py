@@ -108,6 +108,10 @@ def _import_all() -> None:
     import datasets  # noqa: F401
     import torch  # noqa: F401
     import transformers  # noqa: F401
+    from peft.utils import transformers_weight_conversion  # noqa: F401
+    from transformers.models.llama import modeling_llama  # noqa: F401 - the built-in model, and most others
+    from transformers.models.qwen2 import modeling_qwen2  # noqa: F401
+    from transformers.models.qwen3 import modeling_qwen3  # noqa: F401
 
     from trainer_entry.artifacts import initial_adapter, rehearsal, save  # noqa: F401
     from trainer_entry.data import embedding, generation_settings  # noqa: F401
