@@ -94,7 +94,7 @@ def make_app(settings: Settings, launcher: Launcher | None = None, standby: Stan
     add_routes(app)
     # What one may see that is set apart, its job says: it cannot be started before that.
     keeps_one = launcher is None and isolation is None and not settings.cold
-    ahead = standby or Standby(layout, standby_command, keeps_one=keeps_one)
+    ahead = standby or Standby(layout, standby_command, warmed=partial(_prepare_playground, app), keeps_one=keeps_one)
     chosen = launcher or LocalLauncher(layout, isolation=isolation, standby=ahead)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
@@ -114,10 +114,13 @@ def make_app(settings: Settings, launcher: Launcher | None = None, standby: Stan
     async def listeners(app: web.Application) -> AsyncIterator[None]:
         app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR], settings.still_seconds)
         app[PLAYGROUND] = InferenceWorker(
-            settings.playground_idle_seconds, settings.data_dir / "playground.log", isolation
+            settings.playground_idle_seconds,
+            settings.data_dir / "playground.log",
+            isolation,
+            keeps_one=not settings.cold,
         )
         yield
-        await app[PLAYGROUND].close()
+        await app[PLAYGROUND].shut()
 
     async def say_goodbye(app: web.Application) -> None:
         await asyncio.gather(app[SUBSCRIBERS].close(), app[WATCHERS].close())
@@ -125,6 +128,12 @@ def make_app(settings: Settings, launcher: Launcher | None = None, standby: Stan
     app.cleanup_ctx.extend((directory, log, writer, listeners))
     app.on_shutdown.append(say_goodbye)
     return app
+
+
+def _prepare_playground(app: web.Application) -> None:
+    """Where there is a model to ask, have a worker started ahead."""
+    if PLAYGROUND in app and app[PROJECTOR].read_models.models:
+        app[PLAYGROUND].prepare()
 
 
 def _sweep(layout: Layout) -> None:

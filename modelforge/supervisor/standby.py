@@ -68,8 +68,8 @@ class _Waiting:
         self.replies: asyncio.Queue[bytes] = asyncio.Queue()
         self._reader = reader
 
-    async def listen(self) -> None:
-        """Hear what the shim says, to its end."""
+    async def listen(self, warmed: Callable[[], None]) -> None:
+        """Hear what the shim says, to its end; `warmed` is called once the trainer is ready."""
         while True:
             try:
                 line = await self._reader.readline()
@@ -78,6 +78,7 @@ class _Waiting:
             if line == _WARM:
                 self.is_warm = True
                 _log.info("trainer_stands_ready", seconds=round(time.monotonic() - self.began, 1))
+                warmed()
                 continue
             self.replies.put_nowait(line)
             if not line:
@@ -93,8 +94,17 @@ class _Waiting:
 class Standby:
     """Keeps one trainer ready while there is room for a job, and hands it to the next attempt."""
 
-    def __init__(self, layout: Layout, command: Command, module: str = TRAINER, *, keeps_one: bool = True) -> None:
-        """`module`: what the trainer runs."""
+    def __init__(
+        self,
+        layout: Layout,
+        command: Command,
+        module: str = TRAINER,
+        warmed: Callable[[], None] = lambda: None,
+        *,
+        keeps_one: bool = True,
+    ) -> None:
+        """`module`: what the trainer runs. `warmed` is called when one has become ready."""
+        self._warmed = warmed
         self._layout = layout
         self._module = module
         self._machine = Machine()
@@ -278,7 +288,7 @@ class Standby:
 
     async def _attend(self, waiting: _Waiting) -> None:
         """Hear the trainer, and clear up after one that ends by itself, or whose imports hang."""
-        hears = asyncio.ensure_future(waiting.listen())
+        hears = asyncio.ensure_future(waiting.listen(self._warmed))
         try:
             await asyncio.wait({hears}, timeout=_IMPORT_SECONDS)
             if waiting.is_warm:
