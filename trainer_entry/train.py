@@ -94,7 +94,7 @@ def _train(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> tup
 
     phases.enter("preparing_data")
     rewards = _load_rewards(job, known)
-    examples = prepare_examples(job, records, known, parameters, rewards)
+    examples = prepare_examples(job, records, known, parameters, rewards, kept_in=spec.tokenized)
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
     parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens, evaluates=job.evaluates)
 
@@ -186,12 +186,25 @@ def _load_rewards(job: JobSpec, known: KnownModel) -> Rewards:
 
 
 def prepare_examples(
-    job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards | None = None
+    job: JobSpec,
+    records: Records,
+    known: KnownModel,
+    parameters: TrainingParameters,
+    rewards: Rewards | None = None,
+    kept_in: str | None = None,
 ) -> Examples:
-    """The records as the trainer takes them, each token of which the model has an embedding of."""
-    from trainer_entry.data.embedding import check_examples
+    """The records as the trainer takes them, each token of which the model has an embedding of.
 
-    examples = _make_examples(job, records, known, parameters, rewards or _load_rewards(job, known))
+    `kept_in`: the folder in which they may be from an earlier attempt, and are kept for later ones.
+    """
+    from trainer_entry.data.embedding import check_examples
+    from trainer_entry.data.token_cache import key_of, remembered
+
+    examples = remembered(
+        None if job.strategy == "rlhf" else kept_in,  # reward functions see each record before it begins
+        lambda: key_of(job, parameters, parameters.max_seq_length or known.context, known.tokenizer),
+        lambda: _make_examples(job, records, known, parameters, rewards or _load_rewards(job, known)),
+    )
     check_examples(examples, known.config, known.tokenizer)
     if job.strategy == "rlhf":
         refuse(in_prompts(parameters, len(examples.train)))

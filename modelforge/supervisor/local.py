@@ -81,6 +81,8 @@ class LocalLauncher:
     async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
         """Write the attempt's `spec.json`, and start the shim, which starts the rest; or give it to who stands by."""
         folder = self._layout.attempt(spec.job.job_id, spec.attempt)
+        if self._isolation is None:  # else what one attempt leaves would be read by others
+            spec = msgspec.structs.replace(spec, tokenized=str(self._layout.tokenized))
         share = share_of(spec, self._cores)
         if self._standby is not None:
             try:

@@ -10,7 +10,8 @@ from trainer_entry.wire.job import JobSpec
 class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
     """`spec.json`: a job's spec for one attempt. `token` marks every process of the attempt as ours.
 
-    `gpus`: those that the attempt may use, as CUDA names them; null where there are none to share.
+    `gpus`: those that the attempt may use, as CUDA names them; null where there are none to share. `tokenized`: the
+    folder in which tokenized records are kept for later attempts; null where none are.
     """
 
     job: JobSpec
@@ -19,6 +20,7 @@ class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
     cpu_threads: int
     resume_from: str | None = None
     gpus: tuple[str, ...] | None = None
+    tokenized: str | None = None
 
 
 STANDBY = "--standby"
