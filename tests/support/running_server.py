@@ -70,6 +70,10 @@ class RunningServer:
             self.process.wait()
         return self._close()
 
+    def said(self) -> str:
+        """What it has said on stderr until now."""
+        return Path(f"/proc/self/fd/{self._stderr.fileno()}").read_text()
+
     def _close(self) -> str:
         """What it said on stderr, unless that was asked for before."""
         if self._stderr.closed:
@@ -125,8 +129,9 @@ class RunningServer:
 
 
 def environment(**added: str) -> dict[str, str]:
-    # No test asks a hub, and what is run as `-m` stands beside this file.
-    return {**os.environ, "PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", **added}
+    # No test asks a hub, and what is run as `-m` stands beside this file. What is not asked for is not started ahead.
+    ours = {"PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", "MODELFORGE_COLD": "true"}
+    return {**os.environ, **ours, **added}
 
 
 @functools.cache

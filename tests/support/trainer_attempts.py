@@ -156,6 +156,7 @@ class Attempt:
         work: wire.Evaluate | None = None,
         grace_seconds: float = 120.0,
         resume_from: str | None = None,
+        tokenized: str | None = None,
         checkpoint_dir: Path | None = None,
         launcher: tuple[str, ...] = DIRECT,
         environment: Mapping[str, str] | None = None,
@@ -178,7 +179,14 @@ class Attempt:
             output_dir=str(folder / "output"),
             checkpoint_dir=str(checkpoint_dir or folder / "checkpoints"),
         )
-        spec = wire.AttemptSpec(job=job, attempt=3, token="ours", cpu_threads=1, resume_from=resume_from)  # noqa: S106
+        spec = wire.AttemptSpec(
+            job=job,
+            attempt=3,
+            token="ours",  # noqa: S106 - no secret
+            cpu_threads=1,
+            resume_from=resume_from,
+            tokenized=tokenized,
+        )
         (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
         self.folder = folder
         self.output = folder / "output"
