@@ -79,6 +79,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def processor_seconds(pid: int) -> float:
+    """The same to the microsecond, of the threads that are there."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
 def resident_mib(pid: int) -> float:
     """The memory of a process, what it shares with others included."""
     return _kib(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / _MIB

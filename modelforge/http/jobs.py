@@ -92,9 +92,9 @@ async def list_jobs(request: web.Request) -> web.Response:
         raise BadInput("Unknown job in the query", f"after={after!r}: the id of a job.", field="after")
     newest_first = reversed(jobs.values())
     older = newest_first if after is None else islice(dropwhile(lambda one: one.job_id != after, newest_first), 1, None)
-    found = [details for details in older if wanted is None or details.status == wanted]
-    page = [read_models.job_detail(details) for details in found[:limit]]
-    return json_response(JobList(jobs=page, has_more=len(found) > limit))
+    found = (details for details in older if wanted is None or details.status == wanted)
+    page = [read_models.job_detail(details) for details in islice(found, limit)]
+    return json_response(JobList(jobs=page, has_more=next(found, None) is not None))
 
 
 async def get_job(request: web.Request) -> web.Response:
