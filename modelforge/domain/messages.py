@@ -141,6 +141,8 @@ def first_digest_of(
 
 def stream_of(message: Message) -> str:
     """The stream that a message stands in. `LaunchNext` is of no single job: it stands in `queue`."""
+    if isinstance(message, job.JobEvent):  # nearly all
+        return job.stream_of(message.job_id)
     match message:
         case job.StartTraining(spec=spec):
             return job.stream_of(spec.job_id)

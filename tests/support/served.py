@@ -24,6 +24,7 @@ from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
 from modelforge.supervisor import reactor, standby
+from modelforge.supervisor.file_changes import FileChanges
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
 from modelforge.supervisor.standby import Standby
 from support.followed import let_be_followed
@@ -104,7 +105,8 @@ def main() -> None:
     parser.add_argument("--one-thread", action="store_true", help="every thread call in one thread, named in /proc")
     parser.add_argument("--port", type=int, default=0, help="of an earlier server, whose clients come back")
     parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
-    parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool")
+    parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool, of which nobody tells")
+    parser.add_argument("--look-seconds", type=float, help="time between two looks at one of which the kernel tells")
     parser.add_argument("--stalled-seconds", type=float, default=2)
     parser.add_argument("--scripted-answers", action="store_true", help="a playground that answers as it is told")
     parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
@@ -117,6 +119,9 @@ def main() -> None:
         hold_snapshot(options.half_written)
     if options.read_seconds is not None:
         reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
+        FileChanges.add = lambda *_: None  # type: ignore[method-assign]
+    if options.look_seconds is not None:
+        reactor._LOOK_SECONDS = options.look_seconds  # noqa: SLF001 - a test sees whether it is told
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
     if options.scripted_answers:
