@@ -13,6 +13,7 @@ from pathlib import Path
 
 import requests
 
+from support.forked_children import OF_LIGHT
 from support.warm_process import WarmProcess, start_process
 
 RECORDS = b"".join(b'{"input": "question %d", "output": "answer %d"}\n' % (n, n) for n in range(20))
@@ -132,7 +133,9 @@ def environment(**added: str) -> dict[str, str]:
 @functools.cache
 def warm_server() -> WarmProcess:
     """The process that servers are forked from, where a test is not about their process."""
-    return WarmProcess(("uvloop", "modelforge.app", "trainer_entry.wire"), environment())
+    modules = ("uvloop", "modelforge.app", "trainer_entry.wire", "support.forked_children", *OF_LIGHT)
+    # Threads of these libraries would be in the way of a fork.
+    return WarmProcess(modules, environment(), OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
 
 
 def scripted_server(data_dir: Path, *flags: str, **variables: str) -> RunningServer:
