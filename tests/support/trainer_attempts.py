@@ -33,6 +33,7 @@ IN_TWO = (  # as the server starts them; with "--cpu" in its place accelerate wo
     *("--main_process_port", "0"),
     *DIRECT,
 )
+FORKED_IN_TWO = ("-m", "support.forked_pair")
 _LIBRARIES = (
     *("torch", "datasets", "transformers", "peft", "accelerate", "trl", "bitsandbytes"),
     *("trainer_entry.runtime.attempt", "trainer_entry.runtime.environment", "trainer_entry.inference.answering"),
@@ -198,7 +199,7 @@ class Attempt:
                 [sys.executable, *launcher, str(folder)],
                 variables,
                 warm=None
-                if cold or launcher not in {DIRECT, EVALUATION}
+                if cold or launcher not in {DIRECT, EVALUATION, FORKED_IN_TWO}
                 else functools.partial(warm_trainer, provider),
                 stdout=stdout.fileno(),
                 stderr=stderr.fileno(),
@@ -233,9 +234,9 @@ class Attempt:
 
 def child_environment() -> dict[str, str]:
     """Offline, on one thread, and blind to a GPU."""
-    root = str(Path(wire.__file__).parents[2])
+    roots = (Path(wire.__file__).parents[2], Path(__file__).parents[1])  # the second has support.forked_pair
     return dict(os.environ) | {
-        "PYTHONPATH": root,
+        "PYTHONPATH": os.pathsep.join(str(root) for root in roots),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
