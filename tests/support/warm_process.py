@@ -163,27 +163,27 @@ def _adopt_orphans(*, adopts: bool) -> None:
 
 def main() -> None:
     """Import, and fork until nobody is there to ask."""
-    asked = socket.socket(fileno=int(sys.argv[1]))
-    asked.set_inheritable(False)
-    gc.disable()  # what is imported stays
-    for name in sys.argv[2:]:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # a child's collections leave the shared pages alone
-    gc.enable()
-    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - their numbers
-        raise SystemExit("A process with threads cannot be forked.")
-    asked.send(b"warm")
-    while True:
-        message, ancillary, _, _ = asked.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(3 * array.array("i").itemsize))
-        if not message:
-            return
-        descriptors = array.array("i")
-        for _level, _type, data in ancillary:
-            descriptors.frombytes(data)
-        asked.send(str(_fork(asked, json.loads(message), list(descriptors))).encode())
-        for descriptor in descriptors:
-            os.close(descriptor)
+    with socket.socket(fileno=int(sys.argv[1])) as asked:
+        asked.set_inheritable(False)
+        gc.disable()  # what is imported stays
+        for name in sys.argv[2:]:
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # a child's collections leave the shared pages alone
+        gc.enable()
+        if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - their numbers
+            raise SystemExit("A process with threads cannot be forked.")
+        asked.send(b"warm")
+        while True:
+            message, ancillary, _, _ = asked.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+            if not message:
+                return
+            descriptors = array.array("i")
+            for _level, _type, data in ancillary:
+                descriptors.frombytes(data)
+            asked.send(str(_fork(asked, json.loads(message), list(descriptors))).encode())
+            for descriptor in descriptors:
+                os.close(descriptor)
 
 
 def _fork(asked: socket.socket, request: dict[str, Any], descriptors: list[int]) -> int:
