@@ -52,7 +52,7 @@ def test_webhooks_are_listed_with_what_others_named_them_and_tried_by_a_button(
         expect(row).to_contain_text("204")
         row.get_by_role("button", name="Send a test").click()
         told.wait_for(lambda: len(told.got) == 2)
-        expect(row.get_by_role("button", name="Send a test")).to_be_enabled()
+        expect(row).to_contain_text("It answered 204")
         assert violations(page) == []
         assert overflow(page) == []
         assert page.locator("main img").count() == 0
