@@ -16,7 +16,7 @@ PYTEST := PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # The rooms whose tests run in test-fast: pure ones, and HTTP on scripted trainers.
 FAST := $(addprefix tests/,admission client datasets domain event_log golden http machine projections docs test_settings.py)
 
-.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz screenshots gpu gpu-wheels examples docs check clean
+.PHONY: setup setup-unsloth setup-trackers run demo test test-older test-fast coverage matrix torture fuzz screenshots bench bench-quick bench-page gpu gpu-wheels examples docs check clean
 
 ## setup: a virtual environment with everything in it
 setup: $(VENV)/.complete
@@ -87,6 +87,18 @@ fuzz: setup
 ## screenshots: the page with jobs in it, wide and on a phone, light and dark, into OUT (build/screenshots)
 screenshots: setup
 	PYTHONPATH=tests $(BIN)/python tests/page/screenshots.py --out $(or $(OUT),build/screenshots)
+
+## bench: every figure beside its yardstick, under 20 minutes, into benchmarks/RESULTS.md; ONLY=word for some programs
+bench: setup
+	$(BIN)/python benchmarks/every_figure.py $(foreach word,$(ONLY),--only $(word))
+
+## bench-quick: the same in small sizes and one round, in four minutes: that all of it runs
+bench-quick: setup
+	$(BIN)/python benchmarks/every_figure.py --quick $(foreach word,$(ONLY),--only $(word))
+
+## bench-page: benchmarks/RESULTS.md of what was measured here before
+bench-page: setup
+	$(BIN)/python benchmarks/every_figure.py --write
 
 ## gpu: what only a GPU shows of trainings, in 8 minutes; ONLY="line line", MODEL=folder, OUT=folder, DEVICE=cpu to try it
 GPU_OPTIONS = $(if $(DEVICE),--device $(DEVICE)) $(if $(MODEL),--model $(MODEL)) $(if $(OUT),--out $(OUT)) \

@@ -1,4 +1,4 @@
-"""Frames of the page while a curve grows: `PYTHONPATH=tests python benchmarks/page.py [--seconds 30] [--points 10000]`.
+"""Frames of the page while a curve grows: `PYTHONPATH=tests python benchmarks/page.py [--seconds 15] [--points 10000]`.
 
 A server with a scripted trainer that logs so many steps at once, and then ten a second. The page is open in Chromium on
 the job and on Home, for so many seconds each; and on Home of a server where nothing happens, since a machine that is
@@ -15,13 +15,13 @@ import gzip
 import json
 import math
 import statistics
-import tempfile
 import time
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from figures import Figure, Program, Rounds
 from playwright.sync_api import Browser, Page, sync_playwright
 from support.attempt_files import model_in, training, until_step
 from support.browser import browser as command
@@ -31,6 +31,24 @@ from support.running_server import RECORDS, RunningServer, scripted_server
 LIVE_A_SECOND = 10
 LOADS = 5
 LONGEST_MS = 50
+_GROWING = "The page in Chromium on a job with a curve of 10,000 points that grows by ten a second, and on Home."
+FRAME = Figure(
+    name="Longest frame of the page while a curve grows / where nothing happens",
+    unit="ms",
+    yardstick="where nothing happens",
+    note=f"{_GROWING} A machine that is busy loses frames by itself.",
+)
+TASK = Figure(
+    name="Longest task of the page's thread, by the processor's time",
+    unit="ms",
+    at_most=LONGEST_MS,
+    note=f"{_GROWING} The time of the processor is not lengthened by a machine that is busy.",
+)
+_LOADED = "From the request for the page with that job, of five loads."
+PAINT = Figure(name="First paint of the page", unit="ms", at_most=1000, note=_LOADED)
+DRAWN = Figure(name="The page with the job's figures", unit="ms", at_most=1000, note=_LOADED)
+SCRIPTS = Figure(name="Scripts of the page", unit="KB", at_most=400, note="All of them together.")
+PACKED = Figure(name="The same, packed", unit="KB", at_most=150, note="Each by gzip.")
 _WATCH = """() => {
   if (window.seen) return void seen.splice(0);
   window.seen = [];
@@ -48,7 +66,7 @@ _DRAWN = """
 """
 
 
-def figures(number: int) -> dict[str, object]:
+def step_figures(number: int) -> dict[str, object]:
     """Those of a step: enough for eight charts."""
     noise = math.sin(number * 12.9898) * 43758.5453 % 1 - 0.5
     return {
@@ -68,7 +86,7 @@ def lines(points: int, seconds: int) -> list[Line]:
     total = points + LIVE_A_SECOND * seconds
     said: list[Line] = []
     for number in range(1, total + 1):
-        said.append(step(number, total, **figures(number)))
+        said.append(step(number, total, **step_figures(number)))
         if number % 500 == 0:
             said.append(evaluated(number, total, eval_loss=0.9 + 2 * math.exp(-number / 3000)))
         if number > points:
@@ -87,8 +105,8 @@ def begin(server: RunningServer, folder: Path, said: list[Line], *, steps: int) 
     return str(answer.json()["job_id"])
 
 
-def watched(browser: Browser, page: Page, seconds: int) -> None:
-    """What its frames and tasks were for so many seconds."""
+def watched(browser: Browser, page: Page, seconds: int) -> tuple[float, float]:
+    """The longest frame and the longest task by the processor's time, of so many seconds, in milliseconds."""
     page.wait_for_timeout(1500)
     browser.start_tracing(page=page, categories=["toplevel", "devtools.timeline"])
     page.evaluate(_WATCH)
@@ -100,6 +118,7 @@ def watched(browser: Browser, page: Page, seconds: int) -> None:
     print(f"{sum(one > LONGEST_MS for one in frames)} over {LONGEST_MS} ms", end="; ")
     print(f"longest task {wall:.0f} ms, by the processor's time {own:.0f} ms", end="; ")
     print(f"{sum(one for _, one in tasks) / seconds:.0f} ms of the processor a second")
+    return frames[-1], own
 
 
 def tasks_in(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
@@ -125,32 +144,37 @@ def drawn(browser: Browser, url: str) -> tuple[float, float]:
     return first, whole
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=30)
-    parser.add_argument("--points", type=int, default=10_000)
-    options = parser.parse_args()
+def options(parser: argparse.ArgumentParser) -> None:
+    """What else can be asked for."""
+    parser.add_argument("--seconds", type=int, help="that each view is watched (15)")
+    parser.add_argument("--points", type=int, help="of the curve (10,000)")
+
+
+def measure(rounds: Rounds) -> None:
+    """Tell the weight of the scripts, watch the views, and load the first some times."""
+    seconds = rounds.options.seconds or (3 if rounds.quick else 15)
+    points = rounds.options.points or (1000 if rounds.quick else 10_000)
     folder = files("modelforge") / "web" / "page"
     scripts = [*folder.iterdir(), *(folder / "vendor").iterdir()]
     contents = [one.read_bytes() for one in scripts if one.name.endswith((".js", ".mjs"))]
-    packed = sum(len(gzip.compress(one)) for one in contents)
-    print(f"scripts: {sum(map(len, contents)) / 1000:.0f} KB, packed {packed / 1000:.0f} KB")
-    live = 2 * options.seconds + 60
+    rounds.tell(SCRIPTS, [sum(map(len, contents)) / 1000])
+    rounds.tell(PACKED, [sum(len(gzip.compress(one)) for one in contents) / 1000])
+    live = 2 * seconds + 60
     with contextlib.ExitStack() as ends:
-        scratch = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+        scratch = rounds.folder()
         playwright = ends.enter_context(sync_playwright())
         still, server = (scripted_server(scratch / name, "--stalled-seconds", "3600") for name in ("still", "data"))
         for one in (still, server):
             ends.callback(one.end)
             ends.callback(one.post, "/api/stop_training")
-        begin(still, scratch / "a", [step(1, 10, **figures(1)), wait(3600)], steps=10)
-        steps = options.points + LIVE_A_SECOND * live
-        job = begin(server, scratch / "b", lines(options.points, live), steps=steps)
-        until_step(server, job, options.points)
+        begin(still, scratch / "a", [step(1, 10, **step_figures(1)), wait(3600)], steps=10)
+        steps = points + LIVE_A_SECOND * live
+        job = begin(server, scratch / "b", lines(points, live), steps=steps)
+        until_step(server, job, points)
         program, *flags = command()
         browser = playwright.chromium.launch(executable_path=program, args=flags[1:])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
+        seen = []
         for name, place in (
             ("a job", f"{server.url}/#/jobs/{job}"),
             ("Home", f"{server.url}/#/"),
@@ -159,13 +183,18 @@ def main() -> None:
             page.goto(place)
             page.locator("canvas").first.wait_for()
             print(f"{name}:")
-            watched(browser, page, options.seconds)
+            seen.append(watched(browser, page, seconds))
+        *busy, (idle, _) = seen
+        rounds.tell(FRAME, [max(frame for frame, _ in busy)], [idle])
+        rounds.tell(TASK, [max(task for _, task in busy)])
         times = [drawn(browser, server.url) for _ in range(LOADS)]
         paints, wholes = zip(*times, strict=True)
-        print(f"first paint {statistics.median(paints):.0f} ms, with the job {statistics.median(wholes):.0f} ms")
-        print(f"  the slowest of {LOADS}: {max(paints):.0f} and {max(wholes):.0f} ms")
+        rounds.tell(PAINT, paints)
+        rounds.tell(DRAWN, wholes)
         browser.close()
 
 
+PROGRAM = Program(__doc__, measure, SCRIPTS, PACKED, FRAME, TASK, PAINT, DRAWN, options=options)
+
 if __name__ == "__main__":
-    main()
+    PROGRAM.main()

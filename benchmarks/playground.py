@@ -6,18 +6,25 @@ ratios, for another's load on the machine falls on both. Every answer has the sa
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
+from figures import Figure, Program, Rounds
 
 from modelforge.machine.child_environment import child_environment
 from trainer_entry import wire
 
-ROUNDS = 5
-LEAST_RATIO = 2.5
+COMPANY = Figure(
+    name="Eight chats together / one after the other",
+    unit="tokens/s",
+    yardstick="one after the other",
+    at_least=2.5,
+    note="Tokens a second of the playground's worker with the built-in model: eight prompts asked at once, and the "
+    "same number one by one; answers of 64 tokens each.",
+)
 _DECODER = msgspec.json.Decoder(wire.AnyWorkerMessage)
 
 
@@ -86,28 +93,33 @@ def together(worker: Worker, chats: int, temperature: float) -> float:
     return sum(worker.receive() for _ in range(chats)) / (time.monotonic() - began)
 
 
-def main() -> int:
-    """Measure, print a line for each round, and fail where company gains too little."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(parser: argparse.ArgumentParser) -> None:
+    """What else can be asked for."""
     parser.add_argument("--model", default=wire.BUILT_IN_MODEL, help="a causal model's folder")
-    parser.add_argument("--chats", type=int, default=8, help="how many at once")
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer, at most")
+    parser.add_argument("--chats", type=int, help="how many at once (8)")
+    parser.add_argument("--tokens", type=int, help="of each answer, at most (64)")
     parser.add_argument("--temperature", type=float, default=0.7, help="0: the likeliest token each time")
-    asked = parser.parse_args()
-    worker = Worker(asked.model, asked.tokens)
+
+
+def measure(rounds: Rounds) -> None:
+    """Both ways in turn, by one worker."""
+    asked = rounds.options
+    chats = asked.chats or (3 if rounds.quick else 8)
+    worker = Worker(asked.model, asked.tokens or (4 if rounds.quick else 64))
     worker.send(asked.temperature)
     worker.receive()  # the model is loaded
-    ratios = []
-    for number in range(1, ROUNDS + 1):
-        alone = one_by_one(worker, asked.chats, asked.temperature)
-        company = together(worker, asked.chats, asked.temperature)
-        ratios.append(company / alone)
-        print(f"round {number}: {alone:7.1f} tokens/s one by one, {company:7.1f} together, {ratios[-1]:.2f} times")
-    worker.end()
-    median = statistics.median(ratios)
-    print(f"{asked.chats} chats together: {median:.2f} times the tokens a second (median of {ROUNDS})")
-    return 0 if median >= LEAST_RATIO else 1
 
+    def all_together(_folder: Path) -> float:
+        return together(worker, chats, asked.temperature)
+
+    def one_after_the_other(_folder: Path) -> float:
+        return one_by_one(worker, chats, asked.temperature)
+
+    rounds.compare(COMPANY, all_together, one_after_the_other)
+    worker.end()
+
+
+PROGRAM = Program(__doc__, measure, COMPANY, options=options)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    PROGRAM.main()

@@ -1,16 +1,19 @@
-"""How long until the server answers, and how much memory it takes: `python benchmarks/server_start.py [ROUNDS]`.
+"""How long until the server answers, and how much memory it takes: `python benchmarks/server_start.py [--rounds 10]`.
 
 Side by side in one run, interleaved: the server, and a Python that only imports aiohttp and answers one path.
 """
 
-import statistics
+import contextlib
+import socket
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import requests
+from figures import Figure, Program, Rounds
+from server_process import resident_mib
 
 BARE = """
 import sys
@@ -20,47 +23,75 @@ app = web.Application()
 app.router.add_get("/api/health", health)
 web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
 """
-PORT = 18_765
 LONGEST_START_SECONDS = 60
+_NOTE = (
+    "From the start of the process in an empty data directory to its first answer on `/api/health`, and the resident "
+    "memory then; beside a Python that imports aiohttp and answers that path."
+)
+ANSWERS = Figure(name="Start of the server to its first answer", unit="s", at_most=1, note=_NOTE)
+BESIDE = Figure(name="The same / bare aiohttp", unit="s", yardstick="bare aiohttp", note=_NOTE)
+RESIDENT = Figure(name="Memory of a server that has started", unit="MiB", at_most=80, note=_NOTE)
 
 
-def measure(command: list[str], port: int) -> tuple[float, int]:
-    """Seconds from the start to the first answer, and KiB resident then."""
-    began = time.perf_counter()
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@contextlib.contextmanager
+def ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """The process is ended with the block."""
     try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def start(command: list[str], port: int, folder: Path) -> tuple[float, float]:
+    """Seconds from the start to the first answer, and MiB resident then."""
+    began = time.perf_counter()
+    said = folder.with_suffix(".stderr")
+    with said.open("wb") as stderr:
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+    with ended(server):
         while True:
             try:
                 requests.get(f"http://127.0.0.1:{port}/api/health", timeout=5).raise_for_status()
                 break
             except requests.ConnectionError:
                 if server.poll() is not None or time.perf_counter() - began > LONGEST_START_SECONDS:
-                    sys.exit(f"{command} did not answer")
+                    raise SystemExit(f"{command} did not answer: {said.read_text()[-500:]}") from None
                 time.sleep(0.005)
-        seconds = time.perf_counter() - began
-        status = Path(f"/proc/{server.pid}/status").read_text()
-        (resident,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")]
-        return seconds, resident
-    finally:
-        server.terminate()
-        server.wait()
+        return time.perf_counter() - began, resident_mib(server.pid)
 
 
-def main() -> None:
-    """Measure both in turn, and print the medians."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    ours: list[tuple[float, int]] = []
-    bare: list[tuple[float, int]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        serve = [sys.executable, "-m", "modelforge", "serve", "--port", str(PORT), "--data-dir", folder]
-        for _ in range(rounds):
-            ours.append(measure(serve, PORT))
-            bare.append(measure([sys.executable, "-c", BARE, str(PORT + 1)], PORT + 1))
-    for name, rows in (("modelforge", ours), ("bare aiohttp", bare)):
-        seconds, resident = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"{name:<14} {seconds:6.2f} s to the first answer   {resident / 1024:6.1f} MiB resident")
-    print(f"ratio          {statistics.median(a[0] / b[0] for a, b in zip(ours, bare, strict=True)):6.2f}")
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
+
+def modelforge(folder: Path) -> tuple[float, float]:
+    """The server, in an empty data directory."""
+    port = free_port()
+    return start(
+        [sys.executable, "-m", "modelforge", "serve", "--port", str(port), "--data-dir", str(folder)], port, folder
+    )
+
+
+def bare_aiohttp(folder: Path) -> tuple[float, float]:
+    """A Python that answers one path."""
+    port = free_port()
+    return start([sys.executable, "-c", BARE, str(port)], port, folder)
+
+
+def measure(rounds: Rounds) -> None:
+    """Both in turn."""
+    ours, bare = rounds.interleave(modelforge, bare_aiohttp, rounds=None if rounds.quick else max(5, rounds.count))
+    seconds = [one for one, _ in ours]
+    rounds.tell(ANSWERS, seconds)
+    rounds.tell(BESIDE, seconds, [one for one, _ in bare])
+    rounds.tell(RESIDENT, [mib for _, mib in ours])
+
+
+PROGRAM = Program(__doc__, measure, ANSWERS, BESIDE, RESIDENT)
 
 if __name__ == "__main__":
-    main()
+    PROGRAM.main()

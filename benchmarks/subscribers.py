@@ -1,4 +1,4 @@
-"""Readers beside one that is stalled: `python benchmarks/subscribers.py [--readers 1000] [--seconds 10]`.
+"""Readers beside one that is stalled: `python benchmarks/subscribers.py [--readers 1000] [--seconds 8]`.
 
 A server, so many readers of `/api/events/stream` in a process of their own, and ten records a second. What counts is
 how long a record takes from its moment in the log to a reader, at the 99th percentile: with a reader that asked for
@@ -9,14 +9,9 @@ counts. The memory is the server's.
 import argparse
 import asyncio
 import contextlib
-import json
 import multiprocessing
-import os
 import re
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -24,32 +19,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
+from figures import Figure, Program, Rounds
+from server_process import NO_LIMITS, resident_mib, served
 
-ROUNDS = 3
 RECORDS_A_SECOND = 10
 EARLIER_RECORDS = 3000
-MOST_RATIO = 1.2
 _AT = re.compile(rb'"position":(\d+),.*?"at":(\d+)')
+DELAY = Figure(
+    name="Record to 1,000 readers at p99, beside a stalled one / without it",
+    unit="ms",
+    yardstick="without it",
+    at_most=1.2,
+    note="From a record's moment in the log to each of 1,000 readers of `/api/events/stream`, ten records a second; "
+    "with a reader that asked for everything there ever was and takes nothing of it, and without.",
+)
+MISSING = Figure(name="Records that did not reach a reader", unit="records", at_most=0, note="In those measurements.")
+HELD = Figure(name="Memory held for the stalled reader", unit="MiB", note="Of the server, above what it had before.")
 _LONG_URL = f"http://127.0.0.1:9/{'x' * 1500}"
-
-
-@contextlib.contextmanager
-def server(data_dir: Path) -> Iterator[tuple[int, str]]:
-    """A server that lets one client have as many streams as it likes: its process and its address."""
-    limits = {"MAX_SOCKETS_PER_CLIENT": "20000", "MAX_CONNECTIONS": "20000", "MAX_CONNECTIONS_PER_CLIENT": "20000"}
-    limits |= {"MAX_REQUESTS_PER_MINUTE": "1000000", "STILL_SECONDS": "600"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(data_dir)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **{f"MODELFORGE_{name}": value for name, value in limits.items()}},
-    )
-    try:
-        line = "" if process.stdout is None else process.stdout.readline()
-        yield process.pid, line.split(" listens on ")[1].split()[0]
-    finally:
-        process.terminate()
-        process.wait()
 
 
 class Reader(asyncio.Protocol):
@@ -77,11 +63,12 @@ def read(url: str, readers: int, after: int, pipe: Connection) -> None:
 
 async def _read(url: str, readers: int, after: int, pipe: Connection) -> None:
     address = urlsplit(url)
+    place = address.hostname or "", address.port or 80
     request = f"GET /api/events/stream?after={after} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
     delays: list[float] = []
     loop = asyncio.get_running_loop()
     for _ in range(readers):
-        await loop.create_connection(lambda: Reader(request, delays), address.hostname, address.port)
+        await loop.create_connection(lambda: Reader(request, delays), *place)
     await asyncio.sleep(1)
     pipe.send("ready")
     await asyncio.to_thread(pipe.recv)
@@ -119,12 +106,6 @@ async def last_position(url: str) -> int:
         return int((await answer.json())["position"])
 
 
-def resident_mib(pid: int) -> float:
-    """The memory of a process."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return 0.0 if found is None else int(found[1]) / 1024
-
-
 def p99(url: str, endpoint: str, key: str, readers: int, seconds: float) -> tuple[float, int]:
     """The 99th percentile of what the readers saw, in seconds, and how many records of the log did not reach them."""
     ours, theirs = multiprocessing.Pipe()
@@ -154,41 +135,43 @@ def stalled(url: str) -> Iterator[None]:
         yield
 
 
-def main() -> int:
-    """Measure, and say whether it holds."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--readers", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=10)
-    asked = parser.parse_args()
-    ratios = []
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "data") as (pid, url):
-        key = (Path(folder) / "data" / "owner.key").read_text().strip()
-        endpoint = asyncio.run(make_endpoint(url, key))
-        asyncio.run(write(url, endpoint, key, EARLIER_RECORDS, 0))
-        p99(url, endpoint, key, asked.readers, 2)  # warm
-        for number in range(ROUNDS):
-            before = resident_mib(pid)
-            alone, missing = p99(url, endpoint, key, asked.readers, asked.seconds)
-            with stalled(url):
-                beside, missing_beside = p99(url, endpoint, key, asked.readers, asked.seconds)
-                held = resident_mib(pid)
-            ratios.append(beside / alone)
-            print(
-                json.dumps(
-                    {
-                        "round": number + 1,
-                        "p99_ms": round(alone * 1000, 2),
-                        "p99_beside_ms": round(beside * 1000, 2),
-                        "ratio": round(beside / alone, 2),
-                        "missing": missing + missing_beside,
-                        "server_mib": [round(before), round(held)],
-                    }
-                )
-            )
-    ratio = statistics.median(ratios)
-    print(f"median ratio {ratio:.2f}, at most {MOST_RATIO} is aimed at")
-    return 0 if ratio <= MOST_RATIO else 1
+def options(parser: argparse.ArgumentParser) -> None:
+    """What else can be asked for."""
+    parser.add_argument("--readers", type=int, help="how many (1,000)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (8)")
 
+
+def measure(rounds: Rounds) -> None:
+    """With the stalled reader and without, in turn, on one server."""
+    readers = rounds.options.readers or (100 if rounds.quick else 1000)
+    seconds = rounds.options.seconds or (2 if rounds.quick else 8)
+    with served(rounds.folder(), settings=NO_LIMITS) as server:
+        url, key = server.url, server.key
+        endpoint = asyncio.run(make_endpoint(url, key))
+        asyncio.run(write(url, endpoint, key, EARLIER_RECORDS // (10 if rounds.quick else 1), 0))
+        p99(url, endpoint, key, readers, 2)  # warm
+        missing = []
+        idle = resident_mib(server.pid)
+        most = []
+
+        def beside_a_stalled_one(_folder: Path) -> float:
+            with stalled(url):
+                delay, lost = p99(url, endpoint, key, readers, seconds)
+                most.append(resident_mib(server.pid) - idle)
+            missing.append(lost)
+            return delay * 1000
+
+        def alone(_folder: Path) -> float:
+            delay, lost = p99(url, endpoint, key, readers, seconds)
+            missing.append(lost)
+            return delay * 1000
+
+        rounds.compare(DELAY, beside_a_stalled_one, alone)
+        rounds.tell(MISSING, missing)
+        rounds.tell(HELD, most)
+
+
+PROGRAM = Program(__doc__, measure, DELAY, MISSING, HELD, options=options)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    PROGRAM.main()

@@ -1,6 +1,6 @@
 """A large upload: what it takes of memory, whether the server answers meanwhile, and how fast it is checked.
 
-    python benchmarks/uploads.py [--megabytes 1000] [--rounds 3]
+    python benchmarks/uploads.py [--megabytes 500] [--rounds 3]
 
 The file is made of records of a prompt and an answer, about a kilobyte each. Printed are: the peak memory of the
 server and of the processes that check, each above what it has when idle; the lag of the server's event loop during
@@ -14,16 +14,15 @@ import json
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import uvloop
+from figures import Figure, Program, Rounds
+from server_process import descendants, proportional_bytes, started
 
 from modelforge.app import serve
 from modelforge.datasets.validation.lines import chunks
@@ -31,6 +30,26 @@ from modelforge.datasets.validation.process import check_dataset
 from modelforge.datasets.validation.record_errors import decoders
 from modelforge.settings import load_settings
 
+_LIMIT = "decode_lines, one thread"
+_SENT = "During an upload of 500 MB of records over multipart, looked at fifty times a second."
+MEMORY = Figure(name="Memory of the server above idle during an upload", unit="MiB", at_most=64, note=_SENT)
+CHECK_MEMORY = Figure(name="Memory of the check above idle", unit="MiB", at_most=64, note=_SENT)
+LAG = Figure(
+    name="Event loop late during an upload, p99",
+    unit="ms",
+    at_most=5,
+    note="How much later than asked for a task wakes that sleeps a millisecond at a time, in the server's loop.",
+)
+LONGEST_LAG = Figure(name="The same, at most", unit="ms", note="The latest of them all.")
+CHECK = Figure(
+    name="Check of an upload / decode_lines",
+    unit="MB/s",
+    yardstick=_LIMIT,
+    at_least=0.6,
+    note="The whole check in processes of its own, from their start to their end, of a file whose hash is known; "
+    "beside msgspec's `decode_lines` of the same file into the records' type, in one thread, and nothing else.",
+)
+HASHED = Figure(name="The same with its hash", unit="MB/s", yardstick=_LIMIT, note="The hash is made as well.")
 _BOUNDARY = "a-boundary-that-stands-in-no-record"
 _PART = 1 << 20
 _LOOK_SECONDS = 0.02
@@ -73,28 +92,6 @@ async def serve_with_probe(data_dir: Path) -> list[float]:
     return noted
 
 
-def memory_of(pid: int) -> int:
-    """The bytes that a process has in memory; those that it shares are divided among who has them."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        pass
-    return 0
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """The processes that a process started, and those that they did."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    for child in map(int, children):
-        yield child
-        yield from descendants(child)
-
-
 class Peaks(threading.Thread):
     """The most memory that the server had, and all its children together."""
 
@@ -107,8 +104,8 @@ class Peaks(threading.Thread):
     def run(self) -> None:
         """Look until the end."""
         while not self.ended.wait(_LOOK_SECONDS):
-            self.server = max(self.server, memory_of(self._pid))
-            self.children = max(self.children, sum(map(memory_of, descendants(self._pid))))
+            self.server = max(self.server, proportional_bytes(self._pid))
+            self.children = max(self.children, sum(map(proportional_bytes, descendants(self._pid))))
 
 
 def upload(url: str, path: Path) -> float:
@@ -150,33 +147,28 @@ def seconds_of_checking(path: Path, folder: Path, sha256: str | None) -> float:
     return time.perf_counter() - began
 
 
-def measure_upload(folder: Path, path: Path) -> None:
-    """Upload the file to a server, and print what that took."""
+def measure_upload(rounds: Rounds, folder: Path, path: Path) -> None:
+    """Upload the file to a server, and tell what that took."""
     lags = folder / "lags.json"
-    server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", str(folder / "data"), str(lags)], stdout=subprocess.PIPE, text=True
-    )
-    if server.stdout is None:
-        raise AssertionError("it was asked for")
-    url = server.stdout.readline().split("listens on ")[1].split()[0]
-    time.sleep(1)
-    idle = memory_of(server.pid)
-    peaks = Peaks(server.pid)
-    peaks.start()
-    os.kill(server.pid, signal.SIGUSR1)
-    seconds = upload(url, path)
-    peaks.ended.set()
-    peaks.join()
-    server.terminate()
-    server.wait()
+    command = [sys.executable, __file__, "--serve", str(folder / "data"), str(lags)]
+    with started(folder / "data", command) as server:
+        time.sleep(1)
+        idle = proportional_bytes(server.pid)
+        peaks = Peaks(server.pid)
+        peaks.start()
+        os.kill(server.pid, signal.SIGUSR1)
+        seconds = upload(server.url, path)
+        peaks.ended.set()
+        peaks.join()
     noted = sorted(json.loads(lags.read_text()))
     starting = idle_check(folder)
-    mib, size = 1 << 20, path.stat().st_size
-    print(f"upload of {size / 1e6:.0f} MB over multipart, checked: {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s")
-    print(f"  server: {idle / mib:.0f} MiB idle, {(peaks.server - idle) / mib:.0f} MiB above it at most")
-    print(f"  check: {starting / mib:.0f} MiB when idle, {(peaks.children - starting) / mib:.0f} MiB above it at most")
-    p99, most = noted[int(len(noted) * 0.99)] * 1000, noted[-1] * 1000
-    print(f"  event loop: late by {p99:.1f} ms at the 99th percentile of {len(noted)} looks, {most:.0f} ms at most")
+    mib = 1 << 20
+    rate = path.stat().st_size / 1e6 / seconds
+    print(f"  {rate:.0f} MB/s; idle: server {idle / mib:.0f} MiB, check {starting / mib:.0f} MiB")
+    rounds.tell(MEMORY, [(peaks.server - idle) / mib])
+    rounds.tell(CHECK_MEMORY, [(peaks.children - starting) / mib])
+    rounds.tell(LAG, [noted[int(len(noted) * 0.99)] * 1000])
+    rounds.tell(LONGEST_LAG, [noted[-1] * 1000])
 
 
 def idle_check(folder: Path) -> int:
@@ -186,39 +178,45 @@ def idle_check(folder: Path) -> int:
     if process.stdout is None:
         raise AssertionError("it was asked for")
     process.stdout.readline()
-    found = memory_of(process.pid)
+    found = proportional_bytes(process.pid)
     process.kill()
     process.wait()
     return found
 
 
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
+def options(parser: argparse.ArgumentParser) -> None:
+    """What else can be asked for."""
+    parser.add_argument("--megabytes", type=int, help="of the file (500)")
     parser.add_argument("--serve", nargs=2, type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve is not None:
-        data_dir, lags = options.serve
+
+
+def measure(rounds: Rounds) -> None:
+    """One upload to a server, then checks and decoding in turn."""
+    if rounds.options.serve is not None:
+        data_dir, lags = rounds.options.serve
         lags.write_text(json.dumps(uvloop.run(serve_with_probe(data_dir))))
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path = folder / "records.jsonl"
-        write_records(path, options.megabytes * 1_000_000)
-        measure_upload(folder, path)
-        decoding, checking, hashing = [], [], []
-        for _ in range(options.rounds):
-            decoding.append(seconds_of_decoding(path))
-            checking.append(seconds_of_checking(path, folder, "0" * 64))
-            hashing.append(seconds_of_checking(path, folder, None))
-        limit = statistics.median(decoding)
-        print(f"decode_lines in one thread: {limit:.2f} s")
-        for what, seconds in (("check of an upload, whose hash is known", checking), ("check with hash", hashing)):
-            middle = statistics.median(seconds)
-            print(f"{what}: {middle:.2f} s, {limit / middle:.2f} of the speed of decode_lines")
+    folder = rounds.folder()
+    path = folder / "records.jsonl"
+    write_records(path, (rounds.options.megabytes or (50 if rounds.quick else 500)) * 1_000_000)
+    measure_upload(rounds, folder, path)
+    megabytes = path.stat().st_size / 1e6
 
+    def decoding(_folder: Path) -> float:
+        return megabytes / seconds_of_decoding(path)
+
+    def checking(folder: Path) -> float:
+        return megabytes / seconds_of_checking(path, folder, "0" * 64)
+
+    def checking_and_hashing(folder: Path) -> float:
+        return megabytes / seconds_of_checking(path, folder, None)
+
+    checks, hashes, limit = rounds.interleave(checking, checking_and_hashing, decoding)
+    rounds.tell(CHECK, checks, limit)
+    rounds.tell(HASHED, hashes, limit)
+
+
+PROGRAM = Program(__doc__, measure, MEMORY, CHECK_MEMORY, LAG, LONGEST_LAG, CHECK, HASHED, options=options)
 
 if __name__ == "__main__":
-    main()
+    PROGRAM.main()

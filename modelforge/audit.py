@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from modelforge.domain.messages import GENESIS, decode, digest_of
 from modelforge.errors import BadInput, LogUnusable
-from modelforge.event_log.sqlite import LogReader, Row
+from modelforge.event_log.queries import Row
+from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.projections.read_models import StateAt, state_of
 from modelforge.projections.snapshots import load, pieces_of, rebuild

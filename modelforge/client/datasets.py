@@ -45,9 +45,9 @@ class DatasetCalls(Calls):
         said = {name: value for name, value in fields.items() if value is not None}
         return await self._connection.upload(Path(file), Uploaded, on_sent=on_sent, key=self._key, **said)
 
-    async def list_datasets(self) -> DatasetList:
-        """The datasets."""
-        return await self._get(DatasetList, "datasets")
+    async def list_datasets(self, *, limit: int | None = None, after: str | None = None) -> DatasetList:
+        """The datasets: all, or a page. `after`: the name of the last one of the page before."""
+        return await self._get(DatasetList, "datasets", limit=limit, after=after)
 
     async def get_dataset(self, filename: str, *, revision: int | None = None) -> DatasetDetails:
         """One dataset, with what its check found, and what it can be trained on for."""

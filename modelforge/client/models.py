@@ -18,9 +18,9 @@ from modelforge.server_answers import decoded
 class ModelCalls(Calls):
     """What is asked of models."""
 
-    async def list_models(self) -> ModelList:
-        """The trained models, oldest first."""
-        return await self._get(ModelList, "models")
+    async def list_models(self, *, limit: int | None = None, after: int | None = None) -> ModelList:
+        """The trained models, oldest first: all, or a page. `after`: the id of the last one of the page before."""
+        return await self._get(ModelList, "models", limit=limit, after=after)
 
     async def get_model(self, model_id: int) -> ModelDetails:
         """One trained model, with everything that made it."""

@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from modelforge.domain.messages import GENESIS, Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
+from modelforge.event_log.queries import COLUMNS, Row, last_row, select_rows
 
 _SCHEMAS = ("schema.sql", "schema_2.sql")
 """Each adds to the one before it, and is never changed once it was released."""
@@ -26,13 +27,10 @@ _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sql
 _PROBE_BYTES = 1 << 17
 _LAST = (1 << 63) - 1
 _READ_AT_ONCE = 1000
-_COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
-_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _T = TypeVar("_T")
-Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
-"""The columns of a record."""
 FoldRow = tuple[int, str, int, str, int, str]
-"""Those of them that lead to something: position, stream, version, type, at and data."""
+"""The columns of a record that lead to something: position, stream, version, type, at and data."""
 
 
 class _AtomicConnection(sqlite3.Connection):
@@ -67,7 +65,7 @@ class LogReader:
     def rows(self) -> Iterator[Row]:
         """Every row as it lies in the file, in order, whether what it says is text or not."""
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        yield from self._connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
+        yield from self._connection.execute(f"SELECT {COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
 
     def copy_to(self, path: Path) -> None:
         """Write what this view sees into a new file, by SQLite's online backup: the log's own files stay as they are.
@@ -82,9 +80,13 @@ class LogReader:
             raise _translated(path, error) from error
 
     def position_at(self, at: int) -> int:
-        """The last position that was written by a time (unix microseconds); 0 if none was."""
-        row = self._connection.execute("SELECT max(position) FROM records WHERE at <= ?", (at,)).fetchone()
-        return int(row[0] or 0)
+        """The last position that was written by a time (unix microseconds); 0 if none was.
+
+        It is looked for from the end on: a clock that was set back leaves moments that do not rise with the positions.
+        """
+        last = "SELECT position FROM records WHERE at <= ? ORDER BY position DESC LIMIT 1"
+        row = self._connection.execute(last, (at,)).fetchone()
+        return int(row[0]) if row else 0
 
     def records(
         self,
@@ -96,34 +98,13 @@ class LogReader:
         limit: int = -1,
     ) -> Iterator[Record]:
         """Records after a position, in order; of some streams or types only, if any are named."""
-        where, values = ["position > ?"], [after, *streams, *types]
-        if streams:
-            where.append(f"stream IN ({', '.join('?' * len(streams))})")
-        if types:
-            where.append(f"type IN ({', '.join('?' * len(types))})")
-        if until is not None:
-            where.append("position <= ?")
-            values.append(until)
-        cursor = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY position LIMIT ?",  # noqa: S608 - only constants and placeholders
-            (*values, limit),
-        )
-        cursor.arraysize = _READ_AT_ONCE
-        while rows := cursor.fetchmany():
-            for position, stream, version, kind, tag, at, cause, actor, data, digest in rows:
-                yield Record(
-                    position=position,
-                    stream=stream,
-                    version=version,
-                    kind=kind,
-                    type=tag,
-                    at=at,
-                    cause=cause,
-                    actor=actor,
-                    data=Raw(data.encode()),
-                    digest=digest,
-                    message=decode(kind, data),
-                )
+        rows = select_rows(self._connection, after=after, until=until, streams=streams, types=types, limit=limit)
+        return map(_record, rows)
+
+    def last_record(self, stream: str, tag: str, *, until: int) -> Record | None:
+        """The last record of a type in a stream that does not come after a position."""
+        row = last_row(self._connection, stream, tag, until)
+        return None if row is None else _record(row)
 
     def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[list[FoldRow]]:
         """What a fold needs of the records after a position, in order, a thousand at a time."""
@@ -214,6 +195,23 @@ class EventLog:
     async def close(self) -> None:
         """Give the file back."""
         await self._writer.close()
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    position, stream, version, kind, tag, at, cause, actor, data, digest = row
+    return Record(
+        position=position,
+        stream=stream,
+        version=version,
+        kind=kind,
+        type=tag,
+        at=at,
+        cause=cause,
+        actor=actor,
+        data=Raw(data.encode()),
+        digest=digest,
+        message=decode(kind, data),
+    )
 
 
 def log_schema(number: int = SCHEMA) -> str:

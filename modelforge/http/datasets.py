@@ -1,22 +1,25 @@
 """The datasets that were uploaded: what they are, their bytes, and their end."""
 
 from functools import partial
+from itertools import dropwhile, islice
 from typing import Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.domain import dataset
-from modelforge.errors import FilesKept, NotFound
+from modelforge.errors import BadInput, FilesKept, NotFound
 from modelforge.http.plumbing.body import idempotency_key, json_response
 from modelforge.http.plumbing.files import Download, send
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
-from modelforge.http.plumbing.query import int_query
-from modelforge.http.plumbing.route import REVISION, RequestHeader, Route
+from modelforge.http.plumbing.query import int_query, optional_int, text_query
+from modelforge.http.plumbing.route import REVISION, Query, RequestHeader, Route, limit_if_asked
 from modelforge.layout import Layout
 from modelforge.projections.datasets import DatasetDetails, DatasetSummary, Upload, details_of, uploads_of
 from trainer_entry import wire
+
+_LARGEST_PAGE = 1000
 
 MEDIA_TYPES: dict[wire.Container | wire.Compression, str] = {
     "jsonl": "application/x-ndjson",
@@ -30,9 +33,10 @@ MEDIA_TYPES: dict[wire.Container | wire.Compression, str] = {
 
 
 class DatasetList(Struct, frozen=True, kw_only=True):
-    """The uploaded datasets."""
+    """The uploaded datasets. `has_more`: of a page, whether there is another."""
 
     datasets: list[DatasetSummary]
+    has_more: bool | UnsetType = UNSET
 
 
 class DatasetDeleted(Struct, frozen=True, kw_only=True):
@@ -74,8 +78,16 @@ async def find_uploads(request: web.Request) -> tuple[Upload, list[Upload]]:
 
 
 async def list_datasets(request: web.Request) -> web.Response:
-    """List the uploaded datasets."""
-    return json_response(DatasetList(datasets=[*request.app[PROJECTOR].read_models.datasets.values()]))
+    """List the uploaded datasets: all of them, or a page of those after one."""
+    datasets = request.app[PROJECTOR].read_models.datasets
+    after, limit = text_query(request, "after"), optional_int(request, "limit")
+    if after is not None and after not in datasets:
+        raise BadInput("Unknown dataset in the query", f"after={after[:60]!r}: the name of a dataset.", field="after")
+    later = iter(datasets.values())
+    if after is not None:
+        later = islice(dropwhile(lambda one: one.filename != after, later), 1, None)
+    page = [*islice(later, limit)]
+    return json_response(DatasetList(datasets=page, has_more=UNSET if limit is None else next(later, None) is not None))
 
 
 async def get_dataset(request: web.Request) -> web.Response:
@@ -132,7 +144,14 @@ FOR_PARTS = (
 )
 
 ROUTES = (
-    Route(method="GET", path="/api/datasets", handler=list_datasets, answer=DatasetList),
+    Route(
+        method="GET",
+        path="/api/datasets",
+        handler=list_datasets,
+        answer=DatasetList,
+        query=(limit_if_asked(_LARGEST_PAGE), Query("after", str, "Go on after the dataset of this name.")),
+        errors=(400,),
+    ),
     Route(
         method="GET",
         path="/api/datasets/{filename}",

@@ -1,7 +1,6 @@
 """The figures of a job's steps and evaluations, each once, whatever attempts made them."""
 
 import math
-from collections.abc import Callable
 
 from aiohttp import web
 from msgspec import Struct
@@ -18,6 +17,7 @@ from trainer_entry import wire
 
 _PAGE = 1000
 _LARGEST_PAGE = 100_000
+_STEPS, _EVALUATION = "MetricsLogged", "EvaluationLogged"
 
 
 class Metric(Struct, frozen=True, kw_only=True):
@@ -81,45 +81,67 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
     metrics: list[Metric] = []
     evaluations: list[Evaluation] = []
     position, read = after, 0
-    types = ("MetricsLogged", "EvaluationLogged")
-    last_kept, evaluated_by = _last_kept(reader, stream), _evaluated_by(reader, stream)
-    for record in reader.records(after=after, streams=(stream,), types=types, limit=limit + 1):
+    attempts = _Attempts(reader, stream)
+    for record in reader.records(after=after, streams=(stream,), types=(_STEPS, _EVALUATION), limit=limit + 1):
         read += 1
         if read > limit:
             break
         position = record.position
         match record.message:
             case job.MetricsLogged(steps=steps, attempt=attempt):
+                last = attempts.last_kept(attempt)
                 metrics.extend(
                     project_struct(step, Metric, position=position, attempt=attempt)
                     for step in steps
-                    if step.step <= last_kept(attempt)
+                    if step.step <= last
                 )
-            case job.EvaluationLogged(report=report, attempt=attempt) if (
-                report.step <= last_kept(attempt) and attempt == evaluated_by[report.step]
-            ):
+            case job.EvaluationLogged(report=report, attempt=attempt) if report.step <= attempts.last_kept(
+                attempt
+            ) and not attempts.evaluated_again(attempt, report.step):
                 evaluations.append(project_struct(report, Evaluation, position=position, attempt=attempt))
             case _:
                 pass
     return Metrics(metrics=metrics, evaluations=evaluations, last_position=position, has_more=read > limit)
 
 
-def _last_kept(reader: LogReader, stream: str) -> Callable[[int], float]:
-    """The last step of an attempt that no later attempt made again, having gone on from an earlier checkpoint."""
-    began: dict[int, int] = {}
-    for record in reader.records(streams=(stream,), types=("TrainingStarted",)):
-        if isinstance(record.message, job.TrainingStarted):  # one for each phase that trains: the first counts
-            began.setdefault(record.message.attempt, record.message.report.resumed_step)
-    return lambda attempt: min((step for later, step in began.items() if later > attempt), default=math.inf)
+class _Attempts:
+    """Where the attempts of a job began, and so what of an earlier one a later one made again."""
 
+    def __init__(self, reader: LogReader, stream: str) -> None:
+        self._reader = reader
+        self._stream = stream
+        self._launched: dict[int, int] = {}
+        self._began: dict[int, int] = {}
+        self._evaluated: dict[int, frozenset[int]] = {}
+        for record in reader.records(streams=(stream,), types=("AttemptLaunching", "TrainingStarted")):
+            match record.message:
+                case job.AttemptLaunching(attempt=attempt):
+                    self._launched[attempt] = record.position
+                case job.TrainingStarted(attempt=attempt, report=report):
+                    self._began.setdefault(attempt, report.resumed_step)  # one for each phase that trains
+                case _:
+                    pass
 
-def _evaluated_by(reader: LogReader, stream: str) -> dict[int, int]:
-    """The last attempt that evaluated after a step: one that went on from it may have done so again."""
-    return {
-        record.message.report.step: record.message.attempt
-        for record in reader.records(streams=(stream,), types=("EvaluationLogged",))
-        if isinstance(record.message, job.EvaluationLogged)
-    }
+    def last_kept(self, attempt: int) -> float:
+        """The last step of an attempt that no later one made again, having gone on from an earlier checkpoint."""
+        return min((step for later, step in self._began.items() if later > attempt), default=math.inf)
+
+    def evaluated_again(self, attempt: int, step: int) -> bool:
+        """Whether a later attempt evaluated after a step too, which is one that it began at or after."""
+        return any(step in self._evaluated_first(later) for later in self._launched if later > attempt)
+
+    def _evaluated_first(self, attempt: int) -> frozenset[int]:
+        """After which steps an attempt evaluated that are not beyond that at which it began."""
+        if attempt not in self._evaluated:
+            began, steps = self._began.get(attempt, math.inf), set[int]()
+            after = self._launched[attempt]
+            for record in self._reader.records(after=after, streams=(self._stream,), types=(_EVALUATION,)):
+                event = record.message
+                if not isinstance(event, job.EvaluationLogged) or event.attempt != attempt or event.report.step > began:
+                    break
+                steps.add(event.report.step)
+            self._evaluated[attempt] = frozenset(steps)
+        return self._evaluated[attempt]
 
 
 ROUTES = (

@@ -1,9 +1,10 @@
 """The trained models."""
 
+from itertools import dropwhile, islice
 from typing import Literal
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.domain import model
 from modelforge.errors import Conflict, FilesKept, NotFound
@@ -11,10 +12,13 @@ from modelforge.fields import project_struct
 from modelforge.http.plumbing.body import idempotency_key, json_response, whole_number
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, PLAYGROUND, PROJECTOR
-from modelforge.http.plumbing.route import Route
+from modelforge.http.plumbing.query import int_query, optional_int
+from modelforge.http.plumbing.route import Ordinal, Query, Route, limit_if_asked
 from modelforge.projections.jobs import DatasetReference
 from modelforge.projections.models import ModelDetails
 from trainer_entry import wire
+
+_LARGEST_PAGE = 1000
 
 
 class ModelSummary(Struct, frozen=True, kw_only=True):
@@ -36,9 +40,10 @@ class ModelSummary(Struct, frozen=True, kw_only=True):
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
-    """The trained models, oldest first."""
+    """The trained models, oldest first. `has_more`: of a page, whether there is another."""
 
     models: list[ModelSummary]
+    has_more: bool | UnsetType = UNSET
 
 
 class Deleted(Struct, frozen=True, kw_only=True):
@@ -62,9 +67,13 @@ def find_model(request: web.Request, model_id: int | str) -> ModelDetails:
 
 
 async def list_models(request: web.Request) -> web.Response:
-    """List the trained models."""
-    models = request.app[PROJECTOR].read_models.models.values()
-    return json_response(ModelList(models=[project_struct(details, ModelSummary) for details in models]))
+    """List the trained models: all of them, or a page of those after one."""
+    models = request.app[PROJECTOR].read_models.models
+    after, limit = int_query(request, "after", 0), optional_int(request, "limit")
+    later = dropwhile(lambda model_id: model_id <= after, models)  # ids rise, whatever was deleted
+    page = [*islice(later, limit)]
+    shown = [project_struct(models[model_id], ModelSummary) for model_id in page]
+    return json_response(ModelList(models=shown, has_more=UNSET if limit is None else next(later, None) is not None))
 
 
 async def get_model(request: web.Request) -> web.Response:
@@ -96,7 +105,14 @@ async def delete_model(request: web.Request) -> web.Response:
 
 
 ROUTES = (
-    Route(method="GET", path="/api/models", handler=list_models, answer=ModelList),
+    Route(
+        method="GET",
+        path="/api/models",
+        handler=list_models,
+        answer=ModelList,
+        query=(limit_if_asked(_LARGEST_PAGE), Query("after", Ordinal, "Go on after this model.")),
+        errors=(400,),
+    ),
     Route(method="GET", path="/api/models/{model_id}", handler=get_model, answer=ModelDetails, errors=(404,)),
     Route(
         method="DELETE",

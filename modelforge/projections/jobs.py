@@ -113,6 +113,7 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
 
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many
     of the attempts were made because the one before failed, of `max_restarts` after each start or resume.
+    `attempt_started_at`: when the last of them was launched; those before it ran for `ran_seconds` together.
     `kind`: whether it is a training, or work on the trained model `source_model_id`, whose training the fields from
     `task` to `config` describe then; steps are counted in `unit`, and `delivery` is what came of an export, push
     or evaluation.
@@ -139,6 +140,8 @@ class JobDetails(TrainingStatus, frozen=True, kw_only=True):
     started_at: str | None = None
     finished_at: str | None = None
     attempt: int = 0
+    attempt_started_at: str | None = None
+    ran_seconds: int = 0
     restarts: int = 0
     max_restarts: int = 0
     gpus: tuple[str, ...] = ()
@@ -227,6 +230,8 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 attempt=attempt,
                 gpus=gpus,
                 started_at=details.started_at or iso(at),
+                attempt_started_at=iso(at),
+                ran_seconds=_ran_until(details, at),
                 finished_at=None,
                 error=None,
                 trackers=waiting(tracker.name for tracker in details.trackers),
@@ -302,6 +307,15 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             return now
         case _:
             assert_never(event)
+
+
+def _ran_until(details: JobDetails, at: int) -> int:
+    """Seconds that a job's attempts ran, where the next is launched `at`; the pause before that is none of them."""
+    if details.attempt_started_at is None:
+        return 0
+    ended = details.finished_at or iso(at)
+    ran = datetime.fromisoformat(ended) - datetime.fromisoformat(details.attempt_started_at)
+    return details.ran_seconds + max(0, round(ran.total_seconds()))
 
 
 def _after_step(details: JobDetails, step: wire.StepLogged) -> JobDetails:

@@ -75,13 +75,13 @@ CALLS: dict[str, Callable[[AsyncClient, Path], Any]] = {
     "upload_dataset": lambda client, file: client.upload_dataset(
         file, task="text-generation", strategy="sft", columns={"input": "q", "output": ["a", "b"]}, encoding="utf-8"
     ),
-    "list_datasets": lambda client, _: client.list_datasets(),
+    "list_datasets": lambda client, _: client.list_datasets(limit=3, after="a.jsonl"),
     "get_dataset": lambda client, _: client.get_dataset("a #ä.jsonl", revision=2),
     "delete_dataset": lambda client, _: client.delete_dataset("a.jsonl"),
     "download_dataset": lambda client, file: client.download_dataset("a?.jsonl", file, revision=2),
     "preview_dataset": lambda client, _: client.preview_dataset("a.jsonl", limit=3, offset=2, search="why", **VIEW),
     "measure_dataset": lambda client, _: client.measure_dataset("a.jsonl", sample=3, **VIEW),
-    "list_models": lambda client, _: client.list_models(),
+    "list_models": lambda client, _: client.list_models(limit=3, after=2),
     "get_model": lambda client, _: client.get_model(1),
     "delete_model": lambda client, _: client.delete_model(1),
     "merge_model": lambda client, _: client.merge_model(1, output_name="poet", dtype="float16", queue=True),

@@ -16,6 +16,7 @@ KINDS = {
     "A view of the page": 3,
     "A strategy": 14,
     "An aggregate": 9,
+    "A figure": 2,
     "A setting": 3,
 }
 """Files that a change of a kind always touches."""

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.attempt_files import processes_of, shim_of, until_step
+from support.attempt_files import model_in, processes_of, shim_of, training, until_step
 from support.changed_snapshot import change_snapshot
 from support.running_log import write
-from support.running_server import RECORDS, RunningServer, modelforge
+from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
 from support.scenario import launching, records_of, requested, uploaded
 from support.scenario import start as start_training
 
@@ -72,12 +72,30 @@ def told(data_dir: Path, subject: str) -> Finding:
     return finding
 
 
-@pytest.fixture
-def past(server: RunningServer, start: Start, data_dir: Path) -> Path:
-    """The data directory of a server that trained a model, and ended."""
-    server.wait_for(start(server, "completes"))
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder, and beside it what a server left in `data` there, who trained a model."""
+    folder = tmp_path_factory.mktemp("place")
+    server = scripted_server(folder / "data")
+    server.upload(RECORDS).raise_for_status()
+    answer = server.post("/api/start_training", training(model_in(folder), "completes"))
+    server.wait_for(answer.json()["job_id"])
     server.end()
-    return data_dir
+    kept = tmp_path_factory.mktemp("kept") / "data"
+    (folder / "data").rename(kept)
+    return folder, kept
+
+
+@pytest.fixture
+def past(once: tuple[Path, Path]) -> Iterator[Path]:
+    """The data directory of a server that trained a model, and ended: for each test as it was, where it was."""
+    folder, kept = once
+    yield Path(shutil.copytree(kept, folder / "data"))
+    for left in folder.iterdir():
+        if left.is_symlink():
+            left.unlink()
+        elif left.name != "base":
+            shutil.rmtree(left)
 
 
 def job_of(data_dir: Path) -> str:
@@ -310,8 +328,8 @@ def test_a_server_that_has_not_said_its_name_is_told_and_keeps_the_lock(past: Pa
     assert f"kill {os.getpid()}" in finding.remedy
 
 
-def test_a_server_that_is_seen_only_at_its_address_is_told(server: RunningServer, past: Path, serve: Serve) -> None:
-    other = serve(past.parent / "other")
+def test_a_server_that_is_seen_only_at_its_address_is_told(past: Path, serve: Serve) -> None:
+    other = serve()
     (past / "lock").write_text(f'{{"pid": 999999999, "url": "{other.url}"}}')
     (finding,) = wrong(past)
     assert (finding.level, finding.subject) == ("warning", "server")
@@ -578,7 +596,7 @@ def test_leftovers_are_swept_by_the_next_start_or_told_beside_a_server(serve: Se
         path.touch()
     assert wrong(past) == []
     assert told(past, "leftovers").found == "3 of uploads and removals: the next start sweeps them away"
-    serve()
+    serve(past)
     assert told(past, "leftovers").found == "0 of uploads and removals, under way"
     for path in left:
         path.touch()

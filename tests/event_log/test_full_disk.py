@@ -1,5 +1,7 @@
 """The disk is full, or fails."""
 
+import functools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.running_log import environment_of_tests, first_break, records_in, rows_of, running_log, standing_of
 from support.scenario import register_dataset
+from support.warm_process import WarmProcess, start_process
 
 from modelforge.domain.dataset import DatasetUploaded
 from modelforge.errors import StorageFull
@@ -35,50 +38,41 @@ async def test_a_full_disk_changes_nothing_and_writing_goes_on_once_there_is_roo
 STEP = 4
 """A sweep over every call is as many tests, each of every fourth call from its first to the last."""
 
-PROGRAM = """
-import asyncio, sys
-from pathlib import Path
-from support.running_log import running_log
-from support.scenario import register_dataset
-from modelforge.errors import LogUnusable, StorageFull
 
-async def main():
-    async with running_log(Path(sys.argv[1])) as running:
-        print("open", flush=True)
-        for number in range(6):
-            try:
-                await running.submit(register_dataset(filename=f"{number}.jsonl"))
-                print(number, flush=True)
-            except StorageFull:
-                print("full", flush=True)
-            except LogUnusable:
-                print("unusable", flush=True)
-
-asyncio.run(main())
-"""
+@functools.cache
+def warm_writer() -> WarmProcess:
+    """The process that the programs are forked from: what fails is a call of theirs after they were started."""
+    return WarmProcess(("support.running_log", "support.scenario"), environment_of_tests())
 
 
 def write_six(path: Path, call: str, error: str, nth: int) -> list[str]:
     """What a program says that records six datasets while the nth `call` of its log fails with `error`."""
-    strace = [
-        "strace",
-        "-f",
-        "--seccomp-bpf",
-        "-o",
-        "/dev/null",
-        "-e",
-        f"trace={call}",
-        "-e",
-        f"inject={call}:error={error}:when={nth}",
-    ]
-    done = subprocess.run(
-        [*strace, sys.executable, "-c", PROGRAM, path],
-        env=environment_of_tests(),
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.split()
+    heard, says = os.pipe()
+    begun, begins = os.pipe()
+    with open(heard) as said:  # noqa: PTH123 - a descriptor
+        program = start_process(
+            [sys.executable, "-m", "support.six_datasets", str(path)],
+            environment_of_tests(),
+            warm=warm_writer,
+            stdin=begun,
+            stdout=says,
+            stderr=2,
+        )
+        os.close(says)
+        os.close(begun)
+        inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}")
+        with subprocess.Popen(
+            ["strace", "-f", "-o", "/dev/null", *inject, "-p", str(program.pid)],  # noqa: S607 - as it is installed
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as strace:
+            assert strace.stderr is not None
+            assert "attached" in strace.stderr.readline()
+            os.write(begins, b"\n")
+            os.close(begins)
+            words = said.read().split()
+        program.wait(timeout=60)
+    return words
 
 
 def has_all_that_was_answered(path: Path, said: list[str]) -> None:
@@ -128,27 +122,36 @@ def test_a_disk_that_fails_at_any_call_stops_the_writer_and_loses_nothing_that_w
     raise AssertionError("there was no end of calls")
 
 
-def test_a_limit_on_the_size_of_files_is_a_full_disk(path: Path) -> None:
-    program = (
-        PROGRAM.replace("range(6)", "range(1000)")
-        .replace("import asyncio, sys", "import asyncio, resource, sys\nunlimited = resource.RLIM_INFINITY")
-        .replace('print("open", flush=True)', "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, unlimited))")
-        .replace(
-            "\nasyncio.run",
-            """
-        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+LIMITED = """
+import asyncio, resource, sys
+from pathlib import Path
+from support.running_log import running_log
+from support.scenario import register_dataset
+from modelforge.errors import StorageFull
+
+async def main():
+    async with running_log(Path(sys.argv[1])) as running:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+        for number in range(1000):
+            try:
+                await running.submit(register_dataset(filename=f"{number}.jsonl"))
+                print(number, flush=True)
+            except StorageFull:
+                print("full", flush=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         await running.submit(register_dataset(filename="later.jsonl"))
 
-asyncio.run""",
-        )
-    )
+asyncio.run(main())
+"""
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", program, path], env=environment_of_tests(), check=True, capture_output=True, text=True
+        [sys.executable, "-c", LIMITED, path], env=environment_of_tests(), check=True, capture_output=True, text=True
     )
     said = done.stdout.split()
     assert said[0] == "0"
     assert said[-1] == "full"
-    assert "unusable" not in said
     has_all_that_was_answered(path, said)
     assert "later.jsonl" in {
         event.filename for r in records_in(path) if isinstance(event := r.message, DatasetUploaded)

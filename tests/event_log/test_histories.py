@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,10 @@ from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Command, Report
 from modelforge.domain.scheduling import Machine
 from modelforge.errors import Conflict, NotFound
+from modelforge.event_log.sqlite import LogReader
+from modelforge.http.plumbing.frames import recorded_status_frame
+from modelforge.projections.read_models import ReadModels
+from modelforge.projections.status_messages import History, Part, status_message
 from trainer_entry import wire
 
 LINE_BYTES = 100
@@ -65,6 +69,7 @@ class Histories(RuleBasedStateMachine):
         try:
             self.replay_is_what_was_live()
             self.the_log_keeps_its_promises()
+            self.who_comes_back_hears_what_was_live()
         finally:
             self.loop.run(self.stack.aclose())
             self.loop.close()
@@ -330,6 +335,23 @@ class Histories(RuleBasedStateMachine):
 
     def replay_is_what_was_live(self) -> None:
         assert standing_of(self.path) == self.running.standing()
+
+    def who_comes_back_hears_what_was_live(self) -> None:
+        """From any position on, of any job or of all, the next frame is that which was live, to the byte."""
+        live, heard = ReadModels(), dict[int, bytes | None]()
+        for record in records_in(self.path):
+            live.apply(record)
+            heard[record.position] = recorded_status_frame(record, status_message(live, record))
+        with closing(LogReader(self.path)) as reader:
+            for record in records_in(self.path):
+                for stream in (None, record.stream):
+                    history = History(frame=recorded_status_frame, stream=stream)
+                    part = history.next_part(reader, Part(position=record.position - 1), record.position)
+                    assert part.data == (heard[record.position] or b"")
+                    assert part.position == record.position
+            whole = History(frame=recorded_status_frame).next_part(reader, Part(position=0), live.position)
+        assert whole.position == live.position or whole.data
+        assert b"".join(frame or b"" for frame in heard.values()).startswith(whole.data)
 
     def the_log_keeps_its_promises(self) -> None:
         rows = rows_of(self.path)

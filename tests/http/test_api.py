@@ -143,6 +143,30 @@ def test_the_figures_are_read_in_pages(server: RunningServer, start: Start) -> N
     assert steps == list(range(1, 51))
 
 
+def test_lists_come_whole_or_in_pages_of_those_after_one(server: RunningServer, start: Start) -> None:
+    for _ in range(3):
+        server.wait_for(start(server, "completes"))
+    server.delete("/api/models/2").raise_for_status()
+    for number in range(3):
+        form = {"file": (f"{number}.jsonl", b'{"input": "a", "output": "b"}\n')}
+        server.post("/api/upload_dataset", files=form).raise_for_status()
+    for path, name, key in (("/api/models", "models", "id"), ("/api/datasets", "datasets", "filename")):
+        whole = server.get(path).json()
+        assert set(whole) == {name}
+        paged, query = [], "?limit=2"
+        while True:
+            page = server.get(f"{path}{query}").json()
+            paged += page[name]
+            query = f"?limit=2&after={page[name][-1][key]}"
+            if not page["has_more"]:
+                break
+        assert paged == whole[name]
+        assert server.get(f"{path}?after={paged[-1][key]}").json() == {name: []}
+    assert [model["id"] for model in server.get("/api/models?after=2").json()["models"]] == [3]
+    refused = server.get("/api/datasets?after=none.jsonl")
+    assert (refused.status_code, refused.json()["field"]) == (400, "after")
+
+
 def test_the_trainer_s_log_is_read_from_a_byte_on(server: RunningServer, start: Start, data_dir: Path) -> None:
     job_id = start(server, "completes")
     server.wait_for(job_id)

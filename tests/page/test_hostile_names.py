@@ -25,6 +25,11 @@ def test_hostile_datasets_models_and_errors_are_shown_as_text(
     made_nothing(page)
     page.set_viewport_size(SMALL)
     made_nothing(page)
+    # a list on a phone is one of cards, and none of them is for a long name or error alone
+    for row in page.locator(".listed tbody tr").all():
+        box = row.bounding_box()
+        assert box
+        assert box["height"] < SMALL["height"] / 2
 
 
 def test_a_name_that_is_written_from_right_to_left_turns_nothing_around_it(

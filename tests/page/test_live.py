@@ -90,7 +90,17 @@ def test_a_reload_and_a_killed_server_leave_no_gap_and_no_double_in_two_tabs(
         assert points(tab, job_id) == expected
 
 
-def test_what_an_attempt_makes_again_from_a_checkpoint_is_there_once(
+def made_again(page: Page, job_id: str) -> list[tuple[int, float]]:
+    """The steps that are drawn beside the curve, and their losses."""
+    steps, losses = page.evaluate(
+        """async (id) =>
+          (await import("/page/jobs.js")).curvesOf(id).madeAgain.beside([[]], ({ loss }) => loss)""",
+        job_id,
+    )
+    return list(zip(steps, losses, strict=True))
+
+
+def test_what_an_attempt_makes_again_from_a_checkpoint_is_there_once_and_drawn_beside_it(
     server: RunningServer, start: Start, page: Page
 ) -> None:
     first = start(server, "obeys")
@@ -105,9 +115,17 @@ def test_what_an_attempt_makes_again_from_a_checkpoint_is_there_once(
     live = points(page, job_id)
     assert live == told(server, job_id)
     assert [(attempt, step) for attempt, step, _ in live] == [(1, 1), (1, 2), (1, 3), *((2, n) for n in range(4, 11))]
+    records = server.get(f"/api/events?stream={job_id}&type=MetricsLogged").json()["events"]
+    first_try = [step for record in records if record["data"]["attempt"] == 1 for step in record["data"]["steps"]]
+    beside = [(step["step"], step["loss"]) for step in first_try if step["step"] > 3]
+    assert beside != []
+    assert made_again(page, job_id) == beside
+    page.goto(f"{server.url}/#/jobs/{job_id}")
     page.reload()
     until_points(page, job_id, 10)
     assert points(page, job_id) == live
+    expect(page.get_by_role("img", name="attempt 1, made again")).to_be_visible()
+    assert made_again(page, job_id) == beside
 
 
 def test_a_server_with_another_log_is_read_anew_though_it_has_more_records(

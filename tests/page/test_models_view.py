@@ -32,7 +32,7 @@ def test_the_list_says_what_each_learned_against_its_base(open_page: LookedAt, s
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name="cook", exact=True))
     cells = row.get_by_role("cell").all_inner_texts()
     assert cells[:8] == [
-        "cook 1",
+        "cook\nmodel 1",
         "base",
         "Text generation",
         "SFT",

@@ -36,7 +36,7 @@ from modelforge.errors import LineError
 from modelforge.fields import project_struct
 from modelforge.http.metrics import Metric
 from modelforge.projections.datasets import Upload, details_of
-from modelforge.projections.jobs import DatasetReference, JobDetails, JobError, TrainingStatus, iso
+from modelforge.projections.jobs import DatasetReference, JobDetails, JobError, TrainingStatus, evolve, iso
 from modelforge.projections.read_models import ReadModels, state_of
 from trainer_entry import wire
 
@@ -119,6 +119,18 @@ def test_a_resumed_attempt_begins_where_it_stood() -> None:
     resumed = job.TrainingStarted(job_id=JOB, attempt=1, seq=1, offset=10, report=started(resumed_step=45))
     now = status(*STARTING, attempt_spawned(), resumed)
     assert (now.current_step, now.progress) == (45, 20.0)
+
+
+def test_the_pause_before_a_resume_is_no_time_that_a_job_ran() -> None:
+    stopped = job.TrainingStopped(job_id=JOB, checkpoint="/data/checkpoint-7")
+    died = job.AttemptFailed(job_id=JOB, attempt=2, kind="Killed", message="by nobody")
+    told = [(0, requested()), (10, launching()), (40, stopped), (3_640, launching(attempt=2)), (3_700, died)]
+    details = None
+    for position, (second, event) in enumerate([*told, (3_700, launching(attempt=3))], start=1):
+        details = evolve(details, event, position, NOON + second * 1_000_000)
+    assert details is not None
+    assert details.started_at == iso(NOON + 10_000_000)
+    assert (details.attempt_started_at, details.ran_seconds) == (iso(NOON + 3_700_000_000), 30 + 60)
 
 
 def test_a_job_that_stops_has_no_time_of_arrival() -> None:

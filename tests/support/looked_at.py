@@ -109,7 +109,7 @@ def overflow(page: Page) -> list[str]:
         """() => {
           const wide = document.documentElement.clientWidth;
           if (document.documentElement.scrollWidth <= wide) return [];
-          const inside = (one) => one.closest(".table, pre, .tabs, .log") !== null;
+          const inside = (one) => one.closest(".table:not(.listed), pre, .tabs, .log") !== null;
           const out = [...document.body.querySelectorAll("*")]
             .filter((one) => !inside(one) && one.getBoundingClientRect().right > wide + 1);
           return ["the document", ...out.map((one) => `${one.tagName}.${one.className}`)];

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import ctypes
 import os
 import signal
 import sys
@@ -26,13 +25,12 @@ from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
 from modelforge.supervisor import reactor
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
+from support.followed import let_be_followed
 from support.scripted_inference import ScriptedInference
 from trainer_entry import wire
 
 POOL_THREAD = "pool"
 """The name under which /proc has the one thread of `--one-thread`."""
-_PR_SET_PTRACER = 0x59616D61
-_PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
 
 
 def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
@@ -46,11 +44,6 @@ def scripted(data_dir: Path, *, accelerate: bool = False) -> LocalLauncher:
 
 def name_thread() -> None:
     Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(POOL_THREAD)
-
-
-def let_be_followed() -> None:
-    """Anybody of the same user may attach; some kernels (Yama) let only a parent, and strace is none of ours."""
-    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
 
 
 async def run(settings: Settings, launcher: LocalLauncher, options: argparse.Namespace) -> None:

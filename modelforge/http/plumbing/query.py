@@ -114,6 +114,12 @@ def int_query(request: web.Request, name: str, default: int, *, maximum: int | N
     return number
 
 
+def optional_int(request: web.Request, name: str) -> int | None:
+    """A whole number from the query, if it is there."""
+    number: int | None = request[GIVEN].values.get(name)
+    return number
+
+
 def text_query(request: web.Request, name: str) -> str | None:
     """A text from the query, if it is there."""
     text: str | None = request[GIVEN].values.get(name)

@@ -116,6 +116,11 @@ AFTER = Query("after", Count, "Only what comes after this position of the log.")
 REVISION = Query("revision", Ordinal, "An earlier one; the last one by default.")
 
 
+def limit_if_asked(largest: int) -> Query:
+    """The size of a page of a list that comes whole where none is asked for."""
+    return Query("limit", Annotated[int, Meta(ge=1, le=largest)], "At most so many; all of them by default.")
+
+
 def limit_to(largest: int, default: int) -> Query:
     """The size of a page."""
     return Query(

@@ -11,7 +11,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 
 import structlog
 from aiohttp import HttpVersion11, WSCloseCode, web
@@ -35,9 +34,10 @@ from modelforge.http.plumbing.frames import (
     unchunked_record,
 )
 from modelforge.http.plumbing.route import EVENT_STREAM
+from modelforge.http.plumbing.shared_parts import SharedParts
 from modelforge.http.plumbing.visits import SOCKET
 from modelforge.projections.projector import Projector
-from modelforge.projections.status_messages import History, StatusMessage, status_message
+from modelforge.projections.status_messages import History, Part, StatusMessage, status_message
 
 _log = structlog.get_logger()
 _BEHIND_BYTES = 64 << 10
@@ -47,7 +47,6 @@ _KERNEL_BYTES = 256 << 10
 _LONGEST_PATIENCE_SECONDS = 30.0
 _LAST_WORD_SECONDS = 10.0
 _GOODBYE_SECONDS = 2.0
-_READS_AT_ONCE = 4
 HEARTBEAT_SECONDS = 30.0
 _COMMENT_SECONDS = 15.0
 ENDED = frozenset({web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR})
@@ -109,7 +108,7 @@ class Subscribers:
         self._projector = projector
         self._patience = min(_LONGEST_PATIENCE_SECONDS, still_seconds)
         self._subscribers: set[_Subscriber] = set()
-        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
+        self._parts = SharedParts(log)
         self._dismissals: set[asyncio.Task[None]] = set()
         projector.listener = self.publish
 
@@ -229,22 +228,19 @@ class Subscribers:
 
     async def _catch_up(self, subscriber: _Subscriber) -> None:
         """From the log, as fast as the subscriber takes it, until nothing is missing; then it is live."""
-        history = History(
-            subscriber.position, subscriber.frame, stream=subscriber.stream, with_status=subscriber.wants_status
-        )
+        history = History(frame=subscriber.frame, stream=subscriber.stream, with_status=subscriber.wants_status)
+        part = Part(position=subscriber.position)
         try:
             while True:
                 await self._until_taken(subscriber)
                 head = self._projector.read_models.position
-                if history.position >= head:
+                if part.position >= head:
                     subscriber.live = True  # nothing can come in between: this runs in one go
                     return
-                async with self._reads:
-                    frames = await self._log.read(partial(history.read, until=head))
-                for frame in frames:
-                    await self._until_taken(subscriber)
-                    subscriber.transport.write(frame)
-                subscriber.position = history.position
+                part = await self._parts.after(history, part, head)
+                if part.data:
+                    subscriber.transport.write(part.data)
+                subscriber.position = part.position
         except TimeoutError:
             _log.info("subscriber_too_slow", position=subscriber.position)
             self._dismiss(subscriber, _TOO_SLOW)

@@ -2,13 +2,14 @@
 import { get, path, post, remove, signedOut } from "./api.js";
 import { html, useEffect, useId, useState } from "./dom.js";
 import { moment } from "./format.js";
-import { Action, Card, Copy, Empty, Facts, Field, Refusal } from "./parts.js";
+import { Action, Card, Copy, Empty, Facts, Field, Listing, Refusal } from "./parts.js";
 import { useAnswer } from "./store.js";
 import { Webhooks } from "./webhooks.js";
 
 const SCOPES = { read: "sees everything, changes nothing", write: "trains, uploads, deletes and asks models", admin: "makes and revokes tokens too" };
 const LOOK_EVERY = 3000;
 const DAY = 86_400_000;
+const COLUMNS = [["Name", "head"], ["Scope"], ["Made"], ["Expires"], ["Revoke", "act"]];
 const LASTS = [["", "Never"], ["7", "In 7 days"], ["30", "In 30 days"], ["90", "In 90 days"], ["365", "In a year"]];
 
 export function Access() {
@@ -53,14 +54,10 @@ function Tokens({ onChange }) {
     ${made && html`<div class="made" role="status"><p><strong>This is the token ${made.name}. It is shown this once:</strong></p>
       <p><code>${made.token}</code> <${Copy} text=${made.token} /></p>
       <button type="button" onClick=${() => setMade(null)}>I have it</button></div>`}
-    ${value && (value.tokens.length ? html`<div class="table"><table>
-      <thead><tr><th>Name</th><th>Scope</th><th>Made</th><th>Expires</th><th><span class="unseen">Revoke</span></th></tr></thead>
-      <tbody>${value.tokens.map((token) => html`<tr key=${token.name}>
-        <td><bdi>${token.name}</bdi></td><td>${token.scope}</td><td>${moment(token.created_at)}</td>
-        <td>${token.expires_at ? moment(token.expires_at) : "never"}</td>
-        <td><${Action} kind="danger" confirm=${`Let nobody in by ${token.name} any more?`} onClick=${revoke(token.name)}>Revoke<//></td>
-      </tr>`)}</tbody>
-    </table></div>` : html`<${Empty}>There is none.<//>`)}
+    ${value && (value.tokens.length ? html`<${Listing} columns=${COLUMNS} rows=${value.tokens.map((token) => [token.name, [
+      html`<bdi class="few">${token.name}</bdi>`, token.scope, moment(token.created_at), token.expires_at ? moment(token.expires_at) : "never",
+      html`<${Action} kind="danger" confirm=${`Let nobody in by ${token.name} any more?`} onClick=${revoke(token.name)}>Revoke<//>`,
+    ]])} />` : html`<${Empty}>There is none.<//>`)}
   <//>`;
 }
 

@@ -82,7 +82,7 @@ function options({ series, width, height, logarithmic, marks, axis }) {
         width: one.width ?? 2,
         dash: one.dash,
         alpha: one.faint ? 0.3 : 1,
-        points: { show: one.points ?? false, size: 6, fill: style(one.colour) },
+        points: { ...(one.points === "sparse" ? {} : { show: one.points ?? false }), size: one.width === 1 ? 4 : 6, fill: style(one.colour) },
         spanGaps: true,
         paths: one.points === true ? uPlot.paths.points() : line,
       })),
@@ -121,7 +121,7 @@ function told(label, series, steps, data, axis) {
 /**
  * Curves of one job or of several. `source`: what calls listeners when there is more, by its `subscribe`. `read`: gives
  * the steps, or what else `axis` says, and a column for each of `series`, `{ label, colour, faint, points, dash, unlisted }`.
- * `points`: true for points alone, "joined" for points on a line. `unlisted`: it stands in no legend.
+ * `points`: true for points alone, "joined" for points on a line, "sparse" for those where there is room. `unlisted`: it stands in no legend.
  */
 export function Chart({ label, source, series, read, height = 220, logarithmic = false, marks = () => [], axis = STEPS }) {
   const place = useRef(null);

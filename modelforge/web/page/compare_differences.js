@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { Swatch } from "./compare_swatch.js";
 import { html, useMemo } from "./dom.js";
-import { STRATEGIES, TASKS, count, duration, figure } from "./format.js";
+import { STRATEGIES, TASKS, count, duration, figure, ranSeconds } from "./format.js";
 import { figureName } from "./models.js";
 import { Card, Empty, Refusal } from "./parts.js";
 import { link } from "./router.js";
@@ -10,7 +10,6 @@ import { useAnswer } from "./store.js";
 
 const text = (value) => (value === null || value === undefined ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 const hash = (value) => value?.slice(0, 16);
-const seconds = (job) => (job.started_at && job.finished_at ? (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000 : null);
 
 const dataOf = ({ dataset, validation_dataset: judged, left_out_examples: left, cut_examples: cut }) => ({
   Dataset: dataset.filename, Revision: dataset.revision, Records: count(dataset.num_examples), "SHA-256": hash(dataset.sha256),
@@ -26,7 +25,7 @@ const environmentOf = ({ environment, gpus }) => ({
 });
 const resultsOf = (job, model) => ({
   State: job.status, Steps: job.current_step === null ? null : `${count(job.current_step)} of ${count(job.total_steps)}`,
-  "Took, from start to end": duration(seconds(job)), Attempts: job.attempt, "Last loss": figure(job.loss),
+  "Ran for": job.finished_at && duration(ranSeconds(job)), Attempts: job.attempt, "Last loss": figure(job.loss),
   "Last reward": figure(job.reward), "Last KL": figure(job.kl), "Last held-out loss": figure(job.eval_loss),
   ...Object.fromEntries(Object.entries(model?.metrics ?? {}).map(([name, value]) => [metricName(name), figure(value)])),
 });

@@ -1,5 +1,6 @@
 // The figures of a job's steps, as /api/jobs/{job_id}/metrics has them: read once, and then grown by the live records.
 import { get, path, query } from "./api.js";
+import { MadeAgain } from "./made_again.js";
 
 const PAGE = 20_000;
 const AGAIN = 2000; // ms until a page is asked for once more
@@ -16,8 +17,10 @@ export class Curves {
   rewards = {};
   evaluations = [];
   attempts = []; // [{ attempt, step }]: where each began
+  madeAgain = new MadeAgain();
   last = null;
   position = 0;
+  #kept = new Map(); // attempt: the position of the last step of it that stands
   #counts = Object.fromEntries(FIGURES.map((name) => [name, 0]));
   #averages = new Map();
   #waiting = [];
@@ -42,6 +45,18 @@ export class Curves {
     this.#waiting = [];
     for (const record of waiting) this.#apply(record);
     this.#changed();
+    this.#readMadeAgain(this.position);
+  }
+
+  /** What stands is drawn without it. */
+  async #readMadeAgain(upTo) {
+    try {
+      await this.madeAgain.read(this.jobId, upTo, this.#kept);
+      if (this.madeAgain.attempts.length) this.#changed();
+    } catch (problem) {
+      if (problem.status === 404 || problem.status === 401) return; // who signs in begins anew
+      setTimeout(() => this.#readMadeAgain(upTo), AGAIN);
+    }
   }
 
   /** Whether there is another page. */
@@ -54,7 +69,10 @@ export class Curves {
       await new Promise((done) => setTimeout(done, AGAIN));
       return true;
     }
-    for (const metric of page.metrics) this.#add(metric);
+    for (const metric of page.metrics) {
+      this.#add(metric);
+      this.#kept.set(metric.attempt, metric.position);
+    }
     for (const evaluation of page.evaluations) this.#addEvaluation(evaluation);
     this.position = Math.max(this.position, page.last_position);
     this.#changed();
@@ -98,9 +116,15 @@ export class Curves {
   }
 
   #cut(kept) {
+    for (let at = kept; at < this.step.length; at += 1) this.madeAgain.add(this.attempt[at], this.#metricAt(at));
     for (const column of this.#all()) column.length = kept;
     for (const name of FIGURES) this.#counts[name] = this.columns[name].filter((value) => value !== null).length;
     this.#averages.clear();
+  }
+
+  #metricAt(at) {
+    const [figures, rewards] = [this.columns, this.rewards].map((of) => Object.entries(of).map(([name, column]) => [name, column[at]]));
+    return { step: this.step[at], ...Object.fromEntries(figures), rewards: Object.fromEntries(rewards) };
   }
 
   #add(metric) {
@@ -125,6 +149,11 @@ export class Curves {
   #addEvaluation(evaluation) {
     this.evaluations = this.evaluations.filter((one) => one.step !== evaluation.step);
     this.evaluations.push(evaluation);
+  }
+
+  /** Whether all that there was of the job has been read. */
+  get isRead() {
+    return this.#ready;
   }
 
   /** Whether there is any number in a column. */

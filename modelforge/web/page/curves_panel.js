@@ -3,6 +3,7 @@ import { Chart } from "./chart.js";
 import { useCurveControls } from "./curve_controls.js";
 import { html, useCallback, useEffect, useMemo, useState } from "./dom.js";
 import { curvesOf } from "./jobs.js";
+import { Empty } from "./parts.js";
 
 const OTHERS = [
   ["learning_rate", "Learning rate", "--blue"], ["grad_norm", "Gradient norm", "--violet"],
@@ -14,8 +15,8 @@ const OTHERS = [
 
 /** Draw again when there are figures of a kind that there were none of. */
 function useKinds(curves) {
-  const kinds = () => OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
-    (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join();
+  const kinds = () => `${curves.isRead} ${curves.step.length > 0} ` + OTHERS.map(([name]) => name).filter((name) => curves.has(name)).join() +
+    (curves.evaluations.length ? "+evaluated" : "") + Object.keys(curves.rewards).join() + curves.madeAgain.attempts.join();
   const [, setSeen] = useState(kinds);
   useEffect(() => {
     setSeen(kinds()); // what came before this
@@ -23,14 +24,19 @@ function useKinds(curves) {
   }, [curves]);
 }
 
-export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
+/** `isOver`: no figures come any more. */
+export function CurvesPanel({ jobId, isOver = false, few = false, checkpoints = [] }) {
   const curves = curvesOf(jobId);
   const { weight, logarithmic, controls } = useCurveControls();
   useKinds(curves);
   const evaluated = curves.evaluations.length > 0;
+  const again = curves.madeAgain.attempts.join();
   const readLoss = useCallback(
-    () => [curves.step, ...curves.smoothed("loss", weight), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
-    [curves, weight, evaluated],
+    () => curves.madeAgain.beside(
+      [curves.step, ...curves.smoothed("loss", weight), ...(evaluated ? [curves.evaluated("eval_loss")] : [])],
+      ({ loss }) => loss ?? null,
+    ),
+    [curves, weight, evaluated, again],
   );
   const marks = useCallback(
     () => [
@@ -44,9 +50,11 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
       { label: "loss", colour: "--accent", faint: true, width: 1 },
       { label: "smoothed", colour: "--accent" },
       ...(evaluated ? [{ label: "held out", colour: "--blue", points: true }] : []),
+      ...seriesOf(again, (attempt) => ({ label: `attempt ${attempt}, made again`, colour: "--soft" })),
     ],
-    [evaluated],
+    [evaluated, again],
   );
+  if (curves.step.length === 0) return html`<div class="no-curves"><${Empty}>${!curves.isRead ? "Reading its figures …" : isOver ? "It ended before its first step: there are no figures of it." : "The curves begin with the first step, once the model is loaded and the data are read."}<//></div>`;
   const others = OTHERS.filter(([name]) => curves.has(name)).slice(0, few ? 2 : undefined);
   return html`<div class="curves">
     <div class="curves-head">${controls}</div>
@@ -58,8 +66,15 @@ export function CurvesPanel({ jobId, few = false, checkpoints = [] }) {
   </div>`;
 }
 
+/** Those that were made again: thin, and dashed. `attempts`: their numbers, joined by commas. */
+const seriesOf = (attempts, of) => attempts.split(",").filter(Boolean).map((attempt) => ({ ...of(attempt), width: 1, dash: [4, 3], points: "sparse" }));
+
 function Single({ curves, name, label, colour, marks, of = curves.columns }) {
-  const series = useMemo(() => [{ label: "", colour }], [colour]);
-  const read = useCallback(() => [curves.step, of[name]], [curves, name]);
+  const again = curves.madeAgain.attempts.join();
+  const series = useMemo(() => [{ label: "", colour }, ...seriesOf(again, () => ({ label: "", colour: "--soft", unlisted: true }))], [colour, again]);
+  const read = useCallback(
+    () => curves.madeAgain.beside([curves.step, of[name]], (metric) => (of === curves.rewards ? metric.rewards : metric)?.[name] ?? null),
+    [curves, name, again],
+  );
   return html`<${Chart} label=${label} source=${curves} series=${series} read=${read} height=${150} marks=${marks} />`;
 }

@@ -6,13 +6,15 @@ import { BUILT_IN } from "./first_steps.js";
 import { STRATEGIES, TASKS, bytes, count, moment, shortName, since } from "./format.js";
 import { jobName } from "./job_summary.js";
 import { jobs } from "./jobs.js";
-import { Action, Badge, Card, Empty, Facts, Refusal, Title, Typed } from "./parts.js";
+import { Action, Badge, Card, Empty, Facts, Listing, Refusal, Title, Typed } from "./parts.js";
 import { RecordTable } from "./record_table.js";
 import { go, link } from "./router.js";
 import { useAnswer, useStore } from "./store.js";
 import { Statistics, TokenPreview } from "./token_preview.js";
 import { Ignored, UploadBox } from "./upload_box.js";
 
+const COLUMNS = [["Name", "head name"], ["Records", "number"], ["Format"], ["Size", "number"], ["Revision", "number"], ["Uploaded"], ["Last used by"]];
+const REVISION_COLUMNS = [["Revision", "number"], ["Records", "number"], ["Size", "number"], ["Uploaded"], ["SHA-256", "wide"]];
 const TABS = [["records", "Records"], ["tokens", "Tokens and lengths"], ["uses", "Uses and revisions"]];
 
 export const Datasets = ({ name, values }) => (name === null ? html`<${DatasetList} />` : html`<${OneDataset} name=${name} values=${values} />`);
@@ -28,19 +30,15 @@ function DatasetList() {
     <${UploadBox} onTaken=${again} />
     <${Refusal} problem=${problem} />
     ${datasets?.length === 0 && html`<${Empty}>None yet. A dataset is a file of records, one a line: a question and its answer, a chat, a text.<//>`}
-    ${datasets?.length > 0 && html`<div class="table"><table>
-      <thead><tr><th>Name</th><th class="number">Records</th><th>Format</th><th class="number">Size</th><th class="number">Revision</th><th>Uploaded</th><th>Last used by</th></tr></thead>
-      <tbody>${datasets.map((one) => html`<tr key=${one.filename}>
-        <td class="name"><a href=${link("datasets", one.filename)}><bdi>${one.filename}</bdi></a></td>
-        <td class="number">${count(one.num_examples)}</td><td><code>${one.format}</code></td>
-        <td class="number">${bytes(one.size_mb * 1e6)}</td><td class="number">${count(one.revision)}</td>
-        <td><time datetime=${one.uploaded_at} title=${moment(one.uploaded_at)}>${since(one.uploaded_at)}</time></td>
-        <td><${LastUse} job=${all.find((job) => usesOf(job).some((used) => used.filename === one.filename))} /></td>
-      </tr>`)}</tbody>
-    </table></div>`}`;
+    ${datasets?.length > 0 && html`<${Listing} columns=${COLUMNS} rows=${datasets.map((one) => [one.filename, [
+      html`<a href=${link("datasets", one.filename)}><bdi class="few">${one.filename}</bdi></a>`, count(one.num_examples),
+      html`<code>${one.format}</code>`, bytes(one.size_mb * 1e6), count(one.revision),
+      html`<time datetime=${one.uploaded_at} title=${moment(one.uploaded_at)}>${since(one.uploaded_at)}</time>`,
+      lastUse(all.find((job) => usesOf(job).some((used) => used.filename === one.filename))),
+    ]])} />`}`;
 }
 
-const LastUse = ({ job }) => (job ? html`<a href=${link("jobs", job.job_id)}>${job.job_id}</a> <${Badge} status=${job.status} />` : html`<span class="soft">–</span>`);
+const lastUse = (job) => (job ? html`<a href=${link("jobs", job.job_id)}>${job.job_id}</a> <${Badge} status=${job.status} />` : null);
 
 function OneDataset({ name, values }) {
   const revision = values.get("revision");
@@ -116,12 +114,9 @@ function Uses({ dataset, name }) {
       })}</ul>`}
     <//>
     <${Card} title="Revisions">
-      <div class="table"><table>
-        <thead><tr><th class="number">Revision</th><th class="number">Records</th><th class="number">Size</th><th>Uploaded</th><th>SHA-256</th></tr></thead>
-        <tbody>${dataset.revisions.toReversed().map((one) => html`<tr key=${one.revision}>
-          <td class="number"><a href=${link("datasets", name, { revision: one.revision, tab: "uses" })} aria-current=${one.revision === dataset.revision ? "true" : undefined}>${count(one.revision)}</a></td>
-          <td class="number">${count(one.num_examples)}</td><td class="number">${bytes(one.size_mb * 1e6)}</td><td>${moment(one.uploaded_at)}</td><td><code>${one.sha256}</code></td>
-        </tr>`)}</tbody>
-      </table></div>
+      <${Listing} columns=${REVISION_COLUMNS} rows=${dataset.revisions.toReversed().map((one) => [one.revision, [
+        html`<a href=${link("datasets", name, { revision: one.revision, tab: "uses" })} aria-current=${one.revision === dataset.revision ? "true" : undefined}>${count(one.revision)}</a>`,
+        count(one.num_examples), bytes(one.size_mb * 1e6), moment(one.uploaded_at), html`<code>${one.sha256}</code>`,
+      ]])} />
     <//>`;
 }

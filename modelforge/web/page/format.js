@@ -48,6 +48,13 @@ export function duration(seconds) {
   return `${whole} s`;
 }
 
+/** Seconds in which a job's attempts ran, without the pauses between them; null where none was launched. */
+export function ranSeconds(job, now = Date.now()) {
+  if (!job.attempt_started_at) return null;
+  const end = job.finished_at ? Date.parse(job.finished_at) : now;
+  return job.ran_seconds + Math.max(0, end - Date.parse(job.attempt_started_at)) / 1000;
+}
+
 /** Bytes, by powers of 1000. */
 export function bytes(value) {
   if (value === null || value === undefined) return NOTHING;

@@ -41,14 +41,14 @@ function Hero({ job }) {
         <p class="over"><${Badge} status=${job.status} /> ${job.job_id} ${job.attempt > 1 && html`<span class="soft">attempt ${job.attempt}</span>`}</p>
         <h2><a href=${link("jobs", job.job_id)}><bdi>${jobName(job)}</bdi></a></h2>
         <p class="soft">
-          ${isActive(job) ? html`started ${moment(job.started_at)}, running for <${Elapsed} from=${job.started_at} />` : html`ended ${since(job.finished_at)} after <${Elapsed} from=${job.started_at ?? job.created_at} to=${job.finished_at ?? job.created_at} />`}
+          ${isActive(job) ? html`started ${moment(job.started_at)}, running for <${Elapsed} job=${job} />` : html`ended ${since(job.finished_at)}${job.started_at && html` after <${Elapsed} job=${job} />`}`}
           ${!isActive(job) && lastWord(job) && html`: <span class=${job.error ? "error-word" : ""}><bdi>${lastWord(job)}</bdi></span>`}
         </p>
       </div>
       <div class="actions"><${JobActions} job=${job} /></div>
     </header>
     <${JobNow} job=${job} />
-    ${job.kind === "training" && job.attempt > 0 && html`<${CurvesPanel} jobId=${job.job_id} few />`}
+    ${job.kind === "training" && job.attempt > 0 && html`<${CurvesPanel} jobId=${job.job_id} isOver=${isOver(job)} few />`}
     ${isActive(job) && html`<details class="tail" open><summary>Log</summary><${LogTail} jobId=${job.job_id} attempt=${job.attempt || null} goesOn lines=${8} /></details>`}
   </section>`;
 }

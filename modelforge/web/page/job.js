@@ -4,14 +4,16 @@ import { CurvesPanel } from "./curves_panel.js";
 import { html, useEffect, useMemo, useState } from "./dom.js";
 import { bytes, count, figure, moment, shortName } from "./format.js";
 import { JobActions, JobNow, jobName, lastWord } from "./job_summary.js";
-import { isActive, jobs, readOlder, refresh } from "./jobs.js";
+import { isActive, isOver, jobs, readOlder, refresh } from "./jobs.js";
 import { LogTail } from "./log_tail.js";
-import { Action, Badge, Card, Elapsed, Empty, Facts, Refusal, Title } from "./parts.js";
+import { Action, Badge, Card, Elapsed, Empty, Facts, Listing, Refusal, Title } from "./parts.js";
 import { link } from "./router.js";
 import { useAnswer, useStore } from "./store.js";
 
 const TABS = [["curves", "Curves"], ["configuration", "Configuration"], ["log", "Log"], ["records", "Records"]];
 const NO_STEPS = [];
+const CHECKPOINT_COLUMNS = [["Step", "number"], ["When"], ["Whole"], ["Size", "number"], ["Path", "wide"]];
+const JOB_COLUMNS = [["Compare", "act head"], ["Job", "head keep"], ["What", "wide name"], ["State", "wide name"], ["Loss", "number"], ["Held out", "number"], ["When", "keep"]];
 
 export function Job({ name, values }) {
   return name === null ? html`<${JobList} />` : html`<${OneJob} jobId=${name} tab=${values.get("tab")} />`;
@@ -30,7 +32,7 @@ function OneJob({ jobId, tab: asked }) {
     <${Title} name=${jobId} actions=${html`<${JobActions} job=${job} />`}><bdi>${jobName(job)}</bdi><//>
     <p class="over"><${Badge} status=${job.status} /> ${jobId}
       ${job.rerun_of && html` · runs <a href=${link("jobs", job.rerun_of)}>${job.rerun_of}</a> again`}
-      ${job.started_at && html` · ${moment(job.started_at)}, <${Elapsed} from=${job.started_at} to=${isActive(job) ? null : job.finished_at} />`}
+      ${job.started_at && html` · ${moment(job.started_at)}, <${Elapsed} job=${job} />`}
     </p>
     ${job.error && html`<div class="refusal" role="alert"><strong>${job.error.kind.replaceAll("_", " ")}</strong><p><bdi>${job.error.message}</bdi></p></div>`}
     <${Card}><${JobNow} job=${job} /><${Made} job=${job} /><//>
@@ -58,11 +60,11 @@ function CurvesAndCheckpoints({ job }) {
   const checkpoints = value?.checkpoints ?? NO_STEPS;
   const steps = useMemo(() => checkpoints.map(({ step }) => step), [checkpoints]);
   if (job.attempt === 0) return html`<${Empty}>It has not begun yet.<//>`;
-  return html`<${Card}><${CurvesPanel} jobId=${job.job_id} checkpoints=${steps} /><//>
+  return html`<${Card}><${CurvesPanel} jobId=${job.job_id} isOver=${isOver(job)} checkpoints=${steps} /><//>
     <${Card} title="Checkpoints">
-      ${checkpoints.length ? html`<div class="table"><table><thead><tr><th class="number">Step</th><th>When</th><th>Whole</th><th class="number">Size</th><th>Path</th></tr></thead><tbody>
-        ${checkpoints.map((one) => html`<tr><td class="number">${count(one.step)}</td><td>${moment(one.created_at)}</td><td>${one.valid ? "yes" : "no"}</td><td class="number">${bytes(one.size_mb * 1e6)}</td><td><code>${one.path}</code></td></tr>`)}
-      </tbody></table></div>` : html`<${Empty}>None yet: one is saved at the end, when it is stopped, and each save_steps.<//>`}
+      ${checkpoints.length ? html`<${Listing} columns=${CHECKPOINT_COLUMNS} rows=${checkpoints.map((one) => [one.step, [
+        count(one.step), moment(one.created_at), one.valid ? "yes" : "no", bytes(one.size_mb * 1e6), html`<code>${one.path}</code>`,
+      ]])} />` : html`<${Empty}>None yet: one is saved at the end, when it is stopped, and each save_steps.<//>`}
     <//>`;
 }
 
@@ -129,17 +131,14 @@ function JobList() {
   const choose = (jobId) => setChosen((now) => (now.includes(jobId) ? now.filter((one) => one !== jobId) : [...now, jobId]));
   return html`
     <${Title} name="All jobs" actions=${html`<a class="button" aria-disabled=${chosen.length < 2} href=${chosen.length < 2 ? undefined : link("compare", null, { jobs: chosen.join(",") })}>Compare ${chosen.length || ""}</a>`} />
-    <div class="table"><table>
-      <thead><tr><th><span class="unseen">Compare</span></th><th>Job</th><th>What</th><th>State</th><th class="number">Loss</th><th class="number">Held out</th><th>When</th></tr></thead>
-      <tbody>${(all ?? []).map((job) => html`<tr key=${job.job_id}>
-        <td><input type="checkbox" aria-label=${`Compare ${job.job_id}`} checked=${chosen.includes(job.job_id)} disabled=${job.kind !== "training"} onChange=${() => choose(job.job_id)} /></td>
-        <td class="keep"><a href=${link("jobs", job.job_id)}>${job.job_id}</a></td>
-        <td class="name"><bdi>${jobName(job)}</bdi></td>
-        <td class="name"><${Badge} status=${job.status} /> <span class="soft"><bdi>${job.error ? lastWord(job) : ""}</bdi></span></td>
-        <td class="number">${figure(job.loss)}</td><td class="number">${figure(job.eval_loss)}</td>
-        <td class="keep">${moment(job.finished_at ?? job.started_at ?? job.created_at)}</td>
-      </tr>`)}</tbody>
-    </table></div>
+    <${Listing} columns=${JOB_COLUMNS} rows=${(all ?? []).map((job) => [job.job_id, [
+      html`<input type="checkbox" aria-label=${`Compare ${job.job_id}`} checked=${chosen.includes(job.job_id)} disabled=${job.kind !== "training"} onChange=${() => choose(job.job_id)} />`,
+      html`<a href=${link("jobs", job.job_id)}>${job.job_id}</a>`,
+      html`<bdi class="few">${jobName(job)}</bdi>`,
+      html`<${Badge} status=${job.status} />${job.error && html` <bdi class="few soft">${lastWord(job)}</bdi>`}`,
+      job.loss === null ? null : figure(job.loss), job.eval_loss === null ? null : figure(job.eval_loss),
+      moment(job.finished_at ?? job.started_at ?? job.created_at),
+    ]])} />
     ${all?.length === 0 && html`<${Empty}>None yet. <a href=${link("start")}>Start a training</a>.<//>`}
     ${more && all?.length >= 50 && html`<${Action} onClick=${async () => setMore(await readOlder())}>Older jobs<//>`}`;
 }

@@ -72,7 +72,7 @@ export function JobNow({ job }) {
       howFar(job),
       ["Epoch", job.current_epoch ? `${count(job.current_epoch)} of ${count(job.total_epochs)}` : null],
       ["Time left", isActive(job) && job.eta_seconds !== null ? duration(job.eta_seconds) : null],
-      ["Phase", isActive(job) ? phaseName(job.phase) : null],
+      ["Phase", isActive(job) ? (phaseName(job.phase) ?? "Starting the trainer") : null],
       ["Loss", job.loss === null ? null : figure(job.loss)],
       ["Held-out loss", job.eval_loss === null ? null : figure(job.eval_loss)],
       ["Reward", job.reward === null ? null : figure(job.reward)],

@@ -5,7 +5,7 @@ import { STRATEGIES, TASKS, bytes, count, figure, moment, shortName } from "./fo
 import { jobs } from "./jobs.js";
 import { Lineage } from "./lineage.js";
 import { ModelWork } from "./model_work.js";
-import { Action, Card, Empty, Facts, Refusal, Title } from "./parts.js";
+import { Action, Card, Empty, Facts, Listing, Refusal, Title } from "./parts.js";
 import { go, link } from "./router.js";
 import { useAnswer, useStore } from "./store.js";
 
@@ -15,6 +15,12 @@ const NAMES = {
   eval_perplexity: "Held-out perplexity",
 };
 const RUNNING = /_(runtime|per_second|time)$/; // how fast it was judged
+const COLUMNS = [
+  ["Model", "head name"], ["Base", "name"], ["Task", "word"], ["Strategy"], ["Kind", "word"], ["Held-out loss", "number"],
+  ["Perplexity", "number"], ["Size", "number"], ["Made", "word"],
+];
+const EVALUATION_COLUMNS = [["When"], ["Dataset", "name"], ["Records", "number"], ["Judged"], ["Figures", "wide"], ["Job", "keep"]];
+const DELIVERY_COLUMNS = [["When"], ["Where", "wide"], ["As"], ["Size", "number"], ["Job", "keep"]];
 const DELIVERS = new Set(["export", "push"]);
 const KINDS = { adapter: "adapter", full: "whole weights" };
 
@@ -34,28 +40,23 @@ function ModelList() {
     <${Title} name="Models" actions=${html`<a class="button primary" href=${link("start")}>New training</a>`} />
     <${Refusal} problem=${problem} />
     ${value?.models.length === 0 && html`<${Empty}>None yet: a training that completes makes one. <a href=${link("start")}>Start a training</a>.<//>`}
-    ${value?.models.length > 0 && html`<div class="table"><table>
-      <thead><tr><th>Model</th><th>Base</th><th>Task</th><th>Strategy</th><th>Kind</th><th class="number">Held-out loss</th><th class="number">Perplexity</th><th class="number">Size</th><th>Made</th></tr></thead>
-      <tbody>${value.models.toReversed().map((model) => html`<${Row} key=${model.id} model=${model} />`)}</tbody>
-    </table></div>`}`;
+    ${value?.models.length > 0 && html`<${Listing} columns=${COLUMNS} rows=${value.models.toReversed().map((model) => [model.id, cellsOf(model)])} />`}`;
 }
 
-function Row({ model }) {
+function cellsOf(model) {
   const { metrics } = model;
-  return html`<tr>
-    <td class="name"><a href=${link("models", model.id)}><bdi>${model.name}</bdi></a> <span class="soft">${model.id}</span></td>
-    <td class="name"><bdi>${shortName(model.base_model)}</bdi></td>
-    <td class="word">${TASKS[model.task] ?? model.task}</td>
-    <td>${STRATEGIES[model.strategy] ?? model.strategy}</td>
-    <td class="word">${model.merged_from === null ? (KINDS[model.kind] ?? model.kind) : `merged from ${model.merged_from}`}</td>
-    <td class="number"><${Against} tuned=${metrics.eval_loss} base=${metrics.base_eval_loss} /></td>
-    <td class="number"><${Against} tuned=${metrics.eval_perplexity ?? metrics.perplexity} base=${metrics.base_eval_perplexity} /></td>
-    <td class="number">${bytes(model.size_mb * 1e6)}</td>
-    <td class="word">${moment(model.created_at)}</td>
-  </tr>`;
+  return [
+    html`<a href=${link("models", model.id)}><bdi class="few">${model.name}</bdi></a> <small class="soft">model ${model.id}</small>`,
+    html`<bdi class="few">${shortName(model.base_model)}</bdi>`, TASKS[model.task] ?? model.task, STRATEGIES[model.strategy] ?? model.strategy,
+    model.merged_from === null ? (KINDS[model.kind] ?? model.kind) : `merged from ${model.merged_from}`,
+    against(metrics.eval_loss, metrics.base_eval_loss),
+    against(metrics.eval_perplexity ?? metrics.perplexity, metrics.base_eval_perplexity),
+    bytes(model.size_mb * 1e6), moment(model.created_at),
+  ];
 }
 
-const Against = ({ tuned, base }) => html`${figure(tuned)}${(base ?? null) !== null && html` <span class="soft">base ${figure(base)}</span>`}`;
+/** A figure beside that of the base; null where there is none. */
+const against = (tuned, base) => ((tuned ?? null) === null ? null : html`${figure(tuned)}${(base ?? null) !== null && html` <span class="soft">base ${figure(base)}</span>`}`);
 
 function OneModel({ modelId }) {
   // What comes of a model by later jobs is read anew when one of them goes on.
@@ -120,31 +121,28 @@ const change = (base, tuned) => (base && tuned !== null ? signed.format((tuned -
 
 function Evaluations({ model: { evaluations } }) {
   if (evaluations.length === 0) return null;
-  return html`<${Card} title="Evaluations by later jobs"><div class="table"><table>
-    <thead><tr><th>When</th><th>Dataset</th><th class="number">Records</th><th>Judged</th><th>Figures</th><th>Job</th></tr></thead>
-    <tbody>${evaluations.toReversed().map((one) => html`<tr key=${one.job_id}>
-      <td>${moment(one.at)}</td><td><bdi>${one.dataset.filename}</bdi></td><td class="number">${count(one.records)}</td>
-      <td>${one.base_model ? "the base" : "this model"}</td>
-      <td>${Object.entries(one.metrics).map(([name, value]) => html`<div>${figureName(name)} <strong>${figure(value)}</strong></div>`)}</td>
-      <td><a href=${link("jobs", one.job_id)}>${one.job_id}</a></td>
-    </tr>`)}</tbody>
-  </table></div><//>`;
+  return html`<${Card} title="Evaluations by later jobs">
+    <${Listing} columns=${EVALUATION_COLUMNS} rows=${evaluations.toReversed().map((one) => [one.job_id, [
+      moment(one.at), html`<bdi class="few">${one.dataset.filename}</bdi>`, count(one.records), one.base_model ? "the base" : "this model",
+      Object.entries(one.metrics).map(([name, value]) => html`<div>${figureName(name)} <strong>${figure(value)}</strong></div>`),
+      html`<a href=${link("jobs", one.job_id)}>${one.job_id}</a>`,
+    ]])} />
+  <//>`;
 }
 
 /** Where copies of it are, and what of it a copy has not. */
 function Deliveries({ jobs: made }) {
   if (made.length === 0) return null;
-  return html`<${Card} title="Exports and pushes"><div class="table"><table>
-    <thead><tr><th>When</th><th>Where</th><th>As</th><th class="number">Size</th><th>Job</th></tr></thead>
-    <tbody>${made.map(({ job_id: jobId, finished_at: at, delivery }) => html`<tr key=${jobId}>
-      <td>${moment(at)}</td>
-      <td><code><bdi>${delivery.path ?? delivery.url}</bdi></code>
+  return html`<${Card} title="Exports and pushes">
+    <${Listing} columns=${DELIVERY_COLUMNS} rows=${made.map(({ job_id: jobId, finished_at: at, delivery }) => [jobId, [
+      moment(at),
+      html`<code><bdi>${delivery.path ?? delivery.url}</bdi></code>
         ${delivery.sha256 && html`<br /><small class="soft">SHA-256 <code>${delivery.sha256}</code></small>`}
-        ${delivery.warnings?.length > 0 && html`<ul>${delivery.warnings.map((warning) => html`<li>${warning}</li>`)}</ul>`}</td>
-      <td>${delivery.format ?? (delivery.private ? "private on the hub" : "on the hub")} ${delivery.quantization}</td>
-      <td class="number">${bytes(delivery.size_bytes)}</td><td><a href=${link("jobs", jobId)}>${jobId}</a></td>
-    </tr>`)}</tbody>
-  </table></div><//>`;
+        ${delivery.warnings?.length > 0 && html`<ul>${delivery.warnings.map((warning) => html`<li>${warning}</li>`)}</ul>`}`,
+      `${delivery.format ?? (delivery.private ? "private on the hub" : "on the hub")} ${delivery.quantization ?? ""}`,
+      bytes(delivery.size_bytes), html`<a href=${link("jobs", jobId)}>${jobId}</a>`,
+    ]])} />
+  <//>`;
 }
 
 const shown = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));

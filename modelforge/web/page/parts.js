@@ -1,6 +1,6 @@
 // The parts that views are made of.
 import { html, useEffect, useRef, useState } from "./dom.js";
-import { duration, share } from "./format.js";
+import { duration, ranSeconds, share } from "./format.js";
 
 const WORDS = {
   queued: "Queued", starting: "Starting", training: "Training", stopping: "Stopping", stopped: "Stopped",
@@ -37,6 +37,15 @@ export const Empty = ({ children }) => html`<p class="empty">${children}</p>`;
 export const Facts = ({ of }) => html`<dl class="facts">
   ${of.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
 </dl>`;
+
+/**
+ * Things of a kind, one a row; where it is narrow each is a card. `columns`: `[[name, class], …]`, where `head` is what
+ * a thing is known by, and `wide` has a line of its own; `rows`: `[[key, cells], …]`, and a cell of null says nothing.
+ */
+export const Listing = ({ columns, rows }) => html`<div class="table listed"><table>
+  <thead><tr>${columns.map(([name, kind = ""]) => html`<th class=${kind}>${kind.includes("act") ? html`<span class="unseen">${name}</span>` : name}</th>`)}</tr></thead>
+  <tbody>${rows.map(([key, cells]) => html`<tr key=${key}>${cells.map((cell, at) => html`<td class=${columns[at][1]} data-name=${columns[at][0]}>${cell}</td>`)}</tr>`)}</tbody>
+</table></div>`;
 
 /** A button that shows that it works, and what it was refused. `confirm`: what is asked before. */
 export function Action({ onClick, children, confirm, kind = "", disabled = false }) {
@@ -123,16 +132,17 @@ export function Typed({ value, onTyped, ...rest }) {
   return html`<input ...${rest} value=${draft ?? value} onInput=${(event) => setDraft(event.target.value)} onChange=${done} />`;
 }
 
-/** How long it took, or goes on. */
-export function Elapsed({ from, to }) {
+/** How long a job ran, or runs: its attempts, without the pauses between them. */
+export function Elapsed({ job }) {
   const [now, setNow] = useState(Date.now());
+  const goesOn = job.finished_at === null;
   useEffect(() => {
-    if (to) return undefined;
+    if (!goesOn) return undefined;
     const timer = setInterval(() => setNow(Date.now()), 1000);
     return () => clearInterval(timer);
-  }, [to]);
-  if (!from) return null;
-  return html`<span>${duration((Date.parse(to ?? new Date(now).toISOString()) - Date.parse(from)) / 1000)}</span>`;
+  }, [goesOn]);
+  const seconds = ranSeconds(job, now);
+  return seconds !== null && html`<span>${duration(seconds)}</span>`;
 }
 
 /** The name of the page in the browser's tab, and the heading of a view. */

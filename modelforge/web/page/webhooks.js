@@ -2,9 +2,10 @@
 import { get, path, post } from "./api.js";
 import { html } from "./dom.js";
 import { count, since } from "./format.js";
-import { Action, Card } from "./parts.js";
+import { Action, Card, Listing } from "./parts.js";
 import { useAnswer } from "./store.js";
 
+const COLUMNS = [["Name", "head"], ["Address", "wide"], ["Last delivery"], ["Given up", "number"], ["Test", "act"]];
 const TRIED = "fine_tuning.job.succeeded";
 
 export function Webhooks() {
@@ -14,14 +15,10 @@ export function Webhooks() {
     await post(path`/v1/webhook_endpoints/${endpoint.id}/test`, { event_type: endpoint.event_types[0] ?? TRIED });
     again();
   };
-  return html`<${Card} title="Webhooks"><div class="table"><table>
-    <thead><tr><th>Name</th><th>Address</th><th>Last delivery</th><th class="number">Given up</th><th><span class="unseen">Test</span></th></tr></thead>
-    <tbody>${value.data.map((one) => html`<tr key=${one.id}>
-      <td><bdi>${one.name}</bdi></td><td><bdi>${one.url}</bdi></td><td>${told(one.modelforge.last_delivery)}</td>
-      <td class="number">${count(one.modelforge.undelivered)}</td>
-      <td><${Action} onClick=${test(one)}>Send a test<//></td>
-    </tr>`)}</tbody>
-  </table></div><//>`;
+  return html`<${Card} title="Webhooks"><${Listing} columns=${COLUMNS} rows=${value.data.map((one) => [one.id, [
+    html`<bdi class="few">${one.name}</bdi>`, html`<bdi class="few">${one.url}</bdi>`, told(one.modelforge.last_delivery), count(one.modelforge.undelivered),
+    html`<${Action} onClick=${test(one)}>Send a test<//>`,
+  ]])} /><//>`;
 }
 
 const told = (delivery) => (delivery ? `${delivery.job_id}, ${since(delivery.at)}${delivery.status_code ? `: ${delivery.status_code}` : ""}` : "none yet");
