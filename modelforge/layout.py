@@ -4,6 +4,7 @@ DATA/lock                      who serves it now
 DATA/owner.key                 what the owner's command line shows the server; another one each start
 DATA/events.sqlite             the event log
 DATA/log-segments/             what was archived of it; made when there is something
+DATA/snapshot.sqlite           shortens a start; made of the log anew where it is missing
 DATA/datasets/<sha256>.jsonl   the records that trainers read, by their content; most uploads are such a file
 DATA/datasets/<sha256>.upload  uploads that records were made from, as they came
 DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, shim.json, exit.json
@@ -48,6 +49,11 @@ class Layout(Struct, frozen=True):
     def segments(self) -> Path:
         """What was archived of the event log: a file for each range of positions."""
         return segments_of(self.log)
+
+    @property
+    def snapshot(self) -> Path:
+        """What the log leads to, so that a start does not read all of it."""
+        return self.root / "snapshot.sqlite"
 
     @property
     def jobs(self) -> Path:

@@ -16,7 +16,8 @@ from modelforge.errors import BackupUnusable, DirectoryInUse
 from modelforge.event_log.sqlite import log_schema
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
-from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshots import rebuild
 from modelforge.supervisor.processes import tokens
 from trainer_entry import wire
 
@@ -107,8 +108,10 @@ def _check_schema(log: Path) -> None:
         raise BackupUnusable("The log of the backup is none of ours", f"{log}: it has other tables than a log has.")
 
 
-def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
+def _checked_log(data: Path, manifest: Manifest) -> Rebuilt | None:
     """What the log of a backup says; every record is what was written, up to the one that the manifest names.
+
+    None where that cannot be read, because a segment was elsewhere when the backup was taken.
 
     Raises:
         BackupUnusable: it is not.
@@ -124,13 +127,17 @@ def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
         raise BackupUnusable(
             "The log is not that of the manifest", f"{detail}not with {manifest.position} and {manifest.digest}."
         )
+    if found.away:
+        return None
     with audit.opened(Layout(data)) as reader:
         return rebuild(reader)
 
 
-def _refuse_other_path(rebuilt: Rebuilt, manifest: Manifest, root: Path) -> None:
+def _refuse_other_path(rebuilt: Rebuilt | None, manifest: Manifest, root: Path) -> None:
     """Refuse another path than the one that it had, where records name files by that: those of every job do."""
-    if not rebuilt.state.jobs or os.path.realpath(manifest.data_dir) == os.path.realpath(root):
+    if (rebuilt is not None and not rebuilt.state.jobs) or os.path.realpath(manifest.data_dir) == os.path.realpath(
+        root
+    ):
         return
     raise BackupUnusable(
         "The backup belongs to another path",
@@ -139,11 +146,16 @@ def _refuse_other_path(rebuilt: Rebuilt, manifest: Manifest, root: Path) -> None
     )
 
 
-def _refuse_living(rebuilt: Rebuilt, data: Path) -> None:
+def _refuse_living(rebuilt: Rebuilt | None, data: Path) -> None:
     """Refuse a backup whose trainings still run here: a server on it would take them for its own."""
     carried = tokens()
-    for job_id in rebuilt.state.running:
-        path = Layout(data).attempt(job_id, rebuilt.state.jobs[job_id].attempt) / "spec.json"
+    if rebuilt is None:
+        attempts = [*data.glob("jobs/*/attempt-*")]
+    else:
+        jobs = rebuilt.state.jobs
+        attempts = [Layout(data).attempt(job_id, jobs[job_id].attempt) for job_id in rebuilt.state.running]
+    for attempt in attempts:
+        path, job_id = attempt / "spec.json", attempt.parent.name
         try:
             token = msgspec.json.decode(path.read_bytes(), type=wire.AttemptSpec).token
         except (FileNotFoundError, msgspec.DecodeError):

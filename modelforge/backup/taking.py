@@ -42,7 +42,8 @@ from modelforge.errors import BackupUnusable
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
-from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshots import rebuild
 from modelforge.supervisor.trash import remove
 from modelforge.version import VERSION
 from modelforge.visible_text import visible
@@ -181,7 +182,7 @@ class _Taking:
             detail = f"{next(audit.broken_records(found.faults))}. `modelforge doctor` says what to do."
             raise BackupUnusable("The log is damaged", detail)
         with audit.opened(copied) as reader:
-            rebuilt = rebuild(reader)
+            rebuilt = rebuild(reader, self._layout.snapshot)
         with opened(path) as file:
             os.fsync(file.fileno())
             return content_of(file), rebuilt

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +15,12 @@ import uvloop
 from modelforge import app
 from modelforge.app import serve
 from modelforge.datasets import preview_workers
+from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.machine.hub_secrets import server_redaction
+from modelforge.projections import snapshots
+from modelforge.projections.folding import FoldStopped, FoldWatch, Rebuilt
+from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
 from modelforge.supervisor import reactor
@@ -53,6 +58,35 @@ async def run(settings: Settings, launcher: LocalLauncher, options: argparse.Nam
     await serve(settings, launcher)
 
 
+def hold_reading(until: Path) -> None:
+    """Have the server take as long to read its log as a test needs."""
+
+    def held(reader: LogReader, snapshot: Path, *, watch: FoldWatch) -> Rebuilt:
+        watch.begin(41, 1_000_041)
+        while not until.exists():
+            if watch.is_ended.wait(0.02):
+                raise FoldStopped
+        return snapshots.rebuild(reader, snapshot)
+
+    app.rebuild = held  # type: ignore[assignment, attr-defined]
+
+
+def hold_snapshot(told: Path) -> None:
+    """Write a snapshot after each record, and have every page of it in the file, but never the end."""
+
+    class HalfWritten(SnapshotFile):
+        def begin(self, *, anew: bool) -> None:
+            super().begin(anew=anew)
+            self._begun().execute("PRAGMA cache_size = 1")
+
+        def seal(self, head: Head) -> None:  # noqa: ARG002 - it is as the file's own
+            told.touch()
+            time.sleep(60)
+
+    snapshots.SNAPSHOT_EVERY = 1
+    setattr(snapshots, SnapshotFile.__name__, HalfWritten)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=Path)
@@ -64,7 +98,13 @@ def main() -> None:
     parser.add_argument("--stalled-seconds", type=float, default=2)
     parser.add_argument("--scripted-answers", action="store_true", help="a playground that answers as it is told")
     parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
+    parser.add_argument("--held", type=Path, help="read the log only once this file is there")
+    parser.add_argument("--half-written", type=Path, help="make this file once a snapshot is half written, and hang")
     options = parser.parse_args()
+    if options.held is not None:
+        hold_reading(options.held)
+    if options.half_written is not None:
+        hold_snapshot(options.half_written)
     if options.read_seconds is not None:
         reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
     if options.view_seconds is not None:
