@@ -1,27 +1,21 @@
-"""What a log costs as it grows: `python benchmarks/growth.py [quick]`; `quick`: in half a minute, all of it in some.
+"""What a log costs that grows: `python benchmarks/growth.py [--quick]`; `--quick` in half a minute, all of it in some.
 
-- A rebuild of a million records, of one step each and of a hundred, against reading and decoding them and nothing else.
-- A server that starts on them without a snapshot, as after an upgrade: until it says that it is well, and until it
-  answers everything.
-- The longest wait of an event loop on which a snapshot of many jobs is written, none of which it has yet.
-- What a server holds in memory with as many jobs that left models: from its snapshot, and once it has read all records.
+A rebuild of a million records; a server that starts on them without a snapshot, as after an upgrade; the longest wait
+of an event loop on which a snapshot of many jobs is written; what a server holds in memory with many jobs.
 """
 
 import asyncio
 import gc
 import sqlite3
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import requests
+from figures import Figure, Program, Rounds
+from server_process import resident_mib, served
 
 from modelforge.domain import job, model
 from modelforge.domain.messages import GENESIS, Event, decode, digest_of, encode, stream_of, tag_of
@@ -29,38 +23,71 @@ from modelforge.event_log.sqlite import SCHEMA, LogReader, log_schema
 from modelforge.projections.snapshots import Snapshots, rebuild
 from trainer_entry import wire
 
-if TYPE_CHECKING:
-    from modelforge.projections.folding import Rebuilt
-
 BEGAN = 1_750_000_000_000_000
 STEPS = 990
-PORT = 18_767
-LONGEST_START_SECONDS = 300
+RECORDS, FEW, MANY = 1_000_000, 5_000, 100_000
+RECORDS_QUICKLY, FEW_QUICKLY, MANY_QUICKLY = 50_000, 500, 5_000
+_NOTE = (
+    "Processor time; a million records of a step each are read, kind and data, and decoded by the union of all types. "
+)
+SINGLE = Figure(
+    name="Rebuild of a million records / scan and decode",
+    unit="s",
+    yardstick="scan and decode",
+    at_most=2,
+    note=f"{_NOTE}Ours leads to state and read models.",
+)
+BATCH = Figure(
+    name="Rebuild of the same steps, a hundred a record / scan and decode of single ones",
+    unit="s",
+    yardstick="scan and decode",
+    at_most=0.75,
+    note=f"{_NOTE}Ours leads to state and read models.",
+)
+_START = "A server on a million records and no snapshot, from the start of its process until "
+HEALTH = Figure(name="Start after an upgrade: health", unit="s", at_most=1, note=f"{_START}`/api/health` answers.")
+ALL = Figure(name="Start after an upgrade: everything", unit="s", at_most=5, note=f"{_START}`/api/jobs` answers.")
+AGAIN = Figure(
+    name="Start on a million records with a snapshot", unit="s", note=f"{_START}`/api/jobs` answers, with a snapshot."
+)
+STALL = Figure(
+    name="Loop stalled by a snapshot of 100,000 jobs",
+    unit="ms",
+    at_most=20,
+    note="The longest that a task which sleeps a millisecond waits beyond it while all is written.",
+)
+IDLE = Figure(name="The same while nothing is written", unit="ms", note="In the same process, for two seconds.")
+RESIDENT_FEW = Figure(
+    name="Memory of a server with 5,000 jobs", unit="MiB", at_most=80, note="Each left a model; from its snapshot."
+)
+RESIDENT_MANY = Figure(
+    name="Memory of a server with 100,000 jobs", unit="MiB", at_most=300, note="Each left a model; from its snapshot."
+)
+REBUILT_MANY = Figure(
+    name="Memory of a server with 100,000 jobs after a rebuild", unit="MiB", at_most=300, note="The same without one."
+)
+FIRST_PAGE = Figure(
+    name="A page of 50 of 100,000 jobs", unit="ms", note="The best of three, by a client in another process."
+)
+NO_PAGE = Figure(
+    name="The jobs of 100,000 that failed, none", unit="ms", note="The best of three, by a client in another process."
+)
 
 
-def main() -> None:
-    """Measure, and print each figure with what it should be."""
-    quick = "quick" in sys.argv[1:]
-    records, few, many = (50_000, 500, 5_000) if quick else (1_000_000, 5_000, 100_000)
-    with tempfile.TemporaryDirectory(prefix="growth-") as folder:
-        root = Path(folder)
-        singles, batches = new_log(root / "singles"), new_log(root / "batches")
-        write(singles, islice(lives(1, STEPS), records))
-        write(batches, lives(100, STEPS * 10, jobs=max(records // (STEPS * 10), 1)))
-        measure_rebuild(singles, batches, 1 if quick else 3)
-        measure_start(root / "singles")
-        for jobs, most in ((few, 80), (many, 300)):
-            place = root / f"{jobs}"
-            write(new_log(place), lives(1, 2, jobs=jobs))
-            measure_memory(place, jobs, most)
-            if jobs == many:
-                asyncio.run(measure_stall(place, jobs))
-
-
-def new_log(folder: Path) -> Path:
-    """The path of a log in a data directory that is not there yet."""
-    folder.mkdir()
-    return folder / "events.sqlite"
+def measure(rounds: Rounds) -> None:
+    """Make the logs, and measure one after the other."""
+    records, few, many = (RECORDS_QUICKLY, FEW_QUICKLY, MANY_QUICKLY) if rounds.quick else (RECORDS, FEW, MANY)
+    singles, batches = rounds.folder() / "events.sqlite", rounds.folder() / "events.sqlite"
+    write(singles, islice(lives(1, STEPS), records))
+    write(batches, lives(100, STEPS * 10, jobs=max(records // (STEPS * 10), 1)))
+    measure_rebuild(rounds, singles, batches)
+    measure_start(rounds, singles.parent)
+    for jobs, figure in ((few, RESIDENT_FEW), (many, RESIDENT_MANY)):
+        folder = rounds.folder()
+        write(folder / "events.sqlite", lives(1, 2, jobs=jobs))
+        measure_memory(rounds, folder, figure)
+        if figure is RESIDENT_MANY:
+            asyncio.run(measure_stall(rounds, folder))
 
 
 def lives(steps_at_once: int, steps: int, jobs: int | None = None) -> Iterator[Event]:
@@ -176,8 +203,8 @@ def rows(events: Iterator[Event]) -> Iterator[tuple[int, str, int, str, int, str
         yield position, stream, version, tag, at, data.decode(), digest
 
 
-def timed(path: Path, work: Callable[[LogReader], object]) -> float:
-    """Seconds of processor time that some work on a log takes."""
+def processor_time(path: Path, work: Callable[[LogReader], object]) -> float:
+    """Seconds of it that some work on a log takes."""
     gc.collect()
     with closing(LogReader(path)) as reader:
         began = time.process_time()
@@ -193,129 +220,93 @@ def scan(reader: LogReader) -> None:
             decode(kind, data)
 
 
-def measure_rebuild(singles: Path, batches: Path, rounds: int) -> None:
+def measure_rebuild(rounds: Rounds, singles: Path, batches: Path) -> None:
     """Rebuild both logs, and scan the one of single steps, in turn."""
-    measured = [(timed(singles, scan), timed(singles, rebuild), timed(batches, rebuild)) for _ in range(rounds)]
-    scanned, single, batch = (statistics.median(column) for column in zip(*measured, strict=True))
-    with closing(LogReader(singles)) as reader:
-        count, _ = reader.head()
-    print(f"scan and decode of {count} records of a step: {scanned:6.2f} s, {scanned / count * 1e6:.1f} us a record")
-    told("their rebuild / scan and decode", [row[1] / row[0] for row in measured], 2.0)
-    told(
-        "rebuild of the steps by the hundred / scan and decode of single ones",
-        [row[2] / row[0] for row in measured],
-        0.75,
-    )
-    print(f"                                   {single:6.2f} s and {batch:6.2f} s")
+
+    def scan_and_decode(_folder: Path) -> float:
+        return processor_time(singles, scan)
+
+    def rebuild_singles(_folder: Path) -> float:
+        return processor_time(singles, rebuild)
+
+    def rebuild_batches(_folder: Path) -> float:
+        return processor_time(batches, rebuild)
+
+    scanned, single, batch = rounds.interleave(scan_and_decode, rebuild_singles, rebuild_batches)
+    rounds.tell(SINGLE, single, scanned)
+    rounds.tell(BATCH, batch, scanned)
 
 
-def measure_start(folder: Path) -> None:
-    """Start a server where there is no snapshot, and another where there is one."""
-    for what, well, all_of_it in (("without a snapshot", 1.0, 5.0), ("with one", 1.0, 1.0)):
-        with Server(folder) as server:
-            seconds = server.until("/api/health"), server.until("/api/jobs?limit=1")
-        told(f"start {what}: health after, s", [seconds[0]], well)
-        told(f"start {what}: everything after, s", [seconds[1]], all_of_it)
+def measure_start(rounds: Rounds, folder: Path) -> None:
+    """Start a server without a snapshot, so often as there are rounds, and one with it."""
+    well, whole, again = list[float](), list[float](), list[float]()
+    for _ in range(rounds.count):
+        (folder / "snapshot.sqlite").unlink(missing_ok=True)
+        for seconds, of_health in ((whole, well), (again, list[float]())):
+            began = time.perf_counter()
+            with served(folder, waits=False) as server:
+                requests.get(f"{server.url}/api/health", timeout=60).raise_for_status()
+                of_health.append(time.perf_counter() - began)
+                while not requests.get(f"{server.url}/api/jobs?limit=1", timeout=60).ok:
+                    time.sleep(0.02)
+                seconds.append(time.perf_counter() - began)
+    rounds.tell(HEALTH, well)
+    rounds.tell(ALL, whole)
+    rounds.tell(AGAIN, again)
 
 
-def measure_memory(folder: Path, jobs: int, most: float) -> None:
+def measure_memory(rounds: Rounds, folder: Path, figure: Figure) -> None:
     """What a server holds that read all records, and the next one, that began with its snapshot."""
-    for what in ("after a rebuild", "from its snapshot"):
-        with Server(folder) as server:
-            server.until(f"/api/jobs/train_{jobs:06d}")
-            first = timed_get(server.url + "/api/jobs?limit=50")
-            filtered = timed_get(server.url + "/api/jobs?limit=50&status=failed")
-            told(f"resident with {jobs} jobs {what}, MiB", [server.resident()], most)
-            print(f"    a page of jobs in {first * 1000:.0f} ms; of those that failed, none, {filtered * 1000:.0f} ms")
-    print(
-        f"    the log {size(folder / 'events.sqlite'):.0f} MB, its snapshot {size(folder / 'snapshot.sqlite'):.0f} MB"
-    )
+    with served(folder) as server:
+        rebuilt = resident_mib(server.pid)
+    with served(folder) as server:
+        requests.get(f"{server.url}/api/jobs", timeout=60).raise_for_status()
+        rounds.tell(figure, [resident_mib(server.pid)])
+        if figure is RESIDENT_MANY:
+            rounds.tell(REBUILT_MANY, [rebuilt])
+            rounds.tell(FIRST_PAGE, [milliseconds(f"{server.url}/api/jobs")])
+            rounds.tell(NO_PAGE, [milliseconds(f"{server.url}/api/jobs?status=failed")])
 
 
-async def measure_stall(folder: Path, jobs: int) -> None:
-    """The longest that a loop waits for itself while a snapshot of everything is written on it."""
+def milliseconds(url: str) -> float:
+    """Until an answer is there; the best of three."""
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        requests.get(url, timeout=60).raise_for_status()
+        taken.append(1000 * (time.perf_counter() - began))
+    return min(taken)
+
+
+async def measure_stall(rounds: Rounds, folder: Path) -> None:
+    """Write a snapshot of everything, beside a task that looks at the clock."""
     with closing(LogReader(folder / "events.sqlite")) as reader:
-        rebuilt: Rebuilt = rebuild(reader)
+        rebuilt = rebuild(reader)
     snapshots = Snapshots(folder / "another.sqlite", rebuilt)
     gc.collect()
-    gc.freeze()
-    idle = await longest_wait(asyncio.sleep(2))
-    began = time.perf_counter()
-    busy = await longest_wait(snapshots.write(rebuilt.digest))
-    seconds = time.perf_counter() - began
+    rounds.tell(IDLE, [await longest_wait(asyncio.sleep(2))])
+    rounds.tell(STALL, [await longest_wait(snapshots.write(rebuilt.digest))])
     await snapshots.close(None)
-    told(f"loop stalled by a snapshot of {jobs} jobs, ms", [busy * 1000], 20)
-    print(f"    {seconds:.1f} s in all; an idle loop waits {idle * 1000:.1f} ms here")
 
 
 async def longest_wait(work: Coroutine[None, None, None]) -> float:
-    """The longest that a task which asks for a millisecond has to wait beyond it while some work is done."""
-    task = asyncio.get_running_loop().create_task(work)
+    """The longest that a task which sleeps a millisecond waits beyond it while some work is done, in milliseconds."""
+    task = asyncio.create_task(work)
     longest = 0.0
     while not task.done():
         began = time.perf_counter()
         await asyncio.sleep(0.001)
         longest = max(longest, time.perf_counter() - began - 0.001)
     await task
-    return longest
+    return 1000 * longest
 
 
-class Server:
-    """A server on a data directory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.url = f"http://127.0.0.1:{PORT}"
-        command = [sys.executable, "-m", "modelforge", "serve", "--port", str(PORT), "--data-dir", str(folder)]
-        self._began = time.perf_counter()
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def until(self, path: str) -> float:
-        """Seconds from its start until it answers a path."""
-        while True:
-            try:
-                if requests.get(self.url + path, timeout=5).ok:
-                    return time.perf_counter() - self._began
-            except requests.ConnectionError:
-                pass
-            if self._process.poll() is not None or time.perf_counter() - self._began > LONGEST_START_SECONDS:
-                sys.exit("The server did not answer")
-            time.sleep(0.005)
-
-    def resident(self) -> float:
-        """MiB."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        (kib,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")]
-        return kib / 1024
-
-
-def timed_get(url: str) -> float:
-    """Seconds until an answer is there; the best of three."""
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        requests.get(url, timeout=60).raise_for_status()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
-
-
-def size(path: Path) -> float:
-    """Of a file, in 10^6 bytes."""
-    return path.stat().st_size / 1e6
-
-
-def told(what: str, values: list[float], aim: float) -> None:
-    """Print a figure with its aim."""
-    middle = statistics.median(values)
-    spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
-    print(f"{what}: {middle:.2f}{spread}; aim {aim:g}{'' if middle <= aim else ': missed'}", flush=True)
-
+PROGRAM = Program(
+    __doc__,
+    measure,
+    *(SINGLE, BATCH, HEALTH, ALL, AGAIN, IDLE, STALL),
+    *(RESIDENT_FEW, RESIDENT_MANY, REBUILT_MANY, FIRST_PAGE, NO_PAGE),
+)
 
 if __name__ == "__main__":
-    main()
+    PROGRAM.main()
