@@ -7,7 +7,9 @@ as the log knows them: not the end of its spool, nor how it ended meanwhile, for
 """
 
 import os
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +31,8 @@ from modelforge.backup.manifest import (
     FORMAT,
     LOG,
     OWN_NAMES,
+    SEGMENTS,
+    SNAPSHOT,
     BackedUpFile,
     Manifest,
     data_of,
@@ -38,9 +42,11 @@ from modelforge.backup.manifest import (
 from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
 from modelforge.errors import BackupUnusable
+from modelforge.event_log.sqlite import LogReader, translated
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
 from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshot_file import SnapshotReader
 from modelforge.projections.snapshots import rebuild
 from modelforge.supervisor.trash import remove
 from modelforge.version import VERSION
@@ -55,11 +61,15 @@ _ANEW = -1
 
 
 class Backup(Struct, frozen=True, kw_only=True):
-    """A backup that was taken. `missing`: what the log names and the data directory has not; `left_out`: its links."""
+    """A backup that was taken. `missing`: what the log names and the data directory has not; `left_out`: its links.
+
+    `away`: segments of the log that somebody keeps elsewhere.
+    """
 
     manifest: Manifest
     missing: tuple[str, ...]
     left_out: tuple[str, ...]
+    away: tuple[str, ...] = ()
 
 
 class _Part(Struct, frozen=True):
@@ -126,6 +136,9 @@ class _Taking:
         self._data = data
         self._copied: dict[str, _Copied] = {}
         self._left_out: set[str] = set()
+        self._segments: dict[str, Content] = {}
+        self._away: list[str] = []
+        self._snapshot: dict[str, Content] = {}
 
     def take(self) -> Backup:
         """Copy log and files until they go together, or what is missing stays away.
@@ -141,7 +154,9 @@ class _Taking:
             if not missing or missing == before:
                 break
             time.sleep(_AGAIN_SECONDS)  # what was removed, or replaced, is about to be recorded
-        files = {name: content for part in self._copied.values() for name, content in part.files.items()}
+        files = self._segments | {
+            name: content for part in self._copied.values() for name, content in part.files.items()
+        }
         manifest = Manifest(
             format=FORMAT,
             release=VERSION,
@@ -151,10 +166,12 @@ class _Taking:
             digest=rebuilt.digest,
             files=tuple(
                 BackedUpFile(name, content.size, content.sha256)
-                for name, content in sorted({LOG: log, **files}.items())
+                for name, content in sorted({LOG: log, **self._snapshot, **files}.items())
             ),
         )
-        return Backup(manifest=manifest, missing=tuple(missing), left_out=tuple(sorted(self._left_out)))
+        return Backup(
+            manifest=manifest, missing=tuple(missing), left_out=tuple(sorted(self._left_out)), away=tuple(self._away)
+        )
 
     def _copy_log(self) -> tuple[Content, Rebuilt]:
         """Copy the log as it stands now, in place of an earlier copy; what is in it, and what it says."""
@@ -163,16 +180,47 @@ class _Taking:
         path.unlink(missing_ok=True)
         with audit.opened(self._layout) as reader:
             reader.copy_to(path)
+            self._copy_segments(reader)
         path.chmod(0o600)
         found = audit.verify(copied)
         if found.faults:
-            detail = f"{next(audit.broken_records(found))}. `modelforge doctor` says what to do."
+            detail = f"{next(audit.broken_records(found.faults))}. `modelforge doctor` says what to do."
             raise BackupUnusable("The log is damaged", detail)
+        self._copy_snapshot(copied)
         with audit.opened(copied) as reader:
-            rebuilt = rebuild(reader, self._layout.snapshot)
+            rebuilt = rebuild(reader, copied.snapshot if self._away else self._layout.snapshot)
         with opened(path) as file:
             os.fsync(file.fileno())
             return content_of(file), rebuilt
+
+    def _copy_snapshot(self, copied: Layout) -> None:
+        """Copy what a log is read from whose segments are elsewhere."""
+        self._snapshot = {}
+        copied.snapshot.unlink(missing_ok=True)
+        if not self._away or not self._layout.snapshot.exists():
+            return
+        try:
+            with closing(SnapshotReader(self._layout.snapshot)) as snapshot:
+                snapshot.copy_to(copied.snapshot)
+        except sqlite3.DatabaseError as error:
+            raise translated(copied.snapshot, error) from error
+        copied.snapshot.chmod(0o600)
+        with opened(copied.snapshot) as file:
+            os.fsync(file.fileno())
+            self._snapshot[SNAPSHOT] = content_of(file)
+
+    def _copy_segments(self, reader: LogReader) -> None:
+        """Copy the segments that a log names, once each: they never change. Those that are away stay so."""
+        self._away = []
+        for segment in reader.segments():
+            name = f"{SEGMENTS}/{segment.name}"
+            if name in self._segments:
+                continue
+            try:
+                with opened((self._layout.root / name).resolve()) as file:  # somebody may keep it on another disk
+                    self._segments[name] = copy(file, self._data / name)
+            except FileNotFoundError:
+                self._away.append(name)
 
     def _copy_parts(self, parts: list[_Part]) -> list[str]:
         """Copy what is not copied yet, and drop what the log does not name any more; the names of what is missing."""

@@ -83,7 +83,7 @@ def _by_tag(kind: Kind, union: UnionType) -> dict[str, tuple[Kind, msgspec.json.
 _BY_TAG = _by_tag("command", Command) | _by_tag("event", Event)
 
 
-def decode_as(tag: str, data: str) -> tuple[Kind, Message]:
+def decode_as(tag: str, data: bytes | str) -> tuple[Kind, Message]:
     """The message in a stored record of a type, and which kind that is: quicker than `decode`.
 
     Raises:
@@ -112,7 +112,29 @@ def digest_of(
     actor: Actor,
     data: bytes,
 ) -> str:
-    """SHA-256 over the previous digest and the record's canonical bytes: a JSON array of its columns."""
+    """SHA-256 over the previous digest and the record's canonical bytes: a JSON array of its columns.
+
+    This is the second version: in place of `data` stands its SHA-256 in hexadecimal, a string. The chain is checked
+    without the data, wherever that lies. Which version a digest has is told by what it fits, and by nothing beside it.
+    """
+    content = hashlib.sha256(data).hexdigest()
+    canonical = _encoder.encode((position, stream, version, kind, tag, at, cause, actor, content))
+    return hashlib.sha256(previous.encode() + canonical).hexdigest()
+
+
+def first_digest_of(
+    previous: str,
+    position: int,
+    stream: str,
+    version: int,
+    kind: Kind,
+    tag: str,
+    at: int,
+    cause: int | None,
+    actor: Actor,
+    data: bytes,
+) -> str:
+    """The first version, of the records of older releases: `data` itself, an object, ends the array."""
     canonical = _encoder.encode((position, stream, version, kind, tag, at, cause, actor, Raw(data)))
     return hashlib.sha256(previous.encode() + canonical).hexdigest()
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from modelforge.projections.kept import Change
 
-_TABLES = """
+TABLES = """
 CREATE TABLE head (
     fold     INTEGER NOT NULL,     -- what a fold gives, and how it is kept: another number's is not read
     position INTEGER NOT NULL,     -- of the last record that is folded in
@@ -33,6 +33,7 @@ CREATE TABLE parts (
     PRIMARY KEY (mapping, key)
 ) STRICT;
 """
+"""The statements that make the file's tables."""
 _ADD = (
     "INSERT INTO parts (mapping, key, data, checksum) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (mapping, key) DO UPDATE SET data = excluded.data, checksum = excluded.checksum"
@@ -74,6 +75,15 @@ class SnapshotReader:
     def close(self) -> None:
         """End the view."""
         self._connection.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Write what this view sees into a new file.
+
+        Raises:
+            sqlite3.DatabaseError: it cannot be read, or not be written.
+        """
+        with closing(sqlite3.connect(path)) as copy:
+            self._connection.backup(copy)
 
     def head(self) -> Head | None:
         """What it is of; None of one that was never written whole.
@@ -137,7 +147,7 @@ class SnapshotFile:
         if self._connection is None:
             self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             if anew:
-                self._connection.executescript(f"BEGIN; {_TABLES} COMMIT;")
+                self._connection.executescript(f"BEGIN; {TABLES} COMMIT;")
         self._connection.execute("BEGIN IMMEDIATE")
 
     def put(self, mapping: str, changes: Sequence[Change]) -> None:
