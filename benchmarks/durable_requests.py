@@ -2,7 +2,8 @@
 
 64 connections each change an endpoint for webhooks, one request after the other, over HTTP. Ours is
 `modelforge serve`: a request is answered when its command and its event are on the disk. The yardstick is the very same
-server, in which the log's append returns at once and writes nothing: everything else is done, decided, digested and folded.
+server, in which the log's append returns at once and writes nothing: everything else is done, decided, digested and
+folded.
 """
 
 import argparse

@@ -19,6 +19,7 @@ from server_process import resident_mib, served
 
 from modelforge.domain import job, model
 from modelforge.domain.messages import GENESIS, Event, decode, digest_of, encode, stream_of, tag_of
+from modelforge.event_log.packing import packed
 from modelforge.event_log.sqlite import SCHEMA, LogReader, log_schema
 from modelforge.projections.snapshots import Snapshots, rebuild
 from trainer_entry import wire
@@ -187,20 +188,23 @@ def write(path: Path, events: Iterator[Event]) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(f"PRAGMA synchronous = OFF; {log_schema()} PRAGMA user_version = {SCHEMA}; BEGIN;")
         connection.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, 'event', ?, ?, NULL, 'trainer', ?, ?)", rows(events)
+            "INSERT INTO records (position, stream, version, kind, type, at, actor, data, packed, digest) "
+            "VALUES (?, ?, ?, 'event', ?, ?, 'trainer', ?, ?, ?)",
+            rows(events),
         )
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
 
 
-def rows(events: Iterator[Event]) -> Iterator[tuple[int, str, int, str, int, str, str]]:
+def rows(events: Iterator[Event]) -> Iterator[tuple[int, str, int, str, int, str, bytes | None, str]]:
     """The columns of each that differ."""
     digest, versions = GENESIS, dict[str, int]()
     for position, event in enumerate(events, 1):
         stream, tag, at, data = stream_of(event), tag_of(event), BEGAN + position * 1000, encode(event)
         versions[stream] = version = versions.get(stream, 0) + 1
         digest = digest_of(digest, position, stream, version, "event", tag, at, None, "trainer", data)
-        yield position, stream, version, tag, at, data.decode(), digest
+        small = packed(data)
+        yield position, stream, version, tag, at, data.decode() if small is None else "", small, digest
 
 
 def processor_time(path: Path, work: Callable[[LogReader], object]) -> float:

@@ -8,7 +8,7 @@ from pages import ROOT, code, read, rows, section
 
 PAGE = read("CONTRIBUTING.md")
 KINDS = {
-    "A training parameter": 6,
+    "A training parameter": 7,
     "A reward function": 4,
     "A tracker": 6,
     "A record format": 8,
