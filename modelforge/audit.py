@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec import Struct
 
-from modelforge.domain.messages import GENESIS, decode, digest_of
-from modelforge.errors import BadInput, LogUnusable
-from modelforge.event_log.queries import Row
+from modelforge.domain.messages import decode
+from modelforge.errors import BadInput, LogUnusable, SegmentAway, SegmentDamaged
+from modelforge.event_log.archived import Segment
+from modelforge.event_log.chain import Chain, Row, Versions
+from modelforge.event_log.segment import check_segment, read_index
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.projections.read_models import StateAt, state_of
@@ -32,10 +34,19 @@ class Fault(Struct, frozen=True, gc=False):
     what: str
 
 
+class Away(Struct, frozen=True, kw_only=True, gc=False):
+    """A segment that is not here: the chain goes on behind it, by the digest that the log has of its end."""
+
+    file: str
+    first: int
+    last: int
+
+
 class Verification(Struct, frozen=True, kw_only=True):
     """What was verified, and what is wrong. `snapshot`: the position of the one that was compared, if any.
 
-    `faults`: the first ten thousand of `fault_count`; every record of a long log may be one.
+    `faults`: the first ten thousand of `fault_count`; every record of a long log may be one. `archived`: how many of
+    the records lie in segments. `away`: the segments that are not here, whose records were not looked at.
     """
 
     records: int
@@ -43,6 +54,8 @@ class Verification(Struct, frozen=True, kw_only=True):
     snapshot: int | None
     fault_count: int
     faults: tuple[Fault, ...]
+    archived: int = 0
+    away: tuple[Away, ...] = ()
 
 
 def verify(layout: Layout) -> Verification:
@@ -59,30 +72,122 @@ def verify(layout: Layout) -> Verification:
             return found
 
 
+class _Faults:
+    """What is wrong, as it is found; of more than so many only the number is kept."""
+
+    def __init__(self) -> None:
+        self.kept: list[Fault] = []
+        self.count = 0
+
+    def tell(self, position: int | None, what: str) -> None:
+        self.count += 1
+        if len(self.kept) < _MOST_FAULTS:
+            self.kept.append(Fault(position, what))
+
+
 def _verified(layout: Layout) -> Verification:
-    faults: list[Fault] = []
-    digest, count, left_out = GENESIS, 0, 0
-    versions: dict[str, int] = {}
+    faults, chain, versions = _Faults(), Chain(), Versions()
+    away: list[Away] = []
+    archived = count = 0
+    snapshot = None
     try:
         with opened(layout) as reader:
-            for count, row in enumerate(reader.rows(), start=1):
-                position, stream, version = row[:3]
-                what = _fault(digest, row)
-                if position != count:
-                    what = f"position {count} is missing"
-                elif what is None and version != versions.get(stream, 0) + 1:
-                    what = f"version {version} of {stream} follows {versions.get(stream, 0)}"
-                if what is not None and len(faults) < _MOST_FAULTS:
-                    faults.append(Fault(position, what))
-                else:
-                    left_out += what is not None
-                digest, versions[stream] = row[-1], version
-        snapshot = None if faults else _compare_snapshot(layout, faults)
+            for segment in reader.segments():
+                if not _check_segment(layout, segment, archived, chain, versions, faults):
+                    away.append(Away(file=segment.name, first=segment.first, last=segment.last))
+                    versions.pass_over()
+                count = archived = segment.last
+            for count, row in enumerate(reader.rows(), start=archived + 1):
+                _check_row(row, count, chain, versions, faults)
+        if not faults.count and not away:
+            snapshot = _compare_snapshot(layout, faults)
     except sqlite3.DatabaseError as error:
-        faults.append(Fault(None, f"The file itself is damaged: {error}"))
-        snapshot = None
+        faults.tell(None, f"The file itself is damaged: {error}")
     return Verification(
-        records=count, digest=digest, snapshot=snapshot, fault_count=len(faults) + left_out, faults=tuple(faults)
+        records=count,
+        digest=chain.digest,
+        snapshot=snapshot,
+        fault_count=faults.count,
+        faults=tuple(faults.kept),
+        archived=archived,
+        away=tuple(away),
+    )
+
+
+def _check_segment(
+    layout: Layout, segment: Segment, before: int, chain: Chain, versions: Versions, faults: _Faults
+) -> bool:
+    """Whether a segment is here; it is checked then. The chain goes on behind it in any case."""
+    if (segment.first, segment.start) != (before + 1, chain.digest):
+        faults.tell(segment.first, f"{segment.name}: it does not follow position {before}, as the log has it")
+    chain.digest = segment.end
+    path = layout.segments / segment.name
+    try:
+        index = read_index(path)
+        if (index.first, index.last, index.start, index.end) == (
+            segment.first,
+            segment.last,
+            segment.start,
+            segment.end,
+        ):
+            found = check_segment(path, faults.tell, versions)
+        else:
+            found = None
+            faults.tell(segment.first, f"{segment.name}: it is another segment than the log names")
+    except SegmentAway:
+        return False
+    except SegmentDamaged as error:
+        found = None
+        faults.tell(error.position or segment.first, error.detail)
+    if found is None:
+        versions.pass_over()
+        return True
+    chain.has_second = chain.has_second or found.index.second_from <= found.index.last
+    if (found.size, found.sha256) != (segment.size, segment.sha256) and not faults.count:
+        faults.tell(segment.first, f"{segment.name}: it has another SHA-256 than the log names")
+    return True
+
+
+def _check_row(row: Row, count: int, chain: Chain, versions: Versions, faults: _Faults) -> None:
+    position, stream, version = row[:3]
+    what, out_of_turn = _fault(chain, row), versions.fault(stream, version)
+    if position != count:
+        what = f"position {count} is missing"
+    if (what := what or out_of_turn) is not None:
+        faults.tell(position, what)
+
+
+class SegmentVerification(Struct, frozen=True, kw_only=True):
+    """A segment that was checked alone. `start`, `end`: the digests before its first record, and of its last."""
+
+    file: str
+    first: int
+    last: int
+    start: str
+    end: str
+    size: int
+    sha256: str
+    faults: tuple[Fault, ...]
+
+
+def verify_segment(path: Path) -> SegmentVerification:
+    """Check a segment alone, wherever it lies; of what is none nothing is known but its faults.
+
+    Raises:
+        SegmentAway: there is no such file.
+    """
+    faults = _Faults()
+    checked = check_segment(path, faults.tell)
+    index = None if checked is None else checked.index
+    return SegmentVerification(
+        file=path.name,
+        first=0 if index is None else index.first,
+        last=0 if index is None else index.last,
+        start="" if index is None else index.start,
+        end="" if index is None else index.end,
+        size=0 if checked is None else checked.size,
+        sha256="" if checked is None else checked.sha256,
+        faults=tuple(faults.kept),
     )
 
 
@@ -133,20 +238,18 @@ def _reader(layout: Layout, way: _Way) -> Iterator[LogReader]:
             with tempfile.TemporaryDirectory(prefix="modelforge-") as folder:
                 copy = Path(shutil.copy(layout.log, folder))
                 shutil.copy(_beside(layout, "-wal"), folder)
-                with closing(LogReader(copy)) as reader:
+                with closing(LogReader(copy, segments=layout.segments)) as reader:
                     yield reader
         case _:
             assert_never(way)
 
 
-def _fault(previous: str, row: Row) -> str | None:
-    """What is wrong with a row that follows the digest `previous`."""
-    position, stream, version, kind, tag, at, cause, actor, data, stored = row
+def _fault(chain: Chain, row: Row) -> str | None:
+    """What is wrong with a row that follows in a chain."""
     try:
-        digest = digest_of(previous, position, stream, version, kind, tag, at, cause, actor, data.encode())  # type: ignore[arg-type]
-        if digest != stored:
+        if not chain.follows(row):
             return "the record, or the one before it, is not what was written: its digest does not fit"
-        decode(kind, data)  # type: ignore[arg-type]
+        decode(row[3], row[8])  # type: ignore[arg-type]
     except UnicodeEncodeError:
         return "the record is not what was written: it is no text"
     except msgspec.DecodeError as error:
@@ -154,14 +257,14 @@ def _fault(previous: str, row: Row) -> str | None:
     return None
 
 
-def _compare_snapshot(layout: Layout, faults: list[Fault]) -> int | None:
+def _compare_snapshot(layout: Layout, faults: _Faults) -> int | None:
     with opened(layout) as reader:
         stored = reader.snapshot(RELEASE)
         if stored is None:
             return None
         rebuilt = rebuild(reader, from_snapshot=False, until=stored.position)
     if encode_snapshot(rebuilt.state, rebuilt.read_models, rebuilt.digest) != stored:
-        faults.append(Fault(stored.position, "the snapshot there is not what the records lead to"))
+        faults.tell(stored.position, "the snapshot there is not what the records lead to")
     return stored.position
 
 
@@ -174,24 +277,36 @@ def state_at(layout: Layout, moment: str) -> StateAt:
     """
     with opened(layout) as reader:
         head, _ = reader.head()
-        position = int(moment) if moment.isascii() and moment.isdigit() else reader.position_at(_micros(moment))
+        position = int(moment) if is_position(moment) else reader.position_at(micros(moment, "at"))
         if position > head:
             raise BadInput("There is no such position", f"at={moment}: the last one is {head}.", field="at")
         return state_of(rebuild(reader, from_snapshot=False, until=position).read_models)
 
 
-def _micros(moment: str) -> int:
+def is_position(moment: str) -> bool:
+    """Whether it is a position of the log, and not a time."""
+    return moment.isascii() and moment.isdigit()
+
+
+def micros(moment: str, field: str) -> int:
+    """A time (ISO 8601; without a zone it is UTC) in unix microseconds.
+
+    Raises:
+        BadInput: it is none; `field` is what it was given for.
+    """
     try:
         time = datetime.fromisoformat(moment)
     except ValueError as error:
         raise BadInput(
-            "This is neither a position nor a time", f"at={moment!r}: as in 1200, or 2026-01-31T12:00:00Z.", field="at"
+            "This is neither a position nor a time",
+            f"{field}={moment!r}: as in 1200, or 2026-01-31T12:00:00Z.",
+            field=field,
         ) from error
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
 
 
-def broken_records(verification: Verification) -> Iterator[str]:
+def broken_records(faults: Iterable[Fault]) -> Iterator[str]:
     """The faults, a line each."""
-    for fault in verification.faults:
+    for fault in faults:
         where = "the log" if fault.position is None else f"position {fault.position}"
         yield f"{where}: {fault.what}"

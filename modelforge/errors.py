@@ -15,6 +15,8 @@
     ├── UnknownHost          the Host header is not one of ours
     ├── StorageFull          no space left; nothing was changed
     ├── LogUnusable          the event log cannot be opened as it is
+    │   └── SegmentDamaged   a segment of the log is not what was written; `position` is where
+    ├── SegmentAway          what is asked for lies in a segment of the log that is not here
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
     ├── BackupUnusable       a backup cannot be made there, or cannot be put back
@@ -144,6 +146,26 @@ class StorageFull(ForgeError):
 
 class LogUnusable(ForgeError):
     """The event log cannot be opened, or no longer be written."""
+
+
+class SegmentDamaged(LogUnusable):
+    """A segment of the log is not what was written. `position`: of the first record that cannot be relied on."""
+
+    def __init__(self, message: str, detail: str, *, position: int | None) -> None:
+        super().__init__(message, detail)
+        self.position = position
+
+
+class SegmentAway(ForgeError):
+    """What is asked for lies in a segment of the log that is not here: it can be put back.
+
+    `file`: the name of its file. `last`: the last position in it.
+    """
+
+    def __init__(self, message: str, detail: str, *, file: str, last: int) -> None:
+        super().__init__(message, detail)
+        self.file = file
+        self.last = last
 
 
 class DirectoryInUse(ForgeError):

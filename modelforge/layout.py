@@ -3,6 +3,7 @@
 DATA/lock                      who serves it now
 DATA/owner.key                 what the owner's command line shows the server; another one each start
 DATA/events.sqlite             the event log
+DATA/log-segments/             what was archived of it; made when there is something
 DATA/datasets/<sha256>.jsonl   the records that trainers read, by their content; most uploads are such a file
 DATA/datasets/<sha256>.upload  uploads that records were made from, as they came
 DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, shim.json, exit.json
@@ -16,6 +17,11 @@ DATA/tmp, DATA/trash           uploads under way, files being removed; swept at 
 from pathlib import Path
 
 from msgspec import Struct
+
+
+def segments_of(log: Path) -> Path:
+    """The folder with what was archived of a log."""
+    return log.with_name("log-segments")
 
 
 class Layout(Struct, frozen=True):
@@ -37,6 +43,11 @@ class Layout(Struct, frozen=True):
     def log(self) -> Path:
         """The event log."""
         return self.root / "events.sqlite"
+
+    @property
+    def segments(self) -> Path:
+        """What was archived of the event log: a file for each range of positions."""
+        return segments_of(self.log)
 
     @property
     def jobs(self) -> Path:

@@ -116,7 +116,9 @@ def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
     _check_schema(data / LOG)
     found = audit.verify(Layout(data))
     if found.faults:
-        raise BackupUnusable("The log of the backup is damaged", f"{data / LOG}: {next(audit.broken_records(found))}.")
+        raise BackupUnusable(
+            "The log of the backup is damaged", f"{data / LOG}: {next(audit.broken_records(found.faults))}."
+        )
     if (found.records, found.digest) != (manifest.position, manifest.digest):
         detail = f"{data / LOG} ends with position {found.records} and {found.digest}, "
         raise BackupUnusable(

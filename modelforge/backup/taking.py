@@ -29,6 +29,7 @@ from modelforge.backup.manifest import (
     FORMAT,
     LOG,
     OWN_NAMES,
+    SEGMENTS,
     BackedUpFile,
     Manifest,
     data_of,
@@ -38,6 +39,7 @@ from modelforge.backup.manifest import (
 from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
 from modelforge.errors import BackupUnusable
+from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
 from modelforge.projections.snapshots import Rebuilt, rebuild
@@ -54,11 +56,15 @@ _ANEW = -1
 
 
 class Backup(Struct, frozen=True, kw_only=True):
-    """A backup that was taken. `missing`: what the log names and the data directory has not; `left_out`: its links."""
+    """A backup that was taken. `missing`: what the log names and the data directory has not; `left_out`: its links.
+
+    `away`: segments of the log that somebody keeps elsewhere.
+    """
 
     manifest: Manifest
     missing: tuple[str, ...]
     left_out: tuple[str, ...]
+    away: tuple[str, ...] = ()
 
 
 class _Part(Struct, frozen=True):
@@ -125,6 +131,8 @@ class _Taking:
         self._data = data
         self._copied: dict[str, _Copied] = {}
         self._left_out: set[str] = set()
+        self._segments: dict[str, Content] = {}
+        self._away: list[str] = []
 
     def take(self) -> Backup:
         """Copy log and files until they go together, or what is missing stays away.
@@ -140,7 +148,9 @@ class _Taking:
             if not missing or missing == before:
                 break
             time.sleep(_AGAIN_SECONDS)  # what was removed, or replaced, is about to be recorded
-        files = {name: content for part in self._copied.values() for name, content in part.files.items()}
+        files = self._segments | {
+            name: content for part in self._copied.values() for name, content in part.files.items()
+        }
         manifest = Manifest(
             format=FORMAT,
             release=VERSION,
@@ -153,7 +163,9 @@ class _Taking:
                 for name, content in sorted({LOG: log, **files}.items())
             ),
         )
-        return Backup(manifest=manifest, missing=tuple(missing), left_out=tuple(sorted(self._left_out)))
+        return Backup(
+            manifest=manifest, missing=tuple(missing), left_out=tuple(sorted(self._left_out)), away=tuple(self._away)
+        )
 
     def _copy_log(self) -> tuple[Content, Rebuilt]:
         """Copy the log as it stands now, in place of an earlier copy; what is in it, and what it says."""
@@ -162,16 +174,30 @@ class _Taking:
         path.unlink(missing_ok=True)
         with audit.opened(self._layout) as reader:
             reader.copy_to(path)
+            self._copy_segments(reader)
         path.chmod(0o600)
         found = audit.verify(copied)
         if found.faults:
-            detail = f"{next(audit.broken_records(found))}. `modelforge doctor` says what to do."
+            detail = f"{next(audit.broken_records(found.faults))}. `modelforge doctor` says what to do."
             raise BackupUnusable("The log is damaged", detail)
         with audit.opened(copied) as reader:
             rebuilt = rebuild(reader)
         with opened(path) as file:
             os.fsync(file.fileno())
             return content_of(file), rebuilt
+
+    def _copy_segments(self, reader: LogReader) -> None:
+        """Copy the segments that a log names, once each: they never change. Those that are away stay so."""
+        self._away = []
+        for segment in reader.segments():
+            name = f"{SEGMENTS}/{segment.name}"
+            if name in self._segments:
+                continue
+            try:
+                with opened((self._layout.root / name).resolve()) as file:  # somebody may keep it on another disk
+                    self._segments[name] = copy(file, self._data / name)
+            except FileNotFoundError:
+                self._away.append(name)
 
     def _copy_parts(self, parts: list[_Part]) -> list[str]:
         """Copy what is not copied yet, and drop what the log does not name any more; the names of what is missing."""

@@ -70,6 +70,7 @@ _DATA = (
     ("verify", "data_commands:verify", "check that the log is what was written, record by record"),
     ("replay", "data_commands:replay", "print status, models and datasets as they once stood"),
     ("doctor", "data_commands:doctor", "say what is wrong with the data and this machine; changes nothing"),
+    ("archive", "data_commands:archive", "move old records of the log into compressed files"),
     ("backup", "data_commands:backup", "copy the data directory; a server may run meanwhile"),
     ("restore", "data_commands:restore", "check a backup, and make it a data directory again"),
 )

@@ -27,22 +27,79 @@ def layout_of(data_dir: Path | None) -> Layout:
     return Layout(load_settings({} if data_dir is None else {"data_dir": data_dir}).data_dir)
 
 
-def verify(*, data_dir: DataDirectory = None, json: AsJson = False) -> int:
-    """Check that the log is what was written, record by record."""
+def verify(
+    *,
+    segment: Annotated[Path | None, Parameter(help="a segment of an archived log: it is checked alone")] = None,
+    data_dir: DataDirectory = None,
+    json: AsJson = False,
+) -> int:
+    """Check that the log is what was written, record by record; what was archived of it too."""
     from modelforge import audit
 
+    if segment is not None:
+        return _verify_segment(segment, as_json=json)
     found = audit.verify(layout_of(data_dir))
     if json:
         say_json(msgspec.json.encode(found))
         return 1 if found.faults else 0
-    for line in audit.broken_records(found):
+    for away in found.away:
+        say(f"not here: {away.file} with the positions {away.first} to {away.last}; the chain goes on behind it")
+    for line in audit.broken_records(found.faults):
         say(line)
     if found.fault_count > len(found.faults):
         say(f"and {found.fault_count - len(found.faults)} more")
+    archived = f" ({found.archived} archived)" if found.archived else ""
     compared = "no snapshot" if found.snapshot is None else f"the snapshot at {found.snapshot}"
-    counts = f"{counted(found.records, 'record')}, {compared}, {counted(found.fault_count, 'fault')}"
+    counts = f"{counted(found.records, 'record')}{archived}, {compared}, {counted(found.fault_count, 'fault')}"
     say(f"{counts}. Last digest: {found.digest}")
     return 1 if found.faults else 0
+
+
+def _verify_segment(path: Path, *, as_json: bool) -> int:
+    from modelforge import audit
+
+    found = audit.verify_segment(path)
+    if as_json:
+        say_json(msgspec.json.encode(found))
+        return 1 if found.faults else 0
+    for line in audit.broken_records(found.faults):
+        say(line)
+    if found.last:
+        say(f"Positions {found.first} to {found.last}, {counted(len(found.faults), 'fault')}. SHA-256: {found.sha256}")
+        say(f"Digest before: {found.start}")
+        say(f"Last digest:   {found.end}")
+    return 1 if found.faults else 0
+
+
+def archive(
+    *,
+    before: Annotated[str, Parameter(help="a position of the log, or a time as in 2026-01-31T12:00:00Z")],
+    data_dir: DataDirectory = None,
+    json: AsJson = False,
+) -> int:
+    """Move the log's records before a position into compressed files; the server has to be stopped."""
+    from modelforge import archive as archiving
+    from modelforge.doctor.finding import size
+
+    layout = layout_of(data_dir)
+    done = archiving.archive(layout, before, tell=say_nothing if json else _say_archived)
+    if json:
+        say_json(msgspec.json.encode(done))
+    elif done.segments:
+        files, folder = counted(len(done.segments), "segment"), layout.segments
+        say(f"Archived {counted(done.records, 'record')} in {files} of {size(done.size)} in {folder}")
+        say(f"{layout.log}: {size(done.before)} before, {size(done.after)} now")
+    else:
+        say(f"Nothing is left to archive before {before}: the log is archived up to position {done.last}")
+    return 0
+
+
+def _say_archived(name: str) -> None:
+    say(f"archived: {name}")
+
+
+def say_nothing(_line: str) -> None:
+    """Pass a line over."""
 
 
 def replay(
@@ -80,6 +137,8 @@ def backup(
     taken = take_backup(layout, folder)
     for name in taken.left_out:
         say(f"left out: {name} is a link, or no file")
+    for name in taken.away:
+        say(f"not here, and so not in the backup: {name}")
     for name in taken.missing:
         say(f"missing: {layout.root / name} is not there as the log has it; `modelforge doctor` says what to do")
     say(f"Backed up {layout.root} to {folder}: {_measured(taken.manifest)}")

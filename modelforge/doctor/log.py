@@ -5,9 +5,11 @@ import sqlite3
 from collections.abc import Iterator
 
 from modelforge import audit
-from modelforge.doctor.finding import Finding, ok, problem, size
+from modelforge.doctor.finding import Finding, ok, problem, size, warning
 from modelforge.domain.messages import GENESIS
 from modelforge.domain.state import State
+from modelforge.errors import SegmentAway
+from modelforge.event_log.archived import SUFFIX
 from modelforge.event_log.sqlite import SCHEMA
 from modelforge.layout import Layout
 from modelforge.projections.read_models import ReadModels
@@ -46,10 +48,20 @@ def _verification(layout: Layout) -> Iterator[Finding]:
     found = audit.verify(layout)
     wal = layout.log.with_name(f"{layout.log.name}-wal")
     length = sum(path.stat().st_size for path in (layout.log, wal) if path.exists())
+    live = found.records - found.archived
     if not found.faults:
-        yield ok("log", f"{found.records} records in {size(length)}, every one as it was written")
+        yield ok("log", f"{live} records in {size(length)}, every one as it was written")
+    if found.archived and not found.faults and not found.away:
+        yield ok("archive", f"{found.archived} records in {layout.segments}, every one as it was written")
+    for away in found.away:
+        place, records = layout.segments / away.file, f"positions {away.first} to {away.last}"
+        remedy = "Put it back to read them. Until then a start needs the snapshots of this release."
+        yield warning("archive", f"{place} is not here: {records} cannot be read", remedy)
+    yield from _unnamed(layout)
     for fault in found.faults[:_MOST_NAMED]:
-        if fault.position is not None and fault.position == found.snapshot:
+        if fault.what.partition(":")[0].endswith(SUFFIX):
+            remedy = f"Put that file back into {layout.segments} from a backup; the rest can be read meanwhile."
+        elif fault.position is not None and fault.position == found.snapshot:
             remedy = f"Stop the server, and take the snapshots away: sqlite3 {layout.log} '{_FORGET_SNAPSHOTS}'"
         else:
             remedy = _restore(layout)
@@ -58,6 +70,18 @@ def _verification(layout: Layout) -> Iterator[Finding]:
     if found.fault_count > _MOST_NAMED:
         remedy = f"`modelforge verify --data-dir {layout.root}` lists them all."
         yield problem("log", f"{found.fault_count - _MOST_NAMED} more faults", remedy)
+
+
+def _unnamed(layout: Layout) -> Iterator[Finding]:
+    """Segments that the log does not name: they were begun, and their records are in the log itself."""
+    if not layout.segments.is_dir():
+        return
+    with audit.opened(layout) as reader:
+        named = {segment.name for segment in reader.segments()}
+    for path in sorted(layout.segments.iterdir()):
+        if path.name not in named:
+            remedy = "It was left by an archiving that was ended, and nothing of it is used: remove it."
+            yield warning("archive", f"{path} is not in the log", remedy)
 
 
 def _restore(layout: Layout) -> str:
@@ -69,4 +93,7 @@ def rebuilt_state(layout: Layout) -> Rebuilt:
     if not layout.log.exists() or layout.log.stat().st_size == 0:
         return Rebuilt(State(), ReadModels(), GENESIS)
     with audit.opened(layout) as reader:
-        return rebuild(reader, from_snapshot=False)
+        try:
+            return rebuild(reader, from_snapshot=False)
+        except SegmentAway:
+            return rebuild(reader)

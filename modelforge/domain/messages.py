@@ -32,7 +32,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
 
     `position` counts all records from 1, `version` those of the stream. `at`: unix microseconds. `cause`:
     position of the record that led to this one. `data`: the message as JSON, as it was written. `digest`: hex
-    SHA-256 over the previous record's digest and everything else here.
+    SHA-256 over the previous record's digest and everything else here (`digest_of`).
     """
 
     position: int
@@ -85,7 +85,29 @@ def digest_of(
     actor: Actor,
     data: bytes,
 ) -> str:
-    """SHA-256 over the previous digest and the record's canonical bytes: a JSON array of its columns."""
+    """SHA-256 over the previous digest and the record's canonical bytes: a JSON array of its columns.
+
+    This is the second version: in place of `data` stands its SHA-256 in hexadecimal, a string. The chain is checked
+    without the data, wherever that lies. Which version a digest has is told by what it fits, and by nothing beside it.
+    """
+    content = hashlib.sha256(data).hexdigest()
+    canonical = _encoder.encode((position, stream, version, kind, tag, at, cause, actor, content))
+    return hashlib.sha256(previous.encode() + canonical).hexdigest()
+
+
+def first_digest_of(
+    previous: str,
+    position: int,
+    stream: str,
+    version: int,
+    kind: Kind,
+    tag: str,
+    at: int,
+    cause: int | None,
+    actor: Actor,
+    data: bytes,
+) -> str:
+    """The first version, of the records of older releases: `data` itself, an object, ends the array."""
     canonical = _encoder.encode((position, stream, version, kind, tag, at, cause, actor, Raw(data)))
     return hashlib.sha256(previous.encode() + canonical).hexdigest()
 

@@ -11,12 +11,12 @@ from itertools import islice
 from operator import itemgetter
 
 COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
-Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
-"""The columns of a record."""
+Row = tuple[int, str, int, str, str, int, int | None, str, str | bytes, str]
+"""The columns of a record. Its data is bytes where it is packed."""
 STEPS = "MetricsLogged"
 """The one type that `facts` and `types` leave out: see schema_2.sql."""
 _FACT = "type <> 'MetricsLogged'"  # a partial index is used only where a query says what it is of
-_SELECT = f"SELECT {COLUMNS} FROM records WHERE "  # noqa: S608 - constants
+_SELECT = f"SELECT {COLUMNS.replace('data', 'coalesce(packed, data)')} FROM records WHERE "  # noqa: S608 - constants
 _FIRST_ROWS, _MOST_ROWS = 8, 1000
 _MOST_CURSORS = 64
 _LAST = 2**63 - 1

@@ -8,24 +8,37 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 from msgspec import Raw, Struct
 
-from modelforge.domain.messages import GENESIS, Record, decode
+from modelforge.domain.messages import Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
-from modelforge.event_log.queries import COLUMNS, Row, last_row, select_rows
+from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, Segment
+from modelforge.event_log.chain import Row
+from modelforge.event_log.packing import packed, unpacked
+from modelforge.event_log.queries import COLUMNS, last_row, select_rows
+from modelforge.layout import segments_of
 
-_SCHEMAS = ("schema.sql", "schema_2.sql")
+_SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """Each adds to the one before it, and is never changed once it was released."""
 SCHEMA = len(_SCHEMAS)
 _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
 _PROBE_BYTES = 1 << 17
-_INSERT = f"INSERT INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO records ({COLUMNS}, packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_PACKS = 3
+"""From this schema on records may be packed, and archived."""
+_AS_IF_IT_PACKED = (
+    "CREATE TEMP VIEW records AS SELECT *, NULL AS packed FROM main.records",
+    f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
+    "CREATE TEMP TABLE archived_streams (stream, segment)",
+)
 _T = TypeVar("_T")
 
 
@@ -47,11 +60,25 @@ class _AtomicConnection(sqlite3.Connection):
 
 
 class LogReader:
-    """A read-only view of the log, for use inside one thread. `options`: of the file, in SQLite's words for a URI."""
+    """A read-only view of the log, for use inside one thread. `options`: of the file, in SQLite's words for a URI.
 
-    def __init__(self, path: Path, options: str = "mode=ro") -> None:
+    `segments`: the folder with what was archived, if it is not beside the file.
+    """
+
+    def __init__(self, path: Path, options: str = "mode=ro", segments: Path | None = None) -> None:
         self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None)
-        self._connection.execute("BEGIN")  # one view of the log, however long the reading takes
+        try:
+            self._connection.execute("BEGIN")  # one view of the log, however long the reading takes
+            if 0 < self.schema() < _PACKS:
+                _read_as_packed(self._connection)
+        except sqlite3.DatabaseError:
+            self._connection.close()
+            raise
+        self._folder = segments or segments_of(path)
+
+    @cached_property
+    def _archived(self) -> ArchivedRecords:
+        return ArchivedRecords(self._connection, self._folder)
 
     def close(self) -> None:
         """End the view."""
@@ -64,12 +91,27 @@ class LogReader:
     def head(self) -> tuple[int, str]:
         """Position and digest of the last record; 0 and the genesis digest of an empty log."""
         row = self._connection.execute("SELECT position, digest FROM records ORDER BY position DESC LIMIT 1").fetchone()
-        return (int(row[0]), str(row[1])) if row else (0, GENESIS)
+        return (int(row[0]), str(row[1])) if row else self._archived.head
 
-    def rows(self) -> Iterator[Row]:
-        """Every row as it lies in the file, in order, whether what it says is text or not."""
+    def segments(self) -> list[Segment]:
+        """What was archived, in order."""
+        return self._archived.segments()
+
+    def require(self, until: int) -> None:
+        """Check that all records up to a position can be read.
+
+        Raises:
+            SegmentAway: some lie in a segment that is not here.
+        """
+        self._archived.require(until)
+
+    def rows(self, *, after: int = 0, until: int | None = None) -> Iterator[Row]:
+        """Every row that lies in the file itself, in order, whether what it says is text or not."""
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        yield from self._connection.execute(f"SELECT {COLUMNS} FROM records ORDER BY position")  # noqa: S608 - constants
+        end = (1 << 63) - 1 if until is None else until
+        sql = f"SELECT {COLUMNS}, packed FROM records WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608 - constants
+        for *columns, data, digest, small in self._connection.execute(sql, (after, end)):
+            yield (*columns, data if small is None else data + _unpacked_text(small), digest)
 
     def copy_to(self, path: Path) -> None:
         """Write what this view sees into a new file, by SQLite's online backup: the log's own files stay as they are.
@@ -81,16 +123,19 @@ class LogReader:
             with closing(sqlite3.connect(path)) as copy:
                 self._connection.backup(copy)
         except sqlite3.DatabaseError as error:
-            raise _translated(path, error) from error
+            raise translated(path, error) from error
 
     def position_at(self, at: int) -> int:
         """The last position that was written by a time (unix microseconds); 0 if none was.
 
         It is looked for from the end on: a clock that was set back leaves moments that do not rise with the positions.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it is in a segment that is not here, or is not what was written.
         """
         last = "SELECT position FROM records WHERE at <= ? ORDER BY position DESC LIMIT 1"
         row = self._connection.execute(last, (at,)).fetchone()
-        return int(row[0]) if row else 0
+        return int(row[0]) if row else self._archived.position_at(at)
 
     def records(
         self,
@@ -101,24 +146,42 @@ class LogReader:
         types: tuple[str, ...] = (),
         limit: int = -1,
     ) -> Iterator[Record]:
-        """Records after a position, in order; of some streams or types only, if any are named."""
+        """Records after a position, in order; of some streams or types only, if any are named.
+
+        Those that were archived are read from their segments, once it is their turn.
+
+        Raises:
+            SegmentAway, SegmentDamaged: one that has what is looked for is not here, or is not what was written.
+        """
         rows = select_rows(self._connection, after=after, until=until, streams=streams, types=types, limit=limit)
-        return map(_record, rows)
+        if after >= self._archived.head[0]:
+            return map(_record, rows)
+        found = chain(self._archived.records(after, until, streams, types), map(_record, rows))
+        return found if limit < 0 else islice(found, limit)
 
     def last_record(self, stream: str, tag: str, *, until: int) -> Record | None:
-        """The last record of a type in a stream that does not come after a position."""
+        """The last record of a type in a stream that does not come after a position.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it may be in a segment that is not here, or is not what was written.
+        """
         row = last_row(self._connection, stream, tag, until)
-        return None if row is None else _record(row)
+        return self._archived.last_record(stream, tag, until) if row is None else _record(row)
 
     def snapshot(self, release: str) -> StoredSnapshot | None:
         """The newest snapshot that this release wrote and whose record is still the one in the log."""
-        row = self._connection.execute(
-            "SELECT s.position, s.digest, s.data FROM snapshots s JOIN records r "
-            "ON r.position = s.position AND r.digest = s.digest "
-            "WHERE s.release = ? ORDER BY s.position DESC LIMIT 1",
-            (release,),
-        ).fetchone()
-        return StoredSnapshot(position=row[0], digest=row[1], data=row[2]) if row else None
+        rows = self._connection.execute(
+            "SELECT position, digest, data FROM snapshots WHERE release = ? ORDER BY position DESC", (release,)
+        )
+        for position, digest, data in rows:
+            if self._digest_at(position) == digest:
+                return StoredSnapshot(position=position, digest=digest, data=data)
+        return None
+
+    def _digest_at(self, position: int) -> str | None:
+        """The digest of the record at a position; None of one in the midst of a segment, which is not read for it."""
+        row = self._connection.execute("SELECT digest FROM records WHERE position = ?", (position,)).fetchone()
+        return str(row[0]) if row else self._archived.digest_at(position)
 
 
 class EventLog:
@@ -146,7 +209,7 @@ class EventLog:
             await (await writer.execute("SELECT position FROM records LIMIT 1")).close()
         except sqlite3.DatabaseError as error:
             await writer.close()
-            raise _translated(path, error) from error
+            raise translated(path, error) from error
         except LogUnusable:
             await writer.close()
             raise
@@ -159,25 +222,11 @@ class EventLog:
             StorageFull: no space is left; nothing was written.
             LogUnusable: the disk failed; whether they were written is known only by opening the log anew.
         """
-        rows = [
-            (
-                r.position,
-                r.stream,
-                r.version,
-                r.kind,
-                r.type,
-                r.at,
-                r.cause,
-                r.actor,
-                bytes(r.data).decode(),
-                r.digest,
-            )
-            for r in records
-        ]
+        rows = [_row_of(record) for record in records]
         try:
             await self._writer.executemany(_INSERT, rows)
         except sqlite3.DatabaseError as error:
-            raise _translated(self._path, error) from error
+            raise translated(self._path, error) from error
 
     async def save_snapshot(self, snapshot: StoredSnapshot, release: str) -> None:
         """Keep a snapshot, and drop all but the last two."""
@@ -191,7 +240,7 @@ class EventLog:
                 "(SELECT position FROM snapshots ORDER BY position DESC LIMIT 2)"
             )
         except sqlite3.DatabaseError as error:
-            raise _translated(self._path, error) from error
+            raise translated(self._path, error) from error
 
     async def read(self, work: Callable[[LogReader], _T]) -> _T:
         """Run `work` on a view of the log, whole, in a thread."""
@@ -210,8 +259,31 @@ class EventLog:
         await self._writer.close()
 
 
+def _read_as_packed(connection: sqlite3.Connection) -> None:
+    """Have an older log look as one of this schema to whoever reads it; the file stays as it is."""
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for statement in _AS_IF_IT_PACKED:
+        connection.execute(statement)
+
+
+def _unpacked_text(small: bytes) -> str:
+    """What was packed in a row; what cannot be unpacked as it is."""
+    try:
+        return unpacked(small).decode(errors="surrogateescape")
+    except ValueError:
+        return small.decode(errors="surrogateescape")
+
+
+def _row_of(r: Record) -> tuple[object, ...]:
+    data = bytes(r.data)
+    small = packed(data)
+    text = data.decode() if small is None else ""
+    return (r.position, r.stream, r.version, r.kind, r.type, r.at, r.cause, r.actor, text, r.digest, small)
+
+
 def _record(row: tuple[Any, ...]) -> Record:
-    position, stream, version, kind, tag, at, cause, actor, data, digest = row
+    position, stream, version, kind, tag, at, cause, actor, stored, digest = row
+    data = stored.encode() if isinstance(stored, str) else unpacked(stored)
     return Record(
         position=position,
         stream=stream,
@@ -221,7 +293,7 @@ def _record(row: tuple[Any, ...]) -> Record:
         at=at,
         cause=cause,
         actor=actor,
-        data=Raw(data.encode()),
+        data=Raw(data),
         digest=digest,
         message=decode(kind, data),
     )
@@ -269,7 +341,7 @@ def _refuse_foreign(path: Path) -> None:
             with closing(LogReader(path)) as reader:
                 version = max(version, reader.schema())
         except sqlite3.DatabaseError as error:
-            raise _translated(path, error) from error
+            raise translated(path, error) from error
     if version > SCHEMA:
         raise LogUnusable(
             "A newer release wrote the event log",
@@ -278,7 +350,8 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _translated(path: Path, error: sqlite3.DatabaseError) -> StorageFull | LogUnusable:
+def translated(path: Path, error: sqlite3.DatabaseError) -> StorageFull | LogUnusable:
+    """What an error of SQLite on a log means."""
     code = error.sqlite_errorcode
     # A write that fails for a quota, or for a limit on a file's size, is to SQLite like one that fails for the disk.
     if code == sqlite3.SQLITE_FULL or (code in _FAILED_WRITES and not _has_room(path)):

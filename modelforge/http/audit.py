@@ -8,12 +8,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.errors import LogUnusable
 from modelforge.http.plumbing.body import json_response
-from modelforge.http.plumbing.disconnect import cancel_on_disconnect
-from modelforge.http.plumbing.keys import LAYOUT
+from modelforge.http.plumbing.own_command import run_command
 from modelforge.http.plumbing.route import Route
-from modelforge.machine.child_process import Ended, run_module
 
 _FAULTS_SHOWN = 100
 
@@ -25,11 +22,20 @@ class LogFault(Struct, frozen=True, kw_only=True):
     what: str
 
 
+class SegmentElsewhere(Struct, frozen=True, kw_only=True):
+    """An archived part of the log that is not here: its file, and the range of positions in it."""
+
+    file: str
+    first: int
+    last: int
+
+
 class Verified(Struct, frozen=True, kw_only=True):
     """The log, checked record by record.
 
     `digest`: of its last record, to be kept elsewhere. `snapshot`: the position of the one that was compared with the
-    records, if any. `faults`: the first hundred of `fault_count`.
+    records, if any. `faults`: the first hundred of `fault_count`. `archived`: how many of the records lie in segments.
+    `away`: the segments that are not here: their records were not looked at, and the chain goes on behind them.
     """
 
     records: int
@@ -37,6 +43,8 @@ class Verified(Struct, frozen=True, kw_only=True):
     snapshot: int | None
     fault_count: int
     faults: list[LogFault]
+    archived: int = 0
+    away: list[SegmentElsewhere] = []
 
 
 async def verify_log(request: web.Request) -> web.Response:
@@ -44,19 +52,6 @@ async def verify_log(request: web.Request) -> web.Response:
     ended = await run_command(request, "verify")
     found = msgspec.json.decode(ended.output, type=Verified)
     return json_response(msgspec.structs.replace(found, faults=found.faults[:_FAULTS_SHOWN]))
-
-
-async def run_command(request: web.Request, command: str) -> Ended:
-    """Run a command of ours on the data directory, for as long as the client waits; it prints JSON.
-
-    Raises:
-        LogUnusable: it printed none, as where the log is gone.
-    """
-    data_dir = str(request.app[LAYOUT].root)
-    ended = await cancel_on_disconnect(request, run_module("modelforge", command, "--data-dir", data_dir, "--json"))
-    if not ended.output:
-        raise LogUnusable(f"`modelforge {command}` failed", ended.words)
-    return ended
 
 
 ROUTES = (Route(method="GET", path="/api/verify", handler=verify_log, answer=Verified, at_once=1),)

@@ -163,7 +163,7 @@ ROUTES = (
             *_VIEW,
         ),
         at_once=64,
-        errors=(400, 404, 409, 503),
+        errors=(400, 404, 409, 410, 503),
     ),
     Route(
         method="GET",
@@ -172,6 +172,6 @@ ROUTES = (
         answer=wire.DatasetStatistics,
         query=(Query("sample", Measured, "How many records at most; 10000 by default."), *_VIEW),
         at_once=64,
-        errors=(400, 404, 409, 503),
+        errors=(400, 404, 409, 410, 503),
     ),
 )

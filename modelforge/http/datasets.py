@@ -159,7 +159,7 @@ ROUTES = (
         handler=get_dataset,
         answer=DatasetDetails,
         query=(REVISION,),
-        errors=(400, 404),
+        errors=(400, 404, 410),
     ),
     Route(
         method="DELETE",
@@ -174,7 +174,7 @@ ROUTES = (
         handler=download_dataset,
         answer=None,
         query=(REVISION,),
-        errors=(400, 404, 416),
+        errors=(400, 404, 410, 416),
         also=(206, 304),
         media=tuple(MEDIA_TYPES.values()),
         headers=("Accept-Ranges", "ETag"),

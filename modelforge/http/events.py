@@ -90,7 +90,7 @@ ROUTES = (
             Query("stream", str, "Only records of this stream, or of these.", many=True),
             Query("type", str, "Only records of this type, or of these.", many=True),
         ),
-        errors=(400,),
+        errors=(400, 410),
     ),
     Route(
         method="GET",

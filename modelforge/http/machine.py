@@ -11,9 +11,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from modelforge.http.audit import run_command
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import LAYOUT, PROJECTOR, SETTINGS
+from modelforge.http.plumbing.own_command import run_command
 from modelforge.http.plumbing.route import Route
 from modelforge.layout import Layout
 from modelforge.machine.devices import Gpu, cpu_count, gpus

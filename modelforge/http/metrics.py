@@ -151,6 +151,6 @@ ROUTES = (
         handler=get_metrics,
         answer=Metrics,
         query=(AFTER, limit_to(_LARGEST_PAGE, _PAGE)),
-        errors=(400, 404),
+        errors=(400, 404, 410),
     ),
 )

@@ -201,7 +201,7 @@ ROUTES = (
         body=MergeBody,
         answer=JobDetails,
         status=202,
-        errors=(400, 404, 409, 507),
+        errors=(400, 404, 409, 410, 507),
     ),
     Route(
         method="POST",
@@ -210,7 +210,7 @@ ROUTES = (
         body=ExportBody,
         answer=JobDetails,
         status=202,
-        errors=(400, 404, 409, 507),
+        errors=(400, 404, 409, 410, 507),
     ),
     Route(
         method="POST",
@@ -219,7 +219,7 @@ ROUTES = (
         body=PushBody,
         answer=JobDetails,
         status=202,
-        errors=(400, 404, 409, 507),
+        errors=(400, 404, 409, 410, 507),
     ),
     Route(
         method="POST",
@@ -228,6 +228,6 @@ ROUTES = (
         body=EvaluateBody,
         answer=JobDetails,
         status=202,
-        errors=(400, 404, 409, 507),
+        errors=(400, 404, 409, 410, 507),
     ),
 )

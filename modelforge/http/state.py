@@ -4,7 +4,7 @@ from aiohttp import web
 
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.disconnect import cancel_on_disconnect
-from modelforge.http.plumbing.keys import LAYOUT, PROJECTOR
+from modelforge.http.plumbing.keys import EVENT_LOG, LAYOUT, PROJECTOR
 from modelforge.http.plumbing.query import int_query
 from modelforge.http.plumbing.route import Count, Query, Route
 from modelforge.machine.child_process import run_module
@@ -17,6 +17,7 @@ async def get_state(request: web.Request) -> web.Response:
     position = int_query(request, "at", head, maximum=head)
     if position == head:
         return json_response(state_of(request.app[PROJECTOR].read_models))
+    await request.app[EVENT_LOG].read(lambda reader: reader.require(position))
     data_dir = str(request.app[LAYOUT].root)
     replaying = run_module("modelforge", "replay", "--data-dir", data_dir, "--at", str(position))
     replay = await cancel_on_disconnect(request, replaying)  # a slider asks for many, and waits for the last
@@ -33,6 +34,6 @@ ROUTES = (
         answer=StateAt,
         at_once=4,
         query=(Query("at", Count, "The position; the last one by default."),),
-        errors=(400,),
+        errors=(400, 410),
     ),
 )

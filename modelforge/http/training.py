@@ -27,6 +27,7 @@ from modelforge.http.plumbing.route import AFTER, Query, Route
 from modelforge.http.plumbing.subscribers import Following
 from modelforge.layout import Layout
 from modelforge.projections.jobs import Status, TrainingStatus
+from modelforge.projections.read_models import ReadModels
 from trainer_entry import wire
 
 _RECORDS = Query("records", Literal["true", "false"], "`true`: each message has its record as `/api/events` has it.")
@@ -171,7 +172,13 @@ ROUTES = (
         answer=Preflight,
         errors=(400,),
     ),
-    Route(method="GET", path="/api/training_status", handler=get_training_status, answer=TrainingStatus),
+    Route(
+        method="GET",
+        path="/api/training_status",
+        handler=get_training_status,
+        answer=TrainingStatus,
+        instant=ReadModels.status,
+    ),
     Route(
         method="POST",
         path="/api/stop_training",

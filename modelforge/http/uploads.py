@@ -158,6 +158,9 @@ async def upload_dataset(request: web.Request) -> web.Response:
 def revision_of(reader: LogReader, outcome: Outcome) -> int:
     """The revision that a command made, or that it found: the last one up to the record after it."""
     revision = 0
+    for event in outcome.events:
+        if isinstance(event, dataset.DatasetUploaded):
+            return event.revision
     for record in reader.records(until=outcome.position + 1, streams=(outcome.stream,), types=("DatasetUploaded",)):
         if isinstance(record.message, dataset.DatasetUploaded):
             revision = record.message.revision

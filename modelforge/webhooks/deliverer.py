@@ -16,7 +16,7 @@ from modelforge.command_handler import CommandHandler
 from modelforge.domain import job, webhook
 from modelforge.domain.messages import Record
 from modelforge.domain.webhook import EventType
-from modelforge.errors import StorageFull
+from modelforge.errors import SegmentAway, StorageFull
 from modelforge.event_log.sqlite import EventLog, LogReader
 from modelforge.projections.read_models import ReadModels
 from modelforge.webhooks.secrets import SecretFiles
@@ -162,7 +162,11 @@ class Deliverer:
         def read(reader: LogReader) -> Record | None:
             return next(reader.records(after=after, types=_ENDS, limit=1), None)
 
-        return await self._log.read(read)
+        try:
+            return await self._log.read(read)
+        except SegmentAway as error:  # or one file would end the server
+            _log.error("webhook_ends_not_here", detail=error.detail)
+            return await self._next_end(error.last)
 
     async def _deliver(self, webhook_id: str, record: Record, event: Event, woken: asyncio.Event) -> None:
         """Try until it arrives, is too old to be news, or is not heard of any more; and have an end recorded."""

@@ -15,7 +15,21 @@ PAGES = sorted(
     if path.exists()
 )
 COMMANDS = (
-    *("serve", "train", "watch", "stop", "resume", "rerun", "verify", "replay", "doctor", "backup", "restore", "chat"),
+    *(
+        "serve",
+        "train",
+        "watch",
+        "stop",
+        "resume",
+        "rerun",
+        "verify",
+        "replay",
+        "doctor",
+        "archive",
+        "backup",
+        "restore",
+        "chat",
+    ),
     *("models export", "datasets preview", "token create"),
 )
 OTHERS = {"--user", "--now"}

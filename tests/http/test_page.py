@@ -82,6 +82,12 @@ def test_every_module_is_there_and_none_is_for_nothing() -> None:
     assert reached == {*SCRIPTS}
 
 
+def test_every_module_is_asked_for_at_once_and_not_one_after_another() -> None:
+    preloaded = re.findall(r'<link rel="modulepreload" href="/page/([^"]+)">', text("index.html"))
+    by_tag = {path.removeprefix("/page/") for path in re.findall(r'src="([^"]+\.js)"', text("index.html"))}
+    assert preloaded == sorted(set(SCRIPTS) - by_tag, key=lambda path: (path.startswith("vendor/"), path))
+
+
 @pytest.mark.parametrize("path", OWN_SCRIPTS)
 def test_no_name_is_imported_that_is_not_there_or_not_used(path: str) -> None:
     script = text(path)
@@ -92,6 +98,13 @@ def test_no_name_is_imported_that_is_not_there_or_not_used(path: str) -> None:
             if not file.startswith("vendor/"):
                 defined = rf"export (?:async )?(?:const|class|function\*?) {name}\b|export {{[^}}]*\b{name}\b[^}}]*}}"
                 assert re.search(defined, exported), f"{file} has no {name}"
+
+
+def test_what_is_exported_is_imported_elsewhere() -> None:
+    for path in OWN_SCRIPTS:
+        others = "".join(text(other) for other in OWN_SCRIPTS if other != path)
+        for name in re.findall(r"^export (?:async )?(?:const|class|function\*?) (\w+)", text(path), re.MULTILINE):
+            assert re.search(rf"\b{name}\b", others), f"{path} exports {name} for nobody"
 
 
 @pytest.mark.parametrize("path", [*OWN_SCRIPTS, "index.html"])

@@ -88,6 +88,11 @@ def test_stop_ends_an_answer_and_keeps_what_came(open_page: LookedAt, server: Ru
     open_page.go(page, f"playground?model={COOK}")
     say(page, said("Again."))
     assert answers(page).all_text_contents() == ["Bread rises", "Again."], "a look at another view costs nothing"
+    box.fill(said(wait=True))
+    box.press("Enter")
+    expect(page.get_by_text("waits until the model is loaded")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("waits until the model is loaded")).to_be_hidden()
 
 
 def test_the_probabilities_of_tokens_are_reached_by_the_keyboard(open_page: LookedAt, server: RunningServer) -> None:

@@ -79,6 +79,7 @@ STATISTICS = wire.DatasetStatistics(
     seen_with=SEEN,
     cut=4,
 )
+MORE = b"".join(RECORDS.splitlines(keepends=True)[:8])
 PREFERENCES = b'{"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}\n' * 8
 
 
@@ -180,6 +181,42 @@ def test_what_speaks_against_it_stands_at_its_field_with_a_button_that_mends_it(
     expect(page.locator(".memory .bar")).to_have_attribute(
         "aria-label", re.compile("Weights: .*Optimizer: .*Activations")
     )
+
+
+def test_several_datasets_are_put_together_and_sent_as_they_are_shown(
+    open_page: LookedAt, stocked: RunningServer, tiny: Path, violations: Violations
+) -> None:
+    page = open_page(stocked, f"start?dataset=data.jsonl&model={tiny}", size=SMALL)
+    page.get_by_role("button", name="Train on another one too").click()
+    assert page.get_by_role("button", name="Start").is_disabled()
+    page.locator("input[type=file]").set_input_files({"name": "more.jsonl", "mimeType": "", "buffer": MORE})
+    expect(page.get_by_label("Dataset 2", exact=True)).to_have_value("more.jsonl")
+    page.get_by_role("button", name="Add a dataset").click()
+    page.get_by_label("Dataset 3", exact=True).select_option("preferences.jsonl")
+    expect(page.get_by_text("1 thing speaks against it")).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Leave out dataset 3").click()
+    page.get_by_label("Weight").nth(1).fill("2")
+    page.get_by_label("Records at most").nth(0).fill("5")
+    page.get_by_label("Name of what comes of it").fill("completes")
+    page.get_by_label("Name of what comes of it").press("Tab")
+    expect(page.get_by_text("It gives 5 of its 20 records.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("✓ It can be trained like this")).to_be_visible(timeout=30_000)
+    assert violations(page) == []
+    assert overflow(page) == []
+    asked = [{"dataset": "data.jsonl", "max_samples": 5}, {"dataset": "more.jsonl", "weight": 2}]
+    assert shown(page)["dataset"] == asked
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url(re.compile("#/jobs/train_"))
+    job = stocked.wait_for(page.url.rpartition("/")[2])
+    open_page.go(page, f"start?from={job['job_id']}")
+    assert shown(page)["dataset"] == [asked[0] | {"weight": 1}, asked[1]]
+    # and one alone is asked for by its name
+    page.get_by_role("button", name="Leave out dataset 1").click()
+    page.get_by_label("Weight").fill("")
+    page.get_by_label("Weight").press("Tab")
+    page.get_by_role("button", name="Add a dataset").click()
+    page.get_by_role("button", name="Leave out dataset 2").click()
+    assert shown(page)["dataset"] == "more.jsonl"
 
 
 def test_a_remedy_of_memory_is_one_button(open_page: LookedAt, stocked: RunningServer, tiny: Path) -> None:

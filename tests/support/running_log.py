@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelforge.command_handler import CommandHandler
-from modelforge.domain.messages import GENESIS, Record, digest_of
+from modelforge.domain.messages import Record
 from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
+from modelforge.event_log.chain import Chain
+from modelforge.event_log.packing import unpacked
 from modelforge.event_log.sqlite import EventLog, LogReader, StoredSnapshot
 from modelforge.projections.snapshots import Rebuilt, encode_snapshot, rebuild
 
@@ -70,9 +72,12 @@ async def running_log(
 
 
 def rows_of(path: Path) -> list[Row]:
-    """What a program that knows nothing of ours finds in the file."""
+    """What a program that knows no more of ours than how data is packed finds in the file."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return connection.execute("SELECT * FROM records ORDER BY position").fetchall()
+        has_packed = any(row[1] == "packed" for row in connection.execute("PRAGMA table_info(records)"))
+        columns = f"{', '.join(COLUMNS)}, {'packed' if has_packed else 'NULL'}"
+        found = connection.execute(f"SELECT {columns} FROM records ORDER BY position").fetchall()  # noqa: S608 - constants
+    return [row[:-1] if row[-1] is None else (*row[:8], unpacked(row[-1]).decode(), row[9]) for row in found]
 
 
 def records_in(path: Path) -> list[Record]:
@@ -83,10 +88,9 @@ def records_in(path: Path) -> list[Record]:
 
 def first_break(rows: Sequence[Row]) -> int | None:
     """The first position whose digest is not that of its row after the one before; None if there is none."""
-    digest = GENESIS
-    for expected, (position, stream, version, kind, tag, at, cause, actor, data, stored) in enumerate(rows, start=1):
-        digest = digest_of(digest, position, stream, version, kind, tag, at, cause, actor, data.encode())  # type: ignore[arg-type]
-        if stored != digest or position != expected:
+    chain = Chain()
+    for expected, row in enumerate(rows, start=1):
+        if not chain.follows(row) or row[0] != expected:
             return expected
     return None
 

@@ -20,6 +20,7 @@ from modelforge.domain.messages import (
     Report,
     digest_of,
     encode,
+    first_digest_of,
     stream_of,
     tag_of,
 )
@@ -276,8 +277,11 @@ def uploaded(revision: int = 1, sha256: str = SHA256) -> dataset.DatasetUploaded
     )
 
 
-def records_of(*messages: Message, actor: Actor = "api", at: int = NOON) -> list[Record]:
-    """The messages as the first records of a log; the versions, positions and digests are right."""
+def records_of(*messages: Message, actor: Actor = "api", at: int = NOON, second_from: int = 1) -> list[Record]:
+    """The messages as the first records of a log; the versions, positions and digests are right.
+
+    `second_from`: the position from which on the digests are of the second version.
+    """
     records: list[Record] = []
     versions: dict[str, int] = {}
     digest = GENESIS
@@ -285,7 +289,9 @@ def records_of(*messages: Message, actor: Actor = "api", at: int = NOON) -> list
         stream, tag, data = stream_of(message), tag_of(message), encode(message)
         versions[stream] = version = versions.get(stream, 0) + 1
         kind: Kind = "command" if isinstance(message, Command) else "event"
-        digest = digest_of(digest, position, stream, version, kind, tag, at, None, actor, data)
+        digest = (digest_of if position >= second_from else first_digest_of)(
+            digest, position, stream, version, kind, tag, at, None, actor, data
+        )
         records.append(
             Record(
                 position=position,

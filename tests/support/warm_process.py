@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _MESSAGE_BYTES = 1 << 16
 _POLL_SECONDS = 0.005
 _PR_SET_CHILD_SUBREAPER = 36
-_READ_WHEN_NEEDED = ("MODELFORGE_", "PYTEST_")
-"""Variables that begin so do not change what an import does."""
+_READ_WHEN_NEEDED = ("MODELFORGE_", "PYTEST_", "TORCHINDUCTOR_")
+"""Variables that begin so do not change what an import does; torch sets the last in a process of tests that uses it."""
 
 
 class ForkedProcess:

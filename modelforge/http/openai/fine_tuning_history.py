@@ -191,7 +191,7 @@ ROUTES = (
         handler=list_fine_tuning_events,
         answer=FineTuningEventList,
         query=(AFTER_ID, limit_to(_LARGEST_PAGE, _PAGE)),
-        errors=(400, 404),
+        errors=(400, 404, 410),
     ),
     Route(
         method="GET",
@@ -199,6 +199,6 @@ ROUTES = (
         handler=list_fine_tuning_checkpoints,
         answer=FineTuningCheckpointList,
         query=(AFTER_ID, limit_to(_LARGEST_PAGE, _CHECKPOINTS)),
-        errors=(400, 404),
+        errors=(400, 404, 410),
     ),
 )

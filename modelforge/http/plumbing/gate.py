@@ -17,6 +17,7 @@ from modelforge.errors import Forbidden, TooLarge, TooManyRequests, TooMuchWork,
 from modelforge.http.plumbing import openai_errors, problems
 from modelforge.http.plumbing.guard import Content, Guard
 from modelforge.http.plumbing.identities import IDENTITY, Identities, Identity
+from modelforge.http.plumbing.instant import InstantAnswers
 from modelforge.http.plumbing.origins import Origins
 from modelforge.http.plumbing.request_check import packing_of
 from modelforge.http.plumbing.request_ids import id_of
@@ -43,6 +44,7 @@ class Gate:
         self._identities = identities
         self._visits = Visits(settings)
         self._redact = redact
+        self.instant = InstantAnswers(routes, self._guard, identities, varies=bool(settings.allowed_origins))
 
     def middleware(self) -> Middleware:
         """The middleware, for the application."""

@@ -21,6 +21,7 @@ from modelforge.errors import (
     NotFound,
     PlaygroundFailed,
     Refusal,
+    SegmentAway,
     SettingsInvalid,
     StorageFull,
     TooLarge,
@@ -62,6 +63,8 @@ def status_of(error: ForgeError) -> int:
             return 404
         case Conflict() | DirectoryInUse() | PlaygroundFailed():
             return 409
+        case SegmentAway():
+            return 410
         case TooLarge():
             return 413
         case WrongContentType():

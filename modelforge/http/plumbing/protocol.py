@@ -7,6 +7,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from modelforge.http.plumbing.connections import Connection, Connections
+from modelforge.http.plumbing.gate import GATE
+from modelforge.http.plumbing.keys import PROJECTOR
 from modelforge.http.plumbing.openai_errors import response
 from modelforge.http.plumbing.problems import problem_of
 from modelforge.http.plumbing.security_headers import add_security_headers
@@ -33,9 +35,13 @@ class JsonRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        handle = server.request_handler
+        handle, app, instant = server.request_handler, self.app, self.app[GATE].instant
 
         async def handle_in_shape(request: web.BaseRequest) -> web.StreamResponse:
+            if PROJECTOR in app and isinstance(request, web.Request):
+                made = instant.answer(request, app[PROJECTOR])
+                if made is not None:
+                    return made
             try:
                 return await handle(request)
             except web.HTTPException as error:  # from before the handlers: an Expect that cannot be met

@@ -7,6 +7,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from modelforge.domain.access_token import Scope
+from modelforge.projections.read_models import ReadModels
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,7 +57,8 @@ class Route(Struct, frozen=True, kw_only=True):
     good for, where it is not `read` for GET and `write` for all else; `open` asks nobody who they are.
     `also`: the statuses of other successes, which have no JSON. `media`: the content types of an answer that has none.
     `headers`: those of the answer; `takes`: those of the request, beside what every route takes. `streams`: the
-    events of an answer that may come piece by piece.
+    events of an answer that may come piece by piece. `instant`: what the answer is of the read models, where it is of
+    nothing else: see `instant.py`.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -76,6 +78,7 @@ class Route(Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     takes: tuple[RequestHeader, ...] = ()
     streams: tuple[Streamed, ...] = ()
+    instant: Callable[[ReadModels], Struct] | None = None
 
     @property
     def needs(self) -> Scope | Literal["open"]:

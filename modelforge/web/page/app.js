@@ -111,6 +111,14 @@ function Guarded({ children }) {
 
 const Nowhere = () => html`<${Title} name="Nothing is here" /><p>The address has no view. <a href="#/">Go home</a>.</p>`;
 
+/** A file that is dropped where none is awaited is not shown in place of the page. */
+function keepThePage(event) {
+  if (event.defaultPrevented || !event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = "none";
+}
+
+for (const name of ["dragover", "drop"]) addEventListener(name, keepThePage);
 watchEnds();
 follow();
 render(html`<${App} />`, document.body);

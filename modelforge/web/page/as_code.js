@@ -7,7 +7,7 @@ import { useAnswer } from "./store.js";
 const given = (body) => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== undefined));
 
 /** For a shell: within single quotes nothing means anything but a single quote. `token`: one is to be shown, from $TOKEN. */
-export function asCurl(path, body, token = false) {
+function asCurl(path, body, token = false) {
   const quoted = JSON.stringify(given(body), null, 2).replaceAll("'", "'\\''");
   const shown = token ? `-H "Authorization: Bearer $TOKEN" ` : "";
   return `curl -H 'Content-Type: application/json' ${shown}${location.origin}${path} -d '${quoted}'`;
@@ -26,7 +26,7 @@ function literal(value, indent = "    ") {
   return parts.length ? `${open}\n${parts.map((part) => `${indent}    ${part},\n`).join("")}${indent}${close}` : open + close;
 }
 
-export const asPython = (path, body, token = false) => `${token ? "import os\n\n" : ""}import requests
+const asPython = (path, body, token = false) => `${token ? "import os\n\n" : ""}import requests
 
 answer = requests.post(
     "${location.origin}${path}",

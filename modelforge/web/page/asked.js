@@ -6,7 +6,8 @@ export const FRESH = { task: null, model_name: BUILT_IN, dataset: null, strategy
 const OF_A_JOB = ["task", "strategy", "provider"];
 
 /** Whether enough is said to ask the server of it. */
-export const isWhole = (asked) => Boolean(asked.task && asked.model_name && asked.dataset);
+export const isWhole = ({ task, model_name: model, dataset }) =>
+  Boolean(task && model && dataset) && [dataset].flat().every((one) => typeof one === "string" || one.dataset);
 
 /** The JSON of the request. */
 export const bodyOf = (asked) => Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== null && value !== undefined));

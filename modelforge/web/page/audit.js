@@ -41,6 +41,7 @@ function Verify() {
       <p class=${found.fault_count ? "warning" : "well"}>${found.fault_count
         ? html`<strong>${count(found.fault_count)} of ${count(found.records)} records are not what was written.</strong> ${found.faults[0].position !== null && html`The first that does not fit is <a href=${link("audit", String(found.faults[0].position))}>${found.faults[0].position}</a>.`}`
         : html`<strong>All ${count(found.records)} records are what was written.</strong>${found.snapshot !== null && html` The snapshot at ${count(found.snapshot)} is what they lead to.`}`}</p>
+      ${found.away.map(({ file, first, last }) => html`<p class="warning">${count(first)} to ${count(last)} were not looked at: <code>${file}</code> is not here.</p>`)}
       ${found.fault_count > 0 && html`<ul>${found.faults.slice(0, 10).map((fault) => html`<li>${fault.position !== null && html`<strong>${fault.position}</strong>: `}${fault.what}</li>`)}</ul>`}
       <p class="digest"><span class="soft">Digest of the last record</span> <code>${found.digest}</code> <${Copy} text=${found.digest} /></p>
       <p class="soft">Keep it elsewhere: a log that was written anew as a whole has another.</p>`}</div>

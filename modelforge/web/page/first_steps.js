@@ -3,7 +3,8 @@ import { get, post, upload } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
 import { count } from "./format.js";
 import { Action, Title } from "./parts.js";
-import { go, link } from "./router.js";
+import { go } from "./router.js";
+import { UploadBox } from "./upload_box.js";
 
 const EXAMPLE = "three_lines.jsonl";
 export const BUILT_IN = "smollm2-135m-instruct";
@@ -15,7 +16,7 @@ export function FirstSteps() {
   const [dataset, setDataset] = useState(null);
   const [model, setModel] = useState(false);
   useEffect(() => {
-    get("/api/datasets").then(({ datasets }) => setDataset(datasets.at(-1) ?? null)).catch(() => {});
+    get("/api/datasets").then(({ datasets }) => setDataset(datasets.findLast(({ filename }) => filename === EXAMPLE) ?? null)).catch(() => {});
   }, []);
   const take = async () => {
     const answer = await fetch(`/page/${EXAMPLE}`);
@@ -30,9 +31,11 @@ export function FirstSteps() {
     <${Title} name="Welcome to ModelForge" />
     <p class="lead">Fine-tune a language model on this machine, in three clicks. Nothing leaves it.</p>
     <ol class="steps">
-      <${Step} number=${1} now=${step} title="An example dataset" done=${dataset && html`${dataset.filename}: ${count(dataset.num_examples)} records`}>
-        <p>150 questions, each answered in three lines. Or <a href=${link("start")}>use records of your own</a>.</p>
+      <${Step} number=${1} now=${step} title="A dataset" done=${dataset && html`${dataset.filename}: ${count(dataset.num_examples)} records`}>
+        <p>The example: 150 questions, each answered in three lines.</p>
         <${Action} kind="primary" onClick=${take}>Use the example<//>
+        <p>Or records of your own:</p>
+        <${UploadBox} onTaken=${({ filename }) => go("start", null, { dataset: filename })} />
       <//>
       <${Step} number=${2} now=${step} title="A small model" done=${model && "SmolLM2 135M Instruct"}>
         <p>SmolLM2 with 135 million parameters is built in, and learns on a processor. It is fetched once, with the first training.</p>

@@ -14,7 +14,7 @@ const PHASES = {
   pushing: "Pushing",
 };
 
-export const phaseName = (phase) => PHASES[phase] ?? phase?.replaceAll("_", " ") ?? null;
+const phaseName = (phase) => PHASES[phase] ?? phase?.replaceAll("_", " ") ?? null;
 
 /** What a job does, as a name that a person would give it. */
 export function jobName(job) {
@@ -26,7 +26,7 @@ export function jobName(job) {
 const UNITS = { layers: "Layers", bytes: "Done" };
 
 /** How far it is, `[what is counted, how many of how many]`: an export counts bytes. */
-export function howFar({ unit, current_step: now, total_steps: all }) {
+function howFar({ unit, current_step: now, total_steps: all }) {
   const write = unit === "bytes" ? bytes : count;
   return [UNITS[unit] ?? "Step", all ? `${write(now)} of ${write(all)}` : null];
 }

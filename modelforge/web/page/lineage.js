@@ -13,7 +13,7 @@ const DELIVERED = { export: "Export", push: "Push" };
  * `nodes`: `{ kind, title, sub, href, depth, lane }`, and `edges` between them. Depths are even for what there is, and
  * odd for the jobs that make it; a lane is a row beside.
  */
-export function graphOf(model, models, jobs) {
+function graphOf(model, models, jobs) {
   const graph = { nodes: [], edges: [] };
   const add = (kind, depth, lane, title, sub, href = null) => {
     graph.nodes.push({ kind, depth, lane, title, sub, href });

@@ -62,7 +62,7 @@ function Group({ title, names, asked, problems, children }) {
 }
 
 /** Words with code between backticks. */
-export const Worded = ({ text }) => text.split("`").map((part, index) => (index % 2 ? html`<code>${part}</code>` : part));
+const Worded = ({ text }) => text.split("`").map((part, index) => (index % 2 ? html`<code>${part}</code>` : part));
 
 function Parameter({ name, schema, value, set, problems, make }) {
   const id = idOf(name);

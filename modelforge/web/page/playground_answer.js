@@ -6,6 +6,7 @@ import { Refusal } from "./parts.js";
 import { ADDRESS, READS } from "./playground_chat.js";
 
 const ENDS = { length: "ended at the limit of tokens", deadline: "ended by the server's deadline" };
+const PATIENT = 1500; // ms
 const LIKELY = [0.9, 0.5, 0.2, 0.05];
 
 export function Answer({ answer, task, context }) {
@@ -15,9 +16,20 @@ export function Answer({ answer, task, context }) {
     ${task === READS ? done && html`<${Found} done=${done} context=${context} />`
       : tokens.length > 0 ? html`<${Tokens} tokens=${tokens} />`
       : (text || state === "done") && html`<p class="said" dir="auto">${text || html`<span class="soft">It said nothing.</span>`}</p>`}
+    ${state === "coming" && !text && tokens.length === 0 && html`<${Waiting} />`}
     <${Refusal} problem=${problem} />
     ${state !== "coming" && html`<footer><${CopyAsCode} path=${ADDRESS} body=${body} /></footer>`}
   </article>`;
+}
+
+/** Said to who waits for a first word. */
+function Waiting() {
+  const [isLong, setLong] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setLong(true), PATIENT);
+    return () => clearTimeout(timer);
+  }, []);
+  return isLong && html`<p class="soft" role="status">The first answer of a model waits until the model is loaded.</p>`;
 }
 
 function figuresOf({ state, done, milliseconds }, task) {

@@ -8,7 +8,8 @@ import { Parameters, idOf } from "./parameters.js";
 import { Action, Card, Empty, Refusal, Title } from "./parts.js";
 import { PreflightPanel, Problems, problemsByField, usePreflight } from "./preflight_panel.js";
 import { go } from "./router.js";
-import { DataSection, ModelSection, StrategySection } from "./start_sections.js";
+import { DataSection } from "./start_data.js";
+import { ModelSection, StrategySection } from "./start_sections.js";
 import { useAnswer, useStore } from "./store.js";
 
 /** What may be sent, field by field: read once from the server's own description. */
@@ -28,8 +29,9 @@ export function Start({ values }) {
       : html`<${StartForm} key=${values.toString()} schema=${begun.value.schema} begun=${begun.value.asked} />`}`;
 }
 
-/** What the server knows of the dataset that is asked for; null where it is none of its own. */
-function useDetails(dataset) {
+/** What the server knows of the dataset that is asked for, the first of several; null where it is none of its own. */
+function useDetails(asked) {
+  const dataset = Array.isArray(asked) ? asked[0].dataset : asked;
   const list = useAnswer((signal) => get("/api/datasets", signal), []);
   const there = list.value?.datasets ?? null;
   const isOurs = typeof dataset === "string" && there?.some((one) => one.filename === dataset);
@@ -41,7 +43,7 @@ function StartForm({ schema, begun }) {
   const [asked, setAsked] = useState(begun);
   const [refused, setRefused] = useState(null);
   const set = useCallback((settings) => {
-    setAsked((now) => changed(now, settings));
+    setAsked((now) => changed(now, typeof settings === "function" ? settings(now) : settings));
     setRefused(null);
   }, []);
   const { there, again, details } = useDetails(asked.dataset);

@@ -1,17 +1,14 @@
-// What is learned, by which model, and how: the sections of a training that is being asked for.
+// By which model, and how: sections of a training that is being asked for.
 import { get } from "./api.js";
 import { html, useState } from "./dom.js";
 import { BUILT_IN } from "./first_steps.js";
-import { STRATEGIES, TASKS, bytes, count } from "./format.js";
+import { STRATEGIES, TASKS, bytes } from "./format.js";
 import { idOf } from "./parameters.js";
 import { Card, Field, Typed } from "./parts.js";
 import { Problems } from "./preflight_panel.js";
 import { useAnswer } from "./store.js";
-import { Statistics, TokenPreview } from "./token_preview.js";
-import { UploadBox } from "./upload_box.js";
 
 const ELSEWHERE = " another ";
-const SEEN = ["model_name", "task", "strategy", "provider", "max_seq_length", "truncation", "doc_stride", "max_completion_length"];
 const IS_FOR = {
   sft: "It learns to answer as your records do. The one to begin with.",
   qlora: "The same, on weights squeezed into 4 bits: for a model that would not fit the memory otherwise.",
@@ -26,51 +23,6 @@ const TASK_IS = {
   "text-generation": "It writes: answers, chats, texts.", summarization: "It makes a long text short.",
   "extractive-question-answering": "It finds the answer in a text, and marks it.",
 };
-
-export function DataSection({ asked, set, problems, make, details, there, again }) {
-  const [elsewhere, setElsewhere] = useState(false);
-  const isList = Array.isArray(asked.dataset);
-  const isOurs = there?.some((one) => one.filename === asked.dataset);
-  const typed = !isList && (elsewhere || (asked.dataset !== null && there !== null && !isOurs));
-  const choose = (event) => {
-    const to = event.target.value;
-    setElsewhere(to === ELSEWHERE);
-    set({ dataset: to === ELSEWHERE || to === "" ? null : to });
-  };
-  const taken = (answer) => {
-    again();
-    setElsewhere(false);
-    set({ dataset: answer.filename });
-  };
-  return html`<${Card} title="Data">
-    ${isList && html`<p><bdi>${asked.dataset.map((one) => `${one.dataset}${one.weight === undefined || one.weight === 1 ? "" : ` × ${one.weight}`}`).join(", ")}</bdi>
-      <button type="button" class="quiet" onClick=${() => set({ dataset: null })}>Choose one instead</button></p>`}
-    ${!isList && html`<${Field} id=${typed ? "chosen-dataset" : idOf("dataset")} label="Dataset">
-      <select id=${typed ? "chosen-dataset" : idOf("dataset")} value=${typed ? ELSEWHERE : (asked.dataset ?? "")} onChange=${choose}>
-        <option value="">${there?.length === 0 ? "None is there yet" : "Choose one"}</option>
-        ${(there ?? []).toReversed().map((one) => html`<option key=${one.filename} value=${one.filename}>${one.filename} (${count(one.num_examples)} records)</option>`)}
-        <option value=${ELSEWHERE}>Another: of the hub, or a file on the server</option>
-      </select>
-    <//>`}
-    ${typed && html`<${Field} id=${idOf("dataset")} label="Its place" hint="hf://owner/name, or the absolute path of a file under a dataset root">
-      <${Typed} id=${idOf("dataset")} value=${asked.dataset ?? ""} onTyped=${(text) => set({ dataset: text || null })} /><//>`}
-    <${UploadBox} onTaken=${taken} />
-    <${Problems} of=${problems.get("dataset")} make=${make} />
-    ${details && html`<p><code>${details.format}</code>, ${count(details.num_examples)} records${details.warning_count > 0 && html`, <a href=${`#/datasets/${encodeURIComponent(details.filename)}`}>${count(details.warning_count)} warnings</a>`}</p>
-      <${AsSeen} asked=${asked} details=${details} />`}
-  <//>`;
-}
-
-/** Opened when it is wanted: a process with the model's tokenizer reads the records. */
-function AsSeen({ asked, details }) {
-  const [open, setOpen] = useState(false);
-  const seen = Object.fromEntries(SEEN.filter((name) => asked[name] !== undefined && asked[name] !== null).map((name) => [name, asked[name]]));
-  const suits = details.tasks.includes(asked.task) && details.strategies.includes(asked.strategy);
-  return html`<details class="group" open=${open} onToggle=${(event) => setOpen(event.target.open)}>
-    <summary>As the model reads it: tokens, lengths, what is cut</summary>
-    ${open && suits && html`<${Statistics} filename=${details.filename} seen=${seen} /><${TokenPreview} filename=${details.filename} seen=${seen} />`}
-  </details>`;
-}
 
 export function ModelSection({ asked, set, problems, make, answer }) {
   const models = useAnswer((signal) => get("/api/models", signal), []).value?.models ?? null;

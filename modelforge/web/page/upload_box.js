@@ -1,7 +1,7 @@
 // Records of one's own: files are dropped or chosen, sent and checked; what is wrong with one is said by its lines.
 import { upload } from "./api.js";
 import { Report } from "./dataset_report.js";
-import { html, useId, useRef, useState } from "./dom.js";
+import { html, useEffect, useId, useRef, useState } from "./dom.js";
 import { count, share } from "./format.js";
 import { Progress, Refusal } from "./parts.js";
 
@@ -40,21 +40,32 @@ export function UploadBox({ onTaken }) {
     busy.current = false;
     setSending(null);
   };
-  const drop = (event) => {
-    event.preventDefault();
-    setOver(false);
-    send([...event.dataTransfer.files]);
-  };
-  const drag = (event) => {
-    event.preventDefault();
-    setOver(true);
-  };
+  // Wherever it is dropped: a browser would leave the page, and show the file.
+  useEffect(() => {
+    const drag = (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      setOver(true);
+    };
+    const drop = (event) => {
+      setOver(false);
+      if (event.dataTransfer.files.length === 0) return;
+      event.preventDefault();
+      send([...event.dataTransfer.files]);
+    };
+    const leave = (event) => event.relatedTarget === null && setOver(false);
+    const heard = { dragover: drag, drop, dragleave: leave };
+    for (const [name, hear] of Object.entries(heard)) document.addEventListener(name, hear);
+    return () => {
+      for (const [name, hear] of Object.entries(heard)) document.removeEventListener(name, hear);
+    };
+  });
   const choose = (event) => {
     const files = [...event.target.files];
     event.target.value = ""; // the same file may be chosen again, once it is mended
     send(files);
   };
-  return html`<div class=${`drop ${over ? "over" : ""}`} onDragOver=${drag} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+  return html`<div class=${`drop ${over ? "over" : ""}`}>
     <input type="file" class="unseen" id=${id} disabled=${sending !== null} onChange=${choose} />
     <p><strong>Drop a file of records here</strong>, or <label class="button" for=${id}>choose one</label></p>
     <p class="soft">JSON lines, JSON, CSV or Parquet, also packed. Every record is checked before anything is kept.</p>
