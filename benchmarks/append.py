@@ -57,16 +57,16 @@ ROWS = Figure(
     unit="events/s",
     yardstick="raw sqlite3",
     at_least=0.7,
-    note="The log's own append, by its thread, of 64 records at a time that are made already; raw writes the same rows "
-    "to the same table, 64 a transaction.",
+    note="The log's own append, by its thread, of 64 records at a time that are made already; raw writes the same "
+    "rows to the same table, 64 a transaction.",
 )
 TOGETHER = Figure(
     name="64 concurrent durable submissions / raw sqlite3, 64 a transaction, the same rows",
     unit="events/s",
     yardstick="raw sqlite3",
     at_least=0.7,
-    note="64 callers that each submit a report of one step, of a job of its own, and wait until it is decided, digested, "
-    "durable and folded; raw writes the rows that came of it.",
+    note="64 callers that each submit a report of one step, of a job of its own, and wait until it is decided, "
+    "digested, durable and folded; raw writes the rows that came of it.",
 )
 TOGETHER_PROCESSOR = Figure(
     name="The same submissions, processor time",
@@ -249,7 +249,6 @@ def one_a_transaction(rows: Sequence[Row]) -> Side:
     """Rows a second of `aiosqlite`, one a transaction, for all callers at once."""
 
     async def write(folder: Path) -> Cost:
-        made_log(folder).close()
         async with aiosqlite.connect(folder / "events.db", isolation_level=None) as connection:
             for statement in _PRAGMAS:
                 await connection.execute(statement)
@@ -262,7 +261,11 @@ def one_a_transaction(rows: Sequence[Row]) -> Side:
             await asyncio.gather(*(caller(rows[number::CALLERS]) for number in range(CALLERS)))
             return clock.of(len(rows))
 
-    return in_loop(write, "aiosqlite")
+    def one_by_aiosqlite(folder: Path) -> Cost:
+        made_log(folder).close()
+        return uvloop.run(write(folder))
+
+    return one_by_aiosqlite
 
 
 def in_loop(side: Callable[[Path], Coroutine[Any, Any, Cost]], name: str) -> Side:

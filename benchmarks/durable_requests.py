@@ -1,8 +1,8 @@
 """Requests that change something, durable, beside the same without a database: `python benchmarks/durable_requests.py`.
 
 64 connections each change an endpoint for webhooks, one request after the other, over HTTP. Ours is `modelforge serve`:
-a request is answered when its command and its event are on the disk. The yardstick is the very same server, in which the
-log's append returns at once and writes nothing: everything else is done, decided, digested and folded.
+a request is answered when its command and its event are on the disk. The yardstick is the very same server, in which
+the log's append returns at once and writes nothing: everything else is done, decided, digested and folded.
 """
 
 import argparse
@@ -27,8 +27,8 @@ RATE = Figure(
     unit="requests/s",
     yardstick="without a database",
     at_least=0.85,
-    note="`POST /v1/webhook_endpoints/ID` by 64 connections that each wait for the answer: two records a request. Without "
-    "a database the log's append returns at once.",
+    note="`POST /v1/webhook_endpoints/ID` by 64 connections that each wait for the answer: two records a request. "
+    "Without a database the log's append returns at once.",
 )
 PROCESSOR = Figure(
     name="The same, processor time of the server",
