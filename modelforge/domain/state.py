@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from modelforge.domain import access_token, dataset, job, model, references, webhook
 from modelforge.domain.idempotency import IdempotencyKey
-from modelforge.domain.messages import Command, Event, Record
+from modelforge.domain.messages import Command, Event, PlacedMessage
 from modelforge.domain.scheduling import queue_after
 from modelforge.errors import Conflict, Unauthorized
 
@@ -133,7 +133,7 @@ class State(Struct, kw_only=True):
                 setattr(self, name, value)
 
 
-def evolve(state: State, record: Record) -> None:
+def evolve(state: State, record: PlacedMessage) -> None:
     """Take one record into the state, in place."""
     state.position = record.position
     state.versions[record.stream] = record.version
