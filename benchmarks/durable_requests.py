@@ -1,9 +1,8 @@
 """Requests that change something, durable, beside the same without a database: `python benchmarks/durable_requests.py`.
 
-64 connections each change an endpoint for webhooks, one request after the other, over HTTP. Ours is
-`modelforge serve`: a request is answered when its command and its event are on the disk. The yardstick is the very same
-server, in which the log's append returns at once and writes nothing: everything else is done, decided, digested and
-folded.
+64 connections each change an endpoint for webhooks, one request after the other, over HTTP. Ours is `modelforge serve`:
+a request is answered when its command and its event are on the disk. The yardstick is the very same server, in which
+the log's append returns at once and writes nothing: everything else is done, decided, digested and folded.
 """
 
 import argparse

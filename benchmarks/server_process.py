@@ -13,7 +13,6 @@ import requests
 from msgspec import Struct
 
 _MIB = 1 << 20
-_TICKS = os.sysconf("SC_CLK_TCK")
 NO_LIMITS = {
     "MAX_SOCKETS_PER_CLIENT": "20000",
     "MAX_CONNECTIONS": "20000",
@@ -89,14 +88,8 @@ def health(server: Server) -> bytes:
     return requests.get(f"{server.url}/api/health", timeout=60).content
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has had of the processor, its threads included, its children not."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
 def processor_seconds(pid: int) -> float:
-    """The same to the microsecond, of the threads that are there."""
+    """What the threads of a process have had of the processor, its children not."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 

@@ -225,9 +225,8 @@ class EventLog:
             StorageFull: no space is left; nothing was written.
             LogUnusable: the disk failed; whether they were written is known only by opening the log anew.
         """
-        rows = [_row_of(record) for record in records]
         try:
-            await self._writer.executemany(_INSERT, rows)
+            await self._writer.executemany(_INSERT, map(_row_of, records))  # packed in the writer's thread
         except sqlite3.DatabaseError as error:
             raise translated(self._path, error) from error
 
