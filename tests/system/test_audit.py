@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.changed_snapshot import change_snapshot
 from support.running_server import RunningServer, modelforge
 
 from modelforge.audit import state_at, verify
@@ -61,7 +62,8 @@ def test_any_changed_byte_of_any_row_is_found_and_named(past: Path) -> None:
             elif column == "cause":
                 new = "CASE WHEN cause IS NULL THEN 1 ELSE NULL END"
             else:
-                new = f"CAST(x'ff' || substr(CAST({column} AS BLOB), 2) AS TEXT)"
+                rest = f"coalesce(substr(CAST({column} AS BLOB), 2), '')"  # nothing is left of what is packed
+                new = f"CAST(x'ff' || {rest} AS TEXT)"
             change(past, f"UPDATE records SET {column} = {new} WHERE position = {position}")  # noqa: S608 - constants
             found = verify(Layout(past))
             assert found.faults[0].position == position, (column, found.faults)
@@ -74,7 +76,7 @@ def test_a_missing_row_and_a_changed_snapshot_are_found(past: Path) -> None:
     ended = modelforge("verify", "--data-dir", str(past))
     assert (ended.returncode, "position 5 is missing" in ended.stdout) == (1, True)
     (past / "events.sqlite").write_bytes(original)
-    change(past, "UPDATE snapshots SET data = CAST(replace(CAST(data AS TEXT), 'completes', 'completed') AS BLOB)")
+    change_snapshot(Layout(past))
     (fault,) = verify(Layout(past)).faults
     assert "snapshot" in fault.what
 
