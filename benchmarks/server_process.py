@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import requests
 from msgspec import Struct
 
 _MIB = 1 << 20
@@ -41,18 +43,24 @@ class Server(Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def served(data_dir: Path, *flags: str, settings: dict[str, str] | None = None) -> Iterator[Server]:
-    """`modelforge serve`, until the block ends. `settings`: by their names without the prefix, as in `NO_LIMITS`."""
+def served(data_dir: Path, *flags: str, settings: dict[str, str] | None = None, waits: bool = True) -> Iterator[Server]:
+    """`modelforge serve`, until the block ends. `settings`: by their names without the prefix, as in `NO_LIMITS`.
+
+    `waits`: until it has read its log, and answers everything.
+    """
     command = [sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
-    with started(data_dir, command, settings) as server:
+    with started(data_dir, command, settings, waits=waits) as server:
         yield server
 
 
 @contextlib.contextmanager
-def started(data_dir: Path, command: list[str], settings: dict[str, str] | None = None) -> Iterator[Server]:
+def started(
+    data_dir: Path, command: list[str], settings: dict[str, str] | None = None, *, waits: bool = False
+) -> Iterator[Server]:
     """A server by any command that says where it listens as `modelforge serve` does."""
     variables = {f"MODELFORGE_{name}": value for name, value in (settings or {}).items()}
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **variables}
+    # A trainer that is started ahead would take a processor meanwhile.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "MODELFORGE_COLD": "true", **variables}
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
         line = "" if process.stdout is None else process.stdout.readline()
@@ -61,7 +69,10 @@ def started(data_dir: Path, command: list[str], settings: dict[str, str] | None 
             stderr.seek(0)
             raise SystemExit(f"{' '.join(command)} said {line!r} and {stderr.read()[-500:]!r}")
     try:
-        yield Server(process.pid, line.split(" listens on ")[1].split()[0], data_dir)
+        server = Server(process.pid, line.split(" listens on ")[1].split()[0], data_dir)
+        while waits and b'"reading"' in health(server):
+            time.sleep(0.01)
+        yield server
     finally:
         process.terminate()
         try:
@@ -71,6 +82,11 @@ def started(data_dir: Path, command: list[str], settings: dict[str, str] | None 
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def health(server: Server) -> bytes:
+    """What it says of itself."""
+    return requests.get(f"{server.url}/api/health", timeout=60).content
 
 
 def cpu_seconds(pid: int) -> float:

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 from modelforge.end_command import EndCommand
-from modelforge.errors import LogUnusable, SettingsInvalid
+from modelforge.errors import SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.generation import GIVEN_ANSWERS, GivenAnswers
 from modelforge.http.openai.webhook_events import event_of
@@ -51,18 +52,22 @@ from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.plumbing.subscribers import Subscribers
 from modelforge.http.routes import ROUTES, add_routes
 from modelforge.http.sessions import login_path
+from modelforge.http.starting import starting_app
 from modelforge.http.upload_progress import WATCHERS, Watchers
 from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
 from modelforge.machine.devices import machine_of
 from modelforge.machine.hub_secrets import server_redaction
 from modelforge.machine.isolation import isolation_of
+from modelforge.projections.folding import FoldWatch
 from modelforge.projections.projector import Projector
-from modelforge.projections.snapshots import SnapshotWriter, rebuild
+from modelforge.projections.snapshot_file import SnapshotFile
+from modelforge.projections.snapshots import Snapshots, rebuild
 from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
-from modelforge.supervisor.local import LocalLauncher
+from modelforge.supervisor.local import LocalLauncher, standby_command
 from modelforge.supervisor.reactor import Reactor
+from modelforge.supervisor.standby import Standby
 from modelforge.supervisor.trash import empty, remove
 from modelforge.version import VERSION
 from modelforge.webhooks.deliverer import Deliverer
@@ -71,12 +76,24 @@ from trainer_entry.wire.redaction import Redaction
 
 _GOODBYE_SECONDS = 5.0
 
+_SOON = 20_000
+"""Records that are read so soon that nobody needs to be told meanwhile."""
+
 FAILED = web.AppKey("failed", asyncio.Future[None])
 """Done with an exception when the server cannot go on."""
+FOLD_WATCH = web.AppKey("fold_watch", FoldWatch)
 
 
-def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Application:
-    """The application; `launcher` runs the attempts, by default as processes of this machine."""
+def make_app(
+    settings: Settings,
+    launcher: Launcher | None = None,
+    standby: Standby | None = None,
+    watch: FoldWatch | None = None,
+) -> web.Application:
+    """The application; `launcher` runs the attempts, by default as processes of this machine, and has `standby`.
+
+    `watch` follows how its log is read when it starts.
+    """
     layout = Layout(settings.data_dir)
     isolation = isolation_of(settings)
     identities = Identities(required=settings.require_token or settings.is_reached_by_others)
@@ -86,11 +103,14 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     app[GATE] = gate
     app.on_response_prepare.extend((secure_answer, name_answer, gate.origins.mark_answer))
     app[SETTINGS], app[LAYOUT], app[IDENTITIES] = settings, layout, identities
-    app[OPENAPI] = document()
+    app[OPENAPI], app[FOLD_WATCH] = document(), watch or FoldWatch()
     app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers(isolation)
     app[RECORD_PAGES] = RecordPages()
     add_routes(app)
-    chosen = launcher or LocalLauncher(layout, isolation=isolation)
+    # What one may see that is set apart, its job says: it cannot be started before that.
+    keeps_one = launcher is None and isolation is None and not settings.cold
+    ahead = standby or Standby(layout, standby_command, warmed=partial(_prepare_playground, app), keeps_one=keeps_one)
+    chosen = launcher or LocalLauncher(layout, isolation=isolation, standby=ahead)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
         with claimed(layout), kept_secret(layout.owner_key, identities.owner_key):
@@ -103,16 +123,19 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
         await app[EVENT_LOG].close()
 
     async def writer(app: web.Application) -> AsyncIterator[None]:
-        async with _writing(app, chosen, gate, redact):
+        async with _writing(app, chosen, ahead, gate, redact):
             yield
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
         app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR], settings.still_seconds)
         app[PLAYGROUND] = InferenceWorker(
-            settings.playground_idle_seconds, settings.data_dir / "playground.log", isolation
+            settings.playground_idle_seconds,
+            settings.data_dir / "playground.log",
+            isolation,
+            keeps_one=not settings.cold,
         )
         yield
-        await app[PLAYGROUND].close()
+        await app[PLAYGROUND].shut()
 
     async def say_goodbye(app: web.Application) -> None:
         await asyncio.gather(app[SUBSCRIBERS].close(), app[WATCHERS].close())
@@ -122,10 +145,17 @@ def make_app(settings: Settings, launcher: Launcher | None = None) -> web.Applic
     return app
 
 
+def _prepare_playground(app: web.Application) -> None:
+    """Where there is a model to ask, have a worker started ahead."""
+    if PLAYGROUND in app and app[PROJECTOR].read_models.models:
+        app[PLAYGROUND].prepare()
+
+
 def _sweep(layout: Layout) -> None:
     """Take away what a crash left half done."""
     empty(layout.temporary)
     empty(layout.trash)
+    shutil.rmtree(layout.standby, ignore_errors=True)  # one that still ends itself may be at the same
 
 
 def _sweep_datasets(layout: Layout, state: State) -> None:
@@ -137,10 +167,13 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact: Redaction) -> AsyncIterator[None]:
+async def _writing(
+    app: web.Application, launcher: Launcher, ahead: Standby, gate: Gate, redact: Redaction
+) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
-    rebuilt = await log.read(rebuild)
+    await asyncio.to_thread(SnapshotFile(layout.snapshot).recover)
+    rebuilt = await log.read(partial(rebuild, snapshot=layout.snapshot, watch=app[FOLD_WATCH]))
     await asyncio.to_thread(_sweep_datasets, layout, rebuilt.state)
 
     def on_append(records: Sequence[Record]) -> None:
@@ -150,7 +183,8 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         deliverer.take(records)
         end_command.take(records)
         exposition.take(records)
-        snapshots.follow(records[-1].position, reactor.report_failure)
+        snapshots.follow(records[-1].position, handler.digest, reactor.report_failure)
+        ahead.follow(handler.state)
 
     async def clear_gpu() -> None:
         if PLAYGROUND in app:  # it is made after what follows the log, and takes the first GPU that it sees
@@ -159,7 +193,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     machine = machine_of(settings)
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, redact)
     projector = Projector(rebuilt.read_models)
-    snapshots = SnapshotWriter(log, handler, rebuilt.read_models)
+    snapshots = Snapshots(layout.snapshot, rebuilt)
     store = DatasetStore(layout, handler)
     reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds, clear_gpu)
     event = partial(event_of, state=rebuilt.state, read_models=rebuilt.read_models)
@@ -177,6 +211,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         handler=handler,
         fetches=asyncio.Semaphore(FETCHES_AT_ONCE),
         workers=app[PREVIEW_WORKERS],
+        spare_bytes=ahead.spare_bytes,
     )
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.report_failure)
@@ -184,21 +219,23 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     expiries.add_done_callback(reactor.report_failure)
     deliverer.start()
     reactor.start()
+    snapshots.follow(rebuilt.state.position, rebuilt.digest, reactor.report_failure)
+    ahead.open(machine, handler.state)
     try:
         yield
     finally:
         expiries.cancel()
-        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close())
-        if not writer.done():
-            with contextlib.suppress(LogUnusable):  # this server ends in any case
-                await snapshots.write()
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
+        is_whole = not writer.done()
         writer.cancel()
         await asyncio.gather(writer, expiries, return_exceptions=True)
-        await snapshots.close()
+        await snapshots.close(handler.digest if is_whole else None)
 
 
-async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
+async def serve(settings: Settings, launcher: Launcher | None = None, standby: Standby | None = None) -> None:
     """Serve until SIGTERM or SIGINT; trainers that run go on, and the next server takes them up.
+
+    Where there is much of the log to be read first, it listens before that, and says how far it is.
 
     Raises:
         ForgeError: the server could not start, or not go on.
@@ -207,32 +244,93 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
     if not settings.data_dir.exists():  # where one is, whoever has it is what is to be said first
         check_address(settings)
     allow_open_files(settings.max_connections)
-    app = make_app(settings, launcher)
-    runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    loop, ended, reads_long = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    try:
-        await runner.setup()
-        if settings.is_reached_by_others and not app[IDENTITIES].has_usable_token():
-            how = "--behind-proxy" if settings.behind_proxy else f"--host {settings.host}"
-            raise SettingsInvalid(
-                "No token exists, and others can reach the server",
-                f"{how}: make one first, with `modelforge token create --name NAME --scope admin "
-                f"--data-dir {settings.data_dir}`.",
-            )
-        listener = await listen(runner, settings)
-        holder = Holder(pid=os.getpid(), url=listener.url, certificate_sha256=listener.certificate_sha256)
-        tell_holder(app[LAYOUT], holder)
-        sys.stdout.write(f"ModelForge {VERSION} listens on {listener.url}  (data: {settings.data_dir})\n")
+
+    def on_begin(records: int) -> None:
+        if records > _SOON:
+            loop.call_soon_threadsafe(reads_long.set)
+
+    watch = FoldWatch(on_begin)
+    app = make_app(settings, launcher, standby, watch)
+    runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
+    early = JsonRunner(starting_app(watch), settings, shutdown_timeout=_GOODBYE_SECONDS)
+    async with _cleaned_up(runner), _cleaned_up(early), _in_background(runner.setup(), watch) as starts:
+        await _first(starts, reads_long, ended)
+        if not starts.done() and not ended.is_set():
+            await early.setup()
+            url = await _listen(early, app, settings)
+            sys.stdout.write(f"It reads its log first: {watch.head - watch.position} records.\n")
+            sys.stdout.flush()
+            await _first(starts, ended)
+        if not starts.done():
+            return
+        await starts
+        _check_token(app, settings)
+        if early.server is None:
+            url = await _listen(runner, app, settings)
+        else:
+            await early.give_way(runner)
         if app[IDENTITIES].are_required:
-            link = f"{listener.url}{login_path(app[IDENTITIES].make_code(OWNER_IDENTITY))}"
+            link = f"{url}{login_path(app[IDENTITIES].make_code(OWNER_IDENTITY))}"
             sys.stdout.write(f"To sign a browser in, once: {link}\n")
         sys.stdout.flush()
         app[FAILED].add_done_callback(lambda _: ended.set())
         await ended.wait()
         if app[FAILED].done():
             app[FAILED].result()
+
+
+@contextlib.asynccontextmanager
+async def _in_background(setup: Coroutine[None, None, None], watch: FoldWatch) -> AsyncIterator[asyncio.Task[None]]:
+    """The start of the application, which is given up where it is not done at the end."""
+    starts = asyncio.get_running_loop().create_task(setup)
+    try:
+        yield starts
+    finally:
+        watch.is_ended.set()
+        await asyncio.gather(starts, return_exceptions=True)  # the reading ends within a thousand records
+
+
+@contextlib.asynccontextmanager
+async def _cleaned_up(runner: JsonRunner) -> AsyncIterator[None]:
+    try:
+        yield
     finally:
         await runner.cleanup()
+
+
+async def _first(starts: asyncio.Task[None], *events: asyncio.Event) -> None:
+    """Wait until the start is done or one of the events is there."""
+    waits = [asyncio.get_running_loop().create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait({starts, *waits}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _listen(runner: JsonRunner, app: web.Application, settings: Settings) -> str:
+    """Begin to listen, and say where, to the directory and on stdout."""
+    listener = await listen(runner, settings)
+    holder = Holder(pid=os.getpid(), url=listener.url, certificate_sha256=listener.certificate_sha256)
+    tell_holder(app[LAYOUT], holder)
+    sys.stdout.write(f"ModelForge {VERSION} listens on {listener.url}  (data: {settings.data_dir})\n")
+    sys.stdout.flush()
+    return listener.url
+
+
+def _check_token(app: web.Application, settings: Settings) -> None:
+    """Refuse to serve others without a token.
+
+    Raises:
+        SettingsInvalid: there is none.
+    """
+    if settings.is_reached_by_others and not app[IDENTITIES].has_usable_token():
+        how = "--behind-proxy" if settings.behind_proxy else f"--host {settings.host}"
+        raise SettingsInvalid(
+            "No token exists, and others can reach the server",
+            f"{how}: make one first, with `modelforge token create --name NAME --scope admin "
+            f"--data-dir {settings.data_dir}`.",
+        )

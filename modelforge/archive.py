@@ -23,7 +23,7 @@ from modelforge.event_log.segment_writing import write_segment
 from modelforge.event_log.sqlite import EventLog, LogReader, translated
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
-from modelforge.projections.snapshots import RELEASE, encode_snapshot, rebuild
+from modelforge.projections.snapshots import Snapshots, rebuild
 
 RECORDS = 100_000
 """What a segment has at most."""
@@ -88,10 +88,9 @@ async def _prepare(layout: Layout, moment: str) -> int:
     log = await EventLog.open(layout.log)
     try:
         last = await log.read(lambda reader: _last_of(reader, moment))
-        rebuilt, stored = await log.read(lambda reader: (rebuild(reader), reader.snapshot(RELEASE)))
-        if rebuilt.state.position and (stored is None or stored.position != rebuilt.state.position):
-            snapshot = encode_snapshot(rebuilt.state, rebuilt.read_models, rebuilt.digest)
-            await log.save_snapshot(snapshot, RELEASE)
+        rebuilt = await log.read(lambda reader: rebuild(reader, layout.snapshot))
+        if rebuilt.loaded < rebuilt.state.position:
+            await Snapshots(layout.snapshot, rebuilt).close(rebuilt.digest)
     finally:
         await log.close()
     return last

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -20,7 +21,7 @@ from modelforge.event_log.segment import check_segment, read_index
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.projections.read_models import StateAt, state_of
-from modelforge.projections.snapshots import RELEASE, encode_snapshot, rebuild
+from modelforge.projections.snapshots import load, pieces_of, rebuild
 
 _Way = Literal["at rest", "shared", "copied"]
 """How a log is to be read: without a WAL the file is all there is; with one, its index is needed too."""
@@ -259,13 +260,14 @@ def _fault(chain: Chain, row: Row) -> str | None:
 
 def _compare_snapshot(layout: Layout, faults: _Faults) -> int | None:
     with opened(layout) as reader:
-        stored = reader.snapshot(RELEASE)
+        stored = load(layout.snapshot, reader)
         if stored is None:
             return None
-        rebuilt = rebuild(reader, from_snapshot=False, until=stored.position)
-    if encode_snapshot(rebuilt.state, rebuilt.read_models, rebuilt.digest) != stored:
-        faults.tell(stored.position, "the snapshot there is not what the records lead to")
-    return stored.position
+        position = stored.state.position
+        rebuilt = rebuild(reader, until=position)
+    if any(kept != told for kept, told in zip_longest(pieces_of(stored), pieces_of(rebuilt))):
+        faults.tell(position, "the snapshot there is not what the records lead to")
+    return position
 
 
 def state_at(layout: Layout, moment: str) -> StateAt:
@@ -280,7 +282,7 @@ def state_at(layout: Layout, moment: str) -> StateAt:
         position = int(moment) if is_position(moment) else reader.position_at(micros(moment, "at"))
         if position > head:
             raise BadInput("There is no such position", f"at={moment}: the last one is {head}.", field="at")
-        return state_of(rebuild(reader, from_snapshot=False, until=position).read_models)
+        return state_of(rebuild(reader, until=position).read_models)
 
 
 def is_position(moment: str) -> bool:

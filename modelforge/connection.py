@@ -13,12 +13,13 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from modelforge.server_answers import Problem, RequestRefused, decoded, refusal_of
+from modelforge.server_answers import Problem, RequestRefused, ServerStarts, decoded, refusal_of
 
 _T = TypeVar("_T", bound=Struct)
-_NOT_A_SUCCESS, _FAILED = 400, 500
+_NOT_A_SUCCESS, _FAILED, _UNAVAILABLE = 400, 500, 503
 _CONNECT_SECONDS = 10
 _AGAIN_SECONDS = 1.0
+_STARTING_SECONDS = 600
 _TRIES = 60
 _HEARTBEAT_SECONDS = 30.0
 _SILENT_SECONDS = 90.0
@@ -30,15 +31,24 @@ _EVENT, _DATA = b"event: ", b"data: "
 class Connection:
     """Speaks with the server at `url`, or at a socket: `unix:PATH`. It is opened by the first request.
 
-    `certificate_sha256`: the one certificate that it may show, whatever name that has.
+    `certificate_sha256`: the one certificate that it may show, whatever name that has. A server that starts, and reads
+    its log first, is waited for, for ten minutes at most: `on_wait` hears how far it is.
     """
 
-    def __init__(self, url: str, *, token: str | None = None, certificate_sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        certificate_sha256: str | None = None,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._address = "http://localhost" if self.url.startswith(_SOCKET) else self.url
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._ssl = True if certificate_sha256 is None else aiohttp.Fingerprint(bytes.fromhex(certificate_sha256))
         self._opened: aiohttp.ClientSession | None = None
+        self._on_wait = on_wait or (lambda _: None)
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -113,6 +123,7 @@ class Connection:
         Raises:
             RequestRefused: why not.
         """
+        await self.ask("GET", "/api/info")  # a server that starts takes no file, and a file is sent once
         with _CountedFile(file, on_sent or (lambda _: None)) as stream:
             form = aiohttp.FormData()
             for name, value in fields.items():
@@ -187,7 +198,31 @@ class Connection:
         *,
         silent_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer that is a success."""
+        """An answer that is a success; one of a server that starts is waited for. What is no bytes is sent once."""
+        async with contextlib.AsyncExitStack() as stack:
+            left = _STARTING_SECONDS
+            while True:
+                try:
+                    answer = await stack.enter_async_context(self._answered(method, path, body, key, silent_seconds))
+                    break
+                except ServerStarts as starts:
+                    left -= 1
+                    if left <= 0 or isinstance(body, aiohttp.FormData):
+                        raise
+                    self._on_wait(str(starts))
+                await asyncio.sleep(_AGAIN_SECONDS)
+            yield answer
+
+    @contextlib.asynccontextmanager
+    async def _answered(
+        self,
+        method: str,
+        path: str,
+        body: bytes | aiohttp.FormData | None,
+        key: str | None,
+        silent_seconds: float | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is a success, asked for once."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silent_seconds)
         headers = {} if key is None else {"Idempotency-Key": key}
         if isinstance(body, bytes):
@@ -203,7 +238,9 @@ class Connection:
                 timeout=timeout,
             ) as answer:
                 if answer.status >= _NOT_A_SUCCESS:
-                    raise refusal_of(decoded(await answer.read(), Problem, self.url, answer.status), answer.status)
+                    problem = decoded(await answer.read(), Problem, self.url, answer.status)
+                    starts = answer.status == _UNAVAILABLE and "Retry-After" in answer.headers
+                    raise refusal_of(problem, answer.status, starts=starts)
                 yield answer
         except aiohttp.ClientError as error:
             raise RequestRefused(

@@ -17,6 +17,7 @@
     ├── LogUnusable          the event log cannot be opened as it is
     │   └── SegmentDamaged   a segment of the log is not what was written; `position` is where
     ├── SegmentAway          what is asked for lies in a segment of the log that is not here
+    ├── LogBeingRead         a server that starts has not read all of its log yet
     ├── DirectoryInUse       another server has this data directory
     ├── SettingsInvalid      a setting cannot be used
     ├── BackupUnusable       a backup cannot be made there, or cannot be put back
@@ -166,6 +167,10 @@ class SegmentAway(ForgeError):
         super().__init__(message, detail)
         self.file = file
         self.last = last
+
+
+class LogBeingRead(ForgeError):
+    """A server that starts has not read all of its log yet; nothing was done."""
 
 
 class DirectoryInUse(ForgeError):

@@ -4,12 +4,15 @@ DATA/lock                      who serves it now
 DATA/owner.key                 what the owner's command line shows the server; another one each start
 DATA/events.sqlite             the event log
 DATA/log-segments/             what was archived of it; made when there is something
+DATA/snapshot.sqlite           shortens a start; made of the log anew where it is missing
 DATA/datasets/<sha256>.jsonl   the records that trainers read, by their content; most uploads are such a file
 DATA/datasets/<sha256>.upload  uploads that records were made from, as they came
 DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, shim.json, exit.json
 DATA/jobs/<job>/checkpoints/   checkpoint-<step>
 DATA/models/<job>/             the trained model of a job
 DATA/exports/<job>[.tar|.zip]  exported models, unless they were sent elsewhere; made when there is one
+DATA/standby/<token>/          stdout.jsonl and stderr.log of a trainer that stands by, until it has an attempt
+DATA/tokenized/<key>/          tokenized records, kept for later attempts; may be removed at any time
 DATA/webhooks/<id>.json         the secrets that sign what an endpoint is sent; in no backup
 DATA/tmp, DATA/trash           uploads under way, files being removed; swept at each start
 """
@@ -50,6 +53,11 @@ class Layout(Struct, frozen=True):
         return segments_of(self.log)
 
     @property
+    def snapshot(self) -> Path:
+        """What the log leads to, so that a start does not read all of it."""
+        return self.root / "snapshot.sqlite"
+
+    @property
     def jobs(self) -> Path:
         """A folder a job."""
         return self.root / "jobs"
@@ -73,6 +81,16 @@ class Layout(Struct, frozen=True):
     def webhooks(self) -> Path:
         """The secrets of webhook endpoints; made when there is one."""
         return self.root / "webhooks"
+
+    @property
+    def standby(self) -> Path:
+        """A folder a trainer that stands by; made when there is one."""
+        return self.root / "standby"
+
+    @property
+    def tokenized(self) -> Path:
+        """A folder for each dataset as a model reads it; made by the first trainer."""
+        return self.root / "tokenized"
 
     @property
     def temporary(self) -> Path:

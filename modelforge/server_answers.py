@@ -30,6 +30,10 @@ class RequestRefused(ForgeError):
         self.validation = validation
 
 
+class ServerStarts(RequestRefused):
+    """The server reads its log first; nothing was done, and it will answer."""
+
+
 class Problem(Struct):
     """An answer that is not a success, as far as a client reads it."""
 
@@ -54,9 +58,9 @@ def decoded(data: bytes, kind: type[_T], url: str, status: int = 200) -> _T:
         ) from error
 
 
-def refusal_of(problem: Problem, status: int) -> RequestRefused:
-    """What is raised for such an answer."""
-    return RequestRefused(
+def refusal_of(problem: Problem, status: int, *, starts: bool = False) -> RequestRefused:
+    """What is raised for such an answer. `starts`: it says when to ask again, as a server does that starts."""
+    return (ServerStarts if starts else RequestRefused)(
         problem.error,
         problem.detail,
         status=status,

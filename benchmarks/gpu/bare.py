@@ -51,7 +51,7 @@ def _trainer(order: BareOrder, records: Any) -> Any:
         **order.settings,
         "output_dir": f"{order.output}.trainer",
         "data_seed": order.settings["seed"],
-        checkpointing: False,
+        checkpointing: order.recomputes,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -63,6 +63,8 @@ def _trainer(order: BareOrder, records: Any) -> Any:
     given = _model(order)
     if order.strategy == "dpo":
         return DPOTrainer(args=DPOConfig(**settings, beta=order.beta), train_dataset=records, **given)
+    if "text" in records.column_names:
+        return SFTTrainer(args=SFTConfig(**settings), train_dataset=records, **given)
     asked = records.map(
         lambda record: {"prompt": record["input"] + "\n", "completion": record["output"]},
         remove_columns=records.column_names,

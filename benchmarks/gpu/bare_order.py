@@ -8,7 +8,10 @@ BareStrategy = Literal["sft", "dpo"]
 
 
 class BareOrder(Struct, frozen=True, kw_only=True):
-    """One training by a bare library. `settings`: by the names of TrainingArguments; `adapter`: of LoraConfig."""
+    """One training by a bare library. `settings`: by the names of TrainingArguments; `adapter`: of LoraConfig.
+
+    `recomputes`: with gradient checkpointing, as trl has it unless it is told otherwise.
+    """
 
     strategy: BareStrategy
     provider: Literal["huggingface", "unsloth"]
@@ -19,6 +22,7 @@ class BareOrder(Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     adapter: dict[str, Any]
     beta: float = 0.1
+    recomputes: bool = False
 
 
 class BareStep(Struct, frozen=True, kw_only=True):

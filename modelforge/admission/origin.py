@@ -1,6 +1,5 @@
 """What a training begins with: a model that is loaded as it is, or one that was trained here, by its id or name."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -15,11 +14,13 @@ from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart
 from modelforge.model_files import read_file
 from modelforge.projections.models import ModelDetails
+from modelforge.projections.read_models import ReadModels
 from trainer_entry import wire
 
 _FIELD = "model_name"
 _CONFIG = "adapter_config.json"
 _MOST_NAMED = 10
+_MOST_DIGITS = 15
 _ITS_OWN = ("use_rslora", "use_dora", "modules_to_save")
 _LEFT_OUT = wire.TrainingParameters()
 
@@ -59,7 +60,7 @@ async def resolve_origin(
     """
     check_label(name, _FIELD)
     roots = admission.model_roots
-    trained = trained_model(admission.read_models.models.values(), name)
+    trained = trained_model(admission.read_models, name)
     if trained is None:
         path = await check_model(name, roots, purpose=purpose)
         return Origin(model_name=name, model_path=path, parameters=parameters)
@@ -85,7 +86,7 @@ def ancestor_of(trained: ModelDetails) -> wire.Ancestor:
     return wire.Ancestor(model_id=trained.id, name=trained.name, job_id=trained.job_id, base_model=trained.base_model)
 
 
-def trained_model(models: Iterable[ModelDetails], name: str) -> ModelDetails | None:
+def trained_model(read_models: ReadModels, name: str) -> ModelDetails | None:
     """The trained model that is meant by an id, a name, or the path of its folder; None where none is.
 
     Raises:
@@ -95,17 +96,16 @@ def trained_model(models: Iterable[ModelDetails], name: str) -> ModelDetails | N
     if name == wire.BUILT_IN_MODEL:
         return None
     if name.isascii() and name.isdecimal():
-        for one in models:
-            if str(one.id) == name:
-                return one
+        if (numbered := read_models.models.get(int(name[:_MOST_DIGITS]))) is not None and str(numbered.id) == name:
+            return numbered
         raise ModelNotFound("No such model", f"{_FIELD}: there is no model {name[:40]}; GET /api/models lists them.")
-    found = [one for one in models if name in {one.name, one.path}]
+    found = [number for number, listed in read_models.listed_models.items() if name in {listed.name, listed.path}]
     if len(found) > 1:
-        ids = ", ".join(str(one.id) for one in found[-_MOST_NAMED:])
+        ids = ", ".join(str(number) for number in found[-_MOST_NAMED:])
         raise BadInput(
             "Several trained models have this name", f"{name}: name one of them by its id: {ids}.", field=_FIELD
         )
-    return found[0] if found else None
+    return read_models.models[found[0]] if found else None
 
 
 def _check_task(trained: ModelDetails, task: wire.Task) -> None:

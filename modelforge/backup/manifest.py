@@ -20,11 +20,13 @@ from modelforge.visible_text import hidden_in
 
 FORMAT = 1
 LOG = "events.sqlite"
+SNAPSHOT = "snapshot.sqlite"
+"""Only of a log that has segments elsewhere: without them it is read from its snapshot alone."""
 _MANIFEST, _SUM, _DATA = "manifest.json", "manifest.json.sha256", "data"
 OWN_NAMES = frozenset({_MANIFEST, _SUM, _DATA, *(partial_of(Path(name)).name for name in (_MANIFEST, _SUM))})
 SEGMENTS = "log-segments"
 _FOLDERS = frozenset({"datasets", "models", "jobs", "exports", SEGMENTS})
-RESTORED_NAMES = _FOLDERS | {LOG}
+RESTORED_NAMES = _FOLDERS | {LOG, SNAPSHOT}
 _LONGEST_NAME, _LONGEST_PART = 2000, 255
 _LARGEST_MANIFEST = 1 << 30
 
@@ -130,7 +132,7 @@ def _check_names(backup: Path, files: Iterable[BackedUpFile]) -> None:
 def is_name(name: str) -> bool:
     """Whether a name is one of a file in a data directory that belongs into a backup."""
     parts = name.split("/")
-    is_ours = name == LOG or (len(parts) > 1 and parts[0] in _FOLDERS)
+    is_ours = name in {LOG, SNAPSHOT} or (len(parts) > 1 and parts[0] in _FOLDERS)
     is_plain = hidden_in(name) is None and all(part not in {"", ".", ".."} for part in parts)
     return is_ours and is_plain and len(name) <= _LONGEST_NAME and max(map(_bytes, parts)) <= _LONGEST_PART
 

@@ -4,19 +4,21 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from modelforge import audit
 from modelforge.backup.files import begun, copy, make_folders, opened_inside, sync_folders, told
-from modelforge.backup.manifest import LOG, RESTORED_NAMES, Manifest, check_files, data_of, read_manifest
+from modelforge.backup.manifest import LOG, RESTORED_NAMES, SNAPSHOT, Manifest, check_files, data_of, read_manifest
 from modelforge.errors import BackupUnusable, DirectoryInUse
 from modelforge.event_log.sqlite import log_schema
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
-from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshot_file import TABLES
+from modelforge.projections.snapshots import rebuild
 from modelforge.supervisor.processes import tokens
 from trainer_entry import wire
 
@@ -86,7 +88,7 @@ def _kept_from_servers(layout: Layout) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_schema(log: Path) -> None:
+def _check_schema(file: Path, schema: Callable[[int], str]) -> None:
     """Refuse a file that has anything but our tables: a view may have no end, and a trigger does what it likes.
 
     Raises:
@@ -95,16 +97,16 @@ def _check_schema(log: Path) -> None:
     asked = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"{log.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as found,
+            contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as found,
             contextlib.closing(sqlite3.connect(":memory:")) as ours,
         ):
             found.execute("PRAGMA trusted_schema = OFF")
-            ours.executescript(log_schema(int(found.execute("PRAGMA user_version").fetchone()[0])))
+            ours.executescript(schema(int(found.execute("PRAGMA user_version").fetchone()[0])))
             is_ours = found.execute(asked).fetchall() == ours.execute(asked).fetchall()
     except sqlite3.DatabaseError as error:
-        raise BackupUnusable("The log of the backup is damaged", f"{log}: {error}.") from error
+        raise BackupUnusable("The log of the backup is damaged", f"{file}: {error}.") from error
     if not is_ours:
-        raise BackupUnusable("The log of the backup is none of ours", f"{log}: it has other tables than a log has.")
+        raise BackupUnusable("The log of the backup is none of ours", f"{file}: it has other tables than it should.")
 
 
 def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
@@ -113,7 +115,9 @@ def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
     Raises:
         BackupUnusable: it is not.
     """
-    _check_schema(data / LOG)
+    _check_schema(data / LOG, log_schema)
+    if (data / SNAPSHOT).exists():
+        _check_schema(data / SNAPSHOT, lambda _: TABLES)
     found = audit.verify(Layout(data))
     if found.faults:
         raise BackupUnusable(
@@ -125,7 +129,7 @@ def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
             "The log is not that of the manifest", f"{detail}not with {manifest.position} and {manifest.digest}."
         )
     with audit.opened(Layout(data)) as reader:
-        return rebuild(reader)
+        return rebuild(reader, Layout(data).snapshot)
 
 
 def _refuse_other_path(rebuilt: Rebuilt, manifest: Manifest, root: Path) -> None:

@@ -7,7 +7,9 @@ as the log knows them: not the end of its spool, nor how it ended meanwhile, for
 """
 
 import os
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from modelforge.backup.manifest import (
     LOG,
     OWN_NAMES,
     SEGMENTS,
+    SNAPSHOT,
     BackedUpFile,
     Manifest,
     data_of,
@@ -39,10 +42,12 @@ from modelforge.backup.manifest import (
 from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
 from modelforge.errors import BackupUnusable
-from modelforge.event_log.sqlite import LogReader
+from modelforge.event_log.sqlite import LogReader, translated
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
-from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshot_file import SnapshotReader
+from modelforge.projections.snapshots import rebuild
 from modelforge.supervisor.trash import remove
 from modelforge.version import VERSION
 from modelforge.visible_text import visible
@@ -133,6 +138,7 @@ class _Taking:
         self._left_out: set[str] = set()
         self._segments: dict[str, Content] = {}
         self._away: list[str] = []
+        self._snapshot: dict[str, Content] = {}
 
     def take(self) -> Backup:
         """Copy log and files until they go together, or what is missing stays away.
@@ -160,7 +166,7 @@ class _Taking:
             digest=rebuilt.digest,
             files=tuple(
                 BackedUpFile(name, content.size, content.sha256)
-                for name, content in sorted({LOG: log, **files}.items())
+                for name, content in sorted({LOG: log, **self._snapshot, **files}.items())
             ),
         )
         return Backup(
@@ -180,11 +186,28 @@ class _Taking:
         if found.faults:
             detail = f"{next(audit.broken_records(found.faults))}. `modelforge doctor` says what to do."
             raise BackupUnusable("The log is damaged", detail)
+        self._copy_snapshot(copied)
         with audit.opened(copied) as reader:
-            rebuilt = rebuild(reader)
+            rebuilt = rebuild(reader, copied.snapshot if self._away else self._layout.snapshot)
         with opened(path) as file:
             os.fsync(file.fileno())
             return content_of(file), rebuilt
+
+    def _copy_snapshot(self, copied: Layout) -> None:
+        """Copy what a log is read from whose segments are elsewhere."""
+        self._snapshot = {}
+        copied.snapshot.unlink(missing_ok=True)
+        if not self._away or not self._layout.snapshot.exists():
+            return
+        try:
+            with closing(SnapshotReader(self._layout.snapshot)) as snapshot:
+                snapshot.copy_to(copied.snapshot)
+        except sqlite3.DatabaseError as error:
+            raise translated(copied.snapshot, error) from error
+        copied.snapshot.chmod(0o600)
+        with opened(copied.snapshot) as file:
+            os.fsync(file.fileno())
+            self._snapshot[SNAPSHOT] = content_of(file)
 
     def _copy_segments(self, reader: LogReader) -> None:
         """Copy the segments that a log names, once each: they never change. Those that are away stay so."""

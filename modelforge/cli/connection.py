@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from modelforge.cli.flags import Server, WrongUsage
-from modelforge.cli.screen import say_json
+from modelforge.cli.screen import complain, say_json
 from modelforge.connection import Connection, path_of
 from modelforge.server_answers import RequestRefused, decoded
 
@@ -24,7 +25,14 @@ def connect(server: Server) -> Connection:
         RequestRefused: the file of the token cannot be read.
         WrongUsage: the address is none.
     """
-    return Connection(_address(server.url), token=_token(server.token_file))
+    waits = count()
+    every = 10  # seconds, at each of which it is asked again
+
+    def say_wait(words: str) -> None:
+        if next(waits) % every == 0:
+            complain(words)
+
+    return Connection(_address(server.url), token=_token(server.token_file), on_wait=say_wait)
 
 
 def _address(url: str) -> str:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -30,7 +31,8 @@ from modelforge.http.plumbing.identities import new_token
 from modelforge.http.sessions import LoginLink
 from modelforge.http.tokens import MadeToken, NewToken, TokenList, TokenRevoked, create_command
 from modelforge.layout import Layout
-from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshots import rebuild
 from modelforge.projections.tokens import TokenDetails
 from modelforge.server_answers import RequestRefused
 from modelforge.visible_text import visible
@@ -147,7 +149,7 @@ async def _writer(layout: Layout) -> AsyncIterator[tuple[CommandHandler, Rebuilt
     with claimed(layout):
         log = await EventLog.open(layout.log)
         try:
-            rebuilt = await log.read(rebuild)
+            rebuilt = await log.read(partial(rebuild, snapshot=layout.snapshot))
             machine = Machine(slots=1, gpus=(), cpu_threads=1)  # no job is decided here
             handler = CommandHandler(log, rebuilt.state, rebuilt.digest, lambda _: None, machine)
             writing = asyncio.get_running_loop().create_task(handler.run())

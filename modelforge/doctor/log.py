@@ -6,17 +6,14 @@ from collections.abc import Iterator
 
 from modelforge import audit
 from modelforge.doctor.finding import Finding, ok, problem, size, warning
-from modelforge.domain.messages import GENESIS
-from modelforge.domain.state import State
 from modelforge.errors import SegmentAway
 from modelforge.event_log.archived import SUFFIX
 from modelforge.event_log.sqlite import SCHEMA
 from modelforge.layout import Layout
-from modelforge.projections.read_models import ReadModels
-from modelforge.projections.snapshots import Rebuilt, rebuild
+from modelforge.projections.folding import Rebuilt, nothing
+from modelforge.projections.snapshots import rebuild
 
 _MOST_NAMED = 10
-_FORGET_SNAPSHOTS = "DELETE FROM snapshots"  # they only ever save time: the records say it all
 
 
 def log_findings(layout: Layout) -> Iterator[Finding]:
@@ -62,7 +59,7 @@ def _verification(layout: Layout) -> Iterator[Finding]:
         if fault.what.partition(":")[0].endswith(SUFFIX):
             remedy = f"Put that file back into {layout.segments} from a backup; the rest can be read meanwhile."
         elif fault.position is not None and fault.position == found.snapshot:
-            remedy = f"Stop the server, and take the snapshots away: sqlite3 {layout.log} '{_FORGET_SNAPSHOTS}'"
+            remedy = f"Stop the server, and remove {layout.snapshot}: it only ever saves time, the records say it all."
         else:
             remedy = _restore(layout)
         where = "" if fault.position is None else f"position {fault.position}: "
@@ -91,9 +88,9 @@ def _restore(layout: Layout) -> str:
 def rebuilt_state(layout: Layout) -> Rebuilt:
     """What the records say, up to the last one; nothing where there is no log yet."""
     if not layout.log.exists() or layout.log.stat().st_size == 0:
-        return Rebuilt(State(), ReadModels(), GENESIS)
+        return nothing()
     with audit.opened(layout) as reader:
         try:
-            return rebuild(reader, from_snapshot=False)
-        except SegmentAway:
             return rebuild(reader)
+        except SegmentAway:
+            return rebuild(reader, layout.snapshot)

@@ -1,4 +1,4 @@
-"""The event log in SQLite: durable group commits, reads of any range, snapshots.
+"""The event log in SQLite: durable group commits, reads of any range.
 
 One connection writes, and only one task uses it: SQLite before 3.51.3 can corrupt a WAL when two connections
 write or checkpoint at once. Readers open the file read-only and run a whole scan or fold in one thread call.
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from modelforge.domain.messages import Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
-from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, Segment
+from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, FoldRow, Segment
 from modelforge.event_log.chain import Row
 from modelforge.event_log.packing import packed, unpacked
 from modelforge.event_log.queries import COLUMNS, last_row, select_rows
@@ -39,15 +39,9 @@ _AS_IF_IT_PACKED = (
     f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
     "CREATE TEMP TABLE archived_streams (stream, segment)",
 )
+_LAST = (1 << 63) - 1
+_READ_AT_ONCE = 1000
 _T = TypeVar("_T")
-
-
-class StoredSnapshot(Struct, frozen=True, kw_only=True, gc=False):
-    """State and read models, encoded, after the record at `position`."""
-
-    position: int
-    digest: str
-    data: bytes
 
 
 class _AtomicConnection(sqlite3.Connection):
@@ -168,18 +162,27 @@ class LogReader:
         row = last_row(self._connection, stream, tag, until)
         return self._archived.last_record(stream, tag, until) if row is None else _record(row)
 
-    def snapshot(self, release: str) -> StoredSnapshot | None:
-        """The newest snapshot that this release wrote and whose record is still the one in the log."""
-        rows = self._connection.execute(
-            "SELECT position, digest, data FROM snapshots WHERE release = ? ORDER BY position DESC", (release,)
-        )
-        for position, digest, data in rows:
-            if self._digest_at(position) == digest:
-                return StoredSnapshot(position=position, digest=digest, data=data)
-        return None
+    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[list[FoldRow]]:
+        """What a fold needs of the records after a position, in order, up to a thousand at a time.
 
-    def _digest_at(self, position: int) -> str | None:
-        """The digest of the record at a position; None of one in the midst of a segment, which is not read for it."""
+        Raises:
+            SegmentAway, SegmentDamaged: a segment of them is not here, or is not what was written.
+        """
+        yield from self._archived.rows_to_fold(after, until)
+        cursor = self._connection.execute(
+            "SELECT position, stream, version, type, at, coalesce(packed, data) FROM records "
+            "WHERE position > ? AND position <= ? ORDER BY position",
+            (after, _LAST if until is None else until),
+        )
+        while rows := cursor.fetchmany(_READ_AT_ONCE):
+            yield [row if isinstance(row[5], str) else (*row[:5], unpacked(row[5])) for row in rows]
+
+    def digest_at(self, position: int) -> str | None:
+        """The digest of the record at a position; None where there is none.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it is in the midst of a segment that is not here, or is not what was written.
+        """
         row = self._connection.execute("SELECT digest FROM records WHERE position = ?", (position,)).fetchone()
         return str(row[0]) if row else self._archived.digest_at(position)
 
@@ -225,20 +228,6 @@ class EventLog:
         rows = [_row_of(record) for record in records]
         try:
             await self._writer.executemany(_INSERT, rows)
-        except sqlite3.DatabaseError as error:
-            raise translated(self._path, error) from error
-
-    async def save_snapshot(self, snapshot: StoredSnapshot, release: str) -> None:
-        """Keep a snapshot, and drop all but the last two."""
-        try:
-            await self._writer.execute_insert(
-                "INSERT OR REPLACE INTO snapshots (position, release, digest, data) VALUES (?, ?, ?, ?)",
-                (snapshot.position, release, snapshot.digest, snapshot.data),
-            )
-            await self._writer.execute_insert(
-                "DELETE FROM snapshots WHERE position NOT IN "
-                "(SELECT position FROM snapshots ORDER BY position DESC LIMIT 2)"
-            )
         except sqlite3.DatabaseError as error:
             raise translated(self._path, error) from error
 

@@ -93,8 +93,7 @@ async def list_datasets(request: web.Request) -> web.Response:
 async def get_dataset(request: web.Request) -> web.Response:
     """One dataset, with what its check found and what it can be trained on for."""
     shown, uploads = await find_uploads(request)
-    jobs = request.app[PROJECTOR].read_models.jobs
-    return json_response(details_of(shown, uploads, reversed(jobs.values())))
+    return json_response(details_of(shown, uploads, request.app[PROJECTOR].read_models.newest_jobs()))
 
 
 async def download_dataset(request: web.Request) -> web.StreamResponse:

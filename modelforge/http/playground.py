@@ -173,8 +173,8 @@ async def _choose(request: web.Request, body: GenerateBody) -> Chosen:
 
 def _newest_base(request: web.Request, body: GenerateBody) -> Chosen:
     """The base of the newest model, or of the newest one for the task that is asked for."""
-    models, task = request.app[PROJECTOR].read_models.models, _asked_task(body)
-    numbers = [number for number, details in models.items() if task in (None, details.task)]
+    models, task = request.app[PROJECTOR].read_models.listed_models, _asked_task(body)
+    numbers = [number for number, listed in models.items() if task in (None, listed.task)]
     if numbers:
         newest = models[max(numbers)]
         return Chosen(_with_context(body, newest.task), newest.base_path)

@@ -3,7 +3,7 @@
 from typing import get_args
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import OPENAPI
@@ -22,11 +22,19 @@ class Info(Struct, frozen=True, kw_only=True):
     release: str
 
 
+class Reading(Struct, frozen=True, kw_only=True):
+    """How far a server that starts is with its log: so many `records`, `of` so many."""
+
+    records: int
+    of: int
+
+
 class Health(Struct, frozen=True, kw_only=True):
-    """The server answers."""
+    """The server answers. `reading`: only while it reads its log, and answers everything else with 503."""
 
     status: str
     version: str
+    reading: Reading | UnsetType = UNSET
 
 
 _INFO = Info(

@@ -10,7 +10,8 @@ from modelforge.domain.dataset import DatasetDeleted, DatasetUploaded, stream_of
 from modelforge.errors import LineError
 from modelforge.event_log.sqlite import LogReader
 from modelforge.fields import project_struct
-from modelforge.projections.jobs import JobDetails, iso
+from modelforge.projections.jobs import iso
+from modelforge.projections.listed import ListedJob
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
@@ -104,7 +105,9 @@ def uploads_of(reader: LogReader, filename: str) -> list[Upload]:
     return uploads
 
 
-def details_of(shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iterable[JobDetails]) -> DatasetDetails:
+def details_of(
+    shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iterable[tuple[str, ListedJob]]
+) -> DatasetDetails:
     """One of the revisions of a dataset, with what they all have in common."""
     tasks, strategies = trainable(shown.event.format)
     revisions = [
@@ -113,11 +116,10 @@ def details_of(shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iter
     ]
     contents = {revision.sha256 for revision in revisions}
     trained = (
-        job.job_id
-        for job in newest_jobs_first
-        if job.job_id is not None
-        and job.kind == "training"
-        and any(used.filename == shown.event.filename and used.sha256 in contents for used in job.datasets)
+        job_id
+        for job_id, listed in newest_jobs_first
+        if listed.kind == "training"
+        and any(filename == shown.event.filename and sha256 in contents for filename, sha256 in listed.datasets)
     )
     return project_struct(
         shown.event,

@@ -1,16 +1,18 @@
 """The read models: everything that the API answers from, folded from the records."""
 
+from collections.abc import Iterator, MutableMapping
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from modelforge.domain import access_token, dataset, job, model, webhook
-from modelforge.domain.messages import Record
+from modelforge.domain.messages import PlacedMessage
 from modelforge.domain.references import references_of
 from modelforge.projections import datasets, jobs, models, tokens, webhooks
 from modelforge.projections.datasets import DatasetSummary
 from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of, with_deletion
+from modelforge.projections.listed import ListedJob, ListedModel, listed_job, listed_model
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.queue import QueueState
 from modelforge.projections.tokens import KnownToken
@@ -23,23 +25,30 @@ _Details = TypeVar("_Details", JobDetails, ModelDetails)
 class ReadModels(Struct, kw_only=True):
     """Everything that the API answers from, as of a record.
 
+    `listed_jobs`, `listed_models`: what lists choose them by.
     `deleted`: when the files of deleted datasets went, by their names; those that were uploaded again are back.
     """
 
     position: int = 0
     at: int = 0
-    jobs: dict[str, JobDetails] = {}
-    models: dict[int, ModelDetails] = {}
-    datasets: dict[str, DatasetSummary] = {}
+    jobs: MutableMapping[str, JobDetails] = {}
+    models: MutableMapping[int, ModelDetails] = {}
+    listed_jobs: MutableMapping[str, ListedJob] = {}
+    listed_models: MutableMapping[int, ListedModel] = {}
+    datasets: MutableMapping[str, DatasetSummary] = {}
     queue: QueueState = QueueState()
-    deleted: dict[str, str] = {}
-    tokens: dict[str, KnownToken] = {}
-    webhooks: dict[str, KnownWebhook] = {}
+    deleted: MutableMapping[str, str] = {}
+    tokens: MutableMapping[str, KnownToken] = {}
+    webhooks: MutableMapping[str, KnownWebhook] = {}
 
     def status(self) -> TrainingStatus:
         """The current training status."""
         current = self.queue.current()
         return status_of(None if current is None else self.jobs[current])
+
+    def newest_jobs(self) -> Iterator[tuple[str, ListedJob]]:
+        """What lists choose jobs by, the newest first."""
+        return ((job_id, self.listed_jobs[job_id]) for job_id in reversed([*self.listed_jobs]))
 
     def job_detail(self, details: JobDetails) -> JobDetails:
         """A job with what others' records change: its place in the queue, and whether its dataset is there."""
@@ -70,7 +79,7 @@ class ReadModels(Struct, kw_only=True):
             validation_dataset=None if validation is None else with_deletion(validation, self.deleted),
         )
 
-    def apply(self, record: Record) -> None:
+    def apply(self, record: PlacedMessage) -> None:
         """Fold one record in."""
         self.position, self.at = record.position, record.at
         if record.kind == "command":
@@ -83,11 +92,12 @@ class ReadModels(Struct, kw_only=True):
                 del self.datasets[filename]
                 self.deleted.update(dict.fromkeys(files, jobs.iso(record.at)))
             case model.ModelRegistered() as event:
-                self.models[event.model_id] = models.details_of(event, record.at)
+                made = models.details_of(event, record.at)
+                self.models[event.model_id], self.listed_models[event.model_id] = made, listed_model(made)
                 trained = self.jobs[event.spec.job_id]
                 self.jobs[event.spec.job_id] = msgspec.structs.replace(trained, model_id=event.model_id)
             case model.ModelDeleted(model_id=model_id):
-                del self.models[model_id]
+                del self.models[model_id], self.listed_models[model_id]
             case access_token.TokenCreated() as event:
                 self.tokens[event.name] = tokens.known_token(event, record.at)
             case access_token.TokenRevoked(name=name):
@@ -126,11 +136,11 @@ class ReadModels(Struct, kw_only=True):
         for file in files:
             self.deleted.pop(file, None)
 
-    def _apply_to_job(self, event: job.Event, record: Record) -> None:
+    def _apply_to_job(self, event: job.Event, record: PlacedMessage) -> None:
         if isinstance(event, job.TrainingRequested):
             self._are_back(references_of(event))
         changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
-        self.jobs[event.job_id] = changed
+        self.jobs[event.job_id], self.listed_jobs[event.job_id] = changed, listed_job(changed)
         if isinstance(event, job.TrainingCompleted) and isinstance(event.delivery, wire.Judged):
             self._add_evaluation(changed, event.delivery, record.at)
         self.queue = self.queue.after(event, changed.status)

@@ -256,7 +256,7 @@ def test_a_backup_is_put_back_to_the_byte_and_is_its_owner_s_only(
     restore_backup(backup, Layout(data_dir))
     assert [path for path in [data_dir, *data_dir.rglob("*")] if path.stat().st_mode & 0o077] == []
     was, now = tree(tmp_path / "was"), tree(data_dir)
-    own = {"lock", "tmp", "trash", "playground.log", "events.sqlite"}
+    own = {"lock", "tmp", "trash", "playground.log", "events.sqlite", "snapshot.sqlite"}
     names = {name for name in was if name.split("/")[0] not in own and not name.endswith("orphan.json")}
     assert {name: was[name] for name in names if was[name]} == {
         name: sha256 for name, sha256 in now.items() if sha256 and name != "events.sqlite"

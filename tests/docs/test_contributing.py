@@ -8,12 +8,12 @@ from pages import ROOT, code, read, rows, section
 
 PAGE = read("CONTRIBUTING.md")
 KINDS = {
-    "A training parameter": 6,
+    "A training parameter": 7,
     "A reward function": 4,
     "A tracker": 6,
     "A record format": 8,
     "A route": 8,
-    "A view of the page": 3,
+    "A view of the page": 4,
     "A strategy": 14,
     "An aggregate": 9,
     "A figure": 2,

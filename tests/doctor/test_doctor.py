@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.attempt_files import model_in, processes_of, shim_of, training, until_step
+from support.changed_snapshot import change_snapshot
 from support.running_log import write
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
 from support.scenario import launching, records_of, requested, uploaded
@@ -363,12 +364,12 @@ def test_a_log_with_many_faults_names_the_first_and_says_how_to_see_all(past: Pa
 
 
 def test_a_changed_snapshot_is_found_and_the_remedy_mends_it(past: Path) -> None:
-    change(past, "UPDATE snapshots SET data = CAST(replace(CAST(data AS TEXT), 'completes', 'completed') AS BLOB)")
+    change_snapshot(Layout(past))
     finding, _ = wrong(past)
     assert (finding.level, "snapshot" in finding.found) == ("problem", True)
-    statement = re.search(r"'(.+)'$", finding.remedy)
-    assert statement
-    change(past, statement[1])
+    named = re.search(r"remove (\S+):", finding.remedy)
+    assert named
+    Path(named[1]).unlink()
     assert wrong(past) == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.running_log import environment_of_tests, records_in, rows_of, write
+from support.running_log import environment_of_tests, records_in, rows_of, standing_of, write
 from support.scenario import (
     launching,
     logged,
@@ -344,14 +344,12 @@ def test_a_segment_that_is_elsewhere_is_named_and_nothing_else_is_missed(layout:
 
 
 def test_without_any_segment_a_log_is_rebuilt_from_the_snapshot_that_archiving_left(layout: Layout) -> None:
-    from support.running_log import snapshot_of
-
-    before = snapshot_of(layout.log)
+    before = standing_of(layout.log)
     archive(layout, str(END + 1), most=4)
     layout.segments.rename(layout.root / "on-a-tape")
-    assert snapshot_of(layout.log, from_snapshot=True) == before
+    assert standing_of(layout.log, from_snapshot=True) == before
     with pytest.raises(SegmentAway):
-        snapshot_of(layout.log)
+        standing_of(layout.log)
 
 
 # ---- packed ----

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.running_log import RunningLog, first_break, records_in, rows_of, running_log, snapshot_of
+from support.running_log import RunningLog, first_break, records_in, rows_of, running_log, standing_of
 from support.scenario import JOB, finished, gone, key, lines, register_dataset, spawned, start, started, step, uploaded
 
 from modelforge.command_handler import CommandHandler, Outcome
@@ -34,7 +34,7 @@ async def test_what_is_asked_at_the_same_time_is_one_transaction(path: Path) -> 
         )
         assert [len(batch) for batch in running.batches] == [100]
         assert [outcome.position for outcome in outcomes] == list(range(1, 100, 2))
-        assert running.snapshot() == snapshot_of(path)
+        assert running.standing() == standing_of(path)
     assert first_break(rows_of(path)) is None
 
 
@@ -67,13 +67,13 @@ async def test_a_message_that_cannot_be_written_fails_alone(path: Path) -> None:
         assert isinstance(also_good, Outcome)
         assert (good.position, also_good.position) == (1, 3)
         assert set(running.state.datasets) == {"a.jsonl", "b.jsonl"}
-        assert running.snapshot() == snapshot_of(path)
+        assert running.standing() == standing_of(path)
     assert first_break(rows_of(path)) is None
 
 
 async def test_a_refused_command_leaves_nothing_behind(path: Path) -> None:
     async with running_log(path) as running:
-        before = running.snapshot()
+        before = running.standing()
         for refused, kind in (
             (job.StopTraining(), Conflict),
             (job.StopTraining(job_id="train_9"), NotFound),
@@ -81,7 +81,7 @@ async def test_a_refused_command_leaves_nothing_behind(path: Path) -> None:
         ):
             with pytest.raises(kind):
                 await running.submit(refused)
-        assert running.snapshot() == before
+        assert running.standing() == before
         assert running.batches == []
 
 

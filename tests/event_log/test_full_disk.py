@@ -8,20 +8,18 @@ from hashlib import shake_256
 from pathlib import Path
 
 import pytest
-from support.running_log import environment_of_tests, first_break, records_in, rows_of, running_log, snapshot_of
+from support.running_log import environment_of_tests, first_break, records_in, rows_of, running_log, standing_of
 from support.scenario import register_dataset
 from support.warm_process import WarmProcess, start_process
 
 from modelforge.domain.dataset import DatasetUploaded
 from modelforge.errors import StorageFull
-from modelforge.event_log.sqlite import StoredSnapshot
-from modelforge.projections.snapshots import RELEASE
 
 
 async def test_a_full_disk_changes_nothing_and_writing_goes_on_once_there_is_room(path: Path) -> None:
     async with running_log(path) as running:
         first = await running.submit(register_dataset(filename="first.jsonl"))
-        before = running.snapshot()
+        before = running.standing()
         writer = running.log._writer  # noqa: SLF001 - the limit is one of this connection
         async with writer.execute("PRAGMA page_count") as cursor:
             ((pages,),) = await cursor.fetchall()
@@ -29,26 +27,13 @@ async def test_a_full_disk_changes_nothing_and_writing_goes_on_once_there_is_roo
         large = register_dataset(filename=shake_256(b"").hexdigest(50_000))
         with pytest.raises(StorageFull):
             await running.submit(large)
-        assert running.snapshot() == before == snapshot_of(path)
+        assert running.standing() == before == standing_of(path)
         assert len(running.batches) == 1
         await (await writer.execute("PRAGMA max_page_count = 1000000")).close()
         later = await running.submit(large)
         assert later.position == first.position + 2
-        assert running.snapshot() == snapshot_of(path)
+        assert running.standing() == standing_of(path)
     assert first_break(rows_of(path)) is None
-
-
-async def test_a_snapshot_for_which_there_is_no_room_leaves_the_log_as_it_was(path: Path) -> None:
-    async with running_log(path) as running:
-        await running.submit(register_dataset())
-        writer = running.log._writer  # noqa: SLF001 - the limit is one of this connection
-        async with writer.execute("PRAGMA page_count") as cursor:
-            ((pages,),) = await cursor.fetchall()
-        await (await writer.execute(f"PRAGMA max_page_count = {pages}")).close()
-        with pytest.raises(StorageFull):
-            await running.log.save_snapshot(StoredSnapshot(position=2, digest="", data=b"x" * 100_000), RELEASE)
-        await running.submit(register_dataset("00" * 32))
-        assert running.snapshot() == snapshot_of(path)
 
 
 STEP = 4

@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.running_log import RunningLog, first_break, records_in, rows_of, running_log, snapshot_of
+from support.running_log import RunningLog, first_break, records_in, rows_of, running_log, standing_of
 from support.scenario import (
     bad_line,
     checkpoint,
@@ -36,7 +36,6 @@ from modelforge.errors import Conflict, NotFound
 from modelforge.event_log.sqlite import LogReader
 from modelforge.http.plumbing.frames import recorded_status_frame
 from modelforge.projections.read_models import ReadModels
-from modelforge.projections.snapshots import RELEASE
 from modelforge.projections.status_messages import History, Part, status_message
 from trainer_entry import wire
 
@@ -192,10 +191,10 @@ class Histories(RuleBasedStateMachine):
         job_id = self.job_id(number)
         known = self.running.state.jobs.get(job_id)
         if known is None or known.attempt != attempt:
-            before = self.running.snapshot()
+            before = self.running.standing()
             for report in (spawned(job_id, attempt=attempt), gone(job_id, attempt=attempt)):
                 self.report(report)
-            assert self.running.snapshot() == before
+            assert self.running.standing() == before
 
     # -- what an attempt does --
 
@@ -271,13 +270,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule(from_snapshot=st.booleans(), save=st.booleans())
     def the_server_starts_again(self, *, from_snapshot: bool, save: bool) -> None:
-        live = self.running.snapshot()
-        if save and live.position:
-            self.loop.run(self.running.log.save_snapshot(live, RELEASE))
+        live = self.running.standing()
+        if save and self.running.state.position:
+            self.loop.run(self.running.save())
         self.loop.run(self.stack.aclose())
         opened = running_log(self.path, from_snapshot=from_snapshot, machine=self.machine)
         self.running = self.loop.run(self.stack.enter_async_context(opened))
-        assert self.running.snapshot() == live
+        assert self.running.standing() == live
 
     # -- what always holds --
 
@@ -335,7 +334,7 @@ class Histories(RuleBasedStateMachine):
             assert shown.current_epoch is None or shown.current_epoch <= (shown.total_epochs or 1)
 
     def replay_is_what_was_live(self) -> None:
-        assert snapshot_of(self.path) == self.running.snapshot()
+        assert standing_of(self.path) == self.running.standing()
 
     def who_comes_back_hears_what_was_live(self) -> None:
         """From any position on, of any job or of all, the next frame is that which was live, to the byte."""

@@ -1,96 +1,220 @@
-"""Snapshots are a short cut, and are believed only where the log says the same."""
+"""Snapshots are a short cut, and are believed only where they are whole and the log says the same."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from support.running_log import running_log, snapshot_of, sqlite
-from support.scenario import SHA256, register_dataset, start
+from support.running_log import RunningLog, running_log, snapshot_file, sqlite, standing_of
+from support.scenario import JOB, finished, gone, lines, register_dataset, spawned, start, started, step
 from torture.rebuilding import rebuild_and_compare
 
-from modelforge import domain, projections
-from modelforge.domain import job
-from modelforge.event_log.sqlite import LogReader, StoredSnapshot
-from modelforge.projections.snapshots import RELEASE, folding_sources, rebuild
-from trainer_entry import wire
+from modelforge.domain import dataset, job
+from modelforge.event_log.sqlite import LogReader
+from modelforge.projections import folding, snapshots
+from modelforge.projections.snapshots import load, rebuild
 
 
-async def test_a_rebuild_starts_at_the_newest_snapshot(path: Path) -> None:
+async def train(running: RunningLog, job_id: str) -> None:
+    """A job from its request to a model."""
+    await running.submit(start())
+    await running.submit(spawned(job_id))
+    await running.submit(lines(100, started(1), step(2), finished(3), job_id=job_id))
+    await running.submit(gone(job_id))
+
+
+def is_loaded(path: Path) -> bool:
+    with closing(LogReader(path)) as reader:
+        return rebuild(reader, snapshot_file(path)).loaded > 0
+
+
+def parts(path: Path) -> dict[tuple[str, Any], bytes]:
+    with closing(sqlite3.connect(snapshot_file(path))) as connection:
+        return {(name, key): data for name, key, data in connection.execute("SELECT mapping, key, data FROM parts")}
+
+
+async def test_a_rebuild_starts_at_the_snapshot(path: Path) -> None:
     async with running_log(path) as running:
         await running.submit(register_dataset())
-        await running.log.save_snapshot(running.snapshot(), RELEASE)
+        await running.save()
         await running.submit(register_dataset("00" * 32))
-        live = running.snapshot()
+        live = running.standing()
     sqlite(path, "UPDATE records SET data = 'not read' WHERE position <= 2")
-    assert snapshot_of(path, from_snapshot=True) == live
+    assert standing_of(path, from_snapshot=True) == live
     with pytest.raises(msgspec.DecodeError):
-        snapshot_of(path, from_snapshot=False)
+        standing_of(path)
 
 
-async def with_poisoned_snapshot(path: Path, release: str = RELEASE) -> StoredSnapshot:
-    """A log, and a snapshot that says something else than the log."""
+async def saved(path: Path) -> bytes:
+    """How things stand in a log that has a snapshot of its last record."""
     async with running_log(path) as running:
         await running.submit(register_dataset())
-        snapshot = running.snapshot()
-        poisoned = snapshot.data.replace(SHA256.encode(), b"00" * 32)
-        assert poisoned != snapshot.data
-        stored = StoredSnapshot(position=snapshot.position, digest=snapshot.digest, data=poisoned)
-        await running.log.save_snapshot(stored, release)
-    return snapshot
+        await train(running, "train_000003")
+        await running.save()
+        return running.standing()
 
 
-async def test_a_snapshot_is_believed_only_if_its_record_is_still_the_one_in_the_log(path: Path) -> None:
-    snapshot = await with_poisoned_snapshot(path)
-    assert snapshot_of(path, from_snapshot=True) != snapshot
-    sqlite(path, "UPDATE snapshots SET digest = 'another'")
-    assert snapshot_of(path, from_snapshot=True) == snapshot
-
-
-async def test_a_snapshot_beyond_the_end_of_the_log_is_not_used(path: Path) -> None:
-    snapshot = await with_poisoned_snapshot(path)
-    sqlite(path, "UPDATE snapshots SET position = 3")
-    assert snapshot_of(path, from_snapshot=True) == snapshot
-
-
-async def test_a_snapshot_of_another_release_is_not_used(path: Path) -> None:
-    snapshot = await with_poisoned_snapshot(path, "0.0.0")
-    assert snapshot_of(path, from_snapshot=True) == snapshot
-
-
-@pytest.mark.parametrize("data", ["", "{}", "null", '{"state":'])
-async def test_a_snapshot_that_cannot_be_read_is_passed_over(path: Path, data: str) -> None:
-    snapshot = await with_poisoned_snapshot(path)
-    sqlite(path, f"UPDATE snapshots SET data = CAST('{data}' AS BLOB)")  # noqa: S608 - constants
-    assert snapshot_of(path, from_snapshot=True) == snapshot
-
-
-async def test_two_snapshots_are_kept(path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE head SET digest = 'another'",
+        "UPDATE head SET position = position + 1",
+        "UPDATE head SET rest = CAST(replace(CAST(rest AS TEXT), 'train', 'brain') AS BLOB)",
+        "UPDATE head SET checksum = checksum + 1",
+        "DELETE FROM head",
+        "UPDATE parts SET data = CAST(x'00' || substr(data, 2) AS BLOB) WHERE mapping = 'ReadModels.jobs'",
+        "DELETE FROM parts WHERE mapping = 'State.versions' AND key = 'train_000003'",
+        "DROP TABLE parts",
+    ],
+)
+async def test_a_snapshot_that_is_not_what_was_written_is_passed_over(path: Path, damage: str) -> None:
+    live = await saved(path)
+    assert is_loaded(path)
+    sqlite(snapshot_file(path), damage)
+    assert not is_loaded(path)
     async with running_log(path) as running:
-        for number in range(4):
+        assert running.standing() == live
+        await running.save()  # and another is written in its place
+    assert standing_of(path, from_snapshot=True) == live
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"no database, and longer than the head of one" * 99])
+async def test_a_file_that_is_no_snapshot_is_passed_over_and_replaced(path: Path, content: bytes) -> None:
+    live = await saved(path)
+    snapshot_file(path).write_bytes(content)
+    assert not is_loaded(path)
+    async with running_log(path) as running:
+        await running.save()
+    assert standing_of(path, from_snapshot=True) == live
+
+
+async def test_a_file_that_breaks_while_a_server_runs_is_written_anew(path: Path) -> None:
+    await saved(path)
+    async with running_log(path) as running:
+        assert running.rebuilt.loaded
+        snapshot_file(path).write_bytes(b"no database, and longer than the head of one" * 99)
+        await running.save()
+        assert not is_loaded(path)
+        await running.save()
+        assert standing_of(path, from_snapshot=True) == running.standing()
+
+
+async def test_a_snapshot_of_another_log_is_not_used(path: Path) -> None:
+    await saved(path)
+    path.replace(path.with_name("another"))  # noqa: ASYNC240 - a test waits for nobody
+    async with running_log(path, from_snapshot=False) as running:
+        for number in range(20):
             await running.submit(register_dataset(filename=f"{number}.jsonl"))
-            await running.log.save_snapshot(running.snapshot(), RELEASE)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT position FROM snapshots ORDER BY 1").fetchall() == [(6,), (8,)]
+        live = running.standing()
+    assert not is_loaded(path)
+    assert standing_of(path) == live
+
+
+async def test_a_snapshot_of_another_fold_is_not_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = await saved(path)
+    monkeypatch.setattr(snapshots, "FOLD", folding.FOLD + 1)
+    assert not is_loaded(path)
+    async with running_log(path) as running:
+        await running.save()
+    assert is_loaded(path)
+    assert standing_of(path, from_snapshot=True) == live
+
+
+async def test_a_snapshot_beyond_what_a_view_of_the_log_has_is_not_used(path: Path) -> None:
+    async with running_log(path) as running:
+        await running.submit(register_dataset())
+        with closing(LogReader(path)) as reader:
+            reader.head()  # from now on this is what it sees
+            await running.submit(register_dataset("00" * 32))
+            await running.save()
+            assert load(snapshot_file(path), reader) is None
+            assert rebuild(reader, snapshot_file(path)).state.position == 2
+
+
+async def test_only_what_changed_is_written(path: Path) -> None:
+    async with running_log(path) as running:
+        await train(running, JOB)
+        await running.save()
+        sqlite(snapshot_file(path), "UPDATE parts SET data = x'00'")  # what is written next is told by this
+        await running.submit(register_dataset())
+        await running.save()
+    written = {(name, key) for (name, key), data in parts(path).items() if data != b"\0"}
+    assert written == {
+        ("State.versions", "dataset:three_lines.jsonl"),
+        ("State.references", f"{'3f' * 32}.jsonl"),
+        ("State.datasets", "three_lines.jsonl"),
+        ("ReadModels.datasets", "three_lines.jsonl"),
+    }
+
+
+async def test_what_comes_while_a_snapshot_is_written_is_not_in_it_and_in_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_AT_ONCE", 1)
+    async with running_log(path) as running:
+        for number in range(5):
+            await running.submit(register_dataset(filename=f"{number}.jsonl"))
+        await train(running, "train_000011")
+        before, position = running.standing(), running.state.position
+        digest = running.handler.digest
+        steps = running.snapshots._steps(digest)  # noqa: SLF001 - between two of them others come
+        with running.snapshots._settled():  # noqa: SLF001
+            for number, one in enumerate(steps):
+                one()
+                if number == 2:
+                    deleted = await running.submit(dataset.DeleteDataset(filename="4.jsonl"))
+                    assert deleted.events
+                    await running.submit(register_dataset("00" * 32, filename="3.jsonl"))
+                    await running.submit(register_dataset("11" * 32, filename="4.jsonl"))
+                    await running.submit(start())
+        with closing(LogReader(path)) as reader:
+            kept = load(snapshot_file(path), reader)
+        assert kept is not None
+        assert kept.state.position == position
+        assert b"\n".join(snapshots.pieces_of(kept)) == before
+        live = running.standing()
+        assert standing_of(path, from_snapshot=True) == live
+        await running.save()
+        with closing(LogReader(path)) as reader:
+            kept = load(snapshot_file(path), reader)
+        assert kept is not None
+        assert b"\n".join(snapshots.pieces_of(kept)) == live
 
 
 async def test_a_snapshot_and_the_records_give_the_same_at_every_position(path: Path) -> None:
     async with running_log(path) as running:
         for message in (register_dataset(), start(), job.StopTraining(), register_dataset("00" * 32)):
             await running.submit(message)
-            await running.log.save_snapshot(running.snapshot(), RELEASE)
+            await running.save()
             with closing(LogReader(path)) as reader:
-                assert rebuild(reader).read_models == running.read_models
-            assert snapshot_of(path, from_snapshot=True) == snapshot_of(path) == running.snapshot()
+                assert rebuild(reader, snapshot_file(path)).read_models == running.read_models
+            assert standing_of(path, from_snapshot=True) == standing_of(path) == running.standing()
+
+
+async def test_what_a_full_disk_has_no_room_for_is_in_the_next_snapshot(path: Path) -> None:
+    async with running_log(path) as running:
+        await running.submit(register_dataset())
+        await running.save()
+        before = running.state.position
+        file = running.snapshots._file._connection  # noqa: SLF001 - the limit is one of this connection
+        assert file is not None
+        ((pages,),) = file.execute("PRAGMA page_count").fetchall()
+        file.execute(f"PRAGMA max_page_count = {pages}")
+        await running.submit(register_dataset(filename="x" * 100_000))
+        await train(running, "train_000005")
+        await running.save()
+        with closing(LogReader(path)) as reader:
+            kept = load(snapshot_file(path), reader)
+        assert kept is not None
+        assert kept.state.position == before
+        assert standing_of(path, from_snapshot=True) == running.standing()
+        file.execute("PRAGMA max_page_count = 1000000")
+        await running.save()
+        assert standing_of(path, from_snapshot=True) == running.standing()
+        assert parts(path)["State.datasets", "x" * 100_000]
 
 
 async def test_ten_thousand_records_of_many_jobs_are_rebuilt_to_the_byte(tmp_path: Path) -> None:
     assert await rebuild_and_compare(tmp_path, 10_000) == []
-
-
-def test_other_code_that_folds_is_another_release() -> None:
-    folders = [Path(package.__file__ or "").parent for package in (domain, projections, wire)]
-    written = {source for folder in folders for source in folder.rglob("*.py")}
-    assert written - set(folding_sources()) == {Path(wire.__file__).with_name("formats.py")}
-    assert Path(job.__file__ or "").with_name("state.py") in written

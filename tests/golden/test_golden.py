@@ -6,37 +6,17 @@ is there is never changed or taken out: it stands for what lies in somebody's lo
 
 from pathlib import Path
 from types import UnionType
-from typing import get_args
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw, Struct
+from support.golden_lines import Line, line_of, tags
 from support.kept_values import kept
 
-from modelforge.domain.messages import Command, Event, Kind, Message, decode, encode, tag_of
+from modelforge.domain.messages import Command, Event, Kind, decode, encode, tag_of
 
 FILE = Path(__file__).with_name("records.jsonl")
-
-
-class Line(Struct, frozen=True, forbid_unknown_fields=True):
-    """A record's columns that say what it is; `data` is as it stands in the log."""
-
-    kind: Kind
-    type: str
-    data: Raw
-
-
-def line_of(message: Message) -> bytes:
-    """The line to append for a message."""
-    kind: Kind = "command" if isinstance(message, get_args(Command)) else "event"
-    return msgspec.json.encode(Line(kind, tag_of(message), Raw(encode(message))))
-
-
-def tags(union: UnionType) -> set[str]:
-    """The stored names of all types in a union."""
-    return {str(kind.__struct_config__.tag) for kind in get_args(union)}
 
 
 LINES = msgspec.json.Decoder(Line).decode_lines(FILE.read_bytes())

@@ -388,7 +388,7 @@ def test_a_dataset_names_the_last_jobs_that_trained_on_it() -> None:
     requests = [on_dataset(requested(name)) for name in names[:110]]
     requests += [on_dataset(requested(name), filename="another name") for name in names[110:115]]
     requests += [on_dataset(requested(name), sha256=others[number % 2]) for number, name in enumerate(names[115:])]
-    newest_first = [*reversed(after(*requests).jobs.values())]
+    newest_first = after(*requests).newest_jobs()
     uploads = [Upload(uploaded(1), NOON), Upload(uploaded(2, others[0]), NOON)]
     shown = details_of(uploads[0], uploads, newest_first).jobs
     assert shown == [*names[-15::2][::-1], *names[:110][::-1]][:100]

@@ -15,8 +15,9 @@ from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
 from modelforge.event_log.chain import Chain
 from modelforge.event_log.packing import unpacked
-from modelforge.event_log.sqlite import EventLog, LogReader, StoredSnapshot
-from modelforge.projections.snapshots import Rebuilt, encode_snapshot, rebuild
+from modelforge.event_log.sqlite import EventLog, LogReader
+from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshots import Snapshots, pieces_of, rebuild
 
 if TYPE_CHECKING:
     from modelforge.projections.read_models import ReadModels
@@ -29,8 +30,10 @@ Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
 class RunningLog:
     """An open log, its one writer, and the read models that follow it. `batches`: what each transaction held."""
 
-    def __init__(self, log: EventLog, rebuilt: Rebuilt, machine: Machine) -> None:
+    def __init__(self, log: EventLog, rebuilt: Rebuilt, machine: Machine, snapshot: Path) -> None:
         self.log = log
+        self.rebuilt = rebuilt
+        self.snapshots = Snapshots(snapshot, rebuilt)
         self.read_models: ReadModels = rebuilt.read_models
         self.batches: list[list[Record]] = []
         self.handler = CommandHandler(log, rebuilt.state, rebuilt.digest, self._take, machine)
@@ -46,9 +49,14 @@ class RunningLog:
         """What is decided against now."""
         return self.handler.state
 
-    def snapshot(self) -> StoredSnapshot:
+    def standing(self) -> bytes:
         """State and read models as bytes."""
-        return encode_snapshot(self.state, self.read_models, self.handler.digest)
+        self.rebuilt.digest = self.handler.digest
+        return b"\n".join(pieces_of(self.rebuilt))
+
+    async def save(self) -> None:
+        """Write the snapshot."""
+        await self.snapshots.write(self.handler.digest)
 
 
 @asynccontextmanager
@@ -58,8 +66,9 @@ async def running_log(
     """Open the log, rebuild, and write until the block ends."""
     log = await EventLog.open(path)
     try:
-        rebuilt = await log.read(lambda reader: rebuild(reader, from_snapshot=from_snapshot))
-        running = RunningLog(log, rebuilt, machine)
+        snapshot = snapshot_file(path)
+        rebuilt = await log.read(lambda reader: rebuild(reader, snapshot if from_snapshot else None))
+        running = RunningLog(log, rebuilt, machine, snapshot)
         writer = asyncio.get_running_loop().create_task(running.handler.run())
         try:
             yield running
@@ -67,6 +76,7 @@ async def running_log(
             writer.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await writer
+            await running.snapshots.close(None)
     finally:
         await log.close()
 
@@ -95,11 +105,17 @@ def first_break(rows: Sequence[Row]) -> int | None:
     return None
 
 
-def snapshot_of(path: Path, *, from_snapshot: bool = False) -> StoredSnapshot:
+def snapshot_file(path: Path) -> Path:
+    """Where the snapshot of a log lies."""
+    return path.with_name("snapshot.sqlite")
+
+
+def standing_of(path: Path, *, from_snapshot: bool = False) -> bytes:
     """State and read models as the file alone has them."""
     with closing(LogReader(path)) as reader:
-        rebuilt = rebuild(reader, from_snapshot=from_snapshot)
-    return encode_snapshot(rebuilt.state, rebuilt.read_models, rebuilt.digest)
+        rebuilt = rebuild(reader, snapshot_file(path) if from_snapshot else None)
+    assert rebuilt.loaded or not from_snapshot
+    return b"\n".join(pieces_of(rebuilt))
 
 
 def write(path: Path, records: list[Record]) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.changed_snapshot import change_snapshot
 from support.running_server import RunningServer, modelforge
 
 from modelforge.audit import state_at, verify
@@ -75,7 +76,7 @@ def test_a_missing_row_and_a_changed_snapshot_are_found(past: Path) -> None:
     ended = modelforge("verify", "--data-dir", str(past))
     assert (ended.returncode, "position 5 is missing" in ended.stdout) == (1, True)
     (past / "events.sqlite").write_bytes(original)
-    change(past, "UPDATE snapshots SET data = CAST(replace(CAST(data AS TEXT), 'completes', 'completed') AS BLOB)")
+    change_snapshot(Layout(past))
     (fault,) = verify(Layout(past)).faults
     assert "snapshot" in fault.what
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.running_log import RunningLog, running_log, snapshot_of
+from support.running_log import RunningLog, running_log, standing_of
 from support.scenario import (
     checkpoint,
     exit_report,
@@ -33,7 +33,6 @@ from modelforge.audit import verify
 from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Command, Report
 from modelforge.layout import Layout
-from modelforge.projections.snapshots import RELEASE
 
 STEPS = 900
 KILLED = exit_report(code=None, signal=9)
@@ -92,18 +91,18 @@ async def rebuild_and_compare(folder: Path, records: int) -> list[str]:
     async with running_log(layout.log) as running:
         began = time.perf_counter()
         await write_log(running, records // 2)
-        await running.log.save_snapshot(running.snapshot(), RELEASE)
+        await running.save()
         await write_log(running, records)
-        live, written = running.snapshot(), time.perf_counter()
-        from_records = await asyncio.to_thread(snapshot_of, layout.log)
+        live, written = running.standing(), time.perf_counter()
+        from_records = await asyncio.to_thread(standing_of, layout.log)
         rebuilt = time.perf_counter()
-        from_snapshot = await asyncio.to_thread(snapshot_of, layout.log, from_snapshot=True)
+        from_snapshot = await asyncio.to_thread(standing_of, layout.log, from_snapshot=True)
         resumed = time.perf_counter()
     faults = verify(layout).faults
     verified = time.perf_counter()
-    count = live.position
+    count = running.state.position
     sys.stdout.write(
-        f"{count} records, {layout.log.stat().st_size / 1e6:.0f} MB; state and read models: {len(live.data)} bytes\n"
+        f"{count} records, {layout.log.stat().st_size / 1e6:.0f} MB; state and read models: {len(live)} bytes\n"
         f"written in {written - began:.1f} s, rebuilt in {rebuilt - written:.1f} s "
         f"({(rebuilt - written) / count * 1e6:.1f} us a record), from the snapshot of the middle in "
         f"{resumed - rebuilt:.1f} s, verified in {verified - resumed:.1f} s\n"

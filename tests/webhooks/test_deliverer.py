@@ -66,7 +66,7 @@ class World(Struct):
 @asynccontextmanager
 async def world(folder: Path, retries: Retries = FAST, sender: Sender | None = None) -> AsyncIterator[World]:
     log = await EventLog.open(folder / "events.sqlite")
-    rebuilt = await log.read(partial(rebuild, from_snapshot=False))
+    rebuilt = await log.read(rebuild)
 
     def on_append(records: Sequence[Record]) -> None:
         projector.take(records)

@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from datasets import Dataset
 from msgspec import Struct
 from transformers import PreTrainedTokenizerBase
@@ -14,8 +15,9 @@ from trainer_entry.data.examples import LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.adapters import new_adapter
 from trainer_entry.strategies.earlier_adapter import hold_to_the_beginning
+from trainer_entry.strategies.lora_linear import join_adapters
 from trainer_entry.training.arguments import preference_arguments
-from trainer_entry.training.trainer import AttemptTrainer, set_up
+from trainer_entry.training.trainer import AttemptTrainer, set_up, trained_model
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 
@@ -42,6 +44,8 @@ def build_trainer(
         peft_config=new_adapter(job, loaded, parameters),
     )
     set_up(trainer, job, parameters)
+    if job.provider == "huggingface" and not torch.cuda.is_available():
+        join_adapters(trained_model(trainer))
     hold_to_the_beginning(trainer, job)
     return trainer
 

@@ -19,10 +19,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trainer_entry.data.examples import IGNORED, LINE, Examples
 from trainer_entry.providers.huggingface import LoadedModel
 from trainer_entry.strategies.adapters import new_adapter
+from trainer_entry.strategies.lora_linear import join_adapters
+from trainer_entry.strategies.loss_head import add_loss_head
 from trainer_entry.strategies.packing import check_packing
 from trainer_entry.training.arguments import completion_arguments, sequence_arguments, span_arguments
 from trainer_entry.training.evaluation import RowEvaluation, TokenLoss
-from trainer_entry.training.trainer import AttemptTrainer, set_up
+from trainer_entry.training.trainer import AttemptTrainer, plain_model, set_up, trained_model
 from trainer_entry.wire import JobSpec, TrainingParameters
 
 _TRL_HAS_HEAD = hasattr(trl.trainer.utils, "add_fused_lm_head")
@@ -30,14 +32,15 @@ _TRL_HAS_HEAD = hasattr(trl.trainer.utils, "add_fused_lm_head")
 
 
 class CompletionTrainer(AttemptTrainer, TokenLoss, SFTTrainer):
-    """trl's trainer with the model's own loss, or on a GPU that of trl's head, which never holds all logits.
+    """trl's trainer with a head that never holds all logits: trl's on a GPU, and on the CPU ours.
 
     trl's loss also computes entropy and accuracy for its logs, over every position where there is no Triton, and
-    its head computes the logits twice: on the CPU a step of 4 x 256 took 10 to 13 seconds of processor time with it and
-    7.9 to 8.6 without (SmolLM2-135M). The loss is the same, and tests hold it to that.
+    its head computes the logits twice (`loss_head` does not). The loss is the same, and tests hold it to that. Where a
+    model makes something else of its logits than `loss_head` knows, it is the model's own.
     """
 
     fuses_head = _TRL_HAS_HEAD and torch.cuda.is_available()
+    has_loss_head = False
 
     def compute_loss(
         self,
@@ -48,7 +51,8 @@ class CompletionTrainer(AttemptTrainer, TokenLoss, SFTTrainer):
     ) -> Any:
         """The mean over the completion tokens of the whole step."""
         inputs["use_cache"] = False  # with one, records that share a sequence would see each other
-        asked = {**inputs, "fused_lm_head": True} if self.fuses_head else inputs
+        head = {"fused_lm_head": True} if self.fuses_head else {"loss_head": True} if self.has_loss_head else {}
+        asked = {**inputs, **head}
         return Trainer.compute_loss(self, model, asked, return_outputs, num_items_in_batch)
 
 
@@ -98,6 +102,10 @@ def build_trainer(
     """A trainer for the model as it is loaded."""
     trainer = _build(job, loaded, examples, parameters)
     set_up(trainer, job, parameters)
+    if job.provider == "huggingface" and not torch.cuda.is_available():
+        join_adapters(trained_model(trainer))
+        if isinstance(trainer, CompletionTrainer) and not (parameters.fp16 or parameters.torch_compile):
+            trainer.has_loss_head = add_loss_head(plain_model(trainer))
     return trainer
 
 

@@ -37,6 +37,8 @@ _HOLES = 1.3  # fitted to peaks: what glibc's heap grows by for a reward model, 
 _DORA_OUTPUTS = 3  # what its layer gives without the adapter, what the adapter gives, and their sum
 _DORA_MATRICES = 4  # for one layer at a time: an identity, the adapter as a matrix, its sum with the weight, a copy
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768  # trl's
+_PIECE_BYTES, _PIECE_TOKENS = 16 << 20, 16  # of the trainer's own head (loss_head): logits of so many, or of so few
+_PIECE_COPIES = 3  # logits, their log-probabilities, and one that the heap keeps
 _BLOCK, _OUTER_BLOCK = 64, 256
 _MATRIX = 2
 
@@ -234,8 +236,30 @@ def activations_bytes(plan: Plan, sizes: Sizes, architecture: Architecture) -> i
     tiled = plan.strategy == "dpo" or (plan.on_gpu and not architecture.encoder_decoder)
     copies = _LOGITS_KEPT if plan.parameters.gradient_checkpointing and not plan.on_gpu else _LOGITS_COPIES
     logits = copies * _FLOAT32 * plan.batch_size * plan.written * words
+    layers = _layers_bytes(plan, tokens, sizes, architecture)
+    if not plan.on_gpu and _has_loss_head(plan, architecture):
+        return layers + _pieces_bytes(plan, tokens, architecture)
     head = _tiles_bytes(plan, tokens, architecture) if tiled else logits
-    return max(_layers_bytes(plan, tokens, sizes, architecture) + head, evaluation_bytes(plan, architecture))
+    return max(layers + head, evaluation_bytes(plan, architecture))
+
+
+def _has_loss_head(plan: Plan, architecture: Architecture) -> bool:
+    """Whether logits are made piece by piece: where a causal model learns answers, and its head is as it came."""
+    parameters, targets = plan.parameters, plan.parameters.target_modules
+    answers = plan.strategy in {"sft", "qlora"} and plan.task != "extractive-question-answering"
+    changed = parameters.modules_to_save or (
+        targets != "all-linear"
+        and (isinstance(targets, str) or any("head" in name or "embed" in name for name in targets))
+    )
+    leaves = not parameters.use_lora or not changed
+    return answers and leaves and not (architecture.encoder_decoder or parameters.fp16 or parameters.torch_compile)
+
+
+def _pieces_bytes(plan: Plan, tokens: int, architecture: Architecture) -> int:
+    """A piece of the logits, what the head is given, its gradient, and that of the head where it is trained."""
+    piece = max(_PIECE_BYTES, _FLOAT32 * _PIECE_TOKENS * architecture.vocabulary)
+    head = 0 if plan.parameters.use_lora else _FLOAT32 * architecture.vocabulary * architecture.hidden
+    return _PIECE_COPIES * piece + 2 * _FLOAT32 * tokens * architecture.hidden + head
 
 
 def _words(plan: Plan, architecture: Architecture) -> int:

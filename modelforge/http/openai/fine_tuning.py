@@ -99,12 +99,12 @@ async def list_fine_tuning_jobs(request: web.Request) -> web.Response:
     read_models = request.app[PROJECTOR].read_models
     wanted = request[GIVEN].values.get("metadata", {})
     trainings = [
-        details
-        for details in reversed(read_models.jobs.values())
-        if details.kind == "training" and _has(details.metadata, wanted)
+        job_id
+        for job_id, listed in read_models.newest_jobs()
+        if listed.kind == "training" and _has(dict(listed.metadata), wanted)
     ]
-    page, has_more = page_of(request, trainings, lambda one: fine_tuning_job_id(one.job_id or ""), _PAGE)
-    jobs = [job_object(read_models.job_detail(details), read_models) for details in page]
+    page, has_more = page_of(request, trainings, fine_tuning_job_id, _PAGE)
+    jobs = [job_object(read_models.job_detail(read_models.jobs[job_id]), read_models) for job_id in page]
     return json_response(FineTuningJobList(data=jobs, has_more=has_more))
 
 

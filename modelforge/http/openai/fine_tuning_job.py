@@ -96,7 +96,7 @@ def job_object(details: JobDetails, read_models: ReadModels) -> FineTuningJob:
         id=fine_tuning_job_id(details.job_id or ""),
         created_at=unix_seconds(details.created_at),
         model=details.model_name,
-        fine_tuned_model=None if model is None else model_name(model),
+        fine_tuned_model=None if model is None else model_name(model.id, model),
         status=STATUSES[details.status],
         training_file=file_id(details.datasets[0].filename, details.datasets[0].revision),
         validation_file=None if validation is None else file_id(validation.filename, validation.revision),

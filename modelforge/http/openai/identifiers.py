@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from modelforge.projections.datasets import DatasetSummary
+from modelforge.projections.listed import ListedModel
 from modelforge.projections.models import ModelDetails
 
 _FILE = "file-"
@@ -33,9 +34,9 @@ def job_of(wanted: str) -> str:
     return _OWN_JOB + wanted.removeprefix(_JOB) if wanted.startswith(_JOB) else wanted[:100] or _OWN_JOB
 
 
-def model_name(details: ModelDetails) -> str:
+def model_name(number: int, model: ModelDetails | ListedModel) -> str:
     """The id of a trained model: what it was trained from, its name and its number."""
-    return f"{_MODEL}{details.base_model}:{details.name}:{details.id}"
+    return f"{_MODEL}{model.base_model}:{model.name}:{number}"
 
 
 def model_of(models: Mapping[int, ModelDetails], wanted: str) -> ModelDetails | None:
@@ -44,7 +45,7 @@ def model_of(models: Mapping[int, ModelDetails], wanted: str) -> ModelDetails | 
     if not wanted.startswith(_MODEL) or not number.isascii() or not number.isdigit() or len(number) > _MOST_DIGITS:
         return None
     details = models.get(int(number))
-    return details if details is not None and model_name(details) == wanted else None
+    return details if details is not None and model_name(details.id, details) == wanted else None
 
 
 _MOST_DIGITS = 15

@@ -12,7 +12,7 @@ from modelforge.http.openai.identifiers import model_name, model_of, unix_second
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import PROJECTOR
 from modelforge.http.plumbing.route import Route
-from modelforge.projections.models import ModelDetails
+from modelforge.projections.listed import ListedModel, listed_model
 from trainer_entry import wire
 
 
@@ -41,14 +41,15 @@ class ModelObjectDeleted(Struct, frozen=True, kw_only=True):
     deleted: bool = True
 
 
-def _object_of(details: ModelDetails) -> ModelObject:
-    return ModelObject(id=model_name(details), created=unix_seconds(details.created_at), owned_by="modelforge")
+def _object_of(number: int, listed: ListedModel) -> ModelObject:
+    name = model_name(number, listed)
+    return ModelObject(id=name, created=unix_seconds(listed.created_at), owned_by="modelforge")
 
 
 def _bases(request: web.Request) -> Iterator[str]:
     """What the trained models were trained from, each once, and the built-in model."""
-    trained = request.app[PROJECTOR].read_models.models.values()
-    yield from dict.fromkeys((wire.BUILT_IN_MODEL, *(details.base_model for details in trained)))
+    trained = request.app[PROJECTOR].read_models.listed_models.values()
+    yield from dict.fromkeys((wire.BUILT_IN_MODEL, *(listed.base_model for listed in trained)))
 
 
 def no_such_model(name: str) -> ModelNotFound:
@@ -58,8 +59,8 @@ def no_such_model(name: str) -> ModelNotFound:
 
 async def list_model_objects(request: web.Request) -> web.Response:
     """List the trained models, newest first, and then their bases."""
-    trained = request.app[PROJECTOR].read_models.models
-    found = [_object_of(trained[number]) for number in sorted(trained, reverse=True)]
+    trained = request.app[PROJECTOR].read_models.listed_models
+    found = [_object_of(number, trained[number]) for number in sorted(trained, reverse=True)]
     found += [ModelObject(id=name, created=0, owned_by="base") for name in _bases(request)]
     return json_response(ModelObjectList(data=found))
 
@@ -69,7 +70,7 @@ async def retrieve_model_object(request: web.Request) -> web.Response:
     name = request.match_info["model"]
     details = model_of(request.app[PROJECTOR].read_models.models, name)
     if details is not None:
-        return json_response(_object_of(details))
+        return json_response(_object_of(details.id, listed_model(details)))
     if name in _bases(request):
         return json_response(ModelObject(id=name, created=0, owned_by="base"))
     raise no_such_model(name)

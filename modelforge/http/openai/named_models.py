@@ -36,12 +36,13 @@ def find_named_model(request: web.Request, name: str) -> NamedModel:
         NotFound: there is none.
         BadInput: it writes no texts.
     """
-    models = request.app[PROJECTOR].read_models.models
-    details = model_of(models, name)
+    read_models = request.app[PROJECTOR].read_models
+    details = model_of(read_models.models, name)
     chosen = trained(details) if details is not None else None
     if chosen is None:
         # A base is for whatever was trained from it; where that is several tasks, for the first one here.
-        bases = [Chosen(one.task, one.base_path) for one in models.values() if one.base_model == name]
+        listed = read_models.listed_models.values()
+        bases = [Chosen(one.task, one.base_path) for one in listed if one.base_model == name]
         bases += [Chosen("text-generation", name)] if name == wire.BUILT_IN_MODEL else []
         chosen = min(reversed(bases), key=lambda one: _TASKS.index(one.task), default=None)
     if chosen is None:

@@ -74,7 +74,7 @@ def event_of(record: Record, state: State, read_models: ReadModels) -> Event:
         name=spec.output_name,
         model_name=spec.model_name,
         model_id=None if trained is None else trained.id,
-        fine_tuned_model=None if trained is None else model_name(trained),
+        fine_tuned_model=None if trained is None else model_name(trained.id, trained),
         error=error,
         position=record.position,
     )

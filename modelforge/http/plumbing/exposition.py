@@ -112,12 +112,12 @@ class _ReadModelCollector(Collector):
 
 
 def _jobs(models: ReadModels) -> Iterator[Metric]:
-    kinds = Counts(details.kind for details in models.jobs.values())
+    kinds = Counts(listed.kind for listed in models.listed_jobs.values())
     total = CounterMetricFamily("modelforge_jobs", "Jobs that were asked for.", labels=["kind"])
     for kind in get_args(wire.JobKind):
         total.add_metric([kind], kinds[kind])
     yield total
-    statuses = Counts(details.status for details in models.jobs.values())
+    statuses = Counts(listed.status for listed in models.listed_jobs.values())
     states = GaugeMetricFamily("modelforge_job_states", "Jobs by what they are now.", labels=["status"])
     for status in get_args(Status):
         if status != "idle":

@@ -18,6 +18,7 @@ from modelforge.errors import (
     Forbidden,
     ForgeError,
     InvalidDataset,
+    LogBeingRead,
     NotFound,
     PlaygroundFailed,
     Refusal,
@@ -73,7 +74,7 @@ def status_of(error: ForgeError) -> int:
             return 421
         case TooManyRequests():
             return 429
-        case TooMuchWork() | TrainersMissing():
+        case TooMuchWork() | TrainersMissing() | LogBeingRead():
             return 503
         case StorageFull():
             return 507

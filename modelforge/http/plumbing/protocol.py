@@ -15,12 +15,16 @@ from modelforge.http.plumbing.security_headers import add_security_headers
 from modelforge.settings import Settings
 
 _FOR_EVER = 1e9
+_GOODBYE_SECONDS = 1.0
 
 
 class _Server(web.Server):
     connections_of: Connections
+    successor: web.Server | None = None
 
     def __call__(self) -> RequestHandler:
+        if self.successor is not None:
+            return self.successor()
         return Connection(self.connections_of, self, self._loop, **self._kwargs)
 
 
@@ -58,6 +62,13 @@ class JsonRunner(web.AppRunner):
         ours.connections_of = self._connections
         self._watching = asyncio.get_running_loop().create_task(self._connections.watch())
         return ours
+
+    async def give_way(self, other: "JsonRunner") -> None:
+        """Listen on for another one, which is set up: every new connection is its, and those of this one end."""
+        if not isinstance(self.server, _Server) or other.server is None:
+            raise AssertionError("both are set up")
+        self.server.successor = other.server
+        await self.server.shutdown(_GOODBYE_SECONDS)
 
     async def cleanup(self) -> None:
         """End all of it."""

@@ -1,0 +1,62 @@
+"""What a server answers while it reads its log: that it is well and how far it is, and to all else that it will.
+
+It is an application of its own, which knows no job, no token and no file. It ends as soon as the other one is there.
+"""
+
+import html
+
+from aiohttp import web
+
+from modelforge.errors import LogBeingRead
+from modelforge.http.plumbing import openai_errors
+from modelforge.http.plumbing.body import json_response
+from modelforge.http.plumbing.problems import problem_of
+from modelforge.http.plumbing.request_ids import name_answer
+from modelforge.http.plumbing.security_headers import secure_answer
+from modelforge.http.system import Health, Reading
+from modelforge.projections.folding import FoldWatch
+from modelforge.version import API_VERSION
+
+AGAIN_SECONDS = 1
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="2">
+<title>ModelForge</title>
+<h1>{}</h1>
+<p>{}</p>
+<p>This page goes on by itself.</p>
+</html>
+"""
+
+
+def starting_app(watch: FoldWatch) -> web.Application:
+    """The application; `watch` follows the reading."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        answered = _answer(request, watch)
+        answered.headers["Retry-After"] = str(AGAIN_SECONDS)
+        answered.force_close()  # what comes next on this connection is for the other application
+        return answered
+
+    app = web.Application()
+    app.on_response_prepare.extend((secure_answer, name_answer))
+    app.router.add_route("*", "/{path:.*}", answer)
+    return app
+
+
+def _answer(request: web.Request, watch: FoldWatch) -> web.Response:
+    if request.path == "/api/health" and request.method in {"GET", "HEAD"}:
+        reading = Reading(records=watch.position, of=watch.head)
+        return json_response(Health(status="healthy", version=API_VERSION, reading=reading))
+    error = LogBeingRead(
+        "The server reads its log",
+        f"It has read {watch.position} of {watch.head} records; ask again in a moment. Trainings go on meanwhile.",
+    )
+    if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+        page = _PAGE.format(html.escape(error.message), html.escape(error.detail))
+        return web.Response(text=page, status=503, content_type="text/html")
+    answered = openai_errors.response(request.path, problem_of(error), error)
+    if "x-should-retry" in answered.headers:
+        answered.headers["x-should-retry"] = "true"
+    return answered

@@ -1,0 +1,137 @@
+"""A loss that is computed without all logits is the model's own, and so are its gradients."""
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import pytest
+import torch
+import transformers as hf
+
+from trainer_entry.strategies import loss_head
+from trainer_entry.strategies.loss_head import add_loss_head
+
+pytestmark = pytest.mark.slow
+
+WORDS = 96
+Kind = Literal["tied", "untied", "bias", "capped", "scaled", "divided", "multiplied", "gpt2"]
+KINDS: tuple[Kind, ...] = ("tied", "untied", "bias", "capped", "scaled", "divided", "multiplied", "gpt2")
+
+
+def model_of(kind: Kind) -> Any:
+    torch.manual_seed(3)
+    sizes: dict[str, Any] = {
+        "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "initializer_range": 0.3,
+    }  # fmt: skip
+    configs: dict[Kind, Any] = {
+        "tied": lambda: hf.LlamaConfig(**sizes, tie_word_embeddings=True),
+        "untied": lambda: hf.LlamaConfig(**sizes, tie_word_embeddings=False),
+        "bias": lambda: hf.PhiConfig(**sizes),
+        "capped": lambda: hf.Gemma2Config(**sizes, head_dim=16, final_logit_softcapping=2.0),
+        "scaled": lambda: hf.CohereConfig(**sizes, logit_scale=0.3),
+        "divided": lambda: hf.GraniteConfig(**sizes, logits_scaling=3.0),
+        "multiplied": lambda: hf.FalconH1Config(
+            **sizes, lm_head_multiplier=0.4, mamba_d_ssm=32, mamba_n_heads=2, mamba_d_head=16, mamba_d_state=8
+        ),
+        "gpt2": lambda: hf.GPT2Config(
+            vocab_size=WORDS, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+        ),
+    }
+    return hf.AutoModelForCausalLM.from_config(configs[kind](), attn_implementation="eager").train()
+
+
+def batch_of(lengths: list[int], prompt: int = 2) -> dict[str, torch.Tensor]:
+    """Rows of these lengths, filled up to the longest; the first tokens of each are no answer."""
+    draw = torch.Generator().manual_seed(11)
+    width = max(lengths)
+    ids, labels, mask = (torch.zeros(len(lengths), width, dtype=torch.long) for _ in range(3))
+    labels -= 100
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.randint(1, WORDS, (length,), generator=draw)
+        labels[row, prompt:length], mask[row, :length] = ids[row, prompt:length], 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def learned(model: Any, batch: dict[str, Any], **asked: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = model(**batch, **asked).loss
+    loss.backward()
+    return loss.item(), {name: weights.grad for name, weights in model.named_parameters() if weights.grad is not None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_and_every_gradient_are_the_model_s_own(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given pieces of 16 tokens, of which the last is not full
+    monkeypatch.setattr(loss_head, "_PIECE_BYTES", 1)
+    plain = model_of(kind)
+    model = copy.deepcopy(plain)
+    # when
+    assert add_loss_head(model)
+    # then, of rows of unequal lengths, of one, of a share of a step and of a mean
+    for lengths, count in (([14, 5, 9, 3], 25), ([7], None), ([20, 20], torch.tensor(99))):
+        batch = batch_of(lengths)
+        shared = {} if count is None else {"num_items_in_batch": count}
+        loss, gradients = learned(model, batch, loss_head=True, **shared)
+        expected, own = learned(plain, batch, **shared)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        assert gradients.keys() == own.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, own[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_without_the_word_the_model_gives_its_logits_as_before() -> None:
+    model = model_of("tied")
+    batch = batch_of([6, 4])
+    before = model(**batch).logits
+    assert add_loss_head(model)
+    assert torch.equal(model(**batch).logits, before)
+
+
+def test_an_evaluation_keeps_nothing_and_gives_the_same_loss() -> None:
+    model = model_of("untied")
+    assert add_loss_head(model)
+    batch = batch_of([9, 6])
+    with torch.no_grad():
+        loss = model(**batch, loss_head=True).loss
+        expected = model(**batch).loss
+    assert not loss.requires_grad
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_batch_in_which_nothing_is_learned_gives_no_gradient_and_no_error() -> None:
+    model = model_of("tied")
+    assert add_loss_head(model)
+    batch = batch_of([5, 4], prompt=5)
+    loss, gradients = learned(model, batch, loss_head=True, num_items_in_batch=7)
+    assert loss == 0.0
+    assert all(gradient.abs().max() == 0 for gradient in gradients.values())
+
+
+def test_in_sixteen_bits_the_loss_is_as_near_as_they_are() -> None:
+    model = model_of("untied")
+    assert add_loss_head(model)
+    batch = batch_of([14, 9])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, gradients = learned(model, batch, loss_head=True)
+        expected, own = learned(model, batch)
+    assert loss == pytest.approx(expected, rel=1e-2)
+    for name, gradient in gradients.items():
+        assert torch.nn.functional.cosine_similarity(gradient.flatten(), own[name].flatten(), dim=0) > 0.99
+
+
+def test_a_model_that_makes_something_else_of_its_logits_keeps_its_own_loss() -> None:
+    class Odd(hf.LlamaForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits * 1.01
+            return output
+
+    model = Odd(model_of("tied").config)
+    own = model.forward
+    assert not add_loss_head(model)
+    assert model.forward == own
+    model.lm_head = torch.nn.Sequential(torch.nn.Linear(32, WORDS))
+    assert not add_loss_head(model)
