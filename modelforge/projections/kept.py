@@ -59,7 +59,10 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
         return found  # type: ignore[no-any-return]
 
     def __setitem__(self, key: _K, value: _V) -> None:
-        self._note(key)
+        if self._values.get(key, _GONE) is value:
+            return
+        if self._taken:
+            self._note(key)
         if key in self._values:
             self._changed.setdefault(key, False)
         else:
