@@ -7,6 +7,11 @@ PORT ?= 8000
 # A machine without an NVIDIA device takes the CPU build of torch: the CUDA build is several gigabytes.
 CONSTRAINTS := $(if $(wildcard /dev/nvidiactl),,-c constraints-cpu.txt)
 
+# Modules are compiled by all cores at once, which pip would do one after the other; those of tests, and of most models,
+# when they are used. What is no Python of this release, such as a template, is left as it is.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILE := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/(?!auto/)' $(VENV)/lib || true
+
 # The releases that pyproject.toml names for the provider unsloth.
 UNSLOTH := $(shell sed -n 's/^  "\(unsloth[a-z_]*==[0-9.]*\)",$$/\1/p' pyproject.toml)
 
@@ -24,7 +29,8 @@ setup: $(VENV)/.complete
 $(VENV)/.complete: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
+	$(INSTALL) $(CONSTRAINTS) --editable '.[dev]'
+	$(COMPILE)
 	touch $@
 
 ## setup-unsloth: the provider unsloth; where there is no NVIDIA device its own two packages are enough

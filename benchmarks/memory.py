@@ -23,7 +23,7 @@ from figures import Figure, Program, Rounds
 from msgspec import Struct
 
 from modelforge.admission.estimate.fit import estimate_training
-from modelforge.supervisor.local import memory_settings
+from modelforge.supervisor.attempt_environment import memory_settings
 from trainer_entry import wire
 
 STEPS = 2

@@ -59,7 +59,8 @@ def started(
 ) -> Iterator[Server]:
     """A server by any command that says where it listens as `modelforge serve` does."""
     variables = {f"MODELFORGE_{name}": value for name, value in (settings or {}).items()}
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **variables}
+    # A trainer that is started ahead would take a processor meanwhile.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "MODELFORGE_COLD": "true", **variables}
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
         line = "" if process.stdout is None else process.stdout.readline()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -64,8 +65,9 @@ from modelforge.projections.snapshot_file import SnapshotFile
 from modelforge.projections.snapshots import Snapshots, rebuild
 from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
-from modelforge.supervisor.local import LocalLauncher
+from modelforge.supervisor.local import LocalLauncher, standby_command
 from modelforge.supervisor.reactor import Reactor
+from modelforge.supervisor.standby import Standby
 from modelforge.supervisor.trash import empty, remove
 from modelforge.version import VERSION
 from modelforge.webhooks.deliverer import Deliverer
@@ -82,8 +84,13 @@ FAILED = web.AppKey("failed", asyncio.Future[None])
 FOLD_WATCH = web.AppKey("fold_watch", FoldWatch)
 
 
-def make_app(settings: Settings, launcher: Launcher | None = None, watch: FoldWatch | None = None) -> web.Application:
-    """The application; `launcher` runs the attempts, by default as processes of this machine.
+def make_app(
+    settings: Settings,
+    launcher: Launcher | None = None,
+    standby: Standby | None = None,
+    watch: FoldWatch | None = None,
+) -> web.Application:
+    """The application; `launcher` runs the attempts, by default as processes of this machine, and has `standby`.
 
     `watch` follows how its log is read when it starts.
     """
@@ -100,7 +107,10 @@ def make_app(settings: Settings, launcher: Launcher | None = None, watch: FoldWa
     app[GIVEN_ANSWERS], app[WATCHERS], app[PREVIEW_WORKERS] = GivenAnswers(), Watchers(), PreviewWorkers(isolation)
     app[RECORD_PAGES] = RecordPages()
     add_routes(app)
-    chosen = launcher or LocalLauncher(layout, isolation=isolation)
+    # What one may see that is set apart, its job says: it cannot be started before that.
+    keeps_one = launcher is None and isolation is None and not settings.cold
+    ahead = standby or Standby(layout, standby_command, warmed=partial(_prepare_playground, app), keeps_one=keeps_one)
+    chosen = launcher or LocalLauncher(layout, isolation=isolation, standby=ahead)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
         with claimed(layout), kept_secret(layout.owner_key, identities.owner_key):
@@ -113,16 +123,19 @@ def make_app(settings: Settings, launcher: Launcher | None = None, watch: FoldWa
         await app[EVENT_LOG].close()
 
     async def writer(app: web.Application) -> AsyncIterator[None]:
-        async with _writing(app, chosen, gate, redact):
+        async with _writing(app, chosen, ahead, gate, redact):
             yield
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
         app[SUBSCRIBERS] = Subscribers(app[EVENT_LOG], app[PROJECTOR], settings.still_seconds)
         app[PLAYGROUND] = InferenceWorker(
-            settings.playground_idle_seconds, settings.data_dir / "playground.log", isolation
+            settings.playground_idle_seconds,
+            settings.data_dir / "playground.log",
+            isolation,
+            keeps_one=not settings.cold,
         )
         yield
-        await app[PLAYGROUND].close()
+        await app[PLAYGROUND].shut()
 
     async def say_goodbye(app: web.Application) -> None:
         await asyncio.gather(app[SUBSCRIBERS].close(), app[WATCHERS].close())
@@ -132,10 +145,17 @@ def make_app(settings: Settings, launcher: Launcher | None = None, watch: FoldWa
     return app
 
 
+def _prepare_playground(app: web.Application) -> None:
+    """Where there is a model to ask, have a worker started ahead."""
+    if PLAYGROUND in app and app[PROJECTOR].read_models.models:
+        app[PLAYGROUND].prepare()
+
+
 def _sweep(layout: Layout) -> None:
     """Take away what a crash left half done."""
     empty(layout.temporary)
     empty(layout.trash)
+    shutil.rmtree(layout.standby, ignore_errors=True)  # one that still ends itself may be at the same
 
 
 def _sweep_datasets(layout: Layout, state: State) -> None:
@@ -147,7 +167,9 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact: Redaction) -> AsyncIterator[None]:
+async def _writing(
+    app: web.Application, launcher: Launcher, ahead: Standby, gate: Gate, redact: Redaction
+) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
     await asyncio.to_thread(SnapshotFile(layout.snapshot).recover)
@@ -162,6 +184,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         end_command.take(records)
         exposition.take(records)
         snapshots.follow(records[-1].position, handler.digest, reactor.report_failure)
+        ahead.follow(handler.state)
 
     async def clear_gpu() -> None:
         if PLAYGROUND in app:  # it is made after what follows the log, and takes the first GPU that it sees
@@ -188,6 +211,7 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
         handler=handler,
         fetches=asyncio.Semaphore(FETCHES_AT_ONCE),
         workers=app[PREVIEW_WORKERS],
+        spare_bytes=ahead.spare_bytes,
     )
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.report_failure)
@@ -196,18 +220,19 @@ async def _writing(app: web.Application, launcher: Launcher, gate: Gate, redact:
     deliverer.start()
     reactor.start()
     snapshots.follow(rebuilt.state.position, rebuilt.digest, reactor.report_failure)
+    ahead.open(machine, handler.state)
     try:
         yield
     finally:
         expiries.cancel()
-        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close())
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
         is_whole = not writer.done()
         writer.cancel()
         await asyncio.gather(writer, expiries, return_exceptions=True)
         await snapshots.close(handler.digest if is_whole else None)
 
 
-async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
+async def serve(settings: Settings, launcher: Launcher | None = None, standby: Standby | None = None) -> None:
     """Serve until SIGTERM or SIGINT; trainers that run go on, and the next server takes them up.
 
     Where there is much of the log to be read first, it listens before that, and says how far it is.
@@ -228,7 +253,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None) -> None:
             loop.call_soon_threadsafe(reads_long.set)
 
     watch = FoldWatch(on_begin)
-    app = make_app(settings, launcher, watch)
+    app = make_app(settings, launcher, standby, watch)
     runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
     early = JsonRunner(starting_app(watch, settings), settings, shutdown_timeout=_GOODBYE_SECONDS)
     async with _cleaned_up(runner), _cleaned_up(early), _in_background(runner.setup(), watch) as starts:

@@ -89,11 +89,10 @@ async def _prepare(layout: Layout, moment: str) -> int:
     try:
         last = await log.read(lambda reader: _last_of(reader, moment))
         rebuilt = await log.read(lambda reader: rebuild(reader, layout.snapshot))
+        if rebuilt.loaded < rebuilt.state.position:
+            await Snapshots(layout.snapshot, rebuilt).close(rebuilt.digest)
     finally:
         await log.close()
-    if rebuilt.state.position != rebuilt.loaded:
-        snapshots = Snapshots(layout.snapshot, rebuilt)
-        await snapshots.close(rebuilt.digest)
     return last
 
 

@@ -95,7 +95,7 @@ class CommandHandler:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Submission(message, actor, cause, done))
         self._wake.set()
-        return await asyncio.shield(done)
+        return await done  # who goes away takes the answer along, and not what was submitted
 
     async def run(self) -> None:
         """Write until cancelled.

@@ -3,15 +3,16 @@
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable
 from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from modelforge.errors import ForgeError, PlaygroundFailed, TooMuchWork
+from modelforge.errors import ForgeError, PlaygroundFailed, TooMuchWork, TrainersMissing
 from modelforge.inference_process import InferenceProcess, WorkerEnded
+from modelforge.machine.host_memory import host_memory
 from modelforge.machine.hub_secrets import asks_hub
 from modelforge.machine.isolation import Isolation
 from modelforge.machine.trainer_libraries import check_trainer_libraries
@@ -20,6 +21,8 @@ from trainer_entry import wire
 
 _log = structlog.get_logger()
 _MOST_WAITING = 16
+FREE_BYTES = 4 << 30
+"""A worker is started ahead only where at least so much memory is free."""
 _OUT_OF_TIME = frozenset({-signal.SIGALRM, -signal.SIGVTALRM})
 """How the system ends a worker that goes on after its deadline; it must not be asked the same again."""
 
@@ -27,7 +30,11 @@ _OUT_OF_TIME = frozenset({-signal.SIGALRM, -signal.SIGVTALRM})
 class InferenceWorker:
     """Answers prompts for one model together, those for another after them, and each client's in turn."""
 
-    def __init__(self, idle_seconds: float, stderr: Path, isolation: Isolation | None = None) -> None:
+    def __init__(
+        self, idle_seconds: float, stderr: Path, isolation: Isolation | None = None, *, keeps_one: bool = False
+    ) -> None:
+        """`keeps_one`: `prepare` may start a worker ahead."""
+        self._keeps_one = keeps_one and isolation is None
         self._isolation = isolation
         self._within: list[str] = []
         self._idle_seconds = idle_seconds
@@ -76,9 +83,30 @@ class InferenceWorker:
         finally:
             self._in_use.subtract(used)
 
+    def prepare(self) -> None:
+        """Start a worker without a model, if there is none and memory for one: its libraries take it seconds."""
+        if self._keeps_one and self._process is None:
+            self._keep_until_done(self._start_ahead())
+
+    async def _start_ahead(self) -> None:
+        async with self._starting:
+            if self._process is not None or (await asyncio.to_thread(host_memory)).available < FREE_BYTES:
+                return
+            try:
+                await asyncio.to_thread(check_trainer_libraries)
+                self._process = await InferenceProcess.start((), self._stderr, asks_hub=False)
+            except (OSError, TrainersMissing) as error:  # the next prompt says so
+                _log.info("playground_not_started_ahead", error=str(error))
+
+    async def shut(self) -> None:
+        """End the worker, if there is one, and start no other ahead."""
+        self._keeps_one = False
+        async with self._starting:
+            await self.close()
+
     async def give_way(self) -> None:
         """End the worker, whose model lies on a GPU that a job is about to have; the next prompt starts another."""
-        if self._process is not None:
+        if self._process is not None and (self._process.has_spoken or self._answered_now):
             self._times_given_way += 1
             _log.info("playground_gave_way", pid=self._process.pid)
             await self.close()
@@ -157,9 +185,16 @@ class InferenceWorker:
         """Let the worker go: it ends by itself at the end of its input."""
         process, self._process, self._may_ask_hub, self._within = self._process, None, False, []
         if process is not None:
-            leaving = asyncio.get_running_loop().create_task(process.let_go())
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._keep_until_done(self._let_go(process))
+
+    async def _let_go(self, process: InferenceProcess) -> None:
+        await process.let_go()
+        self.prepare()
+
+    def _keep_until_done(self, work: Coroutine[None, None, None]) -> None:
+        leaving = asyncio.get_running_loop().create_task(work)
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
 
 
 def _gave_way() -> ForgeError:

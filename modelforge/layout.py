@@ -11,6 +11,8 @@ DATA/jobs/<job>/attempt-<n>/   spec.json, stdout.jsonl (the spool), stderr.log, 
 DATA/jobs/<job>/checkpoints/   checkpoint-<step>
 DATA/models/<job>/             the trained model of a job
 DATA/exports/<job>[.tar|.zip]  exported models, unless they were sent elsewhere; made when there is one
+DATA/standby/<token>/          stdout.jsonl and stderr.log of a trainer that stands by, until it has an attempt
+DATA/tokenized/<key>/          tokenized records, kept for later attempts; may be removed at any time
 DATA/webhooks/<id>.json         the secrets that sign what an endpoint is sent; in no backup
 DATA/tmp, DATA/trash           uploads under way, files being removed; swept at each start
 """
@@ -79,6 +81,16 @@ class Layout(Struct, frozen=True):
     def webhooks(self) -> Path:
         """The secrets of webhook endpoints; made when there is one."""
         return self.root / "webhooks"
+
+    @property
+    def standby(self) -> Path:
+        """A folder a trainer that stands by; made when there is one."""
+        return self.root / "standby"
+
+    @property
+    def tokenized(self) -> Path:
+        """A folder for each dataset as a model reads it; made by the first trainer."""
+        return self.root / "tokenized"
 
     @property
     def temporary(self) -> Path:

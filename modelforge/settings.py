@@ -45,6 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     come from that may ask this server, and read its answers. `behind_proxy`: a proxy on the way has TLS,
     and says who the client is (X-Forwarded-For). `llama_quantize`: that program of
     llama.cpp, where it is not on the PATH. `on_end`: a command that is run, without a shell, when a job ends.
+    `cold`: no trainer is started ahead of its job, and no worker of the playground ahead of a prompt.
     `max_concurrent_jobs` share the processors; each has GPUs of its own, where there are any. A client is a token, or
     where none is asked for, an address.
     """
@@ -58,6 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     unix_socket: Path | None = None
     require_token: bool = False
     isolate: bool = False
+    cold: bool = False
     behind_proxy: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None

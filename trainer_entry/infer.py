@@ -18,6 +18,13 @@ from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import LineWriter, claim_stdout
 
 
+def _import_models() -> None:
+    import peft  # noqa: F401
+    from transformers.models.llama import modeling_llama  # noqa: F401 - the built-in model, and most others
+    from transformers.models.qwen2 import modeling_qwen2  # noqa: F401
+    from transformers.models.qwen3 import modeling_qwen3  # noqa: F401
+
+
 def main() -> int:
     """Answer until stdin ends."""
     lines = LineWriter(claim_stdout())  # before any import that could print
@@ -31,6 +38,9 @@ def main() -> int:
         from transformers.utils.logging import disable_progress_bar
 
         from trainer_entry.inference.answering import Answering
+
+        # What the first prompt would import: a worker that is started ahead has the time.
+        _import_models()
 
     disable_progress_bar()
     Answering(requests, lines).run()

@@ -1,6 +1,7 @@
 """Holds one attempt's processes together and outlives the server.
 
     python -m trainer_entry.shim FOLDER GRACE MODULE CMD…
+    python -m trainer_entry.shim --standby FOLDER MODULE CMD…
 
 It detaches from its caller, becomes the subreaper of everything that the attempt starts, says who it is
 (`shim.json`), runs the command with stdout on the spool and stderr on the log, and at the end, once no
@@ -8,16 +9,20 @@ descendant is left, says how it went (`exit.json`). SIGTERM asks the ranks (the 
 end; whoever is left after GRACE seconds is killed. SIGUSR1 asks them to save a checkpoint. It ends with 0 once
 `shim.json` is there, and otherwise with the number of the error that was in the way.
 
+With `--standby` the command is started ahead of an attempt, which comes as one line of JSON by the socket that stdin
+is: then the files move into the attempt's folder, and everything is as above. Where the socket ends first, all ends.
+
 Standard library only: it stands beside a training for hours, in a few megabytes.
 """
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
-import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +30,9 @@ from pathlib import Path
 from types import FrameType
 
 from trainer_entry.runtime.disk import FULL
+from trainer_entry.runtime.orders import await_order
 from trainer_entry.runtime.proc import boot_id, count_oom_kills, descendants, runs, send, start_time
+from trainer_entry.runtime.shim_files import signal_told, write_whole
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -43,16 +50,16 @@ _SECRET_FILES = (
     "proxies.json",
     "trackers.json",
 )  # as in the wire, which is not read here: it takes msgspec
-_TAIL_BYTES = 16_384
-# accelerate and torchrun end with 1 whatever killed the rank; how it died stands in what they print.
-_RANK_SIGNAL = re.compile(rb"died with <Signals\.\w+: (\d+)>|exitcode\s*: -(\d+)")
+_STANDBY = "--standby"  # as in the wire too
+_SPOOL, _LOG = "stdout.jsonl", "stderr.log"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(arguments: list[str]) -> int:
     """Detach, and return to the caller once `shim.json` is on the disk; the detached process goes on."""
-    folder, grace, module, *command = arguments
+    stands_by = arguments[0] == _STANDBY
+    folder, grace, module, *command = [arguments[1], "0", *arguments[2:]] if stands_by else arguments
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what the server's event loop left open: it waits for its end
     ready, report_end = os.pipe()
     if os.fork() > 0:
@@ -66,13 +73,21 @@ def main(arguments: list[str]) -> int:
     shim = _Shim(Path(folder), float(grace), module)
     try:
         spool, stderr = shim.begin()
+        if not stands_by:
+            shim.say_who()
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         os.write(report_end, str(error.errno).encode())
         os._exit(_ERROR)
     os.write(report_end, b"ready")
     os.close(report_end)
-    os._exit(shim.run(command, spool, stderr))
+    if stands_by:
+        with socket.socket(fileno=os.dup(0)) as server:
+            if not shim.stand_by(command, spool, stderr, server):
+                os._exit(0)
+    else:
+        shim.start(command, spool, stderr)
+    os._exit(shim.see_off())
 
 
 class _Shim:
@@ -92,15 +107,19 @@ class _Shim:
         self._counted_at = time.monotonic()
 
     def begin(self) -> tuple[int, int]:
-        """Make the attempt's files, and say who runs it; the spool and the log are given back, open."""
+        """Make the files; the spool and the log are given back, open."""
         # Before anything is started: a stop that comes at once is not lost.
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGUSR1, self._ask_for_checkpoint)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        stderr = os.open(self._folder / "stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        spool = os.open(self._folder / "stdout.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        stderr = os.open(self._folder / _LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        spool = os.open(self._folder / _SPOOL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return spool, stderr
+
+    def say_who(self) -> None:
+        """Write into the attempt's folder who runs it."""
         write_whole(
             self._folder / "shim.json",
             {
@@ -110,10 +129,55 @@ class _Shim:
                 "token": json.loads((self._folder / "spec.json").read_bytes())["token"],
             },
         )
-        return spool, stderr
 
-    def run(self, command: list[str], spool: int, stderr: int) -> int:
-        """Run the attempt to its end."""
+    def stand_by(self, command: list[str], spool: int, stderr: int, server: socket.socket) -> bool:
+        """Start a trainer ahead, and hand it the attempt that the server names; without one nothing is left."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self.start(command, spool, stderr, stdin=theirs.fileno())
+            order = await_order(server, ours, self._is_over)
+            if order is not None and self._take_up(json.loads(order), server):
+                with contextlib.suppress(OSError):  # a trainer that has just ended; its end is reported
+                    ours.sendall(order)
+                return True
+        self._kill_all()
+        for name in (_SPOOL, _LOG):
+            (self._folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next server sweeps too
+            self._folder.rmdir()
+        return False
+
+    def _is_over(self) -> bool:
+        self._reap()
+        return self._stop_asked or self._launcher_status is not None
+
+    def _take_up(self, order: dict[str, str], server: socket.socket) -> bool:
+        """Be the shim of an attempt from now on, and say so to the server; or that it cannot be, and why."""
+        folder, before = Path(order["folder"]), self._folder
+        try:
+            for name in (_SPOOL, _LOG):
+                if (folder / name).exists():
+                    raise FileExistsError(errno.EEXIST, "a file of the attempt is there")
+                (before / name).rename(folder / name)
+            self._folder = folder
+            self.say_who()
+        except OSError as error:
+            self._folder = before
+            with contextlib.suppress(OSError):
+                server.sendall(f"{error.errno}\n".encode())
+            return False
+        self._grace = float(order["grace_seconds"])
+        self._oom_kills = self._oom_kills_before = count_oom_kills()
+        self._counted_at = time.monotonic()
+        with contextlib.suppress(OSError):
+            before.rmdir()
+        with contextlib.suppress(OSError):  # a server that is gone: the next one finds the attempt
+            server.sendall(b"ready\n")
+        return True
+
+    def start(self, command: list[str], spool: int, stderr: int, stdin: int = subprocess.DEVNULL) -> None:
+        """Start the launcher."""
         self._is_wrapped = Path(command[0]).name == "bwrap"
         os.dup2(stderr, 2)
         with open(os.devnull, "r+b") as null:  # noqa: PTH123 - a device, not a path of ours
@@ -122,7 +186,7 @@ class _Shim:
         try:
             launcher = subprocess.Popen(  # noqa: S603 - an argument list of the server's, no shell
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=spool,
                 stderr=stderr,
                 preexec_fn=_prepare_launcher,  # noqa: PLW1509 - no thread runs here
@@ -133,6 +197,9 @@ class _Shim:
         else:
             self._launcher = launcher.pid
         os.close(spool)
+
+    def see_off(self) -> int:
+        """Wait for the attempt's end, and report it."""
         self._watch()
         self._kill_all()
         with contextlib.suppress(OSError):  # the server takes them away too
@@ -202,8 +269,8 @@ class _Shim:
         number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
         if code and code > _SIGNALLED and self._is_wrapped:
             number, code = code - _SIGNALLED, None
-        if code and (match := _last_match(self._folder / "stderr.log")):
-            number = int(match[1] or match[2])
+        if code:
+            number = signal_told(self._folder / _LOG)
         report: dict[str, str | int | float | bool | None] = {
             "code": code,
             "signal": number,
@@ -224,26 +291,6 @@ class _Shim:
             time.sleep(_RETRY_SECONDS)  # a full disk can be emptied, and then the cause is known
             stop_waits += self._stop_asked  # but somebody may wait for the machine
         return None
-
-
-def write_whole(path: Path, record: dict[str, str | int | float | bool | None]) -> None:
-    """Write a file that is there whole or not at all, also after a power loss."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
-def _last_match(path: Path) -> re.Match[bytes] | None:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        matches = list(_RANK_SIGNAL.finditer(file.read()))
-    return matches[-1] if matches else None
 
 
 def _prepare_launcher() -> None:

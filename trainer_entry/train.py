@@ -5,6 +5,8 @@
 ATTEMPT_DIR/spec.json says what to do. Stdout becomes the wire (one message a line, trainer_entry.wire), and
 everything that prints goes to stderr. SIGTERM saves a checkpoint at the next step and ends, SIGUSR1 saves one
 and goes on. The exit code is 0 after TrainerFinished and TrainerStopped, 1 after TrainerFailed.
+
+With `--standby` in place of the folder it imports its libraries, and waits for one (trainer_entry.strategies.standby).
 """
 # mypy: allow-untyped-calls
 
@@ -17,12 +19,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from trainer_entry.data.records import Records
 from trainer_entry.providers.model_folder import check_folder
-from trainer_entry.runtime.attempt import resumed_step, run_attempt
+from trainer_entry.runtime.attempt import conduct, resumed_step, run_attempt
 from trainer_entry.runtime.failures import refuse
 from trainer_entry.strategies.process import prepare_process
+from trainer_entry.strategies.standby import stand_by
 from trainer_entry.trackers.processes import Trackers
 from trainer_entry.training.loop import Phases
 from trainer_entry.wire import (
+    STANDBY,
     AttemptSpec,
     JobSpec,
     SavedModel,
@@ -90,7 +94,7 @@ def _train(spec: AttemptSpec, folder: Path, wire: Wire, signals: Signals) -> tup
 
     phases.enter("preparing_data")
     rewards = _load_rewards(job, known)
-    examples = prepare_examples(job, records, known, parameters, rewards)
+    examples = prepare_examples(job, records, known, parameters, rewards, kept_in=spec.tokenized)
     completed = parameters.num_generations if job.strategy == "rlhf" else 1
     parameters = with_evaluation(parameters, len(examples.train) * completed, examples.tokens, evaluates=job.evaluates)
 
@@ -182,12 +186,25 @@ def _load_rewards(job: JobSpec, known: KnownModel) -> Rewards:
 
 
 def prepare_examples(
-    job: JobSpec, records: Records, known: KnownModel, parameters: TrainingParameters, rewards: Rewards | None = None
+    job: JobSpec,
+    records: Records,
+    known: KnownModel,
+    parameters: TrainingParameters,
+    rewards: Rewards | None = None,
+    kept_in: str | None = None,
 ) -> Examples:
-    """The records as the trainer takes them, each token of which the model has an embedding of."""
-    from trainer_entry.data.embedding import check_examples
+    """The records as the trainer takes them, each token of which the model has an embedding of.
 
-    examples = _make_examples(job, records, known, parameters, rewards or _load_rewards(job, known))
+    `kept_in`: the folder in which they may be from an earlier attempt, and are kept for later ones.
+    """
+    from trainer_entry.data.embedding import check_examples
+    from trainer_entry.data.token_cache import key_of, remembered
+
+    examples = remembered(
+        None if job.strategy == "rlhf" else kept_in,  # reward functions see each record before it begins
+        lambda: key_of(job, parameters, parameters.max_seq_length or known.context, known.tokenizer),
+        lambda: _make_examples(job, records, known, parameters, rewards or _load_rewards(job, known)),
+    )
     check_examples(examples, known.config, known.tokenizer)
     if job.strategy == "rlhf":
         refuse(in_prompts(parameters, len(examples.train)))
@@ -269,7 +286,7 @@ def _report_started(
 
 
 if __name__ == "__main__":
-    code = run_attempt(sys.argv[1], run)
+    code = conduct(stand_by(), run) if sys.argv[1] == STANDBY else run_attempt(sys.argv[1], run)
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is said and saved: no library's teardown may hang the process now.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from gpu.bench import Broken, kill, last_words
-from modelforge.supervisor.local import TRAINER, accelerate_command
+from modelforge.supervisor.local import accelerate_command
+from modelforge.supervisor.standby import TRAINER
 from trainer_entry import wire
 
 if TYPE_CHECKING:

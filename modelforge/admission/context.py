@@ -1,6 +1,7 @@
 """The settings and read models in which admission finds what a request names."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,7 +19,8 @@ class Admission(Struct, frozen=True, kw_only=True):
     """The settings, the data directory, and what the log says of jobs, models and datasets.
 
     `fetches`: how many datasets may be fetched from the hub at once; others wait for their turn. `workers`: those that
-    read datasets as a model does, in processes of their own.
+    read datasets as a model does, in processes of their own. `spare_bytes`: the memory that comes free when a job
+    starts; to be asked in a thread.
     """
 
     settings: Settings
@@ -27,6 +29,7 @@ class Admission(Struct, frozen=True, kw_only=True):
     handler: CommandHandler
     fetches: asyncio.Semaphore
     workers: PreviewWorkers
+    spare_bytes: Callable[[], int]
 
     @property
     def model_roots(self) -> tuple[Path, ...]:

@@ -126,6 +126,9 @@ async def _named_by_path(
         num_examples=found.num_examples,
         records_sha256=found.records_sha256,
         has_tools=found.has_tools,
+        origin=name,
+        columns=None if columns is None else dict(columns),
+        encoding=encoding,
     )
 
 
@@ -156,6 +159,7 @@ async def _fetched(
         records_sha256=found.records_sha256 or found.sha256,
         has_tools=found.has_tools,
         source=asked.at(commit),
+        columns=None if columns is None else dict(columns),
     )
 
 

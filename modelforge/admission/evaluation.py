@@ -97,7 +97,8 @@ async def _spec(
     spec = work_spec(admission, source, work, source.name)
     await check_files(admission, spec, work)
     slots, running = admission.settings.max_concurrent_jobs, admission.handler.state.running
-    await check_evaluation_fits(judging_job(spec, work), waits=body.queue or len(running) >= slots)
+    waits, spare = body.queue or len(running) >= slots, await asyncio.to_thread(admission.spare_bytes)
+    await check_evaluation_fits(judging_job(spec, work), waits=waits, spare=spare)
     for place, file in places:
         with naming(place):
             await try_out(admission, judging_job(spec, msgspec.structs.replace(work, dataset=file)))

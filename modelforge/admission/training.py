@@ -1,5 +1,6 @@
 """A training that is asked for: checked in all its parts, and turned into the spec of a job."""
 
+import asyncio
 import re
 from typing import Annotated
 
@@ -172,10 +173,11 @@ async def estimate_fit(
     """What a training takes, and in `problems` what of it is not there; without a spec little is known."""
     data_dir = admission.layout.root
     if spec is None:
-        return await unknown_fit(batch_size, data_dir)
+        return await unknown_fit(batch_size, data_dir, await asyncio.to_thread(admission.spare_bytes))
     # Where there is no place for it now, that is the answer, and not that whoever has it leaves too little memory.
     slots, running = admission.settings.max_concurrent_jobs, admission.handler.state.running
-    fit = await estimate_training(spec, data_dir, waits=queue or len(running) >= slots)
+    spare = await asyncio.to_thread(admission.spare_bytes)
+    fit = await estimate_training(spec, data_dir, waits=queue or len(running) >= slots, spare=spare)
     for problem in fit.problems:
         problems.add(problem)
     if not problems.all:

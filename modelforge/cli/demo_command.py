@@ -109,8 +109,11 @@ async def _compare(client: Connection, console: Console) -> None:
     model = (await client.get("/api/models", ModelList)).models[-1]
     questions = held_out_questions()
     with console.status("asking both models"):
-        before = [await _ask(client, question, model.id, base=True) for question in questions]
-        after = [await _ask(client, question, model.id, base=False) for question in questions]
+        # All at once: the playground writes them together.
+        answers = await asyncio.gather(
+            *(_ask(client, question, model.id, base=base) for base in (True, False) for question in questions)
+        )
+    before, after = answers[: len(questions)], answers[len(questions) :]
     table = Table("prompt", wire.BUILT_IN_MODEL, model.name, show_lines=True)
     for row in zip(questions, before, after, strict=True):
         table.add_row(*row)

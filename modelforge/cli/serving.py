@@ -84,6 +84,10 @@ class Flags:
             help="let trainings, previews and the playground see the files of their work only (needs bubblewrap)",
         ),
     ] = None
+    cold: Annotated[
+        bool | None,
+        Parameter(group=_WORK, help="start no trainer ahead of its job, and no worker ahead of a prompt"),
+    ] = None
     on_end: Annotated[
         str | None, Parameter(group=_WORK, help="a command that is run when a job ends, without a shell (none)")
     ] = None

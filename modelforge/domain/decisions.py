@@ -36,6 +36,8 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
         NotFound, Conflict: the command cannot be carried out; a report always can.
     """
     match message:
+        case job.ReportLines() | job.ReportSpawned() | job.ReportSilence():
+            return [*job.decide_report(state.jobs.get(message.job_id), message)]
         case job.StartTraining(spec=spec):
             _check_models(state, spec)
             references.check_dataset(spec, state.references)
@@ -58,8 +60,6 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
         case job.Relaunch():
             again = state.jobs.get(message.job_id)
             return [*job.decide_relaunch(message, again, _lease_again(state, machine, again))]
-        case job.ReportSpawned() | job.ReportLines() | job.ReportSilence():
-            return [*job.decide_report(state.jobs.get(message.job_id), message)]
         case job.ReportGone():
             return _decide_gone(state, message, machine)
         case dataset.RegisterDataset():

@@ -46,7 +46,7 @@ class Record(PlacedMessage, frozen=True, kw_only=True, gc=False):
     """A command or event as it stands in the log.
 
     `cause`: position of the record that led to this one. `data`: the message as JSON, as it was written. `digest`: hex
-    SHA-256 over the previous record's digest and everything else here.
+    SHA-256 over the previous record's digest and everything else here (`digest_of`).
     """
 
     type: str
@@ -83,7 +83,7 @@ def _by_tag(kind: Kind, union: UnionType) -> dict[str, tuple[Kind, msgspec.json.
 _BY_TAG = _by_tag("command", Command) | _by_tag("event", Event)
 
 
-def decode_as(tag: str, data: bytes | str) -> tuple[Kind, Message]:
+def decode_as(tag: str, data: str | bytes) -> tuple[Kind, Message]:
     """The message in a stored record of a type, and which kind that is: quicker than `decode`.
 
     Raises:

@@ -8,8 +8,10 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.messages import GENESIS, Record
-from modelforge.event_log.segment import Index, away, read_segment
+from modelforge.event_log.segment import Index, Line, away, read_blocks, read_segment
 
+FoldRow = tuple[int, str, int, str, int, str | bytes]
+"""The columns of a record that lead to something: position, stream, version, type, at and data."""
 SUFFIX = ".segment"
 SEGMENT_COLUMNS = "first, last, start, end, size, sha256, types, earliest, latest"
 
@@ -119,10 +121,32 @@ class ArchivedRecords:
                 return max(record.position for record in records if record.at <= at)
         return 0
 
+    def rows_to_fold(self, after: int, until: int | None) -> Iterator[list[FoldRow]]:
+        """What a fold needs of their records, a block at a time.
+
+        Raises:
+            SegmentAway, SegmentDamaged: one of them is not here, or is not what was written.
+        """
+        for segment in self.segments(after, until):
+            for lines in read_blocks(self._folder / segment.name, after=after, until=until):
+                yield [_to_fold(line) for line, _ in lines]
+
     def digest_at(self, position: int) -> str | None:
-        """The digest of the record at a position that ends a segment; None elsewhere."""
-        row = self._connection.execute("SELECT end FROM segments WHERE last = ?", (position,)).fetchone()
-        return str(row[0]) if row else None
+        """The digest of the record at a position; None where it is in none of them.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it is in the midst of one that is not here, or is not what was written.
+        """
+        for segment in self.segments(position - 1, position):
+            if segment.last == position:
+                return segment.end
+            for lines in read_blocks(self._folder / segment.name, after=position - 1, until=position):
+                return lines[0][1]
+        return None
+
+
+def _to_fold(line: Line) -> FoldRow:
+    return line.position, line.stream, line.version, line.type, line.at, bytes(line.data)
 
 
 def name_segment(connection: sqlite3.Connection, index: Index, size: int, sha256: str) -> None:

@@ -73,7 +73,9 @@ class Index(Struct, frozen=True, kw_only=True):
         return sorted({stream for block in self.blocks for stream in block.streams})
 
 
-class _Line(Struct, array_like=True, frozen=True, gc=False):
+class Line(Struct, array_like=True, frozen=True, gc=False):
+    """A record as it stands in a block."""
+
     position: int
     stream: str
     version: int
@@ -97,7 +99,7 @@ class _Ours(Exception):
     """A part of a file is not what was written; `args` say what, and from which position on."""
 
 
-_lines = msgspec.json.Decoder(_Line)
+_lines = msgspec.json.Decoder(Line)
 _indices = msgspec.json.Decoder(Index)
 
 
@@ -127,23 +129,40 @@ def read_segment(
         SegmentAway: it is not here.
         SegmentDamaged: what was to be read is not what was written.
     """
+    wanted, tags = frozenset(streams), frozenset(types)
+    for lines in read_blocks(path, after=after, until=until, streams=wanted, types=tags, backwards=backwards):
+        for line, digest in reversed(lines) if backwards else lines:
+            if (not wanted or line.stream in wanted) and (not tags or line.type in tags):
+                yield _record(line, digest)
+
+
+def read_blocks(
+    path: Path,
+    *,
+    after: int = 0,
+    until: int | None = None,
+    streams: frozenset[str] = frozenset(),
+    types: frozenset[str] = frozenset(),
+    backwards: bool = False,
+) -> Iterator[list[tuple[Line, str]]]:
+    """The records of a range with their digests, a block at a time, of blocks that have some of the streams and types.
+
+    Raises:
+        SegmentAway: it is not here.
+        SegmentDamaged: what was to be read is not what was written.
+    """
     index = read_index(path)
     last = index.last if until is None else min(until, index.last)
-    wanted, tags = frozenset(streams), frozenset(types)
     numbered = [*enumerate(index.blocks)]
     for number, block in reversed(numbered) if backwards else numbered:
         following = _next_of(index, number)[0]
         if following <= after + 1 or block.first > last:
             continue
-        if (wanted and wanted.isdisjoint(block.streams)) or (tags and tags.isdisjoint(block.types)):
+        if (streams and streams.isdisjoint(block.streams)) or (types and types.isdisjoint(block.types)):
             continue
         with _opened(path) as file:
             lines = _block(file, index, number)
-        for line, digest in reversed(lines) if backwards else lines:
-            if not after < line.position <= last:
-                continue
-            if (not wanted or line.stream in wanted) and (not tags or line.type in tags):
-                yield _record(line, digest)
+        yield lines[max(after + 1 - block.first, 0) : last + 1 - block.first]
 
 
 def check_segment(
@@ -186,7 +205,7 @@ def _check(file: BinaryIO, tell: Callable[[int | None, str], None], versions: Ve
     return Checked(index=index, size=file.seek(0, os.SEEK_END), sha256=found.hexdigest())
 
 
-def _unreadable(line: _Line) -> str | None:
+def _unreadable(line: Line) -> str | None:
     try:
         decode(line.kind, bytes(line.data))
     except msgspec.DecodeError as error:
@@ -256,7 +275,7 @@ def _next_of(index: Index, number: int) -> tuple[int, str]:
     return index.last + 1, index.end
 
 
-def _block(file: BinaryIO, index: Index, number: int) -> list[tuple[_Line, str]]:
+def _block(file: BinaryIO, index: Index, number: int) -> list[tuple[Line, str]]:
     """The records of a block with their digests; they follow the block before, and what comes next follows them."""
     block, (following, end) = index.blocks[number], _next_of(index, number)
     damaged = _Ours(f"the records {block.first} to {following - 1} are not what was written", block.first)
@@ -294,7 +313,7 @@ def _digest(previous: str, line: bytes, data: bytes, *, second: bool) -> str:
     return hashlib.sha256(previous.encode() + line).hexdigest()
 
 
-def _record(line: _Line, digest: str) -> Record:
+def _record(line: Line, digest: str) -> Record:
     return Record(
         position=line.position,
         stream=line.stream,

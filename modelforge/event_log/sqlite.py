@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from modelforge.domain.messages import Record, decode
 from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
-from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, Segment
+from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, FoldRow, Segment
 from modelforge.event_log.chain import Row
 from modelforge.event_log.packing import packed, unpacked
 from modelforge.event_log.queries import COLUMNS, last_row, select_rows
@@ -31,7 +31,6 @@ _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
 _PROBE_BYTES = 1 << 17
-_READ_AT_ONCE = 1000
 _INSERT = f"INSERT INTO records ({COLUMNS}, packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _PACKS = 3
 """From this schema on records may be packed, and archived."""
@@ -41,9 +40,8 @@ _AS_IF_IT_PACKED = (
     "CREATE TEMP TABLE archived_streams (stream, segment)",
 )
 _LAST = (1 << 63) - 1
+_READ_AT_ONCE = 1000
 _T = TypeVar("_T")
-FoldRow = tuple[int, str, int, str, int, str | bytes]
-"""What a fold needs of a record: position, stream, version, type, at and data, which is bytes where it was packed."""
 
 
 class _AtomicConnection(sqlite3.Connection):
@@ -165,25 +163,26 @@ class LogReader:
         return self._archived.last_record(stream, tag, until) if row is None else _record(row)
 
     def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[list[FoldRow]]:
-        """What a fold needs of the records after a position, in order, a thousand at a time.
+        """What a fold needs of the records after a position, in order, up to a thousand at a time.
 
         Raises:
-            SegmentAway, SegmentDamaged: some lie in a segment that is not here, or is not what was written.
+            SegmentAway, SegmentDamaged: a segment of them is not here, or is not what was written.
         """
-        if after < self._archived.head[0]:
-            archived = map(_to_fold, self._archived.records(after, until, (), ()))
-            while part := [*islice(archived, _READ_AT_ONCE)]:
-                yield part
+        yield from self._archived.rows_to_fold(after, until)
         cursor = self._connection.execute(
-            "SELECT position, stream, version, type, at, data, packed FROM records "
+            "SELECT position, stream, version, type, at, coalesce(packed, data) FROM records "
             "WHERE position > ? AND position <= ? ORDER BY position",
             (after, _LAST if until is None else until),
         )
         while rows := cursor.fetchmany(_READ_AT_ONCE):
-            yield [(*columns, data if small is None else unpacked(small)) for *columns, data, small in rows]
+            yield [row if isinstance(row[5], str) else (*row[:5], unpacked(row[5])) for row in rows]
 
     def digest_at(self, position: int) -> str | None:
-        """The digest of the record at a position; None where there is none, and in the midst of a segment."""
+        """The digest of the record at a position; None where there is none.
+
+        Raises:
+            SegmentAway, SegmentDamaged: it is in the midst of a segment that is not here, or is not what was written.
+        """
         row = self._connection.execute("SELECT digest FROM records WHERE position = ?", (position,)).fetchone()
         return str(row[0]) if row else self._archived.digest_at(position)
 
@@ -287,10 +286,6 @@ def _record(row: tuple[Any, ...]) -> Record:
         digest=digest,
         message=decode(kind, data),
     )
-
-
-def _to_fold(record: Record) -> FoldRow:
-    return record.position, record.stream, record.version, record.type, record.at, bytes(record.data)
 
 
 def log_schema(number: int = SCHEMA) -> str:

@@ -12,7 +12,8 @@ from msgspec import Struct
 from modelforge.domain import job, state
 from modelforge.domain.messages import GENESIS, PlacedMessage, decode_as
 from modelforge.domain.state import State
-from modelforge.event_log.sqlite import FoldRow, LogReader
+from modelforge.event_log.archived import FoldRow
+from modelforge.event_log.sqlite import LogReader
 from modelforge.projections.kept import Kept
 from modelforge.projections.read_models import ReadModels
 

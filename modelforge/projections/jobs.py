@@ -67,6 +67,8 @@ class DatasetReference(Struct, frozen=True, kw_only=True, gc=False):
     `records_sha256`: of the JSON lines that were made of them; null where they are such lines themselves.
     `path`: what the trainer reads. `deleted_at`: when it was deleted; null while it is there. `source`: of a hub's
     dataset, the split and the commit that it was fetched at; null of all others. `num_examples`: its records.
+    `origin`: the path that was named, of a file that was named by one. `columns`, `encoding`: by which the job asked
+    for it to be read; null where they were found out, or said with the upload.
     `parts`: the datasets that are trained on together, where there are several; `filename` names them all then,
     `sha256` is that of the mixture, `num_examples` counts what is taken of them, and `deleted_at` is that of the first
     part that was deleted.
@@ -80,6 +82,9 @@ class DatasetReference(Struct, frozen=True, kw_only=True, gc=False):
     deleted_at: str | None = None
     source: str | None = None
     num_examples: int = 0
+    origin: str | None = None
+    columns: dict[str, str | list[str]] | None = None
+    encoding: str | None = None
     parts: tuple["PartReference", ...] = ()
 
 

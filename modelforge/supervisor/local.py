@@ -1,11 +1,11 @@
 """Attempts as processes of this machine: `accelerate launch` under the shim, in a session of its own."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,43 +13,52 @@ import msgspec
 
 from modelforge.errors import NO_ROOM, LaunchFailed
 from modelforge.layout import Layout
-from modelforge.machine.child_environment import child_environment
 from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
 from modelforge.machine.hub_secrets import remove_secrets, write_secrets
 from modelforge.machine.isolation import Isolation
 from modelforge.owner_files import write_owner_file
+from modelforge.supervisor.attempt_environment import environment_of, share_of, threads_of
 from modelforge.supervisor.launcher import Ending
-from modelforge.supervisor.processes import TOKEN_VARIABLE, boot_id, kill_all_with, processes_with, send, wait_for
+from modelforge.supervisor.processes import boot_id, kill_all_with, processes_with, send, wait_for
+from modelforge.supervisor.standby import TRAINER, Standby
 from trainer_entry import wire
 
-TRAINER = "trainer_entry.train"
 AFTER_TRAINING = "trainer_entry.after_training"
 EVALUATE = "trainer_entry.evaluate"
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
 _LAST_WORDS_BYTES = 8000
 _LAST_WORDS_LINES = 5
-_RETURNED_BYTES = 1 << 20
 
 
 def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
     """`accelerate launch` with everything said that it would otherwise guess, and say so on stdout."""
-    processes = spec.job.parameters.num_processes
+    return accelerate_launch(spec.job.parameters.num_processes, threads_of(spec), module, str(folder))
+
+
+def accelerate_launch(processes: int, threads: int, module: str, argument: str) -> list[str]:
+    """The same for a module with one argument, in so many processes with so many threads each."""
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--num_processes", str(processes), "--num_machines", "1", *(["--multi_gpu"] if processes > 1 else [])),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
         *("--main_process_port", "0"),  # a free one: two jobs at once must not meet
-        *("--num_cpu_threads_per_process", str(_threads(spec))),
-        *("-m", module, str(folder)),
+        *("--num_cpu_threads_per_process", str(threads)),
+        *("-m", module, argument),
     ]
+
+
+def standby_command(threads: int) -> list[str]:
+    """The same for a trainer of one process that waits for its attempt."""
+    return accelerate_launch(1, threads, TRAINER, wire.STANDBY)
 
 
 class LocalLauncher:
     """Runs attempts in their folders of the data directory; `module` is what the ranks run, `command` runs it.
 
-    `isolation`: they see what their work needs, and nothing else.
+    `isolation`: they see what their work needs, and nothing else. `standby`: what may take an attempt in the place of a
+    trainer that is started for it.
 
     Work on a trained model is one process, which needs no launcher.
     """
@@ -60,16 +69,28 @@ class LocalLauncher:
         module: str = TRAINER,
         command: Callable[[wire.AttemptSpec, str, Path], list[str]] = accelerate_command,
         isolation: Isolation | None = None,
+        standby: Standby | None = None,
     ) -> None:
         self._layout = layout
         self._module = module
         self._command = command
         self._isolation = isolation
+        self._standby = standby
         self._cores = cpu_count()
 
     async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
-        """Write the attempt's `spec.json`, and start the shim, which starts the rest."""
+        """Write the attempt's `spec.json`, and start the shim, which starts the rest; or give it to who stands by."""
         folder = self._layout.attempt(spec.job.job_id, spec.attempt)
+        if self._isolation is None:  # else what one attempt leaves would be read by others
+            spec = msgspec.structs.replace(spec, tokenized=str(self._layout.tokenized))
+        share = share_of(spec, self._cores)
+        if self._standby is not None:
+            try:
+                report = await self._standby.hand_over(spec, share, folder, partial(_write_files, folder))
+            except OSError as error:
+                raise _not_started(folder, error) from error
+            if report is not None:
+                return report
         if spec.job.work is None:
             module, command = self._module, self._command(spec, self._module, folder)
         else:
@@ -78,19 +99,17 @@ class LocalLauncher:
         if self._isolation is not None:
             command = [*self._isolation.around_job(spec.job, folder), *command]
         try:
-            await asyncio.to_thread(_write_spec, folder, spec)
-            secrets = await asyncio.to_thread(write_secrets, folder, spec.job)
+            secrets = await asyncio.to_thread(_write_files, folder, spec)
             shim = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "trainer_entry.shim", str(folder), str(spec.job.grace_seconds)),
                 *(module, *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env=_environment(spec, self._cores, secrets),
+                env=environment_of(share, spec.token, secrets),
             )
         except OSError as error:
-            disk_full = error.errno in NO_ROOM
-            raise LaunchFailed("The trainer could not be started", f"{folder}: {error}", disk_full=disk_full) from error
+            raise _not_started(folder, error) from error
         limit_process(shim.pid, UNLIMITED)
         started = asyncio.ensure_future(shim.communicate())
         try:
@@ -153,38 +172,15 @@ class LocalLauncher:
         return str(self._layout.attempt(job_id, attempt) / "stdout.jsonl")
 
 
-def _threads(spec: wire.AttemptSpec) -> int:
-    """Each rank's share of the threads that the job has."""
-    return max(1, spec.cpu_threads // spec.job.parameters.num_processes)
-
-
-def _environment(spec: wire.AttemptSpec, cores: int, secrets: dict[str, str]) -> dict[str, str]:
-    """What is set for an attempt: its share of the machine, and the mark of its processes."""
-    added = {"OMP_NUM_THREADS": str(_threads(spec)), TOKEN_VARIABLE: spec.token} | secrets
-    if spec.cpu_threads < cores:
-        # Threads that spin while they wait take the time of the job beside this one.
-        added["OMP_WAIT_POLICY"] = "PASSIVE"
-    if spec.gpus is not None:
-        added["CUDA_VISIBLE_DEVICES"] = ",".join(spec.gpus)
-        if "CUDA_VISIBLE_DEVICES" not in os.environ:  # then the driver counted them, in this order
-            added["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    return child_environment(**added, **memory_settings(spec))
-
-
-def memory_settings(spec: wire.AttemptSpec) -> dict[str, str]:
-    """For glibc, where activations are computed again on the CPU to save memory: what is freed goes back at once.
-
-    Its heap keeps holes else, of up to half of what a training holds; without them a step took a tenth to a third more
-    time.
-    """
-    if spec.gpus is not None or not spec.job.parameters.gradient_checkpointing:
-        return {}
-    return {"MALLOC_MMAP_THRESHOLD_": str(_RETURNED_BYTES)}
-
-
-def _write_spec(folder: Path, spec: wire.AttemptSpec) -> None:
+def _write_files(folder: Path, spec: wire.AttemptSpec) -> dict[str, str]:
+    """Write what an attempt is given; the variables that name its files of secrets."""
     folder.mkdir(parents=True, exist_ok=True)
     write_owner_file(folder / "spec.json", msgspec.json.format(msgspec.json.encode(spec)))
+    return write_secrets(folder, spec.job)
+
+
+def _not_started(folder: Path, error: OSError) -> LaunchFailed:
+    return LaunchFailed("The trainer could not be started", f"{folder}: {error}", disk_full=error.errno in NO_ROOM)
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

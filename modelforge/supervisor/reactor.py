@@ -18,6 +18,7 @@ from modelforge.domain.messages import Actor, Command, Record, Report
 from modelforge.domain.scheduling import Machine
 from modelforge.errors import LaunchFailed, StorageFull
 from modelforge.layout import Layout
+from modelforge.supervisor.file_changes import FileChanges
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.spool import Batch, Spool
 from modelforge.supervisor.trash import remove_dataset_files, remove_model, remove_unfinished
@@ -25,6 +26,11 @@ from trainer_entry import wire
 
 _log = structlog.get_logger()
 _READ_SECONDS = 0.1
+"""Between two looks at a spool where nobody tells that it was written to."""
+_LOOK_SECONDS = 1.0
+"""The same where somebody does: for whether the trainer lives."""
+_PAUSE_SECONDS = 0.02
+"""Between two reads: what is written meanwhile becomes one record."""
 _FULL_SECONDS = 1.0
 _LAST_WORD_SECONDS = 60.0
 """A trainer that has said its last word has this long to leave before it is asked to."""
@@ -51,6 +57,7 @@ class Reactor:
         self._machine = machine
         self._stalled_seconds = stalled_seconds
         self._clear_gpu = clear_gpu
+        self._changes = FileChanges()
         self._tasks: set[asyncio.Task[None]] = set()
         self._shims: dict[tuple[str, int], asyncio.Future[wire.ShimReport | None]] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -71,6 +78,7 @@ class Reactor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._changes.close()
 
     def _begin(self, effect: policy.Effect, cause: int | None) -> None:
         with structlog.contextvars.bound_contextvars(**_bound(effect, cause)):  # the task has them, whatever it logs
@@ -162,26 +170,31 @@ class Reactor:
 
     async def _read_spool(self, job_id: str, attempt: int, shim: wire.ShimReport, gone: asyncio.Task[None]) -> None:
         """Report what is written to the spool, from where the log ends, until the processes are gone."""
-        spool = Spool(Path(self._launcher.spool(job_id, attempt)), self._handler.state.jobs[job_id].offset)
+        path = Path(self._launcher.spool(job_id, attempt))
+        spool = Spool(path, self._handler.state.jobs[job_id].offset)
         clock = asyncio.get_running_loop().time
         silence = _Timer(clock, self._stalled_seconds)
         farewell: _Timer | None = None
-        while True:
-            ended = gone.done()  # before the read: what was written before the end is read after it
-            batch = await asyncio.to_thread(spool.read, ended=ended)
-            if batch is not None:
-                await self._report_lines(job_id, attempt, batch)
-                silence.restart()
-            elif ended:
-                return
-            else:
-                await asyncio.wait({gone}, timeout=_READ_SECONDS)
-                await self._report_silence(job_id, attempt, spool, silence)
-            if farewell is None and self._handler.state.jobs[job_id].last_word is not None:
-                farewell = _Timer(clock, _LAST_WORD_SECONDS)
-            elif farewell is not None and farewell.is_over:
-                farewell.stop()
-                await self._launcher.stop(shim)
+        with self._changes.watching(path) as written:
+            while True:
+                written.clear()
+                ended = gone.done()  # before the read: what was written before the end is read after it
+                batch = await spool.next(ended=ended)
+                if batch is not None:
+                    await self._report_lines(job_id, attempt, batch)
+                    silence.restart()
+                    if not batch.more:
+                        await asyncio.wait({gone}, timeout=_PAUSE_SECONDS)
+                elif ended:
+                    return
+                else:
+                    await written.wait(gone, _LOOK_SECONDS if written.tells else _READ_SECONDS)
+                    await self._report_silence(job_id, attempt, spool, silence)
+                if farewell is None and self._handler.state.jobs[job_id].last_word is not None:
+                    farewell = _Timer(clock, _LAST_WORD_SECONDS)
+                elif farewell is not None and farewell.is_over:
+                    farewell.stop()
+                    await self._launcher.stop(shim)
 
     async def _report_lines(self, job_id: str, attempt: int, batch: Batch) -> None:
         lines = job.ReportLines(

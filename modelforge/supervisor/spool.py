@@ -1,5 +1,6 @@
 """Reads an attempt's spool from a byte offset: whole lines become messages, everything else is quarantined."""
 
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -9,14 +10,15 @@ from msgspec import Struct
 from modelforge.domain.job import QuarantinedLine
 from trainer_entry import wire
 
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 19
 _decoder: msgspec.json.Decoder[wire.AnyTrainerMessage] = msgspec.json.Decoder(wire.AnyTrainerMessage)
 
 
 class Batch(Struct, frozen=True, kw_only=True, gc=False):
-    """What one read gave. `offset`: first byte that was not taken in."""
+    """What one read gave. `offset`: first byte that was not taken in. `more`: there may be more to read at once."""
 
     offset: int
+    more: bool
     messages: tuple[wire.AnyTrainerMessage, ...]
     quarantined: tuple[QuarantinedLine, ...]
 
@@ -31,6 +33,7 @@ class Spool:
         self._skipped = 0  # bytes of it beyond that
         self._hash = hashlib.sha256()
         self._touched_ns: int | None = None
+        self._ahead: asyncio.Task[Batch | None] | None = None
 
     def was_touched(self) -> bool:
         """Whether its writer has shown since the last time it was asked that it lives, by a line or without one."""
@@ -41,6 +44,16 @@ class Spool:
         touched, self._touched_ns = touched_ns != self._touched_ns, touched_ns
         return touched
 
+    async def next(self, *, ended: bool = False) -> Batch | None:
+        """What `read` gives, in a thread. Where there is more, that is read while the caller has this."""
+        ahead, self._ahead = self._ahead, None
+        batch = None if ahead is None else await ahead
+        if batch is None:
+            batch = await asyncio.to_thread(self.read, ended=ended)
+        if batch is not None and batch.more:
+            self._ahead = asyncio.get_running_loop().create_task(asyncio.to_thread(self.read))
+        return batch
+
     def read(self, *, ended: bool = False) -> Batch | None:
         """The lines that are complete now, a bounded number at a time; None if there is none.
 
@@ -50,15 +63,17 @@ class Spool:
             chunk = self._next_chunk()
             if not chunk:
                 return self._cut_off() if ended and (self._rest or self._skipped) else None
-            messages: list[wire.AnyTrainerMessage] = []
-            quarantined: list[QuarantinedLine] = []
+            more = len(chunk) == _CHUNK_BYTES
             *lines, last = chunk.split(b"\n")
-            for line in lines:
-                self._take(line)
-                self._finish_line(messages, quarantined)
+            messages = self._all_messages(lines)
+            quarantined: list[QuarantinedLine] = []
+            if messages is None:
+                messages = self._each_line(lines, quarantined)
             self._take(last)
             if lines:
-                return Batch(offset=self._line_start, messages=tuple(messages), quarantined=tuple(quarantined))
+                return Batch(
+                    offset=self._line_start, more=more, messages=tuple(messages), quarantined=tuple(quarantined)
+                )
 
     def _next_chunk(self) -> bytes:
         try:
@@ -67,6 +82,29 @@ class Spool:
                 return file.read(_CHUNK_BYTES)
         except FileNotFoundError:
             return b""
+
+    def _all_messages(self, lines: list[bytes]) -> list[wire.AnyTrainerMessage] | None:
+        """What they say if each is a message, as nearly always; None if one is not, and nothing is taken then."""
+        if self._skipped or (lines and len(self._rest) + len(lines[0]) > wire.MAX_LINE_BYTES):
+            return None
+        ends = sum(map(len, lines)) + len(lines)
+        if self._rest and lines:
+            ends += len(self._rest)
+            lines = [bytes(self._rest) + lines[0], *lines[1:]]
+        try:
+            messages = list(map(_decoder.decode, lines))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        if lines:
+            self._begin_line(self._line_start + ends)
+        return messages
+
+    def _each_line(self, lines: list[bytes], quarantined: list[QuarantinedLine]) -> list[wire.AnyTrainerMessage]:
+        messages: list[wire.AnyTrainerMessage] = []
+        for line in lines:
+            self._take(line)
+            self._finish_line(messages, quarantined)
+        return messages
 
     def _take(self, part: bytes) -> None:
         kept = part[: wire.MAX_LINE_BYTES + 1 - len(self._rest)]
@@ -90,7 +128,7 @@ class Spool:
     def _cut_off(self) -> Batch:
         line = self._quarantine("cut off: it has no end of line")
         self._begin_line(self._line_start + line.length)
-        return Batch(offset=self._line_start, messages=(), quarantined=(line,))
+        return Batch(offset=self._line_start, more=False, messages=(), quarantined=(line,))
 
     def _quarantine(self, reason: str) -> QuarantinedLine:
         sha256 = self._hash if self._skipped else hashlib.sha256(self._rest)

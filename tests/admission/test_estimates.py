@@ -466,7 +466,7 @@ async def test_the_evaluation_of_a_model_on_this_machine_is_measured_against_its
     job = msgspec.structs.replace(job_spec(model_path=model), dataset=file, validation=file)
     await check_evaluation_fits(job, waits=False)
     room = Capacity(device="host", available=1_000_000, total=64_000_000_000)
-    monkeypatch.setattr(judging, "memory_capacity", lambda: room)
+    monkeypatch.setattr(judging, "memory_capacity", lambda **_: room)
     await check_evaluation_fits(job, waits=True)
     with pytest.raises(BadInput, match="The evaluation needs about"):
         await check_evaluation_fits(job, waits=False)

@@ -338,9 +338,11 @@ def test_a_template_that_takes_too_much_is_refused_and_holds_up_no_other_model(
 
 
 def test_nobody_looks_for_a_client_that_is_gone_and_only_two_look_at_once(
-    stocked: RunningServer, models: dict[str, str]
+    serve: Callable[..., RunningServer], models: dict[str, str]
 ) -> None:
     # given two that look without an end, and one that waits
+    stocked = serve(TESTS_COLD="1")  # its workers are its children
+    stocked.upload(lines(TALKS), "talks.jsonl").raise_for_status()
     host, port = stocked.url.removeprefix("http://").split(":")
     path = f"/api/datasets/talks.jsonl/preview?model_name={models['endless']}"
     with contextlib.ExitStack() as clients:

@@ -89,6 +89,8 @@ def test_columns_of_a_file_by_its_path(
     (name,) = files_of(data_dir)
     lines = (data_dir / "datasets" / name).read_bytes().splitlines()
     assert [json.loads(line) for line in lines] == [{"input": "a", "output": "b"}] * 3
+    dataset = server.get(f"/api/jobs/{answer.json()['job_id']}").json()["dataset"]
+    assert (dataset["origin"], dataset["columns"], dataset["encoding"]) == (str(path), columns, None)
     server.post("/api/stop_training")
     server.upload(RECORDS).raise_for_status()
     uploaded = server.post("/api/start_training", {**body, "dataset": "data.jsonl", "columns": columns})

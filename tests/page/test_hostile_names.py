@@ -32,6 +32,19 @@ def test_hostile_datasets_models_and_errors_are_shown_as_text(
         assert box["height"] < SMALL["height"] / 2
 
 
+def test_the_log_and_how_things_stood_show_hostile_words_as_text(
+    open_page: LookedAt, full_server: RunningServer, full_jobs: dict[str, str]
+) -> None:
+    page = open_page(full_server, f"audit?stream={full_jobs['failed']}", size=SMALL)
+    for record in page.locator(".records summary").all():
+        record.click()
+    expect(page.locator(".records")).to_contain_text(MARKUP.replace('"', '\\"'))
+    page.get_by_text("Models and datasets then").click()
+    for name in (HOSTILE_DATASET, LONG_DATASET, BACKWARDS_DATASET):
+        expect(page.locator("main")).to_contain_text(f"{name}, revision 1")
+    made_nothing(page)
+
+
 def test_a_name_that_is_written_from_right_to_left_turns_nothing_around_it(
     open_page: LookedAt, full_server: RunningServer, full_jobs: dict[str, str]
 ) -> None:

@@ -219,6 +219,20 @@ def test_several_datasets_are_put_together_and_sent_as_they_are_shown(
     assert shown(page)["dataset"] == "more.jsonl"
 
 
+def test_a_file_that_was_named_by_its_path_is_asked_for_again_as_it_was_read(
+    open_page: LookedAt, stocked: RunningServer, tiny: Path
+) -> None:
+    path = tiny.with_name("asked.jsonl")
+    path.write_bytes('{"asked": "Привет", "said": "answer"}\n'.encode("koi8_r") * 9)
+    read = {"dataset": str(path), "columns": {"input": "asked", "output": "said"}, "encoding": "koi8-r"}
+    body = {"task": "text-generation", "model_name": str(tiny), "strategy": "sft", "output_name": "completes", **read}
+    job_id = stocked.post("/api/start_training", body).json()["job_id"]
+    stocked.wait_for(job_id)
+    page = open_page(stocked, f"start?from={job_id}")
+    assert {name: shown(page)[name] for name in read} == read
+    expect(page.get_by_text("✓ It can be trained like this")).to_be_visible(timeout=30_000)
+
+
 def test_a_remedy_of_memory_is_one_button(open_page: LookedAt, stocked: RunningServer, tiny: Path) -> None:
     page = open_page(stocked, f"start?dataset=data.jsonl&model={tiny}")
     expect(page.get_by_text("✓ It can be trained like this")).to_be_visible(timeout=30_000)

@@ -15,6 +15,10 @@ SMALL: Final[ViewportSize] = {"width": 360, "height": 640}
 _REPORTS = """
   addEventListener("securitypolicyviolation", (it) => console.error(`CSP: ${it.violatedDirective} ${it.blockedURI}`));
 """
+_DRAWN = """() => new Promise((drawn) => {
+  requestAnimationFrame(() => setTimeout(drawn, 30));
+  setTimeout(drawn, 1000); // a tab in the background has no frames
+})"""
 _QUIET_ROUNDS = 3
 _SAID: Final = ("error", "warning")
 
@@ -62,7 +66,7 @@ class LookedAt:
         """Wait until nothing that was asked for is missing, and what came is drawn."""
         quiet = 0
         while quiet < _QUIET_ROUNDS:
-            page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn, 30)))")
+            page.evaluate(_DRAWN)
             quiet = 0 if self._asked else quiet + 1
 
     def hold(self, page: Page, server: RunningServer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import requests
 
+from support.forked_children import OF_LIGHT
 from support.warm_process import WarmProcess, start_process
 
 RECORDS = b"".join(b'{"input": "question %d", "output": "answer %d"}\n' % (n, n) for n in range(20))
@@ -70,6 +71,10 @@ class RunningServer:
             self.process.wait()
         return self._close()
 
+    def said(self) -> str:
+        """What it has said on stderr until now."""
+        return Path(f"/proc/self/fd/{self._stderr.fileno()}").read_text()
+
     def _close(self) -> str:
         """What it said on stderr, unless that was asked for before."""
         if self._stderr.closed:
@@ -125,14 +130,17 @@ class RunningServer:
 
 
 def environment(**added: str) -> dict[str, str]:
-    # No test asks a hub, and what is run as `-m` stands beside this file.
-    return {**os.environ, "PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", **added}
+    # No test asks a hub, and what is run as `-m` stands beside this file. What is not asked for is not started ahead.
+    ours = {"PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error", "MODELFORGE_COLD": "true"}
+    return {**os.environ, **ours, **added}
 
 
 @functools.cache
 def warm_server() -> WarmProcess:
     """The process that servers are forked from, where a test is not about their process."""
-    return WarmProcess(("uvloop", "modelforge.app", "trainer_entry.wire"), environment())
+    modules = ("uvloop", "modelforge.app", "modelforge.cli", "trainer_entry.wire", "support.forked_children", *OF_LIGHT)
+    # Threads of these libraries would be in the way of a fork.
+    return WarmProcess(modules, environment(), OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
 
 
 def scripted_server(data_dir: Path, *flags: str, **variables: str) -> RunningServer:
@@ -152,13 +160,19 @@ def real_server(folder: Path, **variables: str) -> RunningServer:
 
 
 def modelforge(*arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
-    """A command, run to its end."""
+    """A command, run to its end: forked, as servers are."""
+    command = [sys.executable, "-m", "modelforge", *arguments]
     added = {} if url is None else {"MODELFORGE_URL": url}
-    return subprocess.run(
-        [sys.executable, "-m", "modelforge", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=environment(**added),
-    )
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        process = start_process(
+            command, environment(**added), warm=warm_server, stdout=stdout.fileno(), stderr=stderr.fileno()
+        )
+        try:
+            code = process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(command, code, stdout.read(), stderr.read())

@@ -39,7 +39,7 @@ class Script(Struct, forbid_unknown_fields=True):
 class ScriptedInference:
     """Answers as it is told."""
 
-    def __init__(self, _idle_seconds: float, stderr: Path, _isolation: object = None) -> None:
+    def __init__(self, _idle_seconds: float, stderr: Path, _isolation: object = None, **_: object) -> None:
         self._withdrawn = stderr.parent / WITHDRAWN
         self._ids = itertools.count(1)
 
@@ -49,7 +49,10 @@ class ScriptedInference:
     async def give_way(self) -> None:
         return
 
-    async def close(self) -> None:
+    async def shut(self) -> None:
+        return
+
+    def prepare(self) -> None:
         return
 
     async def generate(

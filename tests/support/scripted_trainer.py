@@ -7,7 +7,8 @@ the first attempt, after a checkpoint), `devours` (takes memory until there is n
 `breathes` (says nothing for four seconds, and shows that it lives),
 `obeys` (three steps, and then silent: three more for each file `order` in its folder that says `step`; `finish`, or
 SIGTERM, ends it). Where its model's folder has a `recital.jsonl`, it says that (support.recital). SIGUSR1 makes it save
-a checkpoint. What it was given stands in `environment.json` beside its spec.
+a checkpoint. With `--standby` in place of the folder it waits for one, or hangs where a file `standby-hangs` lies
+beside the data directory. What it was given stands in `environment.json` beside its spec.
 """
 
 import ctypes
@@ -28,7 +29,24 @@ from trainer_entry import wire
 from trainer_entry.runtime.stdout import LineWriter
 
 lines = LineWriter(1)
-folder = Path(sys.argv[1])
+
+
+def attempt_folder() -> Path:
+    """What it was started with; or, where it stands by, what it is told in time."""
+    if sys.argv[1] != wire.STANDBY:
+        return Path(sys.argv[1])
+    if Path("/proc/self/fd/1").readlink().parents[3].joinpath("standby-hangs").exists():
+        ctypes.CDLL(None).pause()
+    os.write(0, b"warm\n")
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 1 << 16) or sys.exit(0)
+    told = msgspec.json.decode(line, type=wire.StandbyOrder)
+    os.environ.update(told.set)
+    return Path(told.folder)
+
+
+folder = attempt_folder()
 spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=wire.AttemptSpec)
 behaviour = spec.job.output_name
 total = spec.job.parameters.max_steps if spec.job.parameters.max_steps > 0 else 10

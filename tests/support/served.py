@@ -23,12 +23,15 @@ from modelforge.projections.folding import FoldStopped, FoldWatch, Rebuilt
 from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
-from modelforge.supervisor import reactor
+from modelforge.supervisor import reactor, standby
+from modelforge.supervisor.file_changes import FileChanges
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
+from modelforge.supervisor.standby import Standby
 from support.followed import let_be_followed
 from support.scripted_inference import ScriptedInference
 from trainer_entry import wire
 
+_TRAINER = "support.scripted_trainer"
 POOL_THREAD = "pool"
 """The name under which /proc has the one thread of `--one-thread`."""
 
@@ -37,16 +40,22 @@ def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
     return [sys.executable, "-m", module, str(folder)]
 
 
-def scripted(data_dir: Path, *, accelerate: bool = False) -> LocalLauncher:
+def scripted(data_dir: Path, *, accelerate: bool = False, ahead: Standby | None = None) -> LocalLauncher:
     launch = accelerate_command if accelerate else command
-    return LocalLauncher(Layout(data_dir), module="support.scripted_trainer", command=launch)
+    return LocalLauncher(Layout(data_dir), module=_TRAINER, command=launch, standby=ahead)
+
+
+def standby_of(data_dir: Path) -> Standby:
+    """One that waits for nothing."""
+    standby._QUIET_SECONDS, standby._ANSWER_SECONDS, standby._IMPORT_SECONDS = 0.0, 1.0, 2.0  # noqa: SLF001 - tests wait
+    return Standby(Layout(data_dir), lambda _: [sys.executable, "-m", _TRAINER, wire.STANDBY], _TRAINER)
 
 
 def name_thread() -> None:
     Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(POOL_THREAD)
 
 
-async def run(settings: Settings, launcher: LocalLauncher, options: argparse.Namespace) -> None:
+async def run(settings: Settings, options: argparse.Namespace) -> None:
     if options.one_thread:
         let_be_followed()
         loop = asyncio.get_running_loop()
@@ -55,7 +64,8 @@ async def run(settings: Settings, launcher: LocalLauncher, options: argparse.Nam
         await loop.run_in_executor(None, threading.get_native_id)
     if options.stopped:
         os.kill(os.getpid(), signal.SIGSTOP)
-    await serve(settings, launcher)
+    ahead = standby_of(options.data_dir) if options.standby else None
+    await serve(settings, scripted(options.data_dir, accelerate=options.accelerate, ahead=ahead), ahead)
 
 
 def hold_reading(until: Path) -> None:
@@ -91,10 +101,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--accelerate", action="store_true", help="trainers under the real accelerate launch")
+    parser.add_argument("--standby", action="store_true", help="a trainer is started ahead")
     parser.add_argument("--one-thread", action="store_true", help="every thread call in one thread, named in /proc")
     parser.add_argument("--port", type=int, default=0, help="of an earlier server, whose clients come back")
     parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
-    parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool")
+    parser.add_argument("--read-seconds", type=float, help="time between two looks at a spool, of which nobody tells")
+    parser.add_argument("--look-seconds", type=float, help="time between two looks at one of which the kernel tells")
     parser.add_argument("--stalled-seconds", type=float, default=2)
     parser.add_argument("--scripted-answers", action="store_true", help="a playground that answers as it is told")
     parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
@@ -107,6 +119,9 @@ def main() -> None:
         hold_snapshot(options.half_written)
     if options.read_seconds is not None:
         reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
+        FileChanges.add = lambda *_: None  # type: ignore[method-assign]
+    if options.look_seconds is not None:
+        reactor._LOOK_SECONDS = options.look_seconds  # noqa: SLF001 - a test sees whether it is told
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
     if options.scripted_answers:
@@ -117,7 +132,7 @@ def main() -> None:
     variables = {name: value for name, value in os.environ.items() if name.startswith("MODELFORGE_")}
     settings = load_settings(flags, environ=variables, folder=options.data_dir.parent)
     configure_log(server_redaction(), settings.log_format)
-    uvloop.run(run(settings, scripted(options.data_dir, accelerate=options.accelerate), options))
+    uvloop.run(run(settings, options))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ IN_TWO = (  # as the server starts them; with "--cpu" in its place accelerate wo
     *("--main_process_port", "0"),
     *DIRECT,
 )
+FORKED_IN_TWO = ("-m", "support.forked_pair")
 _LIBRARIES = (
     *("torch", "datasets", "transformers", "peft", "accelerate", "trl", "bitsandbytes"),
     *("trainer_entry.runtime.attempt", "trainer_entry.runtime.environment", "trainer_entry.inference.answering"),
@@ -156,6 +157,7 @@ class Attempt:
         work: wire.Evaluate | None = None,
         grace_seconds: float = 120.0,
         resume_from: str | None = None,
+        tokenized: str | None = None,
         checkpoint_dir: Path | None = None,
         launcher: tuple[str, ...] = DIRECT,
         environment: Mapping[str, str] | None = None,
@@ -178,7 +180,14 @@ class Attempt:
             output_dir=str(folder / "output"),
             checkpoint_dir=str(checkpoint_dir or folder / "checkpoints"),
         )
-        spec = wire.AttemptSpec(job=job, attempt=3, token="ours", cpu_threads=1, resume_from=resume_from)  # noqa: S106
+        spec = wire.AttemptSpec(
+            job=job,
+            attempt=3,
+            token="ours",  # noqa: S106 - no secret
+            cpu_threads=1,
+            resume_from=resume_from,
+            tokenized=tokenized,
+        )
         (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
         self.folder = folder
         self.output = folder / "output"
@@ -190,7 +199,7 @@ class Attempt:
                 [sys.executable, *launcher, str(folder)],
                 variables,
                 warm=None
-                if cold or launcher not in {DIRECT, EVALUATION}
+                if cold or launcher not in {DIRECT, EVALUATION, FORKED_IN_TWO}
                 else functools.partial(warm_trainer, provider),
                 stdout=stdout.fileno(),
                 stderr=stderr.fileno(),
@@ -225,9 +234,9 @@ class Attempt:
 
 def child_environment() -> dict[str, str]:
     """Offline, on one thread, and blind to a GPU."""
-    root = str(Path(wire.__file__).parents[2])
+    roots = (Path(wire.__file__).parents[2], Path(__file__).parents[1])  # the second has support.forked_pair
     return dict(os.environ) | {
-        "PYTHONPATH": root,
+        "PYTHONPATH": os.pathsep.join(str(root) for root in roots),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -5,9 +5,9 @@
 A forked program runs as `python -m PROGRAM` does: as `__main__`, with the arguments, environment, folder and
 descriptors that it is given, and as a child of the process that asked for it. Nothing is computed before a fork and no
 thread runs, so that it is what a started process is after the same imports; only its command line and environment in
-/proc, and the seed of the hashes, are those of the warm process. So it is not for tests of launching, of what is done
-before or while the libraries are imported, or of several processes of one attempt. With TESTS_COLD=1 in the
-environment of the tests nothing is forked.
+/proc, and the seed of the hashes, are those of the warm process. So it is not for tests of launching, or of what is
+done before or while the libraries are imported. What a forked server starts is forked too (support.forked_children).
+With TESTS_COLD=1 in the environment of the tests, or of one server, nothing is forked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -38,6 +40,10 @@ _POLL_SECONDS = 0.005
 _PR_SET_CHILD_SUBREAPER = 36
 _READ_WHEN_NEEDED = ("MODELFORGE_", "PYTEST_", "TORCHINDUCTOR_")
 """Variables that begin so do not change what an import does; torch sets the last in a process of tests that uses it."""
+
+_READ_BY_LIBRARIES = ("PYTHONPATH", "HF_", "TRANSFORMERS_", "TORCH_", "CUDA_", "OMP_", "BNB_", "TRITON_")
+"""Those that change what an import of the libraries of training does, of what a server hands on."""
+_SERVED = "--served="
 
 
 class ForkedProcess:
@@ -166,7 +172,11 @@ def main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
     asked.set_inheritable(False)
     gc.disable()  # what is imported stays
-    for name in sys.argv[2:]:
+    served, modules = None, sys.argv[2:]
+    if modules[0].startswith(_SERVED):
+        served = socket.socket(fileno=int(modules.pop(0).removeprefix(_SERVED)))
+        served.set_inheritable(False)
+    for name in modules:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a child's collections leave the shared pages alone
@@ -174,19 +184,82 @@ def main() -> None:
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - their numbers
         raise SystemExit("A process with threads cannot be forked.")
     asked.send(b"warm")
+    _answer(asked, served)
+
+
+def _answer(asked: socket.socket, served: socket.socket | None) -> None:
+    """Fork for the one who started this process, and for servers that were forked from it."""
+    heavy = None
+    if (children := sys.modules.get("support.forked_children")) and served is None:
+        served, heavy = children.listen()
+    reads = ("PYTHONPATH",) if children is not None else _READ_BY_LIBRARIES
+    kept = {one for one in (asked, served, heavy) if one is not None}  # what no fork has a use for
     while True:
-        message, ancillary, _, _ = asked.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(3 * array.array("i").itemsize))
-        if not message:
-            return
-        descriptors = array.array("i")
-        for _level, _type, data in ancillary:
-            descriptors.frombytes(data)
-        asked.send(str(_fork(asked, json.loads(message), list(descriptors))).encode())
-        for descriptor in descriptors:
-            os.close(descriptor)
+        readable, _, _ = select.select([one for one in (asked, served, heavy) if one is not None], [], [])
+        if children is not None and heavy is not None and heavy in readable:
+            kept.add(children.start_libraries(heavy))
+            kept.remove(heavy)
+            heavy.close()
+            heavy = None
+        elif asked in readable:
+            message, descriptors = _received(asked)
+            if not message:
+                break
+            asked.send(str(_fork(kept, json.loads(message), descriptors)).encode())
+            _close(descriptors)
+        elif served is not None:
+            asks, _ = served.accept()
+            with asks:
+                message, descriptors = _received(asks)
+                request = json.loads(message)
+                if _of(request["environment"], reads) == _of(os.environ, reads):
+                    _fork_told(kept, asks, request, descriptors)
+                _close(descriptors)
+    for one in kept:
+        one.close()
 
 
-def _fork(asked: socket.socket, request: dict[str, Any], descriptors: list[int]) -> int:
+def _received(asked: socket.socket) -> tuple[bytes, list[int]]:
+    message, ancillary, _, _ = asked.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    descriptors = array.array("i")
+    for _level, _type, data in ancillary:
+        descriptors.frombytes(data)
+    return message, list(descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _fork_told(kept: set[socket.socket], asks: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
+    """Fork a program for one who is not its parent: he is told its pid, and then how it ended."""
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        return
+    if os.fork():
+        os._exit(0)
+    for one in kept:
+        one.close()
+    os.umask(request["mask"])
+    for kind, limit in request["limits"]:
+        resource.setrlimit(kind, tuple(limit))
+    if not (pid := os.fork()):
+        _run({asks}, request, descriptors)
+    _close(descriptors)
+    asks.send(str(pid).encode())
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(BrokenPipeError):  # a server that was killed
+        asks.send(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _of(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(prefixes)}
+
+
+def _fork(kept: set[socket.socket], request: dict[str, Any], descriptors: list[int]) -> int:
     """The pid of a process that the asking one is the parent of."""
     reading, writing = os.pipe()
     between = os.fork()
@@ -195,7 +268,7 @@ def _fork(asked: socket.socket, request: dict[str, Any], descriptors: list[int])
         if not pid:
             os.close(reading)
             os.close(writing)
-            _run(asked, request, descriptors)
+            _run(kept, request, descriptors)
         os.write(writing, str(pid).encode())
         os._exit(0)  # now it is an orphan, and is adopted by the process that asked
     os.close(writing)
@@ -204,11 +277,14 @@ def _fork(asked: socket.socket, request: dict[str, Any], descriptors: list[int])
         return int(answer.read())
 
 
-def _run(asked: socket.socket, request: dict[str, Any], descriptors: list[int]) -> NoReturn:
+def _run(kept: set[socket.socket], request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     """Be what `python -m PROGRAM` is."""
-    asked.close()
-    while os.getppid() != request["parent"]:
+    for one in kept:
+        one.close()
+    while os.getppid() != request.get("parent", os.getppid()):
         time.sleep(_POLL_SECONDS)
+    if request.get("session"):
+        os.setsid()
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -217,7 +293,12 @@ def _run(asked: socket.socket, request: dict[str, Any], descriptors: list[int]) 
     os.environ.update(request["environment"])
     if numpy := sys.modules.get("numpy"):  # the libraries draw from it, and no two processes begin with the same state
         numpy.random.seed()
+    if "PYTHONUNBUFFERED" in os.environ:
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    if children := sys.modules.get("support.forked_children"):
+        children.install()
     sys.argv = [request["program"], *request["arguments"]]
+    sys.modules.pop(request["program"], None)  # it is run anew
     runpy.run_module(request["program"], run_name="__main__", alter_sys=True)
     sys.exit()
 

@@ -62,7 +62,8 @@ def test_any_changed_byte_of_any_row_is_found_and_named(past: Path) -> None:
             elif column == "cause":
                 new = "CASE WHEN cause IS NULL THEN 1 ELSE NULL END"
             else:
-                new = f"CAST(x'ff' || substr(CAST({column} AS BLOB), 2) AS TEXT)"
+                rest = f"coalesce(substr(CAST({column} AS BLOB), 2), '')"  # nothing is left of what is packed
+                new = f"CAST(x'ff' || {rest} AS TEXT)"
             change(past, f"UPDATE records SET {column} = {new} WHERE position = {position}")  # noqa: S608 - constants
             found = verify(Layout(past))
             assert found.faults[0].position == position, (column, found.faults)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from trainer_entry.runtime import distributed
 from trainer_entry.runtime.failures import kind_of, message_of
@@ -31,11 +32,24 @@ def resumed_step(spec: AttemptSpec) -> int:
     return int(number) if number.isdigit() else 0
 
 
+class Begun(Struct, frozen=True, gc=False):
+    """An attempt whose spec is read, and which hears when it is to end."""
+
+    spec: AttemptSpec
+    folder: Path
+    wire: Wire
+    signals: Signals
+
+
 def run_attempt(attempt_dir: str, run: Callable[[AttemptSpec, Path, Wire, Signals], None]) -> int:
     """Run the attempt that `attempt_dir` describes, and report how it ended; the exit code."""
     lines = LineWriter(claim_stdout())  # before any import that could print
     claim_secrets()
-    folder = Path(attempt_dir)
+    return conduct(begin(Path(attempt_dir), lines), run)
+
+
+def begin(folder: Path, lines: LineWriter) -> Begun:
+    """Read what an attempt is to do, and listen for its end from now on."""
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
     wire = Wire(lines, speaks=distributed.rank() == 0)
     signals = Signals(
@@ -43,8 +57,14 @@ def run_attempt(attempt_dir: str, run: Callable[[AttemptSpec, Path, Wire, Signal
         left_alone=lambda: distributed.another_ended() and _report_other_failure(wire, folder),
     )
     signals.listen()
+    return Begun(spec, folder, wire, signals)
+
+
+def conduct(begun: Begun, run: Callable[[AttemptSpec, Path, Wire, Signals], None]) -> int:
+    """Run an attempt to its end, and report it; the exit code."""
+    spec, folder, wire = begun.spec, begun.folder, begun.wire
     try:
-        run(spec, folder, wire, signals)
+        run(spec, folder, wire, begun.signals)
     except Stopped as stop:
         _report_stopped(wire, spec, stop.step, stop.checkpoint)
     except BaseException as error:  # noqa: BLE001 - nothing is swallowed: the wire gets all of it

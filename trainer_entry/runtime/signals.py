@@ -33,7 +33,7 @@ class Signals:
 
     def listen(self) -> None:
         """Wait for the signals from now on. For the main thread, while there is no other."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # every thread to come inherits it; ours waits for them
+        hold_back()  # every thread to come inherits it; ours waits for them
         os.register_at_fork(after_in_child=_let_through)
         threading.Thread(target=self._wait_for_signals, name="signals", daemon=True).start()
 
@@ -72,6 +72,11 @@ class Signals:
                             os._exit(0)
                 case _:
                     pass
+
+
+def hold_back() -> None:
+    """Let the signals wait until somebody listens. For the main thread, while there is no other."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
 
 
 def _let_through() -> None:

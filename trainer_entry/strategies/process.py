@@ -22,12 +22,8 @@ _ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
 def prepare_process(spec: AttemptSpec, folder: Path) -> None:
     """What the libraries read from the environment, before they are imported."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     hide_unused(spec.job)
-    if spec.job.provider != "unsloth" and not any(name in os.environ for name in _ALLOCATOR):
-        # A GPU's memory in pieces that grow: nothing of it is lost between tensors of different sizes.
-        os.environ[_ALLOCATOR[0]] = "expandable_segments:True"
+    settle_environment(pieces_grow=spec.job.provider != "unsloth")
     with importing():
         if spec.job.provider == "unsloth":
             _import_unsloth(folder)
@@ -41,6 +37,18 @@ def prepare_process(spec: AttemptSpec, folder: Path) -> None:
     distributed.prepare()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+
+
+def settle_environment(*, pieces_grow: bool = True) -> None:
+    """Set the variables that the libraries read.
+
+    `pieces_grow`: a GPU's memory comes in pieces that grow, so that nothing of it is lost between tensors of different
+    sizes.
+    """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if pieces_grow and not any(name in os.environ for name in _ALLOCATOR):
+        os.environ[_ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def _import_strategy(strategy: Strategy) -> None:

@@ -6,10 +6,12 @@ Fields are only ever added, with defaults: spools of older releases must still d
 
 from trainer_entry.wire.attempt_files import (
     CHECKPOINT_MANIFEST,
+    STANDBY,
     AttemptSpec,
     CheckpointManifest,
     ExitReport,
     ShimReport,
+    StandbyOrder,
 )
 from trainer_entry.wire.defaults import REWARD_DEFAULTS, Defaults, defaults_of
 from trainer_entry.wire.formats import DatasetFormat
@@ -125,6 +127,7 @@ __all__ = [
     "MOST_PREVIEWED_BYTES",
     "PREVIEW_FAILED",
     "REWARD_DEFAULTS",
+    "STANDBY",
     "UNSLOTH_LENGTH",
     "Ancestor",
     "AnyDatasetViewRequest",
@@ -190,6 +193,7 @@ __all__ = [
     "SequenceName",
     "SequenceView",
     "ShimReport",
+    "StandbyOrder",
     "StatisticsRequest",
     "StepLogged",
     "Strategy",

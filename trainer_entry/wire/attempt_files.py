@@ -10,7 +10,8 @@ from trainer_entry.wire.job import JobSpec
 class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
     """`spec.json`: a job's spec for one attempt. `token` marks every process of the attempt as ours.
 
-    `gpus`: those that the attempt may use, as CUDA names them; null where there are none to share.
+    `gpus`: those that the attempt may use, as CUDA names them; null where there are none to share. `tokenized`: the
+    folder in which tokenized records are kept for later attempts; null where none are.
     """
 
     job: JobSpec
@@ -19,6 +20,20 @@ class AttemptSpec(Struct, frozen=True, kw_only=True, gc=False):
     cpu_threads: int
     resume_from: str | None = None
     gpus: tuple[str, ...] | None = None
+    tokenized: str | None = None
+
+
+STANDBY = "--standby"
+"""What a shim, and a trainer, are started with that wait for an attempt."""
+
+
+class StandbyOrder(Struct, frozen=True, kw_only=True, gc=False):
+    """The attempt that a trainer which stands by is to be. `set`, `unset`: how its environment changes for it."""
+
+    folder: str
+    grace_seconds: float
+    set: dict[str, str] = {}
+    unset: tuple[str, ...] = ()
 
 
 CHECKPOINT_MANIFEST = "manifest.json"

@@ -35,7 +35,8 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     made from it; None where they are that file itself. `revision`: of the uploaded dataset; None of a file that was
     named by its path. `source`: the split of a hub's dataset that the records are, at the commit that they were
     fetched at, as `hf://owner/name[/config]@COMMIT?split=NAME`; both hashes are of the rows as JSON lines then.
-    `has_tools`: some record has tools, or calls one.
+    `has_tools`: some record has tools, or calls one. `origin`: the path that was named, of a file that was named by
+    one. `columns`, `encoding`: by which it was asked to be read, where they were said with the job.
     `parts`: the datasets that are trained on together, where there are several. Then `filename` names them all,
     `format` is the first one's, `num_examples` counts the records that are taken of all of them, `path` is none, and
     `sha256` is that of the mixture: of what is taken, of what. `seed`: decides which records are taken of a part.
@@ -50,6 +51,9 @@ class DatasetFile(Struct, frozen=True, kw_only=True, gc=False):
     revision: int | None = None
     source: str | None = None
     has_tools: bool = False
+    origin: str | None = None
+    columns: dict[str, str | list[str]] | None = None
+    encoding: str | None = None
     parts: tuple["DatasetPart", ...] = ()
     seed: int = 0
 

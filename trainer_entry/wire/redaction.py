@@ -25,9 +25,9 @@ class Redaction:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, REDACTED)
-        if "_" in text and _TOKENS.search(text):
+        if "f_" in text and _TOKENS.search(text):  # the expression alone takes a hundred times as long
             text = _TOKENS.sub(REDACTED, text)
-        if "://" in text and "@" in text and _CREDENTIALS.search(text):
+        if "@" in text and "://" in text and _CREDENTIALS.search(text):
             text = _CREDENTIALS.sub(REDACTED, text)
         return text
 

@@ -20,14 +20,17 @@ class Capacity(Struct, frozen=True, kw_only=True, gc=False):
     total: int
 
 
-def memory_capacity(root: Path = Path("/")) -> Capacity:
-    """The memory that a training may have: of one GPU, or of the machine, as its control groups leave it."""
+def memory_capacity(root: Path = Path("/"), *, spare: int = 0) -> Capacity:
+    """The memory that a training may have: of one GPU, or of the machine, as its control groups leave it.
+
+    `spare`: bytes of the machine's memory that come free when a job starts.
+    """
     gpus = gpu_memory()
     if gpus:
         largest = max(gpus, key=lambda gpu: (gpu.total, gpu.free))
         return Capacity(device="gpu", available=largest.free, total=largest.total)
     memory = host_memory(root)
-    return Capacity(device="host", available=memory.available, total=memory.total)
+    return Capacity(device="host", available=min(memory.total, memory.available + spare), total=memory.total)
 
 
 def free_disk(folder: Path) -> int:

@@ -46,8 +46,11 @@ class _Model(Struct, kw_only=True, gc=False):
     architecture: Architecture | None = None
 
 
-async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) -> Fit:
-    """Read the model, and estimate memory and disk. `waits`: the job may wait until others have given theirs back."""
+async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool, spare: int = 0) -> Fit:
+    """Read the model, and estimate memory and disk. `waits`: the job may wait until others have given theirs back.
+
+    `spare`: bytes of the machine's memory that come free when it starts.
+    """
     problems: list[BadInput] = []
     folder = await read_apart(model_folder, spec.model_path)
     if folder is not None:
@@ -61,13 +64,14 @@ async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool) 
     problems += known_obstacles(spec, model.architecture, folder)
     problems += _target_problems(spec, model)
     problems += adapter_problems(spec, model.weights or (), model.architecture)
-    memory, disk = await asyncio.to_thread(_estimate, spec, model, data_dir, problems, waits=waits)
+    memory, disk = await asyncio.to_thread(_estimate, spec, model, data_dir, problems, waits=waits, spare=spare)
     return Fit(problems=tuple(problems), memory=memory, disk=disk)
 
 
-async def unknown_fit(batch_size: int, data_dir: Path) -> Fit:
+async def unknown_fit(batch_size: int, data_dir: Path, spare: int) -> Fit:
     """What the machine has, for a training of which nothing is known."""
-    room, free = await asyncio.to_thread(memory_capacity), await asyncio.to_thread(free_disk, data_dir)
+    room = await asyncio.to_thread(memory_capacity, spare=spare)
+    free = await asyncio.to_thread(free_disk, data_dir)
     return Fit(problems=(), memory=report.unknown_memory(batch_size, None, room), disk=report.unknown_disk(free))
 
 
@@ -127,9 +131,9 @@ def _target_problems(spec: wire.JobSpec, model: _Model) -> list[BadInput]:
 
 
 def _estimate(
-    spec: wire.JobSpec, model: _Model, data_dir: Path, problems: list[BadInput], *, waits: bool
+    spec: wire.JobSpec, model: _Model, data_dir: Path, problems: list[BadInput], *, waits: bool, spare: int
 ) -> tuple[MemoryFit, DiskFit]:
-    room, free = memory_capacity(), free_disk(data_dir)
+    room, free = memory_capacity(spare=spare), free_disk(data_dir)
     if waits:
         room = msgspec.structs.replace(room, available=room.total)
     length, answer, about_length = length_of(spec, model.architecture)

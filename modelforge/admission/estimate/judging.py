@@ -20,10 +20,11 @@ from trainer_entry import wire
 _FIELD = "model_id"
 
 
-async def check_evaluation_fits(job: wire.JobSpec, *, waits: bool) -> None:
+async def check_evaluation_fits(job: wire.JobSpec, *, waits: bool, spare: int = 0) -> None:
     """Refuse an evaluation for which there is not the memory; one of a model whose files cannot be read is let be.
 
     `job`: the evaluation as a training on its own records. `waits`: it may wait until others have given theirs back.
+    `spare`: bytes that come free when it starts.
 
     Raises:
         BadInput: there is too little; it says how many records at a time fit.
@@ -31,7 +32,7 @@ async def check_evaluation_fits(job: wire.JobSpec, *, waits: bool) -> None:
     weights, architecture = await read_apart(lambda: _read(job))
     if weights is None or architecture is None:
         return
-    room = await asyncio.to_thread(memory_capacity)
+    room = await asyncio.to_thread(memory_capacity, spare=spare)
     if waits:
         room = msgspec.structs.replace(room, available=room.total)
     length, answer, _ = await asyncio.to_thread(length_of, job, architecture)

@@ -1,16 +1,16 @@
 """Whether a model's tokenizer can be read, and whether it says how to write a conversation.
 
-`python -m modelforge.admission.estimate.tokenizer` reads a `tokenizer.json` on its stdin with the library of the
-trainers: in a process of its own, since a large vocabulary takes hundreds of megabytes, and the file is a stranger's.
+A `tokenizer.json` is read by the library of the trainers, in a process of its own (tokenizer_file): a large vocabulary
+takes hundreds of megabytes, and the file is a stranger's.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from modelforge.admission.estimate import tokenizer_file
 from modelforge.admission.estimate.architecture import architecture_of
 from modelforge.errors import BadInput
 from modelforge.machine.child_limits import ChildLimits
@@ -32,11 +32,9 @@ _SENTENCE_PIECES = (
 _WITHOUT_FILES = frozenset({"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"})  # of bytes or characters
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _NO_TEMPLATES = frozenset({b"null", b'""', b"[]"})
-_THIS = "modelforge.admission.estimate.tokenizer"
 _SECONDS = 60.0
 _LIMITS = ChildLimits(memory_bytes=3 << 30)
 """A vocabulary of a million tokens takes one."""
-_UNREADABLE = 3  # the exit code; an interpreter that fails has others
 
 
 class _Settings(Struct):
@@ -80,10 +78,10 @@ async def check_tokenizer(name: str, folder: Path, field: str) -> None:
         if file in _readable:
             return
         try:
-            ended = await run_module(_THIS, stdin=opened, seconds=_SECONDS, limits=_LIMITS)
+            ended = await run_module(tokenizer_file.__name__, stdin=opened, seconds=_SECONDS, limits=_LIMITS)
         except TimeoutError as error:
             raise _unreadable(name, f"it took more than {_SECONDS:.0f} s to read", field) from error
-    if ended.code == _UNREADABLE:
+    if ended.code == tokenizer_file.UNREADABLE:
         raise _unreadable(name, ended.words, field)
     if ended.code < 0:
         raise _unreadable(name, f"it took more than {_LIMITS.memory_bytes} bytes of memory to read", field)
@@ -189,20 +187,3 @@ def _further_templates(folder: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [f"{TEMPLATES}/{name}" for name in sorted(names) if name.endswith(".jinja")]
-
-
-def main() -> int:
-    """Read the file, and say how many tokens it has on stdout, or what is wrong with it on stderr."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokens = Tokenizer.from_str(sys.stdin.buffer.read().decode()).get_vocab(with_added_tokens=True)
-    except Exception as error:  # noqa: BLE001 - the library raises nothing more precise
-        sys.stderr.write(f"{error}\n")
-        return _UNREADABLE
-    sys.stdout.write(str(max(tokens.values(), default=-1) + 1))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

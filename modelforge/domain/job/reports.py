@@ -81,12 +81,12 @@ def decide_report(job: Job | None, report: Report, gpus: tuple[str, ...] = ()) -
     if job is None or report.attempt != job.attempt or job.status in FINAL:
         return []
     match report:
+        case ReportLines():
+            return _events_of_lines(job, report)
         case ReportSpawned(shim=shim):
             if job.shim is not None:
                 return []
             return [AttemptSpawned(job_id=report.job_id, attempt=report.attempt, shim=shim)]
-        case ReportLines():
-            return _events_of_lines(job, report)
         case ReportSilence():
             if job.status != "training" or job.last_word is not None or job.stalled:
                 return []

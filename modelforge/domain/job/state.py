@@ -67,6 +67,8 @@ def evolve(job: Job | None, event: Event) -> Job:
     if job is None:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
     match event:
+        case MetricsLogged(seq=seq, offset=offset, steps=steps):  # nearly all
+            return _received(job, seq, offset, messages=len(steps))
         case AttemptLaunching(attempt=attempt, resume_from=resume_from, gpus=gpus):
             goes_on = job.status not in FINAL
             return Job(
@@ -91,8 +93,6 @@ def evolve(job: Job | None, event: Event) -> Job:
             return msgspec.structs.replace(_received(job, seq, offset), last_word=report)
         case CheckpointSaved(seq=seq, offset=offset):
             return msgspec.structs.replace(_received(job, seq, offset), checkpoint_requested=False)
-        case MetricsLogged(seq=seq, offset=offset, steps=steps):
-            return _received(job, seq, offset, messages=len(steps))
         case PhaseEntered(seq=seq, offset=offset, phase=phase):
             return msgspec.structs.replace(_received(job, seq, offset), phase=phase)
         case EvaluationLogged(seq=seq, offset=offset) | TrackerGivenUp(seq=seq, offset=offset):

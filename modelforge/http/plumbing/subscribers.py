@@ -89,11 +89,10 @@ class _Subscriber:
     ) -> None:
         self.connection = connection
         self.transport = transport
-        self.position = position  # of the last record that it was sent
+        self.position = position  # after which it is to be sent what there is, while it is not live
         self.stream = stream
         self.frame = frame
         self.say_goodbye = say_goodbye
-        self.live = False
         self.catching_up: asyncio.Task[None] | None = None
 
     @property
@@ -109,28 +108,32 @@ class Subscribers:
         self._projector = projector
         self._patience = min(_LONGEST_PATIENCE_SECONDS, still_seconds)
         self._subscribers: set[_Subscriber] = set()
+        self._live: dict[tuple[Frame, str | None], dict[asyncio.Transport, _Subscriber]] = {}  # who is sent the same
         self._parts = SharedParts(log)
         self._dismissals: set[asyncio.Task[None]] = set()
         projector.listener = self.publish
 
     def publish(self, record: Record) -> None:
         """Write a record, which the read models have, to everybody who keeps up."""
-        if not self._subscribers:
+        if not self._live:
             return
         status = status_message(self._projector.read_models, record)
         frames: dict[Frame, bytes | None] = {}
-        for subscriber in self._subscribers:
-            if not subscriber.live or subscriber.stream not in (None, record.stream):
+        for (make, stream), alike in [*self._live.items()]:
+            if stream is not None and stream != record.stream:
                 continue
-            make = subscriber.frame
             frame = frames[make] if make in frames else frames.setdefault(make, make(record, status))
-            if frame is None or subscriber.transport.is_closing():
+            if frame is None:
                 continue
-            if is_behind(subscriber.transport):
-                self._start_catching_up(subscriber)
-            else:
-                subscriber.transport.write(frame)
-                subscriber.position = record.position
+            behind = []
+            for transport in alike:
+                if transport.get_write_buffer_size() > _BEHIND_BYTES:
+                    behind.append(transport)
+                elif not transport.is_closing():
+                    transport.write(frame)
+            for transport in behind:
+                alike[transport].position = record.position - 1  # of all before it was sent what it wants
+                self._start_catching_up(alike[transport])
 
     async def serve_socket(self, request: web.Request, following: Following) -> web.WebSocketResponse:
         """Send statuses as WebSocket messages until the subscriber leaves; from now on, after one snapshot."""
@@ -200,7 +203,7 @@ class Subscribers:
         subscriber = _Subscriber(connection, transport, position, following.stream, frame, say_goodbye)
         self._subscribers.add(subscriber)
         if following.after is None:
-            subscriber.live = True
+            self._go_live(subscriber)
         else:
             self._start_catching_up(subscriber)
         try:
@@ -211,7 +214,7 @@ class Subscribers:
     def _let_go(self, subscriber: _Subscriber) -> None:
         """Send it nothing more."""
         self._subscribers.discard(subscriber)
-        subscriber.live = False
+        self._leave_live(subscriber)
         if subscriber.catching_up is not None:
             subscriber.catching_up.cancel()
             subscriber.catching_up = None
@@ -223,8 +226,17 @@ class Subscribers:
             status, StatusMessage, position=read_models.position, type="Snapshot", at=read_models.at, record=UNSET
         )
 
+    def _go_live(self, subscriber: _Subscriber) -> None:
+        """Send it what comes from now on."""
+        self._live.setdefault((subscriber.frame, subscriber.stream), {})[subscriber.transport] = subscriber
+
+    def _leave_live(self, subscriber: _Subscriber) -> None:
+        alike = self._live.get((subscriber.frame, subscriber.stream), {})
+        if alike.pop(subscriber.transport, None) is not None and not alike:
+            del self._live[subscriber.frame, subscriber.stream]
+
     def _start_catching_up(self, subscriber: _Subscriber) -> None:
-        subscriber.live = False
+        self._leave_live(subscriber)
         subscriber.catching_up = asyncio.get_running_loop().create_task(self._catch_up(subscriber))
 
     async def _catch_up(self, subscriber: _Subscriber) -> None:
@@ -236,7 +248,7 @@ class Subscribers:
                 await self._until_taken(subscriber)
                 head = self._projector.read_models.position
                 if part.position >= head:
-                    subscriber.live = True  # nothing can come in between: this runs in one go
+                    self._go_live(subscriber)  # nothing can come in between: this runs in one go
                     return
                 part = await self._parts.after(history, part, head)
                 if part.data:

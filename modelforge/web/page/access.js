@@ -9,7 +9,7 @@ import { Webhooks } from "./webhooks.js";
 const SCOPES = { read: "sees everything, changes nothing", write: "trains, uploads, deletes and asks models", admin: "makes and revokes tokens too" };
 const LOOK_EVERY = 3000;
 const DAY = 86_400_000;
-const COLUMNS = [["Name", "head"], ["Scope"], ["Made"], ["Expires"], ["Revoke", "act"]];
+const COLUMNS = [["Name", "head name"], ["Scope"], ["Made"], ["Expires"], ["Revoke", "act"]];
 const LASTS = [["", "Never"], ["7", "In 7 days"], ["30", "In 30 days"], ["90", "In 90 days"], ["365", "In a year"]];
 
 export function Access() {

@@ -24,7 +24,12 @@ export function changed(asked, settings) {
 /** A dataset as a request names it: an upload by its name, and what is nowhere else by its place. */
 function named(dataset) {
   if (dataset.source) return dataset.source.startsWith("hf://") ? dataset.source : dataset.filename;
-  return dataset.revision === null ? dataset.path : dataset.filename;
+  return dataset.origin ?? (dataset.revision === null ? dataset.path : dataset.filename);
+}
+
+/** How it was asked to be read. */
+function readAs({ columns, encoding }) {
+  return { ...(columns === null ? {} : { columns }), ...(encoding === null ? {} : { encoding }) };
 }
 
 /**
@@ -38,8 +43,9 @@ export async function askedOf(jobId, schema, signal) {
   for (const name of OF_A_JOB) if (name in FRESH || job[name] !== schema[name]?.default) asked[name] = job[name];
   const { parts } = job.dataset;
   asked.dataset = parts.length
-    ? parts.map(({ dataset, weight, max_samples: most }) => ({ dataset: named(dataset), weight, ...(most === null ? {} : { max_samples: most }) }))
+    ? parts.map(({ dataset, weight, max_samples: most }) => ({ dataset: named(dataset), weight, ...(most === null ? {} : { max_samples: most }), ...readAs(dataset) }))
     : named(job.dataset);
+  if (!parts.length) Object.assign(asked, readAs(job.dataset));
   if (job.validation_dataset) asked.validation_dataset = named(job.validation_dataset);
   if (job.max_restarts) asked.max_restarts = job.max_restarts;
   if (Object.keys(job.metadata ?? {}).length) asked.metadata = job.metadata;

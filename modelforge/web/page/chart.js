@@ -55,14 +55,17 @@ function line(plot, number, first, last) {
   return { stroke: path, fill: null, clip: null, band: null, gaps: null, flags: 1 };
 }
 
+/** How large letters are, beside those of most screens: larger on very wide ones. */
+const scale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function axes(width, axis) {
   const shared = { stroke: style("--soft"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false } };
-  const font = "12px system-ui, sans-serif";
+  const large = scale();
+  const font = `${12 * large}px system-ui, sans-serif`;
   return [
-    { ...shared, font, size: 28, space: width < NARROW ? 60 : 80, values: (_, splits) => splits.map(axis.write), ...(axis.whole ? { incrs: WHOLE } : {}) },
-    { ...shared, font, size: 56, values: (_, splits) => splits.map(figure) },
+    { ...shared, font, size: 28 * large, space: (width < NARROW ? 60 : 80) * large, values: (_, splits) => splits.map(axis.write), ...(axis.whole ? { incrs: WHOLE } : {}) },
+    { ...shared, font, size: 56 * large, values: (_, splits) => splits.map(figure) },
   ];
 }
 
@@ -156,13 +159,13 @@ export function Chart({ label, source, series, read, height = 220, logarithmic =
     };
     const begin = () => {
       plot?.destroy();
-      const made = options({ series, width: root.clientWidth, height, logarithmic, marks, axis });
+      const made = options({ series, width: root.clientWidth, height: height * scale(), logarithmic, marks, axis });
       made.hooks.setCursor = [(it) => tell(it.cursor.idx ?? null, it.data[0], it.data.slice(1))];
       plot = new uPlot(made, [[], ...series.map(() => [])], root);
       draw();
     };
     begin();
-    const sized = new ResizeObserver(() => root.clientWidth && plot.setSize({ width: root.clientWidth, height }));
+    const sized = new ResizeObserver(() => root.clientWidth && plot.setSize({ width: root.clientWidth, height: height * scale() }));
     sized.observe(root);
     const shown = new IntersectionObserver(([entry]) => {
       seen = entry.isIntersecting;

@@ -105,5 +105,5 @@ export const JobLine = ({ job }) => html`<li class="job-line">
   <${Badge} status=${job.status} />
   <a href=${link("jobs", job.job_id)}><bdi>${jobName(job)}</bdi></a>
   <span class="soft">${job.job_id}</span>
-  <span class=${job.error ? "error-word" : "soft"}><bdi>${lastWord(job)}</bdi></span>
+  <span class=${job.error ? "error-word" : "soft"}><bdi class="few">${lastWord(job)}</bdi></span>
 </li>`;

@@ -1,4 +1,7 @@
-"""One attempt in two processes: what they say, save and leave, and what one does when it is left alone."""
+"""One attempt in two processes: what they say, save and leave, and what one does when it is left alone.
+
+Both are forked, but for an attempt that runs to its end and those in which one of them fails: these are launched.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.trainer_attempts import IN_TWO, Attempt, questions, write_dataset
+from support.forked_pair import RANKS, launched
+from support.trainer_attempts import FORKED_IN_TWO, IN_TWO, Attempt, questions, write_dataset
 
 from trainer_entry import wire
 from trainer_entry.runtime.proc import descendants, runs
@@ -39,8 +43,14 @@ def in_two(folder: Path, model: Path, dataset: wire.DatasetFile, **options: Any)
     return Attempt(folder, model, dataset, launcher=IN_TWO, num_processes=2, **options)
 
 
+def forked(folder: Path, model: Path, dataset: wire.DatasetFile, **options: Any) -> Attempt:
+    return Attempt(folder, model, dataset, launcher=FORKED_IN_TWO, num_processes=2, **options)
+
+
 def processes(attempt: Attempt) -> list[int]:
     """Both of them, in the order of their ranks."""
+    if (told := attempt.folder / RANKS).exists():
+        return [int(pid) for pid in told.read_text().split()]
     found: dict[int, int] = {}
     while len(found) < 2:
         assert attempt.process.poll() is None, attempt.stderr()
@@ -96,7 +106,7 @@ def test_two_learn_what_one_learns_from_batches_of_both(tmp_path: Path, tiny_mod
     dataset = write_dataset(tmp_path / "questions.jsonl", questions(63))
     shared: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.01, "eval_split": 0.115, "eval_steps": 3}
     shared |= {"per_device_eval_batch_size": 3}
-    two = in_two(tmp_path / "two", tiny_model, dataset, per_device_train_batch_size=4, **shared)
+    two = forked(tmp_path / "two", tiny_model, dataset, per_device_train_batch_size=4, **shared)
     assert two.wait() == 0, two.stderr()
     one = Attempt(tmp_path / "one", tiny_model, dataset, per_device_train_batch_size=8, **shared)
     assert one.wait() == 0, one.stderr()
@@ -113,7 +123,7 @@ def test_two_learn_what_one_learns_from_batches_of_both(tmp_path: Path, tiny_mod
 def test_asked_at_different_moments_both_save_the_same_step_and_go_on_from_it(
     tmp_path: Path, tiny_model: Path, dataset: wire.DatasetFile, finished: Attempt
 ) -> None:
-    attempt = in_two(tmp_path / "first", tiny_model, dataset, save_steps=1000, **{**TRAINED, "logging_steps": 1})
+    attempt = forked(tmp_path / "first", tiny_model, dataset, save_steps=1000, **{**TRAINED, "logging_steps": 1})
     attempt.wait_for(trains)
     first, second = processes(attempt)
     os.kill(second, signal.SIGUSR1)  # alone
@@ -127,7 +137,7 @@ def test_asked_at_different_moments_both_save_the_same_step_and_go_on_from_it(
     assert stopped.checkpoint.endswith(f"checkpoint-{stopped.step}")
     assert is_whole(Path(stopped.checkpoint))
     assert len(list(Path(stopped.checkpoint).glob("rng_state_*.pth"))) == 2
-    resumed = in_two(
+    resumed = forked(
         tmp_path / "second", tiny_model, dataset, resume_from=stopped.checkpoint,
         checkpoint_dir=tmp_path / "first" / "checkpoints", **TRAINED,
     )  # fmt: skip
@@ -142,7 +152,7 @@ def test_a_stop_is_heard_by_both_before_anything_is_trained(
 ) -> None:
     """While the model is loaded, and while one of them judges the untrained model's answers."""
     records = [{"document": f"Text {i}. " * 20, "summary": f"It is {i}. " * 20} for i in range(400)]
-    attempt = in_two(
+    attempt = forked(
         tmp_path / "attempt",
         tiny_model,
         write_dataset(tmp_path / "data.jsonl", records),
@@ -170,6 +180,8 @@ def test_when_one_is_killed_nobody_says_that_it_was_stopped(
     attempt = in_two(tmp_path, tiny_model, dataset, max_steps=1_000_000)
     attempt.wait_for(is_in(phase))
     first, second = processes(attempt)
+    given = Path(f"/proc/{second}/environ").read_text().split("\0")
+    assert {f"{name}={value}" for name, value in launched(1, 0).items() if name != "MASTER_PORT"} <= set(given)
     os.kill(second, signal.SIGKILL)
     assert attempt.wait() == 1
     assert attempt.of_type(wire.TrainerStopped) == []
@@ -201,7 +213,7 @@ def test_why_one_failed_is_said_by_the_one_that_is_heard(
 def test_a_policy_is_rewarded_in_two_processes(tmp_path: Path, tiny_model: Path) -> None:
     records = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "Who knows?"} for i in range(32)]
     dataset = write_dataset(tmp_path / "data.jsonl", records)
-    attempt = in_two(
+    attempt = forked(
         tmp_path / "attempt", tiny_model, dataset, strategy="rlhf", max_steps=3, eval_split=0.25, num_generations=2,
         max_completion_length=8,
     )  # fmt: skip

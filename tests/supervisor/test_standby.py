@@ -1,0 +1,229 @@
+"""A trainer that stands by: who gets it, what becomes of it, and that nothing is left of it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.attempt_files import model_in, processes_of, shim_of, steps_of, training, until_step
+from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
+
+from modelforge.machine.software_state import software_state
+
+
+class Standing:
+    """Servers that keep a trainer ready, with scripted trainers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data_dir = folder / "data"
+        self.model = model_in(folder)
+        self.tokens: list[str] = []
+        self.server: RunningServer | None = None
+
+    def serve(self, **variables: str) -> RunningServer:
+        self.server = scripted_server(self.data_dir, "--standby", **variables)
+        self.server.upload(RECORDS).raise_for_status()
+        return self.server
+
+    def start(self, behaviour: str, **fields: object) -> str:
+        assert self.server is not None
+        answer = self.server.post("/api/start_training", training(self.model, behaviour, **fields))
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["job_id"])
+
+    def ready(self, times: int = 1) -> str:
+        """The token of the trainer that stands by, once it is the so-manieth."""
+        assert self.server is not None
+        wait(lambda: self.server.said().count("trainer_stands_ready") >= times)  # type: ignore[union-attr]
+        (folder,) = (self.data_dir / "standby").iterdir()
+        self.tokens.append(folder.name)
+        return folder.name
+
+    def shim(self, token: str) -> int:
+        """The process that holds the others together."""
+        (found,) = [pid for pid in processes_of(token) if b"trainer_entry.shim" in _words(pid)]
+        return found
+
+
+def _words(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def wait(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def standing(tmp_path: Path) -> Iterator[Standing]:
+    standing = Standing(tmp_path)
+    yield standing
+    if standing.server is not None and standing.server.process.poll() is None:
+        if standing.server.get("/api/training_status").json()["status"] in {"starting", "training"}:
+            standing.server.post("/api/stop_training")
+        standing.server.end()
+    wait(lambda: not any(processes_of(token) for token in standing.tokens))
+    assert [*standing.data_dir.glob("standby/*")] == []
+
+
+def test_the_next_attempt_is_given_to_who_stands_by_and_then_another_does(standing: Standing) -> None:
+    server = standing.serve()
+    first = standing.ready()
+    assert server.get("/api/jobs").json()["jobs"] == []
+    job_id = standing.start("completes")
+    job = server.wait_for(job_id)
+    assert (job["status"], job["attempt"]) == ("completed", 1), job["error"]
+    assert steps_of(server, job_id) == list(range(1, 11))
+    assert shim_of(standing.data_dir, job_id)["token"] == first
+    assert processes_of(first) == []
+    attempt = standing.data_dir / "jobs" / job_id / "attempt-1"
+    assert {path.name for path in attempt.iterdir()} == {
+        *("spec.json", "shim.json", "exit.json", "stdout.jsonl", "stderr.log", "environment.json")
+    }
+    assert standing.ready(2) != first
+
+
+def test_who_stands_by_ends_with_the_server_however_that_ends(standing: Standing) -> None:
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        server = standing.serve()
+        token = standing.ready()
+        assert len(processes_of(token)) == 2
+        server.end(number)
+        wait(lambda token=token: not processes_of(token))
+
+
+def test_who_was_given_an_attempt_outlives_the_server(standing: Standing) -> None:
+    server = standing.serve()
+    token = standing.ready()
+    job_id = standing.start("waits", max_steps=200)
+    until_step(server, job_id, 5)
+    before = processes_of(token)
+    server.end(signal.SIGKILL)
+    server = standing.serve()
+    assert processes_of(token) == before
+    job = server.wait_for(job_id)
+    assert (job["status"], job["attempt"]) == ("completed", 1), job["error"]
+    assert steps_of(server, job_id) == list(range(1, 201))
+
+
+@pytest.mark.parametrize("who", ["shim", "trainer"])
+def test_where_it_was_killed_an_attempt_is_started_in_the_ordinary_way(standing: Standing, who: str) -> None:
+    server = standing.serve()
+    token = standing.ready()
+    shim = standing.shim(token)
+    os.kill(shim if who == "shim" else next(pid for pid in processes_of(token) if pid != shim), signal.SIGKILL)
+    wait(lambda: not processes_of(token) and not [*standing.data_dir.glob("standby/*")])
+    job_id = standing.start("completes")
+    assert server.wait_for(job_id)["status"] == "completed"
+    assert shim_of(standing.data_dir, job_id)["token"] != token
+
+
+def test_where_it_does_not_answer_it_is_ended_and_the_attempt_is_started_in_the_ordinary_way(
+    standing: Standing,
+) -> None:
+    server = standing.serve()
+    token = standing.ready()
+    os.kill(standing.shim(token), signal.SIGSTOP)
+    job_id = standing.start("completes")
+    job = server.wait_for(job_id)
+    assert (job["status"], job["attempt"]) == ("completed", 1), job["error"]
+    assert shim_of(standing.data_dir, job_id)["token"] != token
+    assert processes_of(token) == []
+
+
+def test_a_server_that_is_killed_at_the_hand_over_finds_the_attempt_that_it_gave(standing: Standing) -> None:
+    server = standing.serve()
+    token = standing.ready()
+    shim = standing.shim(token)
+    os.kill(shim, signal.SIGSTOP)
+    job_id = standing.start("completes")
+    wait(lambda: [*standing.data_dir.glob("jobs/*/attempt-1/spec.json")] != [])
+    time.sleep(0.1)  # the order is on its way; without it the next server starts the attempt anew
+    server.end(signal.SIGKILL)
+    os.kill(shim, signal.SIGCONT)
+    server = standing.serve()
+    job = server.wait_for(job_id)
+    assert job["status"] == "completed", job["error"]
+    assert steps_of(server, job_id) == list(range(1, 11))
+
+
+def test_a_stop_at_the_hand_over_ends_the_attempt(standing: Standing) -> None:
+    server = standing.serve()
+    token = standing.ready()
+    shim = standing.shim(token)
+    os.kill(shim, signal.SIGSTOP)
+    job_id = standing.start("waits", max_steps=100_000)
+    stop = threading.Thread(target=server.post, args=("/api/stop_training",))
+    stop.start()
+    wait(lambda: server.get(f"/api/jobs/{job_id}").json()["status"] == "stopping")
+    os.kill(shim, signal.SIGCONT)
+    stop.join()
+    assert server.wait_for(job_id)["status"] == "stopped"
+    assert processes_of(token) == []
+
+
+def test_one_whose_imports_hang_is_ended_and_no_other_is_started_before_a_job(standing: Standing) -> None:
+    hangs = standing.data_dir.parent / "standby-hangs"
+    hangs.touch()
+    server = standing.serve()
+    wait(lambda: "standby_ended" in server.said())
+    assert [*standing.data_dir.glob("standby/*")] == []
+    hangs.unlink()
+    job_id = standing.start("completes")
+    assert server.wait_for(job_id)["status"] == "completed"
+    standing.ready()
+
+
+def test_of_two_jobs_at_once_one_is_given_to_it(standing: Standing) -> None:
+    server = standing.serve(MODELFORGE_MAX_CONCURRENT_JOBS="2")
+    token = standing.ready()
+    jobs = [standing.start("completes") for _ in range(2)]
+    assert [server.wait_for(job_id)["status"] for job_id in jobs] == ["completed"] * 2
+    tokens = [shim_of(standing.data_dir, job_id)["token"] for job_id in jobs]
+    assert (tokens[0] == token, tokens[1] == token) == (True, False)
+
+
+def test_it_gets_no_attempt_once_a_package_was_installed(standing: Standing, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    server = standing.serve(PYTHONPATH=f"{Path(__file__).parents[1]}:{site}")
+    token = standing.ready()
+    (site / "another-1.0.dist-info").mkdir()
+    job_id = standing.start("completes")
+    assert server.wait_for(job_id)["status"] == "completed"
+    assert shim_of(standing.data_dir, job_id)["token"] != token
+
+
+def test_an_attempt_whose_files_cannot_be_written_is_refused_and_nobody_is_left(standing: Standing) -> None:
+    server = standing.serve()
+    token = standing.ready()
+    taken = standing.data_dir / "jobs" / "train_000003" / "attempt-1" / "shim.partial"
+    taken.mkdir(parents=True)
+    job_id = standing.start("completes")
+    assert job_id == "train_000003"
+    job = server.wait_for(job_id)
+    assert job["error"]["kind"] == "LaunchFailed"  # type: ignore[index]
+    assert processes_of(token) == []
+
+
+def test_the_doctor_finds_nothing_wrong_with_it(standing: Standing) -> None:
+    standing.serve()
+    standing.ready()
+    found = modelforge("doctor", "--data-dir", str(standing.data_dir), "--json")
+    assert "left behind" not in found.stdout
+    assert f'"{standing.data_dir}/standby' not in found.stdout
+
+
+def test_the_software_has_another_name_once_a_package_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = software_state()
+    assert software_state() == before
+    (tmp_path / "other-1.0.dist-info").mkdir()
+    assert software_state() != before
