@@ -7,11 +7,14 @@ model each. The same is asked of both in turn; what counts is the processor time
 import argparse
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
+import requests
 from figures import Figure, Program, Rounds
 from msgspec import Raw, Struct
 from server_process import NO_LIMITS, Server, processor_seconds, served
@@ -233,6 +236,12 @@ async def get(server: Server, path: str, times: int) -> bytes:
     return body
 
 
+def ready(server: Server) -> None:
+    """Wait until it has read its log."""
+    while requests.get(f"{server.url}/api/info", timeout=20).status_code != HTTPStatus.OK:
+        time.sleep(0.2)
+
+
 def costs(server: Server, built: Built) -> dict[str, float]:
     """Processor milliseconds of the server, a figure each: of all subscribers together, or of one page."""
     job_id, last = built.job_id, built.last_step
@@ -262,6 +271,8 @@ def measure(rounds: Rounds) -> None:
     short = build(rounds.folder(), SHORT, 50)
     long = build(rounds.folder(), records, max(50, records // 1000))
     with served(short.folder, settings=NO_LIMITS) as beside, served(long.folder, settings=NO_LIMITS) as ours:
+        for server in (beside, ours):
+            ready(server)
 
         def long_log(_folder: Path) -> dict[str, float]:
             return costs(ours, long)
