@@ -19,7 +19,7 @@ from server_process import resident_mib, served
 
 from modelforge.domain import job, model
 from modelforge.domain.messages import GENESIS, Event, decode, digest_of, encode, stream_of, tag_of
-from modelforge.event_log.packing import packed
+from modelforge.event_log.packing import packed, unpacked
 from modelforge.event_log.sqlite import SCHEMA, LogReader, log_schema
 from modelforge.projections.snapshots import Snapshots, rebuild
 from trainer_entry import wire
@@ -218,10 +218,11 @@ def processor_time(path: Path, work: Callable[[LogReader], object]) -> float:
 
 def scan(reader: LogReader) -> None:
     """Read and decode every record, and do nothing with it."""
-    cursor = reader._connection.execute("SELECT kind, data FROM records ORDER BY position")  # noqa: SLF001
+    select = "SELECT kind, coalesce(packed, data) FROM records ORDER BY position"
+    cursor = reader._connection.execute(select)  # noqa: SLF001
     while some := cursor.fetchmany(1000):
         for kind, data in some:
-            decode(kind, data)
+            decode(kind, data if isinstance(data, str) else unpacked(data))
 
 
 def measure_rebuild(rounds: Rounds, singles: Path, batches: Path) -> None:

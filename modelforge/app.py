@@ -255,7 +255,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None, standby: S
     watch = FoldWatch(on_begin)
     app = make_app(settings, launcher, standby, watch)
     runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
-    early = JsonRunner(starting_app(watch), settings, shutdown_timeout=_GOODBYE_SECONDS)
+    early = JsonRunner(starting_app(watch, settings), settings, shutdown_timeout=_GOODBYE_SECONDS)
     async with _cleaned_up(runner), _cleaned_up(early), _in_background(runner.setup(), watch) as starts:
         await _first(starts, reads_long, ended)
         if not starts.done() and not ended.is_set():

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.messages import decode
-from modelforge.errors import BadInput, LogUnusable, SegmentAway, SegmentDamaged
+from modelforge.errors import BadInput, LogUnusable, NotFound, SegmentAway, SegmentDamaged
 from modelforge.event_log.archived import Segment
 from modelforge.event_log.chain import Chain, Row, Versions
 from modelforge.event_log.segment import check_segment, read_index
@@ -175,8 +175,10 @@ def verify_segment(path: Path) -> SegmentVerification:
     """Check a segment alone, wherever it lies; of what is none nothing is known but its faults.
 
     Raises:
-        SegmentAway: there is no such file.
+        NotFound: there is no such file.
     """
+    if not path.exists():
+        raise NotFound("There is no such file", str(path))
     faults = _Faults()
     checked = check_segment(path, faults.tell)
     index = None if checked is None else checked.index

@@ -93,7 +93,8 @@ async def _fetch_model() -> None:
 
 async def _start_server(folder: Path) -> tuple[asyncio.subprocess.Process, str]:
     """A server on a free port, and its address."""
-    command = (sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(folder))
+    # One training and its answers: what would be started ahead of others takes a processor from them.
+    command = (sys.executable, "-m", "modelforge", "serve", "--port", "0", "--cold", "--data-dir", str(folder))
     log = folder / "server.log"
     with log.open("w") as errors:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=errors)

@@ -131,6 +131,7 @@ def leftover_findings(layout: Layout, listing: Listing, state: State, server: Se
     unknown = listing.datasets - state.known_files()
     uploads = [layout.datasets / name for name in unknown if name.endswith((".jsonl", ".upload"))]
     left = [*_entries(layout.temporary), *_entries(layout.trash), *uploads]
+    left += _entries(layout.standby) if server is None else []  # a server that runs has a trainer there
     if server is None:
         swept = ": the next start sweeps them away" if left else ""
         yield ok("leftovers", f"{len(left)} of uploads and removals{swept}")

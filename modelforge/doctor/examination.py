@@ -8,6 +8,7 @@ from modelforge.doctor.finding import Finding, unreadable, warning
 from modelforge.doctor.log import log_findings, rebuilt_state
 from modelforge.doctor.machine import machine_findings
 from modelforge.doctor.software import software_findings
+from modelforge.errors import SegmentAway
 from modelforge.layout import Layout
 
 
@@ -52,7 +53,13 @@ def _directory(layout: Layout) -> Iterator[Finding]:
         remedy = "Run this again once the log is whole."
         yield warning("contents", "not compared with a log that cannot be relied on", remedy)
         return
-    rebuilt = rebuilt_state(layout)
+    try:
+        rebuilt = rebuilt_state(layout)
+    except SegmentAway as error:
+        yield warning(
+            "contents", f"not compared with the log: {error}", "A server cannot start either until it is there."
+        )
+        return
     state = rebuilt.state
     yield from _checked("job", lambda: attempts.attempt_findings(layout, state, server, bearers))
     yield from _checked("dataset", lambda: contents.dataset_findings(layout, listing, state))

@@ -52,7 +52,7 @@ def _verification(layout: Layout) -> Iterator[Finding]:
         yield ok("archive", f"{found.archived} records in {layout.segments}, every one as it was written")
     for away in found.away:
         place, records = layout.segments / away.file, f"positions {away.first} to {away.last}"
-        remedy = "Put it back to read them. Until then a start needs the snapshots of this release."
+        remedy = f"Put it back to read them. Until then a start needs {layout.snapshot.name}."
         yield warning("archive", f"{place} is not here: {records} cannot be read", remedy)
     yield from _unnamed(layout)
     for fault in found.faults[:_MOST_NAMED]:

@@ -4,17 +4,21 @@ It is an application of its own, which knows no job, no token and no file. It en
 """
 
 import html
+import sys
 
 from aiohttp import web
 
-from modelforge.errors import LogBeingRead
+from modelforge.errors import ForgeError, LogBeingRead
 from modelforge.http.plumbing import openai_errors
 from modelforge.http.plumbing.body import json_response
+from modelforge.http.plumbing.guard import Guard
+from modelforge.http.plumbing.origins import Origins
 from modelforge.http.plumbing.problems import problem_of
 from modelforge.http.plumbing.request_ids import name_answer
 from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.system import Health, Reading
 from modelforge.projections.folding import FoldWatch
+from modelforge.settings import Settings
 from modelforge.version import API_VERSION
 
 AGAIN_SECONDS = 1
@@ -30,12 +34,19 @@ _PAGE = """<!doctype html>
 """
 
 
-def starting_app(watch: FoldWatch) -> web.Application:
+def starting_app(watch: FoldWatch, settings: Settings) -> web.Application:
     """The application; `watch` follows the reading."""
+    origins = Origins(settings.allowed_origins)
+    guard = Guard(settings.host, settings.allowed_hosts, sys.maxsize, origins)  # no body is read, of whatever size
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        answered = _answer(request, watch)
-        answered.headers["Retry-After"] = str(AGAIN_SECONDS)
+        try:
+            guard.check(request, takes="nothing")
+        except ForgeError as error:
+            answered = openai_errors.response(request.path, problem_of(error), error)
+        else:
+            answered = _answer(request, watch)
+            answered.headers["Retry-After"] = str(AGAIN_SECONDS)
         answered.force_close()  # what comes next on this connection is for the other application
         return answered
 

@@ -1,7 +1,7 @@
 """A mapping that takes few bytes, and knows what of it the snapshot has not got yet."""
 
 import zlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -59,7 +59,10 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
         return found  # type: ignore[no-any-return]
 
     def __setitem__(self, key: _K, value: _V) -> None:
-        self._note(key)
+        if self._values.get(key, _GONE) is value:
+            return
+        if self._taken:
+            self._note(key)
         if key in self._values:
             self._changed.setdefault(key, False)
         else:
@@ -90,6 +93,14 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def values(self) -> ValuesView[_V]:
+        """Its values; where none is packed, as quickly as those of a dictionary."""
+        return super().values() if self.packs else self._values.values()  # type: ignore[return-value] # none is bytes
+
+    def items(self) -> ItemsView[_K, _V]:
+        """Its keys and values, in the same way."""
+        return super().items() if self.packs else self._values.items()  # type: ignore[return-value] # none is bytes
 
     def pack(self) -> None:
         """Make bytes of every value that is an object."""

@@ -24,8 +24,9 @@ from support.scenario import (
 
 from modelforge.archive import archive
 from modelforge.audit import state_at, verify, verify_segment
+from modelforge.doctor.examination import directory_findings
 from modelforge.domain.messages import Record
-from modelforge.errors import BadInput, DirectoryInUse, LogUnusable, SegmentAway, SegmentDamaged
+from modelforge.errors import BadInput, DirectoryInUse, LogUnusable, NotFound, SegmentAway, SegmentDamaged
 from modelforge.event_log.packing import packed
 from modelforge.event_log.sqlite import LogReader, log_schema
 from modelforge.layout import Layout
@@ -338,6 +339,8 @@ def test_a_segment_that_is_elsewhere_is_named_and_nothing_else_is_missed(layout:
             list(reader.records(after=2))
         assert (refused.value.file, refused.value.last) == (second.name, 8)
     assert verify_segment(elsewhere).faults == ()
+    with pytest.raises(NotFound, match=second.name):
+        verify_segment(second)
     elsewhere.rename(second)
     assert records_in(layout.log) == PAST
     assert verify(layout).away == ()
@@ -348,6 +351,10 @@ def test_without_any_segment_a_log_is_rebuilt_from_the_snapshot_that_archiving_l
     archive(layout, str(END + 1), most=4)
     layout.segments.rename(layout.root / "on-a-tape")
     assert standing_of(layout.log, from_snapshot=True) == before
+    assert not [found for found in directory_findings(layout) if found.level == "problem" and found.subject == "log"]
+    layout.snapshot.unlink()
+    (told,) = [found for found in directory_findings(layout) if found.subject == "contents"]
+    assert "000000000001-000000000004.segment" in told.found
     with pytest.raises(SegmentAway):
         standing_of(layout.log)
 

@@ -1,5 +1,6 @@
 """Models that were made to do harm: none of their code runs, each is refused by name, others are served meanwhile."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 import requests
 from support.attempt_files import write_model
-from support.running_server import RECORDS, RunningServer, real_server
+from support.running_server import RECORDS, RunningServer, forked_real_server, real_server
 from support.tiny_model import build_tiny_model
 
 ENDLESS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
@@ -43,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[RunningServer]:
-    server = real_server(folder, MODELFORGE_PLAYGROUND_DEADLINE_SECONDS="2")
+    server = forked_real_server(folder, MODELFORGE_PLAYGROUND_DEADLINE_SECONDS="2")
     server.upload(RECORDS).raise_for_status()
     yield server
     began = time.monotonic()
@@ -230,23 +231,32 @@ def test_a_template_that_takes_too_much_ends_no_later_answer(served: RunningServ
 
 
 @pytest.mark.slow
-def test_nobody_answers_a_client_that_has_left(served: RunningServer, folder: Path) -> None:
-    model = build_tiny_model(folder / "left", chat_template=ENDLESS)
-    host, port = served.url.removeprefix("http://").split(":")
-    body = json.dumps({"prompt": "Hi", "base_model": str(model)}).encode()
-    head = f"POST /api/playground/generate HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        time.sleep(0.5)
-        while not (asked := workers(served)):
+def test_nobody_answers_a_client_that_has_left(tmp_path: Path) -> None:
+    model = build_tiny_model(tmp_path / "left", chat_template=ENDLESS)
+    server = real_server(tmp_path, MODELFORGE_PLAYGROUND_DEADLINE_SECONDS="2")  # its workers are its children
+    try:
+        host, port = server.url.removeprefix("http://").split(":")
+        body = json.dumps({"prompt": "Hi", "base_model": str(model)}).encode()
+        head = f"POST /api/playground/generate HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            time.sleep(0.5)
+            while not (asked := workers(server)):
+                time.sleep(0.05)
+        began = time.monotonic()
+        while asked[0] in workers(server):
             time.sleep(0.05)
-    began = time.monotonic()
-    while asked[0] in workers(served):
-        time.sleep(0.05)
-    assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 3
+    finally:
+        server.end()
 
 
 def workers(server: RunningServer) -> list[str]:
     """The server's children that answer prompts."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    return [pid for pid in children if b"trainer_entry.infer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in children:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if b"trainer_entry.infer" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found

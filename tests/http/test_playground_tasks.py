@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from support.running_log import running_log
-from support.running_server import RunningServer, real_server
+from support.running_server import RunningServer, forked_real_server
 from support.scenario import SAVED, finished, gone, lines, spawned, spec, start, started
 from support.tiny_model import build_tiny
 
@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     answering, summarizing = (replace(SAVED, path=str(folder / name)) for name in ("adapter", "trained"))
     asyncio.run(have_trained(folder / "data", "extractive-question-answering", reader, answering))
     asyncio.run(have_trained(folder / "data", "summarization", writer, replace(summarizing, kind="full")))
-    running = real_server(folder)
+    running = forked_real_server(folder)
     yield running
     running.end()
 

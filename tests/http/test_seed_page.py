@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import requests
-from support.running_server import RunningServer, real_server
+from support.running_server import RunningServer, forked_real_server
 from support.tiny_model import build_tiny_model
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
@@ -32,7 +32,7 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     folder = tmp_path_factory.mktemp("seed")
     model = build_tiny_model(folder / "Tiny_Llama-1.0")
-    server = real_server(folder)
+    server = forked_real_server(folder)
     upload = server.upload(RECORDS.encode(), "dataset.jsonl")
     # The page's own example, with a model and a dataset that are here.
     response = requests.post(

@@ -108,6 +108,21 @@ def logged_numbers(rows: list[Row], job_id: str, attempt: int) -> list[int]:
     return numbers
 
 
+def standing_by(data_dir: Path) -> list[str]:
+    """The tokens of the trainers that were started ahead for a data directory, whether they have an attempt by now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            if b"trainer_entry.shim" in words and b"--standby" in words:
+                folder = Path(words[words.index(b"--standby") + 1].decode())
+                found += [folder.name] if folder.parent == data_dir / "standby" else []
+    return found
+
+
 def living() -> dict[str, list[Living]]:
     """The living processes of any attempt, by the token that they carry; a zombie's environment is empty."""
     found: dict[str, list[Living]] = defaultdict(list)

@@ -149,14 +149,22 @@ def scripted_server(data_dir: Path, *flags: str, **variables: str) -> RunningSer
     return RunningServer(command, environment(**variables), warm=warm_server)
 
 
-def real_server(folder: Path, **variables: str) -> RunningServer:
-    """`modelforge serve` as a user starts it, with its data and all that it may read under `folder`."""
-    command = [
+def _served_for_real(folder: Path) -> list[str]:
+    return [
         *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(folder / "data")),
         *("--model-root", str(folder), "--dataset-root", str(folder)),
     ]
+
+
+def real_server(folder: Path, **variables: str) -> RunningServer:
+    """`modelforge serve` as a user starts it, with its data and all that it may read under `folder`."""
     # The libraries of training warn of their own doings: that is not what is tested here.
-    return RunningServer(command, environment(PYTHONWARNINGS="default", **variables))
+    return RunningServer(_served_for_real(folder), environment(PYTHONWARNINGS="default", **variables))
+
+
+def forked_real_server(folder: Path, **variables: str) -> RunningServer:
+    """The same, forked, as what it starts is (support.forked_children) but for trainings: these it launches."""
+    return RunningServer(_served_for_real(folder), environment(**variables), warm=warm_server)
 
 
 def modelforge(*arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":

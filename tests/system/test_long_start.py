@@ -53,6 +53,9 @@ def test_a_server_that_reads_its_log_says_so_to_everybody_and_then_answers(data_
             assert "41 of 1000041" in answer.json()["detail"]
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "reads its log" in server.get("/v1/models").json()["error"]["message"]
+        for foreign in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+            refused = server.get("/api/health", headers=foreign)
+            assert (refused.status_code in {403, 421}, "reading" in refused.text) == (True, False)
         page = server.get("/", headers={"Accept": "text/html"})
         assert (page.status_code, "41 of 1000041" in page.text) == (503, True)
         address = urlsplit(server.url)

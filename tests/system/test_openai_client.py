@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from support.running_server import RECORDS, RunningServer, real_server
+from support.running_server import RECORDS, RunningServer, forked_real_server
 from support.tiny_model import build_tiny_model
 
 from trainer_entry import wire
@@ -22,7 +22,7 @@ IS_THERE = Path(wire.built_in_model_folder(str(Path.home()), os.environ.get("XDG
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:
     folder = tmp_path_factory.mktemp("openai")
-    server = real_server(folder)
+    server = forked_real_server(folder)
     yield server, folder
     server.end()
 

@@ -41,7 +41,9 @@ def torture(folder: Path, seed: int, kills: int) -> list[str]:
     """The promises that did not hold while the server was killed at random."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     data_dir = folder / "data"
-    server = RunningServer([sys.executable, "-m", "support.served", str(data_dir)], environment())
+    # With a place for another job, so that a trainer stands by when the server is killed.
+    command = [sys.executable, "-m", "support.served", str(data_dir), "--standby"]
+    server = RunningServer(command, environment(MODELFORGE_MAX_CONCURRENT_JOBS="2"))
     broken: list[str] = []
     try:
         job_id = start_training(server, folder)

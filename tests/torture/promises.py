@@ -64,6 +64,7 @@ def broken_promises(
             *of_files(server, data_dir, rows),
             *of_spools(server, data_dir, rows, still=still),
             *of_processes(server, data_dir),
+            *of_standby(data_dir),
             *of_subscribers(server, rows, chance),
             *of_replay(server),
         ]
@@ -206,6 +207,14 @@ def of_processes(server: RunningServer, data_dir: Path) -> Iterator[str]:
             if attempt not in active:
                 yield f"process {process.pid} of {attempt} lives, but the job is {statuses.get(attempt[0])}"
     yield from (f"{attempt} has {shims[attempt]} shims" for attempt in active if shims[attempt] != 1)
+
+
+def of_standby(data_dir: Path) -> Iterator[str]:
+    """At most one trainer stands by: none of a server that is gone."""
+    given = set(seen.tokens(data_dir))
+    waiting = [token for token in seen.standing_by(data_dir) if token not in given]
+    if len(waiting) > 1:
+        yield f"{len(waiting)} trainers stand by: {waiting}"
 
 
 def of_subscribers(server: RunningServer, rows: list[Row], chance: random.Random) -> Iterator[str]:

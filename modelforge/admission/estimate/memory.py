@@ -38,7 +38,7 @@ _DORA_OUTPUTS = 3  # what its layer gives without the adapter, what the adapter 
 _DORA_MATRICES = 4  # for one layer at a time: an identity, the adapter as a matrix, its sum with the weight, a copy
 _TILE_TOKENS, _TILE_WORDS = 4096, 32_768  # trl's
 _PIECE_BYTES, _PIECE_TOKENS = 16 << 20, 16  # of the trainer's own head (loss_head): logits of so many, or of so few
-_PIECE_COPIES = 3  # logits, their log-probabilities, and one that the heap keeps
+_PIECE_COPIES = 5  # fitted to peaks: logits, their log-probabilities, and what glibc keeps of more
 _BLOCK, _OUTER_BLOCK = 64, 256
 _MATRIX = 2
 
@@ -256,10 +256,14 @@ def _has_loss_head(plan: Plan, architecture: Architecture) -> bool:
 
 
 def _pieces_bytes(plan: Plan, tokens: int, architecture: Architecture) -> int:
-    """A piece of the logits, what the head is given, its gradient, and that of the head where it is trained."""
+    """A piece of the logits, what the head is given, its gradient, and that of the head where it is trained.
+
+    In 16 bits a piece is there in them too, before and after, and the head in a copy.
+    """
     piece = max(_PIECE_BYTES, _FLOAT32 * _PIECE_TOKENS * architecture.vocabulary)
-    head = 0 if plan.parameters.use_lora else _FLOAT32 * architecture.vocabulary * architecture.hidden
-    return _PIECE_COPIES * piece + 2 * _FLOAT32 * tokens * architecture.hidden + head
+    matrix, short = architecture.vocabulary * architecture.hidden, plan.compute_bytes < _FLOAT32
+    head = (0 if plan.parameters.use_lora else _FLOAT32 * matrix) + (_FLOAT16 * matrix if short else 0)
+    return (_PIECE_COPIES + short) * piece + 2 * _FLOAT32 * tokens * architecture.hidden + head
 
 
 def _words(plan: Plan, architecture: Architecture) -> int:

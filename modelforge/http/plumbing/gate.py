@@ -70,18 +70,29 @@ class Gate:
         identity = self._admitted(request, route)
         request[IDENTITY] = identity
         request[CLIENT] = client_of(request, identity, behind_proxy=self._settings.behind_proxy)
-        with self._visits.visiting(request, route):
+        self._visits.begin(request, route)
+        try:
             if route is not None and route.is_endless:
                 return await handler(request)
-            deadline = asyncio.timeout(self._settings.request_seconds)
-            try:
-                async with deadline:
-                    return await handler(request)
-            except TimeoutError as error:
-                if not deadline.expired():
-                    raise
-                limit = f"{self._settings.request_seconds:g} s"
-                raise TooMuchWork("The request took too long", f"It may take {limit} (request_seconds).") from error
+            return await self._in_time(request, handler)
+        finally:
+            self._visits.leave(request, route)
+
+    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The handler's answer.
+
+        Raises:
+            TooMuchWork: it took too long.
+        """
+        deadline = asyncio.timeout(self._settings.request_seconds)
+        try:
+            async with deadline:
+                return await handler(request)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            limit = f"{self._settings.request_seconds:g} s"
+            raise TooMuchWork("The request took too long", f"It may take {limit} (request_seconds).") from error
 
     def _route_of(self, request: web.Request) -> Route | None:
         """The route that a request is for; HEAD is GET without the body."""

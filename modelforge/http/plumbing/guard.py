@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from aiohttp import web
+from aiohttp.hdrs import ORIGIN
 
 from modelforge.errors import Forbidden, TooLarge, UnknownHost, WrongContentType
 from modelforge.http.plumbing.origins import Origins, is_origin
@@ -17,6 +18,8 @@ from modelforge.http.plumbing.origins import Origins, is_origin
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SITE = "Sec-Fetch-Site"
+_MOST_KNOWN = 1000
 _SAME_SITE = frozenset({"none", "same-origin"})
 _CONTENT_TYPES = {"form": "multipart/form-data", "json": "application/json"}
 
@@ -31,6 +34,7 @@ class Guard:
         self._any_address = host in {"0.0.0.0", "::"}  # noqa: S104 - then every address of the machine is one of ours
         self._max_body_bytes = max_body_bytes
         self._origins = origins
+        self._known: set[str] = set()
 
     def check(self, request: web.Request, *, takes: Content) -> None:
         """Refuse a request that a page of another origin could have made, or with a body that is not taken.
@@ -41,9 +45,10 @@ class Guard:
             UnknownHost, Forbidden, WrongContentType, TooLarge: which it was.
         """
         headers = request.headers
-        host = headers.get("Host", "").lower()
-        name = _name(host)
-        if name is None or not self._is_ours(name) or len(headers.getall("Host")) > 1:
+        hosts = headers.getall("Host", ())
+        host = hosts[0].lower() if hosts else ""
+        if len(hosts) > 1 or not self._is_known(host):
+            name = _name(host)
             remedy = f"start it with --allowed-host {name}." if name else "send a Host header that is one."
             raise UnknownHost("Unknown Host", f"This server does not answer to {host!r}; {remedy}")
         if not self._origins.allow(request):
@@ -53,14 +58,27 @@ class Guard:
         if takes != "form" and (request.content_length or 0) > self._max_body_bytes:
             raise TooLarge("The body is too large", f"At most {self._max_body_bytes} bytes are accepted here.")
 
+    def _is_known(self, host: str) -> bool:
+        """Whether a Host header is one of ours; those that were found to be are remembered."""
+        if host in self._known:
+            return True
+        name = _name(host)
+        if name is None or not self._is_ours(name):
+            return False
+        if len(self._known) < _MOST_KNOWN:
+            self._known.add(host)
+        return True
+
     def _is_ours(self, name: str) -> bool:
         # No page can make a name of its own point at a bare address: that name would stand here.
         return name in self._hosts or (self._any_address and _is_address(name))
 
 
 def _check_same_origin(request: web.Request, host: str) -> None:
+    if ORIGIN not in request.headers and _SITE not in request.headers:
+        return
     ours = {f"http://{host}", f"https://{host}"}
-    for origin in request.headers.getall("Origin", ()):
+    for origin in request.headers.getall(ORIGIN, ()):
         if origin.lower() not in ours:
             remedy = (
                 f"If it is a page of yours, start the server with --allowed-origin {origin}."
@@ -70,7 +88,7 @@ def _check_same_origin(request: web.Request, host: str) -> None:
             raise Forbidden(
                 "Cross-origin request refused", f"The Origin {origin!r} is not this server's. {remedy}".strip()
             )
-    if not _SAME_SITE.issuperset(request.headers.getall("Sec-Fetch-Site", ())):
+    if not _SAME_SITE.issuperset(request.headers.getall(_SITE, ())):
         raise Forbidden("Cross-origin request refused", "The browser says that another site made this request.")
 
 

@@ -39,11 +39,12 @@ class JsonRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        handle, app, instant = server.request_handler, self.app, self.app[GATE].instant
+        handle, app = server.request_handler, self.app
+        gate = app.get(GATE)  # the application that answers while the log is read has none
 
         async def handle_in_shape(request: web.BaseRequest) -> web.StreamResponse:
-            if PROJECTOR in app and isinstance(request, web.Request):
-                made = instant.answer(request, app[PROJECTOR])
+            if gate is not None and PROJECTOR in app and isinstance(request, web.Request):
+                made = gate.instant.answer(request, app[PROJECTOR])
                 if made is not None:
                     return made
             try:

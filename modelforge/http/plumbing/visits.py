@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from aiohttp import WSCloseCode, web
 from msgspec import Struct
@@ -48,9 +48,8 @@ class Visits:
         self._present: dict[int, web.Request] = {}
         self._goodbyes: set[asyncio.Task[None]] = set()
 
-    @contextlib.contextmanager
-    def visiting(self, request: web.Request, route: Route | None) -> Iterator[None]:
-        """Count a request for as long as it is answered.
+    def begin(self, request: web.Request, route: Route | None) -> None:
+        """Count a request, until its end.
 
         Raises:
             TooManyRequests: the client has or asks too many.
@@ -72,18 +71,19 @@ class Visits:
             self._answered[route.handler] += 1
             self._shares[client, route.handler] += 1
         self._present[id(request)] = request
-        try:
-            yield
-        finally:
-            del self._present[id(request)]
-            if route is not None:
-                self._answered[route.handler] -= 1
-                self._shares[client, route.handler] -= 1
-                if not self._shares[client, route.handler]:
-                    del self._shares[client, route.handler]
-            self._sockets[client] -= is_endless
-            if not self._sockets[client]:
-                del self._sockets[client]
+
+    def leave(self, request: web.Request, route: Route | None) -> None:
+        """Count a request no longer, that was begun."""
+        client = request[CLIENT]
+        del self._present[id(request)]
+        if route is not None:
+            self._answered[route.handler] -= 1
+            self._shares[client, route.handler] -= 1
+            if not self._shares[client, route.handler]:
+                del self._shares[client, route.handler]
+        self._sockets[client] -= route is not None and route.is_endless
+        if not self._sockets[client]:
+            del self._sockets[client]
 
     def _check_places(self, route: Route | None, client: str) -> None:
         """Refuse what has as many of its kind before it as are answered at once; half the uploads are for others."""

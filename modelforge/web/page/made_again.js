@@ -40,10 +40,11 @@ export class MadeAgain {
   /** Steps and columns, and a column more for each attempt; `of`: gives a step's figure. */
   beside([steps, ...columns], of) {
     const made = this.attempts.map((attempt) => [...this.#byAttempt.get(attempt).values()]);
+    if (made.length === 0) return [steps, ...columns];
     const ahead = new Set(made.flat().map(({ step }) => step));
     for (const step of steps) ahead.delete(step); // made again already
     const all = ahead.size ? [...steps, ...ahead].sort((a, b) => a - b) : steps;
-    const places = new Map(made.length ? all.map((step, at) => [step, at]) : []);
+    const places = new Map(all.map((step, at) => [step, at]));
     const spread = (values, stepOf) => {
       const wide = new Array(all.length).fill(null);
       values.forEach((value, at) => { wide[places.get(stepOf(at))] = value; });
