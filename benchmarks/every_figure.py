@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,20 +55,22 @@ def run(name: str, flags: list[str], kept: Path) -> Result | None:
     kept.unlink(missing_ok=True)
     began = time.monotonic()
     paths = os.pathsep.join([TESTS, *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen(
-        [sys.executable, str(FOLDER / f"{name}.py"), *flags],
-        env={**os.environ, RESULTS: str(kept), "PYTHONPATH": paths},
-        start_new_session=True,
-    )
     failure = ""
-    try:
-        status = process.wait(LONGEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        failure = f"took longer than {LONGEST_SECONDS} s"
-        status = 1
-    finally:
-        if process.poll() is None:
-            end(process)
+    with tempfile.TemporaryDirectory(prefix="figures-", ignore_cleanup_errors=True) as scratch:
+        process = subprocess.Popen(
+            [sys.executable, str(FOLDER / f"{name}.py"), *flags],
+            env={**os.environ, RESULTS: str(kept), "PYTHONPATH": paths, "TMPDIR": scratch},
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(LONGEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            failure = f"took longer than {LONGEST_SECONDS} s"
+            status = 1
+        finally:
+            if process.poll() is None:
+                end(process)
+            end_all_of(scratch)
     if not kept.exists():
         result = Result(
             program=name,
@@ -88,6 +91,15 @@ def end(process: "subprocess.Popen[bytes]") -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
+
+
+def end_all_of(scratch: str) -> None:
+    """End what a program left: trainers outlive their server, and have its folder in their command or environment."""
+    word = scratch.encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(word in (folder / name).read_bytes() for name in ("cmdline", "environ")):
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def main() -> int:
