@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from modelforge.event_log.packing import unpacked
 from support.running_server import RunningServer
 
 ACTIVE = frozenset({"starting", "training", "stopping"})
 FINAL = frozenset({"completed", "failed", "stopped"})
-_COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
+_COLUMNS = "position, stream, version, kind, type, at, cause, actor, coalesce(packed, data), digest"
 _PAGE = 10_000
 _TOKEN = b"MODELFORGE_TOKEN="
 _SILENCE_SECONDS = 0.03
@@ -50,7 +51,8 @@ def rows_of(data_dir: Path) -> list[Row]:
     uri = (data_dir / "events.sqlite").absolute().as_uri()
     with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True)) as connection:
         found = connection.execute(f"SELECT {_COLUMNS} FROM records ORDER BY position").fetchall()  # noqa: S608 - constants
-    return [Row._make((*columns, json.loads(columns[8]))) for columns in found]
+    whole = ((*row[:8], row[8] if isinstance(row[8], str) else unpacked(row[8]).decode(), row[9]) for row in found)
+    return [Row._make((*columns, json.loads(columns[8]))) for columns in whole]
 
 
 def answered(server: RunningServer, path: str) -> Any:

@@ -83,8 +83,9 @@ def of_the_log(data_dir: Path, rows: list[Row]) -> Iterator[str]:
             yield f"record {number} of the log has position {row.position}"
         if row.version != versions[row.stream]:
             yield f"position {row.position}: version {row.version} of {row.stream} is its number {versions[row.stream]}"
-        columns = [json.dumps(column, ensure_ascii=False) for column in row[:8]]
-        digest = hashlib.sha256(f"{digest}[{','.join(columns)},{row.raw}]".encode()).hexdigest()
+        content = hashlib.sha256(row.raw.encode()).hexdigest()
+        columns = [json.dumps(column, ensure_ascii=False) for column in (*row[:8], content)]
+        digest = hashlib.sha256(f"{digest}[{','.join(columns)}]".encode()).hexdigest()
         if row.digest != digest:
             yield f"position {row.position}: the digest is not that of the record and the one before"
             digest = row.digest
