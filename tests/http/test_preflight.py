@@ -188,15 +188,19 @@ def test_a_model_that_is_too_large_is_refused(stocked: RunningServer, tmp_path: 
     assert "No batch size or sequence length fits" in problems[0]["remedy"] or "smaller model" in problems[0]["remedy"]
 
 
+ALL_LOGITS = {"torch_compile": True}
+"""Then the model's own head makes them, all at once."""
+
+
 def say_vocabulary(model: Path, size: int) -> None:
-    """Logits take 20 bytes a token and a word: with many words they are all that counts."""
+    """Logits take 20 bytes a token and a word where all are made: with many words they are all that counts."""
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "vocab_size": size}))
 
 
 def test_a_batch_that_is_too_large_is_refused_with_the_largest_that_fits(stocked: RunningServer, copied: Path) -> None:
     say_vocabulary(copied, 100_000)
-    body = body_of(copied, dataset="many.jsonl", packing=True)  # fills the context, so that the sequences are long
+    body = body_of(copied, dataset="many.jsonl", packing=True, **ALL_LOGITS)  # fills the context, so that the sequences are long
     (problem,) = problems_of(stocked, {**body, "per_device_train_batch_size": 4096})
     assert problem["field"] == "per_device_train_batch_size"
     largest = int(problem["remedy"].split('"per_device_train_batch_size": ')[1].split(";")[0])
@@ -217,7 +221,7 @@ def test_a_sequence_that_is_too_long_is_refused_with_the_longest_that_fits(
 ) -> None:
     available = stocked.post("/api/preflight", body_of(copied)).json()["memory"]["available_bytes"]
     say_vocabulary(copied, available // 20 // 128)
-    body = body_of(copied, dataset="many.jsonl", packing=True)
+    body = body_of(copied, dataset="many.jsonl", packing=True, **ALL_LOGITS)
     (problem,) = problems_of(stocked, body)
     assert problem["field"] == "max_seq_length"
     longest = int(problem["remedy"].split('"max_seq_length": ')[1].split(" ")[0])

@@ -183,7 +183,8 @@ def test_of_two_jobs_at_once_one_is_given_to_it(standing: Standing) -> None:
     server = standing.serve(MODELFORGE_MAX_CONCURRENT_JOBS="2")
     token = standing.ready()
     jobs = [standing.start("completes") for _ in range(2)]
-    assert [server.wait_for(job_id)["status"] for job_id in jobs] == ["completed"] * 2
+    ended = [server.wait_for(job_id) for job_id in jobs]
+    assert [job["status"] for job in ended] == ["completed"] * 2, [job["error"] for job in ended]
     tokens = [shim_of(standing.data_dir, job_id)["token"] for job_id in jobs]
     assert (tokens[0] == token, tokens[1] == token) == (True, False)
 
