@@ -200,7 +200,9 @@ def say_vocabulary(model: Path, size: int) -> None:
 
 def test_a_batch_that_is_too_large_is_refused_with_the_largest_that_fits(stocked: RunningServer, copied: Path) -> None:
     say_vocabulary(copied, 100_000)
-    body = body_of(copied, dataset="many.jsonl", packing=True, **ALL_LOGITS)  # fills the context, so that the sequences are long
+    body = body_of(
+        copied, dataset="many.jsonl", packing=True, **ALL_LOGITS
+    )  # fills the context, so that the sequences are long
     (problem,) = problems_of(stocked, {**body, "per_device_train_batch_size": 4096})
     assert problem["field"] == "per_device_train_batch_size"
     largest = int(problem["remedy"].split('"per_device_train_batch_size": ')[1].split(";")[0])
