@@ -15,6 +15,7 @@ from support.attempt_files import model_in, processes_of, shim_of, steps_of, tra
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
 from support.trainer_attempts import job_of
 
+import modelforge.supervisor.standby
 from modelforge.layout import Layout
 from modelforge.machine.software_state import software_state
 from modelforge.supervisor.standby import Standby, _Waiting
@@ -167,6 +168,27 @@ def test_an_answer_that_comes_too_late_is_the_attempt_only_if_the_spool_has_a_li
 
     assert asyncio.run(give()) == (report if said else None)
     assert [*folder.iterdir()] == [] if not said else (folder / "shim.json").exists()
+
+
+def test_an_answer_is_heard_though_the_imports_took_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelforge.supervisor.standby, "_IMPORT_SECONDS", 0)
+
+    async def attend() -> list[bytes]:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        waiting = _Waiting("0" * 32, tmp_path / "none", {}, "", reader, writer)
+        standby = Standby(Layout(tmp_path), lambda _: [])  # which has given it an order: it is not its own now
+        attends = asyncio.ensure_future(standby._attend(waiting))  # noqa: SLF001 - no clock has to run for it
+        for _ in range(20):
+            await asyncio.sleep(0)
+        with theirs:
+            theirs.sendall(b"ready\n")
+        await attends
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        return [waiting.replies.get_nowait() for _ in range(waiting.replies.qsize())]
+
+    assert asyncio.run(attend()) == [b"ready\n", b""]
 
 
 def test_a_server_that_is_killed_at_the_hand_over_finds_the_attempt_that_it_gave(standing: Standing) -> None:
