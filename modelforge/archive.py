@@ -23,6 +23,7 @@ from modelforge.event_log.segment_writing import write_segment
 from modelforge.event_log.sqlite import EventLog, LogReader, translated
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
+from modelforge.projections.snapshot_file import SnapshotFile
 from modelforge.projections.snapshots import Snapshots, rebuild
 
 RECORDS = 100_000
@@ -88,6 +89,7 @@ async def _prepare(layout: Layout, moment: str) -> int:
     log = await EventLog.open(layout.log)
     try:
         last = await log.read(lambda reader: _last_of(reader, moment))
+        await asyncio.to_thread(SnapshotFile(layout.snapshot).recover)
         rebuilt = await log.read(lambda reader: rebuild(reader, layout.snapshot))
         if rebuilt.loaded < rebuilt.state.position:
             await Snapshots(layout.snapshot, rebuilt).close(rebuilt.digest)

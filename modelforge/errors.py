@@ -150,11 +150,16 @@ class LogUnusable(ForgeError):
 
 
 class SegmentDamaged(LogUnusable):
-    """A segment of the log is not what was written. `position`: of the first record that cannot be relied on."""
+    """A segment of the log is not what was written. `position`: of the first record that cannot be relied on.
 
-    def __init__(self, message: str, detail: str, *, position: int | None) -> None:
+    `file`: the name of its file. `last`: the last position in it, as that name says.
+    """
+
+    def __init__(self, message: str, detail: str, *, position: int | None, file: str, last: int) -> None:
         super().__init__(message, detail)
         self.position = position
+        self.file = file
+        self.last = last
 
 
 class SegmentAway(ForgeError):

@@ -41,7 +41,7 @@ from modelforge.backup.manifest import (
 )
 from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
-from modelforge.errors import BackupUnusable
+from modelforge.errors import BackupUnusable, ForgeError
 from modelforge.event_log.sqlite import LogReader, translated
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
@@ -178,36 +178,43 @@ class _Taking:
         copied, path = Layout(self._data), self._data / LOG
         make_folders(self._data)
         path.unlink(missing_ok=True)
+        unusable = self._copy_snapshot(copied)  # before the log: one that is newer than the log is of no use
         with audit.opened(self._layout) as reader:
             reader.copy_to(path)
             self._copy_segments(reader)
+        if not self._away:
+            self._snapshot = {}
+            copied.snapshot.unlink(missing_ok=True)
+        elif unusable is not None:
+            raise unusable
         path.chmod(0o600)
         found = audit.verify(copied)
         if found.faults:
             detail = f"{next(audit.broken_records(found.faults))}. `modelforge doctor` says what to do."
             raise BackupUnusable("The log is damaged", detail)
-        self._copy_snapshot(copied)
         with audit.opened(copied) as reader:
             rebuilt = rebuild(reader, copied.snapshot if self._away else self._layout.snapshot)
         with opened(path) as file:
             os.fsync(file.fileno())
             return content_of(file), rebuilt
 
-    def _copy_snapshot(self, copied: Layout) -> None:
-        """Copy what a log is read from whose segments are elsewhere."""
+    def _copy_snapshot(self, copied: Layout) -> ForgeError | None:
+        """Copy what a log is read from whose segments are elsewhere; why it cannot be, which matters only then."""
         self._snapshot = {}
         copied.snapshot.unlink(missing_ok=True)
-        if not self._away or not self._layout.snapshot.exists():
-            return
+        if not self._layout.snapshot.exists():
+            return None
         try:
             with closing(SnapshotReader(self._layout.snapshot)) as snapshot:
                 snapshot.copy_to(copied.snapshot)
         except sqlite3.DatabaseError as error:
-            raise translated(copied.snapshot, error) from error
+            copied.snapshot.unlink(missing_ok=True)
+            return translated(copied.snapshot, error)
         copied.snapshot.chmod(0o600)
         with opened(copied.snapshot) as file:
             os.fsync(file.fileno())
             self._snapshot[SNAPSHOT] = content_of(file)
+        return None
 
     def _copy_segments(self, reader: LogReader) -> None:
         """Copy the segments that a log names, once each: they never change. Those that are away stay so."""

@@ -1,5 +1,6 @@
 """The commands that look at a data directory, copy it, and put it back: a server may run meanwhile."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,6 +82,7 @@ def archive(
     from modelforge import archive as archiving
     from modelforge.doctor.finding import size
 
+    os.umask(0o077)  # segments and snapshot are for the owner only, as the log is
     layout = layout_of(data_dir)
     done = archiving.archive(layout, before, tell=say_nothing if json else _say_archived)
     if json:

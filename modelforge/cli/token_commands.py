@@ -32,6 +32,7 @@ from modelforge.http.sessions import LoginLink
 from modelforge.http.tokens import MadeToken, NewToken, TokenList, TokenRevoked, create_command
 from modelforge.layout import Layout
 from modelforge.projections.folding import Rebuilt
+from modelforge.projections.snapshot_file import SnapshotFile
 from modelforge.projections.snapshots import rebuild
 from modelforge.projections.tokens import TokenDetails
 from modelforge.server_answers import RequestRefused
@@ -149,6 +150,7 @@ async def _writer(layout: Layout) -> AsyncIterator[tuple[CommandHandler, Rebuilt
     with claimed(layout):
         log = await EventLog.open(layout.log)
         try:
+            await asyncio.to_thread(SnapshotFile(layout.snapshot).recover)
             rebuilt = await log.read(partial(rebuild, snapshot=layout.snapshot))
             machine = Machine(slots=1, gpus=(), cpu_threads=1)  # no job is decided here
             handler = CommandHandler(log, rebuilt.state, rebuilt.digest, lambda _: None, machine)

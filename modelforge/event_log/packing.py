@@ -14,6 +14,8 @@ else:
 
 _WORTH = 2500
 """From so many bytes on data is packed: at four steps it is read about as fast as four records."""
+_LARGEST = 64 << 20
+"""Bytes that data has at most where it is packed: a log of somebody else's must not take all memory."""
 _LEVEL = 1
 _STEP = (
     b'{"type":"step","step":1,"total_steps":1000,"epoch":0.001,"elapsed_seconds":1.0,"eta_seconds":999.0,"loss":2.5,'
@@ -36,7 +38,7 @@ _packer = zstd.ZstdCompressor(level=_LEVEL, zstd_dict=_dictionary.as_digested_di
 
 def packed(data: bytes) -> bytes | None:
     """The data in fewer bytes, for one thread at a time; None where it is as well left as it is."""
-    if len(data) < _WORTH:
+    if not _WORTH <= len(data) <= _LARGEST:
         return None
     smaller = _packer.compress(data, zstd.ZstdCompressor.FLUSH_FRAME)
     return smaller if len(smaller) < len(data) * 3 // 4 else None
@@ -48,7 +50,11 @@ def unpacked(data: bytes) -> bytes:
     Raises:
         ValueError: it is not what `packed` gave.
     """
+    unpacker = zstd.ZstdDecompressor(zstd_dict=_dictionary.as_digested_dict)
     try:
-        return zstd.decompress(data, zstd_dict=_dictionary.as_digested_dict)
+        content = unpacker.decompress(data, max_length=_LARGEST + 1)
     except zstd.ZstdError as error:
         raise ValueError(f"it cannot be unpacked: {error}") from error
+    if not unpacker.eof or unpacker.unused_data or len(content) > _LARGEST:
+        raise ValueError(f"it cannot be unpacked: it is not one whole frame of at most {_LARGEST} bytes")
+    return content

@@ -33,6 +33,8 @@ else:
 MAGIC = b"modelforge log segment 1\n"
 SUM_BYTES, LENGTH_BYTES = 32, 8
 _LARGEST_INDEX = 64 << 20
+_LARGEST_BLOCK = 128 << 20
+"""Bytes that are unpacked at once: twice the largest record, so that no file takes all memory."""
 _READ = 1 << 20
 
 
@@ -224,19 +226,28 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         what, position = error.args if isinstance(error, _Ours) else (error.strerror, None)
         where = "" if position is None else f", from position {position} on"
         raise SegmentDamaged(
-            "A segment of the log is damaged", f"{path}{where}: {what}. Put it back from a backup.", position=position
+            "A segment of the log is damaged",
+            f"{path}{where}: {what}. Put it back from a backup.",
+            position=position,
+            file=path.name,
+            last=_last_in(path),
         ) from error
 
 
 def away(path: Path) -> SegmentAway:
     """The error for a segment that is not here."""
-    last = path.stem.partition("-")[2]
     return SegmentAway(
         "A part of the log is not here",
         f"It was archived in {path}: put that file back, and ask again.",
         file=path.name,
-        last=int(last) if last.isascii() and last.isdigit() else 0,
+        last=_last_in(path),
     )
+
+
+def _last_in(path: Path) -> int:
+    """The last position, as the name of a file says it; 0 where it says none."""
+    last = path.stem.partition("-")[2]
+    return int(last) if last.isascii() and last.isdigit() else 0
 
 
 def _index_in(file: BinaryIO) -> Index:
@@ -299,6 +310,8 @@ def _block(file: BinaryIO, index: Index, number: int) -> list[tuple[Line, str]]:
 
 def _unpacked(packed: bytes, size: int) -> bytes:
     """The content of a frame, which has so many bytes and no more."""
+    if size > _LARGEST_BLOCK:
+        raise EOFError
     unpacker = zstd.ZstdDecompressor()
     content = unpacker.decompress(packed, max_length=size + 1)
     if len(content) != size or not unpacker.eof:

@@ -16,6 +16,8 @@ from modelforge.projections.status_messages import LoggedRecord, logged_record
 
 _PAGE = 100
 _LARGEST_PAGE = 10_000
+_PAGE_BYTES = 8 << 20
+"""After so many bytes of data a page ends: what is asked for by count must not take all memory."""
 _LAST_EVENT = "Last-Event-ID"
 
 
@@ -38,17 +40,15 @@ async def list_events(request: web.Request) -> web.Response:
 
 
 def read_events(reader: LogReader, after: int, limit: int, streams: tuple[str, ...], types: tuple[str, ...]) -> Events:
-    """At most `limit` records; `last_position` is the last that was read, so that nothing is skipped."""
+    """At most `limit` records, or fewer large ones; `last_position` is the last that was read: nothing is skipped."""
     head, _ = reader.head()
-    found = [
-        logged_record(record) for record in reader.records(after=after, streams=streams, types=types, limit=limit + 1)
-    ]
-    has_more = len(found) > limit
-    return Events(
-        events=found[:limit],
-        last_position=found[limit - 1].position if has_more else head,
-        has_more=has_more,
-    )
+    found, size = list[LoggedRecord](), 0
+    for record in reader.records(after=after, streams=streams, types=types, limit=limit + 1):
+        if len(found) == limit or size >= _PAGE_BYTES:
+            return Events(events=found, last_position=found[-1].position, has_more=True)
+        found.append(logged_record(record))
+        size += len(bytes(record.data))
+    return Events(events=found, last_position=head, has_more=False)
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:

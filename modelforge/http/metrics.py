@@ -17,6 +17,8 @@ from trainer_entry import wire
 
 _PAGE = 1000
 _LARGEST_PAGE = 100_000
+_PAGE_BYTES = 16 << 20
+"""After so many bytes of data a page ends: what is asked for by count must not take all memory."""
 _STEPS, _EVALUATION = "MetricsLogged", "EvaluationLogged"
 
 
@@ -77,16 +79,16 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 
 def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metrics:
-    """The figures in a job's records after a position, from `limit` records at most."""
+    """The figures in a job's records after a position, from `limit` records at most, or fewer large ones."""
     metrics: list[Metric] = []
     evaluations: list[Evaluation] = []
-    position, read = after, 0
+    position, read, size, has_more = after, 0, 0, False
     attempts = _Attempts(reader, stream)
     for record in reader.records(after=after, streams=(stream,), types=(_STEPS, _EVALUATION), limit=limit + 1):
-        read += 1
-        if read > limit:
+        if read == limit or size >= _PAGE_BYTES:
+            has_more = True
             break
-        position = record.position
+        position, read, size = record.position, read + 1, size + len(bytes(record.data))
         match record.message:
             case job.MetricsLogged(steps=steps, attempt=attempt):
                 last = attempts.last_kept(attempt)
@@ -101,7 +103,7 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
                 evaluations.append(project_struct(report, Evaluation, position=position, attempt=attempt))
             case _:
                 pass
-    return Metrics(metrics=metrics, evaluations=evaluations, last_position=position, has_more=read > limit)
+    return Metrics(metrics=metrics, evaluations=evaluations, last_position=position, has_more=has_more)
 
 
 class _Attempts:

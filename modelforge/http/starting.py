@@ -15,6 +15,7 @@ from modelforge.http.plumbing.guard import Guard
 from modelforge.http.plumbing.origins import Origins
 from modelforge.http.plumbing.problems import problem_of
 from modelforge.http.plumbing.request_ids import name_answer
+from modelforge.http.plumbing.route import EVENT_STREAM
 from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.system import Health, Reading
 from modelforge.projections.folding import FoldWatch
@@ -22,6 +23,8 @@ from modelforge.settings import Settings
 from modelforge.version import API_VERSION
 
 AGAIN_SECONDS = 1
+_COME_BACK = f"retry: {AGAIN_SECONDS * 1000}\n\n"
+"""What an `EventSource` is told: it comes back after a stream that ended, and never after a 503."""
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -64,6 +67,8 @@ def _answer(request: web.Request, watch: FoldWatch) -> web.Response:
         "The server reads its log",
         f"It has read {watch.position} of {watch.head} records; ask again in a moment. Trainings go on meanwhile.",
     )
+    if request.method == "GET" and EVENT_STREAM in request.headers.get("Accept", ""):
+        return web.Response(text=_COME_BACK, content_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
     if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
         page = _PAGE.format(html.escape(error.message), html.escape(error.detail))
         return web.Response(text=page, status=503, content_type="text/html")

@@ -48,7 +48,7 @@ class ReadModels(Struct, kw_only=True):
 
     def newest_jobs(self) -> Iterator[tuple[str, ListedJob]]:
         """What lists choose jobs by, the newest first."""
-        return reversed([*self.listed_jobs.items()])
+        return ((job_id, self.listed_jobs[job_id]) for job_id in reversed(self.listed_jobs))  # type: ignore[var-annotated,arg-type] # dict and Kept can
 
     def job_detail(self, details: JobDetails) -> JobDetails:
         """A job with what others' records change: its place in the queue, and whether its dataset is there."""

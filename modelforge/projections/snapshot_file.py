@@ -168,8 +168,7 @@ class SnapshotFile:
             sqlite3.DatabaseError: it cannot be written.
         """
         connection = self._begun()
-        parts, checksum = connection.execute("SELECT count(*), total(checksum) FROM parts").fetchone()
-        checksum = int(checksum)
+        parts, checksum = connection.execute("SELECT count(*), coalesce(sum(checksum), 0) FROM parts").fetchone()
         connection.execute("DELETE FROM head")
         row = (head.fold, head.position, head.digest, parts, checksum, head.rest, head.checksum(parts, checksum))
         connection.execute("INSERT INTO head VALUES (?, ?, ?, ?, ?, ?, ?)", row)

@@ -154,7 +154,8 @@ class Snapshots:
 
     def _steps(self, digest: str) -> Iterator[Callable[[], None]]:
         """What is to be done with the file, one after the other. The moment is that of the first."""
-        position, rest, mappings = self._rebuilt.state.position, _rest_of(self._rebuilt), self._rebuilt.mappings
+        position = self._position = self._rebuilt.state.position  # what fails is not tried again at each append
+        rest, mappings = _rest_of(self._rebuilt), self._rebuilt.mappings
         for mapping in mappings.values():
             mapping.begin()
         yield partial(self._file.begin, anew=self._anew)
@@ -165,7 +166,7 @@ class Snapshots:
         dictionaries = {name: mapping.dictionary for name, mapping in mappings.items()}
         told = msgspec.json.encode(_Told(rest, dictionaries))
         yield partial(self._file.seal, Head(fold=FOLD, position=position, digest=digest, rest=told))
-        self._position, self._anew = position, False
+        self._anew = False
 
     @contextmanager
     def _settled(self) -> Iterator[None]:
@@ -173,11 +174,13 @@ class Snapshots:
         mappings = self._rebuilt.mappings.values()
         try:
             yield
-        except (sqlite3.DatabaseError, OSError) as error:
+        except BaseException as error:
             self._file.abandon()
             for mapping in mappings:
                 mapping.reopen()
-            if isinstance(error, sqlite3.DatabaseError) and (error.sqlite_errorcode & _PRIMARY) not in _PASSING:
+            if not isinstance(error, (sqlite3.DatabaseError, OSError)):
+                raise
+            if isinstance(error, sqlite3.DatabaseError) and not _is_passing(error):
                 self._anew = True  # the file is none, or broken
                 for mapping in mappings:
                     mapping.forget()
@@ -185,3 +188,9 @@ class Snapshots:
         else:
             for mapping in mappings:
                 mapping.settle()
+
+
+def _is_passing(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error says nothing against the file; those that are not SQLite's own have no code."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & _PRIMARY) in _PASSING

@@ -15,7 +15,7 @@ from modelforge.projections.read_models import ReadModels
 
 _PART_RECORDS = 2000
 _PART_BYTES = 64 << 10
-_KNOWN_JOBS = 16
+_KNOWN_JOBS = 64
 """More than run at once, so that a job is hardly ever looked up twice."""
 _LAST: tuple[type[job.JobEvent], ...] = (
     *(job.MetricsLogged, job.EvaluationLogged, job.CheckpointSaved),

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -16,7 +17,7 @@ from modelforge.command_handler import CommandHandler
 from modelforge.domain import job, webhook
 from modelforge.domain.messages import Record
 from modelforge.domain.webhook import EventType
-from modelforge.errors import SegmentAway, StorageFull
+from modelforge.errors import SegmentAway, SegmentDamaged, StorageFull
 from modelforge.event_log.sqlite import EventLog, LogReader
 from modelforge.projections.read_models import ReadModels
 from modelforge.webhooks.secrets import SecretFiles
@@ -159,14 +160,13 @@ class Deliverer:
             await self._deliver(webhook_id, record, event, woken)
 
     async def _next_end(self, after: int) -> Record | None:
-        def read(reader: LogReader) -> Record | None:
-            return next(reader.records(after=after, types=_ENDS, limit=1), None)
-
-        try:
-            return await self._log.read(read)
-        except SegmentAway as error:  # or one file would end the server
-            _log.error("webhook_ends_not_here", detail=error.detail)
-            return await self._next_end(error.last)
+        """The first record that ends a job after a position; what cannot be read of it is passed over, and said."""
+        while True:
+            try:
+                return await self._log.read(partial(_first_end, after=after))
+            except (SegmentAway, SegmentDamaged) as error:  # or one file would end the server
+                _log.error("webhook_ends_not_here", detail=error.detail)
+                after = max(after + 1, error.last)
 
     async def _deliver(self, webhook_id: str, record: Record, event: Event, woken: asyncio.Event) -> None:
         """Try until it arrives, is too old to be news, or is not heard of any more; and have an end recorded."""
@@ -210,6 +210,10 @@ class Deliverer:
                 await asyncio.sleep(_FULL_SECONDS)
             else:
                 return
+
+
+def _first_end(reader: LogReader, after: int) -> Record | None:
+    return next(reader.records(after=after, types=_ENDS, limit=1), None)
 
 
 async def _pause(seconds: float, woken: asyncio.Event) -> None:

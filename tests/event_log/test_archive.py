@@ -1,6 +1,9 @@
 """A log that was archived is the log that it was: read whole or in parts, killed at any line, damaged, and put back."""
 
+import asyncio
 import itertools
+import shutil
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.running_log import environment_of_tests, records_in, rows_of, standing_of, write
+from support.running_log import environment_of_tests, records_in, rows_of, running_log, standing_of, write
 from support.scenario import (
     launching,
     logged,
@@ -24,10 +27,12 @@ from support.scenario import (
 
 from modelforge.archive import archive
 from modelforge.audit import state_at, verify, verify_segment
+from modelforge.backup.taking import take_backup
 from modelforge.doctor.examination import directory_findings
 from modelforge.domain.messages import Record
 from modelforge.errors import BadInput, DirectoryInUse, LogUnusable, NotFound, SegmentAway, SegmentDamaged
-from modelforge.event_log.packing import packed
+from modelforge.event_log import packing, segment
+from modelforge.event_log.packing import packed, unpacked
 from modelforge.event_log.sqlite import LogReader, log_schema
 from modelforge.layout import Layout
 
@@ -369,6 +374,59 @@ def test_many_steps_are_packed_and_come_back_to_the_byte(layout: Layout) -> None
     assert len(small) * 5 < len(data)
     assert packed(bytes(PAST[-1].data)) is None
     assert bytes(records_in(layout.log)[3].data) == data
+
+
+def test_what_would_take_all_memory_is_not_unpacked(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = packed(bytes(PAST[3].data))
+    assert small is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(packing, "_LARGEST", len(bytes(PAST[3].data)) - 1)
+        assert packed(bytes(PAST[3].data)) is None
+        with pytest.raises(ValueError, match="cannot be unpacked"):
+            unpacked(small)
+    archive(layout, "9")
+    monkeypatch.setattr(segment, "_LARGEST_BLOCK", 100)
+    with pytest.raises(SegmentDamaged, match="not what was written"):
+        records_in(layout.log)
+
+
+def test_what_a_server_that_was_killed_had_half_written_of_a_snapshot_is_undone(layout: Layout) -> None:
+    archive(layout, "2")
+    before = standing_of(layout.log, from_snapshot=True)
+    halfway = layout.root / "halfway"
+    with closing(sqlite3.connect(layout.snapshot, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.execute("UPDATE parts SET data = zeroblob(100000)")
+        for suffix in ("", "-journal"):
+            shutil.copy(f"{layout.snapshot}{suffix}", f"{halfway}{suffix}")
+    for suffix in ("", "-journal"):
+        Path(f"{halfway}{suffix}").replace(f"{layout.snapshot}{suffix}")
+    archive(layout, "9")
+    layout.segments.rename(layout.root / "on-a-tape")
+    assert standing_of(layout.log, from_snapshot=True) == before
+
+
+def test_a_backup_without_the_segments_has_a_snapshot_that_is_no_newer_than_its_log(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive(layout, "9")
+    layout.segments.rename(layout.root / "on-a-tape")
+
+    async def go_on() -> None:
+        async with running_log(layout.log) as running:
+            await running.submit(register_dataset("00" * 32, filename="later.jsonl"))
+            await running.save()
+
+    def copy_and_go_on(reader: LogReader, path: Path) -> None:
+        monkeypatch.undo()  # it goes on once
+        reader.copy_to(path)
+        asyncio.run(go_on())
+
+    monkeypatch.setattr(LogReader, "copy_to", copy_and_go_on)
+    taken = take_backup(layout, layout.root.parent / "backup")
+    assert taken.manifest.position > END
+    assert "snapshot.sqlite" in {file.name for file in taken.manifest.files}
 
 
 @pytest.mark.parametrize(

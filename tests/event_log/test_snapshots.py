@@ -14,6 +14,8 @@ from torture.rebuilding import rebuild_and_compare
 from modelforge.domain import dataset, job
 from modelforge.event_log.sqlite import LogReader
 from modelforge.projections import folding, snapshots
+from modelforge.projections.kept import Change
+from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.projections.snapshots import load, rebuild
 
 
@@ -214,6 +216,59 @@ async def test_what_a_full_disk_has_no_room_for_is_in_the_next_snapshot(path: Pa
         await running.save()
         assert standing_of(path, from_snapshot=True) == running.standing()
         assert parts(path)["State.datasets", "x" * 100_000]
+
+
+async def test_what_cannot_be_written_is_tried_again_only_when_the_next_snapshot_is_due(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "SNAPSHOT_EVERY", 3)
+    async with running_log(path) as running:
+        snapshot_file(path).mkdir()
+        begun: list[object] = []
+        for number in range(9):
+            await running.submit(register_dataset(filename=f"{number}.jsonl"))
+            running.snapshots.follow(running.state.position, running.handler.digest, begun.append)
+            if running.snapshots._writing is not None:  # noqa: SLF001 - it is over before the next record
+                await running.snapshots._writing  # noqa: SLF001
+        assert 0 < len(begun) <= running.state.position // 3
+        snapshot_file(path).rmdir()
+        await running.save()
+        assert standing_of(path, from_snapshot=True) == running.standing()
+
+
+async def test_a_snapshot_that_ends_by_an_error_of_ours_is_written_the_next_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("of ours")
+
+    async with running_log(path) as running:
+        await running.submit(register_dataset())
+        with monkeypatch.context() as patched:
+            patched.setattr(SnapshotFile, "seal", fails)
+            with pytest.raises(RuntimeError, match="of ours"):
+                await running.save()
+        await running.submit(register_dataset("00" * 32))
+        await running.save()
+        assert standing_of(path, from_snapshot=True) == running.standing()
+
+
+def test_an_error_that_is_not_sqlite_s_own_is_none_that_passes() -> None:
+    assert not snapshots._is_passing(sqlite3.ProgrammingError("Cannot operate on a closed database."))  # noqa: SLF001
+
+
+def test_the_sum_of_checksums_is_a_whole_number_however_many_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.sqlite"
+    file = SnapshotFile(path)
+    file.begin(anew=True)
+    file.put("State.datasets", [Change(key="one", data=b"1", placed=True), Change(key="two", data=b"2", placed=True)])
+    connection = file._connection  # noqa: SLF001 - so many parts would take a minute
+    assert connection is not None
+    connection.execute("UPDATE parts SET checksum = iif(key = 'one', 9007199254740992, 1)")
+    file.seal(Head(fold=1, position=1, digest="0" * 64, rest=b""))
+    file.close()
+    with closing(sqlite3.connect(path)) as reading:
+        assert reading.execute("SELECT checksum FROM head").fetchall() == [(2**53 + 1,)]
 
 
 async def test_ten_thousand_records_of_many_jobs_are_rebuilt_to_the_byte(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,7 +90,10 @@ def test_a_server_tells_of_what_was_archived_as_it_did_before(serve: Serve, star
     before, events = get_all(server, job_id), all_events(server)
     end = json.loads(events)["last_position"]
     server.end()
+    (data_dir / "snapshot.sqlite").unlink()
     assert "Archived 9 records in 1 segment" in archive(data_dir, "10")
+    made = [data_dir / "snapshot.sqlite", *Layout(data_dir).segments.iterdir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
     said = archive(data_dir, str(end + 1))
     assert re.search(rf"000000000010-{end:012}\.segment", said)
     server = serve()
@@ -138,6 +142,11 @@ def test_what_lies_elsewhere_is_refused_by_the_name_of_its_file_and_read_again_o
     assert events["events"][-1]["digest"] in alone.stdout
     elsewhere.rename(segment)
     assert json.loads(all_events(server))["events"][:end] == events["events"]
+
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    assert f"{segment.name}, which is damaged" in listened(f"{server.url}/api/events/stream?after=0").decode()
+    segment.write_bytes(whole)
 
 
 def listened(url: str) -> bytes:

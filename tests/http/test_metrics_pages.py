@@ -5,14 +5,17 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.running_log import write
-from support.scenario import JOB, launching, records_of, requested, start, started, step
+from support.scenario import JOB, launching, logged, records_of, requested, start, started, step
 
 from modelforge.domain import job
 from modelforge.domain.messages import Message, Record
 from modelforge.event_log.sqlite import LogReader
+from modelforge.http import events, metrics
+from modelforge.http.events import read_events
 from modelforge.http.metrics import read_metrics
 from trainer_entry import wire
 
@@ -82,6 +85,20 @@ def _of_all(records: list[Record]) -> tuple[Figures, Figures]:
             case _:
                 pass
     return steps, evaluations
+
+
+def test_a_page_ends_after_so_many_bytes_and_says_whether_there_is_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in (events, metrics):
+        monkeypatch.setattr(room, "_PAGE_BYTES", 1)
+    write(tmp_path / "events.sqlite", records_of(start(), requested(), launching(), logged(step(2)), logged(step(3))))
+    with closing(LogReader(tmp_path / "events.sqlite")) as reader:
+        listed = [read_events(reader, after, 100, (), ()) for after in range(5)]
+        figures = [read_metrics(reader, JOB, after, 100) for after in (0, 4)]
+    assert [(one.last_position, one.has_more) for one in listed] == [(n, n < 5) for n in range(1, 6)]
+    assert [len(one.events) for one in listed] == [1] * 5
+    assert [(one.last_position, one.has_more, len(one.metrics)) for one in figures] == [(4, True, 1), (5, False, 1)]
 
 
 @settings(max_examples=settings().max_examples // 2)

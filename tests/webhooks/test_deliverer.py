@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from support.scenario import gone, start
 from support.webhook_receiver import Receiver, receiver
 
+from modelforge.archive import archive
 from modelforge.command_handler import CommandHandler
 from modelforge.domain import webhook
 from modelforge.domain.failure_causes import Cause
@@ -24,6 +25,7 @@ from modelforge.domain.scheduling import Machine
 from modelforge.errors import NotFound
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.openai.webhook_events import event_of
+from modelforge.layout import Layout
 from modelforge.projections.projector import Projector
 from modelforge.projections.snapshots import rebuild
 from modelforge.webhooks.deliverer import Deliverer, Retries
@@ -66,7 +68,7 @@ class World(Struct):
 @asynccontextmanager
 async def world(folder: Path, retries: Retries = FAST, sender: Sender | None = None) -> AsyncIterator[World]:
     log = await EventLog.open(folder / "events.sqlite")
-    rebuilt = await log.read(rebuild)
+    rebuilt = await log.read(partial(rebuild, snapshot=Layout(folder).snapshot))
 
     def on_append(records: Sequence[Record]) -> None:
         projector.take(records)
@@ -119,6 +121,30 @@ async def test_what_is_sent_is_what_openai_s_client_unwraps(tmp_path: Path, told
         client.webhooks.unwrap(got.body, got.headers, secret=new_secret())
     with pytest.raises(InvalidWebhookSignatureError):
         client.webhooks.unwrap(got.body.replace(b"failed", b"better"), got.headers, secret=secret)
+
+
+@pytest.mark.parametrize("content", [b"no segment", None])
+async def test_an_end_in_a_segment_that_cannot_be_read_is_passed_over_and_the_next_is_told(
+    tmp_path: Path, told: Receiver, content: bytes | None
+) -> None:
+    told.statuses["/hook"] = 500
+    async with world(tmp_path, Retries(first=1000.0)) as here:
+        await here.create(f"{told.url}/hook")
+        await here.fail_a_job()
+        await asyncio.to_thread(told.wait_for, lambda: bool(told.got))
+    layout, count = Layout(tmp_path), len(told.got)
+    await asyncio.to_thread(archive, layout, "2200-01-01")
+    (segment,) = layout.segments.iterdir()
+    segment.unlink()
+    if content is not None:
+        segment.write_bytes(content)
+    del told.statuses["/hook"]
+    with capture_logs() as said:
+        async with world(tmp_path) as here:
+            job_id = await here.fail_a_job()
+            await here.served()
+    assert [json.loads(got.body)["data"]["job_id"] for got in told.got[count:]] == [job_id]
+    assert {segment.name in one["detail"] for one in said if one["event"] == "webhook_ends_not_here"} == {True}
 
 
 def test_two_secrets_sign_while_both_are_good() -> None:

@@ -1,6 +1,7 @@
 """The one middleware: who may ask what, and errors as answers. What is not allowed here is refused.
 
-It stands before every route there is, before the upgrade of a WebSocket, and before the answer that a path is none.
+It stands before every route there is, before the upgrade of a WebSocket, and before the answer that a path is none; but
+not before `instant.py`, which answers plain requests only, and only whom this would let in.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ from aiohttp import HttpVersion11, WSCloseCode, web
 from msgspec import UNSET, Struct
 
 from modelforge.domain.messages import Record
-from modelforge.errors import SegmentAway
+from modelforge.errors import SegmentAway, SegmentDamaged
 from modelforge.event_log.sqlite import EventLog
 from modelforge.fields import project_struct
 from modelforge.http.plumbing.connections import Connection
@@ -260,6 +260,9 @@ class Subscribers:
         except SegmentAway as error:
             _log.info("subscriber_asks_for_what_is_away", position=subscriber.position, file=error.file)
             self._dismiss(subscriber, Goodbye(reason=f"What comes next is in {error.file}, which is not here."))
+        except SegmentDamaged as error:
+            _log.error("subscriber_asks_for_what_is_damaged", position=subscriber.position, detail=error.detail)
+            self._dismiss(subscriber, Goodbye(reason=f"What comes next is in {error.file}, which is damaged."))
         except ConnectionError:
             pass  # it left; its handler ends by itself
         except Exception:
