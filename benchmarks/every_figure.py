@@ -81,6 +81,8 @@ def run(name: str, flags: list[str], kept: Path) -> Result | None:
             failure=failure or f"ended with {status} and left no result",
         )
         kept.write_bytes(msgspec.json.encode(result))
+    elif failure and (part := _read(kept)) is not None:  # what it had measured by then
+        kept.write_bytes(msgspec.json.encode(msgspec.structs.replace(part, failure=failure)))
     return _read(kept)
 
 

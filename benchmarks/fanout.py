@@ -83,7 +83,7 @@ async def serve_ours() -> None:
     """The server, whose records come from here and not from a log."""
     with tempfile.TemporaryDirectory() as folder:
         limits = {"max_sockets_per_client": _FILES, "max_connections": _FILES, "max_connections_per_client": _FILES}
-        settings = Settings(data_dir=Path(folder), **limits)  # type: ignore[arg-type]
+        settings = Settings(data_dir=Path(folder), cold=True, **limits)  # type: ignore[arg-type]
         app = make_app(settings)
         runner = JsonRunner(app, settings)
         await runner.setup()

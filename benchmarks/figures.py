@@ -35,6 +35,7 @@ Side = Callable[[Path], _T]
 
 RESULTS = "BENCHMARK_RESULT"
 """The variable that names the file for a program's results, where they are kept."""
+_UNFINISHED = "it was ended before it had measured all"
 
 
 class Figure(Struct, frozen=True, kw_only=True):
@@ -119,7 +120,11 @@ class Result(Struct, frozen=True, kw_only=True):
 class Rounds:
     """The rounds of one run of a program. `quick`: the sizes are small, and what comes out says little."""
 
-    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+    def __init__(
+        self, options: argparse.Namespace, scratch: Path, told: Callable[["Rounds"], None] = lambda _: None
+    ) -> None:
+        """`told` is called after each figure."""
+        self._told = told
         self.options = options
         self.quick: bool = options.quick
         self.count: int = options.rounds or (1 if options.quick else 3)
@@ -168,6 +173,7 @@ class Rounds:
         measured = Measured(figure=figure, ours=tuple(ours), yardstick=tuple(yardstick))
         self.measured.append(measured)
         print(measured.line(), flush=True)
+        self._told(self)
         return measured
 
 
@@ -201,29 +207,36 @@ class Program:
         return parser.parse_args(arguments)
 
     def main(self) -> None:
-        """Measure, print, keep the results where `RESULTS` says, and end with 1 where an aim is not held."""
+        """Measure, print, keep each result where `RESULTS` says, and end with 1 where an aim is not held."""
         options = self.parse(sys.argv[1:])
         began, monotonic, load = time.time(), time.monotonic(), os.getloadavg()[0]
-        failure = ""
+        failure = _UNFINISHED
+
+        def keep(rounds: Rounds) -> None:
+            result = Result(
+                program=Path(sys.argv[0]).stem,
+                began=began,
+                seconds=time.monotonic() - monotonic,
+                quick=rounds.quick,
+                load=(load, os.getloadavg()[0]),
+                measured=tuple(rounds.measured),
+                failure=failure,
+            )
+            if (path := os.environ.get(RESULTS)) is not None:
+                partial = Path(f"{path}.partial")
+                partial.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+                partial.replace(path)
+
         with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-            rounds = Rounds(options, Path(scratch))
+            rounds = Rounds(options, Path(scratch), keep)
             try:
                 self._measure(rounds)
+                failure = ""
             except BaseException as error:
                 failure = repr(error)
                 raise
             finally:
-                result = Result(
-                    program=Path(sys.argv[0]).stem,
-                    began=began,
-                    seconds=time.monotonic() - monotonic,
-                    quick=rounds.quick,
-                    load=(load, os.getloadavg()[0]),
-                    measured=tuple(rounds.measured),
-                    failure=failure,
-                )
-                if (path := os.environ.get(RESULTS)) is not None:
-                    Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+                keep(rounds)
         sys.exit(any(measured.held is False for measured in rounds.measured))
 
 

@@ -22,6 +22,7 @@ from modelforge.http.routes import ROUTES
 CLIENTS, REQUESTS, REQUESTS_QUICKLY, WARM = 64, 20_000, 4_000, 1_000
 STATUS, ANOTHER = "/api/training_status", "/api/info"
 FASTAPI = Path(__file__).parent.parent / "build" / "fastapi"
+PINNED = ("fastapi==0.165.0", "starlette==1.10.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0")
 _NOTE = (
     f"Requests in a second of the server's processor time, of {CLIENTS} clients at once that keep their connections, "
 )
@@ -38,7 +39,8 @@ FAST = Figure(
     unit=_UNIT,
     yardstick="FastAPI",
     at_least=2.5,
-    note=f"{_NOTE}beside a FastAPI route that returns the same dictionary, on uvloop and httptools, without a log.",
+    note=f"{_NOTE}beside a FastAPI route that returns the same dictionary, on uvloop and httptools, without a log; "
+    f"{', '.join(PINNED)}.",
 )
 OTHER = Figure(
     name="Another GET / bare aiohttp on uvloop",
@@ -138,15 +140,16 @@ def rate(server: Server, path: str, count: int) -> float:
 def fastapi() -> Path | None:
     """A Python that has FastAPI, in an environment of its own."""
     python = FASTAPI / "bin" / "python"
-    if not (FASTAPI / ".complete").exists():
+    complete = FASTAPI / ".complete"
+    if not complete.exists() or complete.read_text().split() != [*PINNED]:
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         try:
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(FASTAPI)], check=True, timeout=120)
-            subprocess.run([*install, "fastapi", "uvicorn", "uvloop", "httptools"], check=True, timeout=180)
+            subprocess.run([*install, *PINNED], check=True, timeout=180)
         except (subprocess.SubprocessError, OSError) as error:
             print(f"FastAPI is left out: it could not be installed ({error}).")
             return None
-        (FASTAPI / ".complete").touch()
+        complete.write_text(" ".join(PINNED))
     return python
 
 

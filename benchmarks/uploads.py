@@ -87,7 +87,7 @@ async def serve_with_probe(data_dir: Path) -> list[float]:
 
     signal.signal(signal.SIGUSR1, start_again)
     task = asyncio.create_task(probe())
-    await serve(load_settings({"data_dir": data_dir, "port": 0}, environ={}))
+    await serve(load_settings({"data_dir": data_dir, "port": 0, "cold": True}, environ={}))
     task.cancel()
     return noted
 

@@ -141,8 +141,9 @@ class _Shim:
                 with contextlib.suppress(OSError):  # a trainer that has just ended; its end is reported
                     ours.sendall(order)
                 return True
+        failed = self._launcher_status is not None  # the server reads why, and clears up
         self._kill_all()
-        for name in (_SPOOL, _LOG):
+        for name in (_SPOOL,) if failed else (_SPOOL, _LOG):
             (self._folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the next server sweeps too
             self._folder.rmdir()

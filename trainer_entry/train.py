@@ -200,10 +200,12 @@ def prepare_examples(
     from trainer_entry.data.embedding import check_examples
     from trainer_entry.data.token_cache import key_of, remembered
 
+    config = known.config if job.task == "summarization" else None
     examples = remembered(
         None if job.strategy == "rlhf" else kept_in,  # reward functions see each record before it begins
-        lambda: key_of(job, parameters, parameters.max_seq_length or known.context, known.tokenizer),
+        lambda: key_of(job, parameters, parameters.max_seq_length or known.context, known.tokenizer, config),
         lambda: _make_examples(job, records, known, parameters, rewards or _load_rewards(job, known)),
+        {file.content for file in job.files},
     )
     check_examples(examples, known.config, known.tokenizer)
     if job.strategy == "rlhf":

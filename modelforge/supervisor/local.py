@@ -19,6 +19,7 @@ from modelforge.machine.hub_secrets import remove_secrets, write_secrets
 from modelforge.machine.isolation import Isolation
 from modelforge.owner_files import write_owner_file
 from modelforge.supervisor.attempt_environment import environment_of, share_of, threads_of
+from modelforge.supervisor.last_words import last_words
 from modelforge.supervisor.launcher import Ending
 from modelforge.supervisor.processes import boot_id, kill_all_with, processes_with, send, wait_for
 from modelforge.supervisor.standby import TRAINER, Standby
@@ -28,8 +29,6 @@ AFTER_TRAINING = "trainer_entry.after_training"
 EVALUATE = "trainer_entry.evaluate"
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.05
-_LAST_WORDS_BYTES = 8000
-_LAST_WORDS_LINES = 5
 
 
 def accelerate_command(spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
@@ -165,7 +164,7 @@ class LocalLauncher:
         remove_secrets(folder)  # a shim that was killed had not
         report = _read(folder / "exit.json", wire.ExitReport)
         rebooted = shim.boot_id != boot_id()
-        return Ending(exit=report, last_words=_last_words(folder / "stderr.log"), rebooted=rebooted)
+        return Ending(exit=report, last_words=last_words(folder / "stderr.log"), rebooted=rebooted)
 
     def spool(self, job_id: str, attempt: int) -> str:
         """`stdout.jsonl` in the attempt's folder."""
@@ -188,17 +187,3 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
-
-
-def _last_words(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LAST_WORDS_BYTES))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-    # The launcher's own traceback only says that the trainer failed: what counts stands before it.
-    before, launchers, _ = text.rpartition("Traceback (most recent call last)")
-    said = before if "accelerate/commands" in text[len(before) :] and launchers else text
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " / ".join(lines[-_LAST_WORDS_LINES:])

@@ -28,6 +28,7 @@ from modelforge.machine.host_memory import host_memory
 from modelforge.machine.software_state import software_state
 from modelforge.machine.trainer_libraries import check_trainer_libraries
 from modelforge.supervisor.attempt_environment import Share, environment_of
+from modelforge.supervisor.last_words import last_words
 from modelforge.supervisor.processes import kill_all_with, private_bytes
 from trainer_entry import wire
 
@@ -41,6 +42,7 @@ _QUIET_SECONDS = 1.0
 _IMPORT_SECONDS = 120.0
 _ANSWER_SECONDS = 10.0
 _WARM, _READY = b"warm\n", b"ready\n"
+_SPOOL, _LOG = "stdout.jsonl", "stderr.log"
 
 Command = Callable[[int], list[str]]
 """What a trainer is started by that stands by, with so many threads."""
@@ -209,8 +211,9 @@ class Standby:
             waiting.writer.write(msgspec.json.encode(order) + b"\n")
             reply = await asyncio.wait_for(waiting.replies.get(), _ANSWER_SECONDS)
         if reply != _READY:
-            # Whatever became of it: nothing of it lives now, and only its report says whether it was the attempt.
+            # Whatever became of it: nothing of it lives now, and only its spool says whether it was the attempt.
             await waiting.end()
+            await asyncio.to_thread(_take_back, folder)
         waiting.writer.close()
         report = await asyncio.to_thread(_read_report, folder / "shim.json")
         if report is not None and report.token == waiting.token:
@@ -291,14 +294,24 @@ class Standby:
         hears = asyncio.ensure_future(waiting.listen(self._warmed))
         try:
             await asyncio.wait({hears}, timeout=_IMPORT_SECONDS)
-            if waiting.is_warm:
+            if waiting.is_warm or self._current is not waiting:  # then an order is under way
                 await hears
         finally:
             hears.cancel()
         if self._current is waiting:
             self._current = None
+            words = await asyncio.to_thread(last_words, waiting.folder / _LOG)
             await waiting.end()
-            _log.warning("standby_ended", warm=waiting.is_warm)
+            _log.warning("standby_ended", warm=waiting.is_warm, last_words=words)
+
+
+def _take_back(folder: Path) -> None:
+    """Take away what a trainer that is gone has put into an attempt's folder, unless it has said something as it."""
+    spool = folder / _SPOOL
+    if spool.exists() and spool.stat().st_size:
+        return
+    for name in ("shim.json", "exit.json", _SPOOL, _LOG):  # the report first: without it there was no attempt
+        (folder / name).unlink(missing_ok=True)
 
 
 def _read_report(path: Path) -> wire.ShimReport | None:

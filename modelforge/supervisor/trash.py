@@ -7,8 +7,11 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from modelforge.layout import Layout
 from trainer_entry import wire
+from trainer_entry.wire.attempt_files import TokenizedEntry
 
 
 def remove_model(name: str, layout: Layout) -> None:
@@ -25,15 +28,31 @@ def remove_model(name: str, layout: Layout) -> None:
 
 
 def remove_dataset_files(names: Iterable[str], layout: Layout) -> None:
-    """Move files of datasets to the trash and remove them there; one that is gone is no error.
+    """Move files of datasets to the trash and remove them there, and their tokens; one that is gone is no error.
 
     Raises:
         OSError: one cannot be moved or removed.
     """
+    gone = set()
     for name in names:
         path = layout.datasets / name
+        gone.add(path.stem)
         if path.is_symlink() or path.exists():
             remove(path.rename(layout.trash / uuid.uuid4().hex))
+    if gone and layout.tokenized.is_dir():
+        _remove_tokens(gone, layout)
+
+
+def _remove_tokens(gone: set[str], layout: Layout) -> None:
+    """Remove what was tokenized of such records, and what does not say of which it is."""
+    for entry in layout.tokenized.iterdir():
+        try:
+            told = msgspec.json.decode((entry / "entry.json").read_bytes(), type=TokenizedEntry).records
+        except (OSError, msgspec.DecodeError):  # one that is being written too: it is only not kept
+            told = ()
+        if not told or not gone.isdisjoint(told):
+            with contextlib.suppress(FileNotFoundError):  # a trainer makes room, or finished it
+                remove(entry.rename(layout.trash / uuid.uuid4().hex))
 
 
 def remove_unfinished(spec: wire.JobSpec, layout: Layout) -> None:

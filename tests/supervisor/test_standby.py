@@ -1,17 +1,24 @@
 """A trainer that stands by: who gets it, what becomes of it, and that nothing is left of it."""
 
+import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.attempt_files import model_in, processes_of, shim_of, steps_of, training, until_step
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
+from support.trainer_attempts import job_of
 
+from modelforge.layout import Layout
 from modelforge.machine.software_state import software_state
+from modelforge.supervisor.standby import Standby, _Waiting
+from trainer_entry import wire
 
 
 class Standing:
@@ -136,6 +143,32 @@ def test_where_it_does_not_answer_it_is_ended_and_the_attempt_is_started_in_the_
     assert processes_of(token) == []
 
 
+@pytest.mark.parametrize("said", ["", "{}\n"])
+def test_an_answer_that_comes_too_late_is_the_attempt_only_if_the_spool_has_a_line(tmp_path: Path, said: str) -> None:
+    token, folder = "0" * 32, tmp_path / "attempt-1"
+    folder.mkdir()
+    report = wire.ShimReport(pid=1, start_time=1, boot_id="", token=token)
+    (folder / "shim.json").write_bytes(msgspec.json.encode(report))
+    (folder / "stderr.log").touch()
+    (folder / "stdout.jsonl").write_text(said)
+    spec = wire.AttemptSpec(
+        job=job_of(wire.TrainingParameters(), grace_seconds=1), attempt=1, token=token, cpu_threads=1
+    )
+
+    async def give() -> wire.ShimReport | None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            waiting = _Waiting(token, tmp_path / "none", {}, "", *await asyncio.open_unix_connection(sock=ours))
+            waiting.replies.put_nowait(b"")
+            standby = Standby(Layout(tmp_path), lambda _: [])
+            given = await standby._give(waiting, spec, folder, {})  # noqa: SLF001 - no clock has to run for it
+            await asyncio.gather(waiting.writer.wait_closed(), return_exceptions=True)
+            return given
+
+    assert asyncio.run(give()) == (report if said else None)
+    assert [*folder.iterdir()] == [] if not said else (folder / "shim.json").exists()
+
+
 def test_a_server_that_is_killed_at_the_hand_over_finds_the_attempt_that_it_gave(standing: Standing) -> None:
     server = standing.serve()
     token = standing.ready()
@@ -177,6 +210,13 @@ def test_one_whose_imports_hang_is_ended_and_no_other_is_started_before_a_job(st
     job_id = standing.start("completes")
     assert server.wait_for(job_id)["status"] == "completed"
     standing.ready()
+
+
+def test_why_one_ended_by_itself_is_logged(standing: Standing) -> None:
+    (standing.data_dir.parent / "standby-hangs").write_text("its library is broken")
+    server = standing.serve()
+    wait(lambda: "standby_ended" in server.said())
+    assert "its library is broken" in server.said()
 
 
 def test_of_two_jobs_at_once_one_is_given_to_it(standing: Standing) -> None:

@@ -8,7 +8,7 @@ the first attempt, after a checkpoint), `devours` (takes memory until there is n
 `obeys` (three steps, and then silent: three more for each file `order` in its folder that says `step`; `finish`, or
 SIGTERM, ends it). Where its model's folder has a `recital.jsonl`, it says that (support.recital). SIGUSR1 makes it save
 a checkpoint. With `--standby` in place of the folder it waits for one, or hangs where a file `standby-hangs` lies
-beside the data directory. What it was given stands in `environment.json` beside its spec.
+beside the data directory, or ends with what that says. What it was given stands in `environment.json` beside its spec.
 """
 
 import contextlib
@@ -36,7 +36,10 @@ def attempt_folder() -> Path:
     """What it was started with; or, where it stands by, what it is told in time."""
     if sys.argv[1] != wire.STANDBY:
         return Path(sys.argv[1])
-    if Path("/proc/self/fd/1").readlink().parents[3].joinpath("standby-hangs").exists():
+    hangs = Path("/proc/self/fd/1").readlink().parents[3] / "standby-hangs"
+    if hangs.exists():
+        if words := hangs.read_text():
+            sys.exit(words)
         ctypes.CDLL(None).pause()
     with contextlib.suppress(BrokenPipeError):  # who gave the order already waits for no word
         os.write(0, b"warm\n")

@@ -55,15 +55,18 @@ class Installation:
         search = os.pathsep.join([str(self.release), str(TESTS)])
         # Not the current directory: it may have the packages too.
         self.variables = {"PYTHONPATH": search, "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "default"}
+        self.environment = environment(**self.variables)
+        del self.environment["MODELFORGE_COLD"]  # the earlier release does not know it
         self.server = RunningServer(
             [
                 *(sys.executable, "-m", "modelforge", "serve", "--port", "0", "--data-dir", str(self.data_dir)),
                 *("--model-root", str(folder), "--dataset-root", str(folder)),
             ],
-            environment(**self.variables),
+            self.environment,
         )
 
     def upgrade(self) -> None:
+        self.environment["MODELFORGE_COLD"] = "true"
         for package in (modelforge, trainer_entry):
             name = package.__name__
             shutil.rmtree(self.release / name)
@@ -75,7 +78,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            env=environment(**self.variables),
+            env=self.environment,
         )
 
     def start(self, model: Path, dataset: str, **fields: object) -> str:

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
 
 from trainer_entry.data.examples import Examples
+from trainer_entry.runtime import distributed
 from trainer_entry.runtime.disk import sync_tree
 from trainer_entry.runtime.stdout import note
+from trainer_entry.wire.attempt_files import TokenizedEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,13 +41,15 @@ _SPARED_BYTES = 2 << 30
 """What stays free on the disk beside them."""
 _ABANDONED_SECONDS = 3600.0
 """The age at which what was never finished is taken for left behind."""
-_FORMAT = 1
-_LIBRARIES = ("tokenizers", "transformers", "datasets", "pyarrow")
+_FORMAT = 2
+_LIBRARIES = ("tokenizers", "transformers", "datasets", "pyarrow", "jinja2", "trl")
+_CLOCK = "strftime_now"
+"""What a chat template asks for the day by: tomorrow it makes other tokens."""
 _ENTRY, _PARTIAL = "entry.json", ".partial-"
 
 
-class _Entry(Struct, frozen=True, kw_only=True, gc=False):
-    """What an entry says of itself. `files`: the SHA-256 of each, by its name."""
+class _Entry(TokenizedEntry, frozen=True, kw_only=True, gc=False):
+    """All that an entry says of itself. `files`: the SHA-256 of each, by its name."""
 
     files: dict[str, str]
     tokens: int
@@ -54,22 +57,26 @@ class _Entry(Struct, frozen=True, kw_only=True, gc=False):
     cut: int
 
 
-def key_of(job: JobSpec, parameters: TrainingParameters, length: int, tokenizer: Any) -> str | None:
+def key_of(job: JobSpec, parameters: TrainingParameters, length: int, tokenizer: Any, config: Any = None) -> str | None:
     """A name for all that decides what the records of a training become; None where not all of it can be told.
 
     That is the records and which of them are held out, the task, the room and how it is kept, the tokenizer with all
-    its settings and its template, the libraries, and our own code.
+    its settings and its template, the libraries, and our own code. `config`: the model's, where the task reads it.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or sum(os.path.getsize(file.path) for file in job.files) < WORTHWHILE_BYTES:  # noqa: PTH202
+    if backend is None or _CLOCK in json.dumps(getattr(tokenizer, "chat_template", None), default=str):
+        return None
+    if sum(os.path.getsize(file.path) for file in job.files) < WORTHWHILE_BYTES:  # noqa: PTH202
         return None
     digest = hashlib.sha256(f"{_FORMAT} {length}\n".encode())
     for part in (
         (job.dataset, job.validation, job.task, job.strategy),
         (parameters.eval_split, parameters.seed, parameters.truncation, parameters.packing),
+        parameters.doc_stride,
         [version(library) for library in _LIBRARIES],
         _settings_of(tokenizer),
         backend.to_str(),
+        None if config is None else config.to_json_string(),
     ):
         digest.update(msgspec.json.encode(part) + b"\n")
     for path in _sources():
@@ -97,8 +104,13 @@ def _sources() -> Iterable[Path]:
     return sorted(path for room in ("data", "tasks", "wire") for path in (root / room).glob("*.py"))
 
 
-def remembered(folder: str | None, key: Callable[[], str | None], make: Callable[[], Examples]) -> Examples:
-    """The examples that are kept in a folder under a key; else those that are made, which are kept from now on."""
+def remembered(
+    folder: str | None, key: Callable[[], str | None], make: Callable[[], Examples], records: Iterable[str] = ()
+) -> Examples:
+    """The examples that are kept in a folder under a key; else those that are made, which are kept from now on.
+
+    `records`: the SHA-256 of each file that they are made of: an entry goes with them.
+    """
     name = None if folder is None else key()
     if folder is None or name is None:
         return make()
@@ -114,8 +126,8 @@ def remembered(folder: str | None, key: Callable[[], str | None], make: Callable
         note(f"The records were tokenized before: {kept.dropped} were left out then, and {kept.cut} examples cut.")
         return kept
     examples = make()
-    if examples.measure is None:
-        _keep(Path(folder), place, examples)
+    if examples.measure is None and distributed.rank() == 0:
+        _keep(Path(folder), place, examples, tuple(records))
     return examples
 
 
@@ -150,20 +162,22 @@ def _rows(path: Path) -> Dataset:
         return Dataset(pa.ipc.open_file(file).read_all())
 
 
-def _keep(folder: Path, place: Path, examples: Examples) -> None:
+def _keep(folder: Path, place: Path, examples: Examples, records: tuple[str, ...]) -> None:
     """Make an entry, if there is room; others go for it."""
     partial = folder / f"{_PARTIAL}{secrets.token_hex(8)}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         size = sum(rows.data.nbytes for rows in (examples.train, examples.evaluation) if rows is not None)
+        if size > MOST_BYTES:
+            return  # before others went for what is not kept
         _make_room(folder, size)
-        if size > MOST_BYTES or shutil.disk_usage(folder).free < size + _SPARED_BYTES:
+        if shutil.disk_usage(folder).free < size + _SPARED_BYTES:
             return
         partial.mkdir(mode=0o700)
         files = {"train.arrow": _write(partial / "train.arrow", examples.train)}
         if examples.evaluation is not None:
             files["evaluation.arrow"] = _write(partial / "evaluation.arrow", examples.evaluation)
-        entry = _Entry(files=files, tokens=examples.tokens, dropped=examples.dropped, cut=examples.cut)
+        entry = _Entry(records=records, files=files, tokens=examples.tokens, dropped=examples.dropped, cut=examples.cut)
         (partial / _ENTRY).write_bytes(msgspec.json.encode(entry))
         sync_tree(partial)
         partial.rename(place)

@@ -26,8 +26,19 @@ _LONGEST_FILE = 1 << 16
 
 def claim_secrets() -> None:
     """Take up the proxies' addresses, and let nothing that this process prints have a secret in it."""
+    for read_once in (_proxies, _trackers, _redaction):  # as they were while it stood by
+        read_once.cache_clear()
     os.environ.update(_proxies())
-    sys.stdout, sys.stderr = _RedactedStream(sys.stdout), _RedactedStream(sys.stderr)
+    redact_streams()
+
+
+def redact_streams() -> None:
+    """Let nothing be printed with a secret that this process has, or will have claimed: before any import.
+
+    A library's logger keeps the stream that it finds.
+    """
+    if not isinstance(sys.stderr, _RedactedStream):
+        sys.stdout, sys.stderr = _RedactedStream(sys.stdout), _RedactedStream(sys.stderr)
 
 
 def claim_tracker(tracker: Tracker) -> None:

@@ -24,7 +24,7 @@ from trainer_entry.providers.libraries import hide_all, needs_quantizer
 from trainer_entry.runtime.attempt import begin
 from trainer_entry.runtime.failures import ModelUnavailable
 from trainer_entry.runtime.imports import importing
-from trainer_entry.runtime.secrets import claim_secrets
+from trainer_entry.runtime.secrets import claim_secrets, redact_streams
 from trainer_entry.runtime.signals import hold_back
 from trainer_entry.runtime.stdout import LineWriter, claim_stdout, note
 from trainer_entry.strategies.process import settle_environment
@@ -32,6 +32,8 @@ from trainer_entry.wire import AttemptSpec, JobSpec, StandbyOrder
 from trainer_entry.wire.secret_files import PROXIES_VARIABLE, TRACKERS_VARIABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainer_entry.runtime.attempt import Begun
 
 _ORDERS = 0
@@ -45,11 +47,13 @@ _ERROR = 1
 
 def stand_by() -> Begun:
     """Import, say so, and wait for an attempt, which has begun when this returns. Without one the process ends."""
+    before = dict(os.environ)
     stdout = claim_stdout()  # before any import that could print
+    redact_streams()
     hold_back()
     attempts: SimpleQueue[Begun] = SimpleQueue()
     # A thread, so that a stop, or the server's end, is heard in the middle of an import.
-    threading.Thread(target=_take_order, args=(stdout, attempts), name="orders", daemon=True).start()
+    threading.Thread(target=_take_order, args=(stdout, before, attempts), name="orders", daemon=True).start()
     hide_all()
     settle_environment()
     with importing():
@@ -59,8 +63,8 @@ def stand_by() -> Begun:
     return attempts.get()
 
 
-def _take_order(stdout: int, attempts: SimpleQueue[Begun]) -> None:
-    """Wait for the order, and begin the attempt."""
+def _take_order(stdout: int, before: Mapping[str, str], attempts: SimpleQueue[Begun]) -> None:
+    """Wait for the order, and begin the attempt; `before`: the environment as no import had changed it yet."""
     line = b""
     try:
         while not line.endswith(b"\n"):
@@ -75,7 +79,7 @@ def _take_order(stdout: int, attempts: SimpleQueue[Begun]) -> None:
         folder = Path(order.folder)
         job = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec).job
         if {*order.set, *order.unset} - _READ_LATE or _needs_other_libraries(job):
-            _start_anew(folder, stdout)
+            _start_anew(folder, stdout, changed(before, order))
         claim_secrets()
         sys.argv[1:] = [str(folder)]
         attempts.put(begin(folder, LineWriter(stdout)))
@@ -92,9 +96,15 @@ def _needs_other_libraries(job: JobSpec) -> bool:
         return False  # the attempt says why
 
 
-def _start_anew(folder: Path, stdout: int) -> None:
+def changed(environment: Mapping[str, str], order: StandbyOrder) -> dict[str, str]:
+    """An environment as an order wants it."""
+    return {name: value for name, value in environment.items() if name not in order.unset} | order.set
+
+
+def _start_anew(folder: Path, stdout: int, environment: Mapping[str, str]) -> None:
     os.dup2(stdout, 1)
-    os.execv(sys.executable, [sys.executable, "-m", _MODULE, str(folder)])  # noqa: S606 - no shell is meant
+    command = [sys.executable, "-m", _MODULE, str(folder)]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is meant
 
 
 def _put_null_in_place_of_stdin() -> None:

@@ -76,3 +76,12 @@ class ExitReport(Struct, frozen=True, kw_only=True, gc=False):
     user_seconds: float
     system_seconds: float
     oom_kills: int = 0
+
+
+class TokenizedEntry(Struct, frozen=True, kw_only=True, gc=False):
+    """What the server reads of `entry.json` beside tokenized records.
+
+    `records`: the SHA-256 of each file that they were made of; empty where that is not told.
+    """
+
+    records: tuple[str, ...] = ()

@@ -9,6 +9,8 @@ import pytest
 from support.tiny_model import build_tiny_model
 from support.trainer_attempts import Attempt, job_of, questions, write_dataset
 
+from modelforge.layout import Layout
+from modelforge.supervisor.trash import remove_dataset_files
 from trainer_entry import wire
 from trainer_entry.data import token_cache
 from trainer_entry.data.token_cache import key_of, remembered
@@ -20,10 +22,11 @@ class Cached:
     """A dataset, a tokenizer, and how often records were tokenized."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         self.model = build_tiny_model(folder / "model")
         self.tokenizer = AutoTokenizer.from_pretrained(self.model)
+        self.config = AutoConfig.from_pretrained(self.model)
         self.folder = folder / "tokenized"
         self.dataset = write_dataset(folder / "data.jsonl", questions(20))
         self.parameters = wire.TrainingParameters(eval_split=0.2)
@@ -31,7 +34,7 @@ class Cached:
 
     def key(self, length: int = 64, **parameters: Any) -> str | None:
         changed = msgspec.structs.replace(self.parameters, **parameters)
-        return key_of(job_of(changed, dataset=self.dataset), changed, length, self.tokenizer)
+        return key_of(job_of(changed, dataset=self.dataset), changed, length, self.tokenizer, self.config)
 
     def examples(self, **parameters: Any) -> Any:
         from trainer_entry.data.records import Records
@@ -42,7 +45,7 @@ class Cached:
             records = Records(self.dataset, eval_split=0.2)
             return text_generation.prepare(records, records.held_out, self.tokenizer, 64)
 
-        return remembered(str(self.folder), lambda: self.key(**parameters), make)
+        return remembered(str(self.folder), lambda: self.key(**parameters), make, [self.dataset.sha256])
 
 
 @pytest.fixture
@@ -79,6 +82,8 @@ def test_the_second_time_the_same_rows_are_read_and_nothing_is_tokenized(cached:
         lambda cached: setattr(cached, "parameters", msgspec.structs.replace(cached.parameters, eval_split=0.1)),
         lambda cached: setattr(cached, "parameters", msgspec.structs.replace(cached.parameters, truncation="drop")),
         lambda cached: setattr(cached, "parameters", msgspec.structs.replace(cached.parameters, packing=True)),
+        lambda cached: setattr(cached, "parameters", msgspec.structs.replace(cached.parameters, doc_stride=7)),
+        lambda cached: setattr(cached.config, "max_position_embeddings", 7),
     ],
 )
 def test_what_decides_the_tokens_is_in_the_key(cached: Cached, change: Callable[[Cached], None]) -> None:
@@ -128,6 +133,36 @@ def test_what_was_used_the_longest_time_ago_goes_first(cached: Cached, monkeypat
         cached.examples(seed=seed)
     kept = {path.name for path in cached.folder.iterdir()}
     assert kept == {cached.key(seed=1), cached.key(seed=2)}
+
+
+def test_nothing_goes_for_what_is_too_large_to_be_kept(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached.examples()
+    (first,) = cached.folder.iterdir()
+    monkeypatch.setattr(token_cache, "MOST_BYTES", 1)
+    cached.examples(seed=1)
+    assert [*cached.folder.iterdir()] == [first]
+
+
+def test_what_a_template_makes_of_the_day_is_not_kept(cached: Cached) -> None:
+    cached.tokenizer.chat_template = "{{ strftime_now('%d') }}{{ messages }}"
+    assert cached.key() is None
+
+
+def test_of_several_processes_the_first_one_keeps_it(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    cached.examples()
+    assert not cached.folder.exists()
+
+
+def test_tokens_go_with_the_dataset_that_they_are_of(cached: Cached, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for folder in (layout.datasets, layout.trash):
+        folder.mkdir(parents=True)
+    cached.examples()
+    remove_dataset_files([f"{'0' * 64}.jsonl"], layout)
+    assert len([*layout.tokenized.iterdir()]) == 1
+    remove_dataset_files([f"{cached.dataset.sha256}.jsonl"], layout)
+    assert [*layout.tokenized.iterdir()] == [*layout.trash.iterdir()] == []
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(cached: Cached) -> None:

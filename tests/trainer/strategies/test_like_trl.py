@@ -71,7 +71,8 @@ def test_the_losses_are_those_of_plain_trl(strategy: Strategy, dropout: float, t
     ours = [step.loss for step in attempt.of_type(wire.StepLogged)]
     theirs = [step.loss for step in msgspec.json.decode(Path(order.output).read_bytes(), type=list[BareStep])]
     assert len(ours) == 8
-    assert ours == pytest.approx(theirs, rel=1e-5)
+    # one that is nearly 0 comes of a difference between sums of some hundred, in 32 bits
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-7)
 
 
 def _plain_preferences(count: int) -> list[dict[str, Any]]:

@@ -135,3 +135,32 @@ def test_a_model_that_makes_something_else_of_its_logits_keeps_its_own_loss() ->
     assert model.forward == own
     model.lm_head = torch.nn.Sequential(torch.nn.Linear(32, WORDS))
     assert not add_loss_head(model)
+
+
+def test_a_model_that_takes_no_trial_keeps_its_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("tied")
+
+    def refuses(**_: Any) -> Any:
+        raise KeyError("pixel_values")
+
+    monkeypatch.setattr(model, "forward", refuses)
+    assert not add_loss_head(model)
+    assert model.training
+    assert model.forward is refuses
+
+
+def test_it_stays_where_accelerate_takes_its_own_wrapping_away() -> None:
+    import inspect
+
+    from accelerate import Accelerator
+
+    model, batch = model_of("tied"), batch_of([9, 7])
+    names = [*inspect.signature(model.forward).parameters]
+    expected = model(**batch).loss
+    assert add_loss_head(model)
+    assert [*inspect.signature(model.forward).parameters] == names
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    unwrapped: Any = accelerator.unwrap_model(accelerator.prepare_model(model), keep_fp32_wrapper=False)
+    found = unwrapped(**batch, loss_head=True)
+    assert found.logits is None
+    torch.testing.assert_close(found.loss, expected)

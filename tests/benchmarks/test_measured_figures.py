@@ -139,3 +139,20 @@ if __name__ == "__main__":
     assert "| C | 2 s |  |  | one round | <= 1 s | **no** |" in table
     kept = msgspec.json.decode((tmp_path / "build" / "quick" / "holds_here.json").read_bytes(), type=Result)
     assert kept.measured == (Measured(figure=Figure(name="B", unit="s", at_most=1, note="Nothing."), ours=(0.5,)),)
+
+
+def test_a_program_that_is_ended_keeps_what_it_had_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ends_here.py").write_text("""
+import os, signal
+from figures import Figure, Program, Rounds
+def measure(rounds: Rounds) -> None:
+    rounds.tell(Figure(name="First", unit="s", note="Nothing."), [2.0])
+    os.kill(os.getpid(), signal.SIGTERM)
+Program("A program.", measure).main()
+""")
+    monkeypatch.setattr(every_figure, "FOLDER", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(every_figure.__file__).parent))
+    result = every_figure.run("ends_here", [], tmp_path / "kept.json")
+    assert result is not None
+    assert [one.ours for one in result.measured] == [(2.0,)]
+    assert result.failure
