@@ -109,7 +109,8 @@ def records(made: list[wire.StepLogged], batch: int) -> list[Record]:
         for part in parts
     ]
     found, digest = [], GENESIS
-    messages: list[Message] = [requested(), launching(), *logged]
+    over = job.TrainingFailed(job_id=STREAM, kind="OutOfMemory", message="")  # or nothing of it could be archived
+    messages: list[Message] = [requested(), launching(), *logged, over]
     for position, message in enumerate(messages, start=1):
         data, tag, at = encode(message), tag_of(message), NOON + position * batch * 950_123
         digest = digest_of(digest, position, STREAM, position, "event", tag, at, None, "trainer", data)

@@ -15,7 +15,9 @@ from msgspec import Struct
 
 from modelforge import audit
 from modelforge.data_directory import claimed
-from modelforge.errors import NO_ROOM, BadInput, LogUnusable, StorageFull
+from modelforge.domain import job
+from modelforge.domain.state import State
+from modelforge.errors import NO_ROOM, BadInput, LogUnusable, SegmentAway, StorageFull
 from modelforge.event_log.archived import name_segment, segment_name
 from modelforge.event_log.chain import Chain
 from modelforge.event_log.segment import Checked, check_segment, read_index
@@ -34,6 +36,7 @@ class Archiving(Struct, frozen=True, kw_only=True):
     """What was moved. `last`: the last position that is archived now, 0 if none is.
 
     `before`, `after`: the bytes of the log's file. `size`: those of the new segments.
+    `unfinished`: the job that is not over and for which the rest stays, if one is.
     """
 
     segments: tuple[str, ...]
@@ -42,12 +45,16 @@ class Archiving(Struct, frozen=True, kw_only=True):
     size: int
     before: int
     after: int
+    unfinished: str | None = None
 
 
 def archive(
     layout: Layout, moment: str, *, most: int = RECORDS, tell: Callable[[str], None] = lambda _line: None
 ) -> Archiving:
     """Move every record before a position, or a time (ISO 8601), into segments.
+
+    What came after the first record of a job that is not over stays: who follows it reads from there, and a segment may
+    be moved away.
 
     `most`: how many records each has. `tell` hears of each, by its name.
 
@@ -60,7 +67,7 @@ def archive(
     if not layout.log.exists():
         raise LogUnusable("There is no event log", f"{layout.log} does not exist.")
     with claimed(layout), _told(layout):
-        last = asyncio.run(_prepare(layout, moment))
+        last, unfinished = asyncio.run(_prepare(layout, moment))
         size = layout.log.stat().st_size
         made: list[Checked] = []
         with closing(sqlite3.connect(layout.log, isolation_level=None)) as connection:
@@ -78,13 +85,14 @@ def archive(
             size=sum(one.size for one in made),
             before=size,
             after=layout.log.stat().st_size,
+            unfinished=unfinished,
         )
 
 
-async def _prepare(layout: Layout, moment: str) -> int:
-    """The last position to be moved. The log has this release's schema then, and a snapshot of its end.
+async def _prepare(layout: Layout, moment: str) -> tuple[int, str | None]:
+    """The last position to be moved, and the job that holds back the rest, if one does.
 
-    With the snapshot a server starts though segments are away.
+    The log has this release's schema then, and a snapshot of its end: with it a server starts though segments are away.
     """
     log = await EventLog.open(layout.log)
     try:
@@ -93,9 +101,22 @@ async def _prepare(layout: Layout, moment: str) -> int:
         rebuilt = await log.read(lambda reader: rebuild(reader, layout.snapshot))
         if rebuilt.loaded < rebuilt.state.position:
             await Snapshots(layout.snapshot, rebuilt).close(rebuilt.digest)
+        return await log.read(lambda reader: _before_unfinished(reader, rebuilt.state, last))
     finally:
         await log.close()
-    return last
+
+
+def _before_unfinished(reader: LogReader, state: State, last: int) -> tuple[int, str | None]:
+    """The last position that is before every job that is not over, and the one that came first."""
+    unfinished = None
+    for job_id in [job_id for job_id, known in state.jobs.items() if known.status not in job.FINAL]:
+        try:
+            first = next(reader.records(streams=(job.stream_of(job_id),), until=last, limit=1), None)
+        except SegmentAway:  # it was cut through already
+            return 0, job_id
+        if first is not None:
+            last, unfinished = first.position - 1, job_id
+    return last, unfinished
 
 
 def _last_of(reader: LogReader, moment: str) -> int:

@@ -93,6 +93,8 @@ def archive(
         say(f"{layout.log}: {size(done.before)} before, {size(done.after)} now")
     else:
         say(f"Nothing is left to archive before {before}: the log is archived up to position {done.last}")
+    if done.unfinished is not None and not json:
+        say(f"{done.unfinished} is not over: its records, and those after its first one, stay in the log")
     return 0
 
 

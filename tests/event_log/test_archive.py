@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.running_log import environment_of_tests, records_in, rows_of, running_log, standing_of, write
 from support.scenario import (
+    JOB,
     launching,
     logged,
     records_of,
@@ -29,6 +30,7 @@ from modelforge.archive import archive
 from modelforge.audit import state_at, verify, verify_segment
 from modelforge.backup.taking import take_backup
 from modelforge.doctor.examination import directory_findings
+from modelforge.domain import job
 from modelforge.domain.messages import Record
 from modelforge.errors import BadInput, DirectoryInUse, LogUnusable, NotFound, SegmentAway, SegmentDamaged
 from modelforge.event_log import packing, segment
@@ -37,8 +39,9 @@ from modelforge.event_log.sqlite import LogReader, log_schema
 from modelforge.layout import Layout
 
 _BATCH = logged(*(step(seq) for seq in range(2, 60)))
+_END = job.TrainingFailed(job_id=JOB, kind="OutOfMemory", message="8 GiB asked for")
 _OTHERS = [message for number in range(6) for message in (register_dataset(filename=f"{number}.jsonl"), uploaded())]
-PAST = records_of(start(), requested(), launching(), _BATCH, *_OTHERS, logged(step(60)), second_from=5)
+PAST = records_of(start(), requested(), launching(), _BATCH, *_OTHERS, logged(step(60)), _END, second_from=5)
 END = len(PAST)
 
 
@@ -110,6 +113,21 @@ async def test_a_log_that_is_in_use_is_not_archived(layout: Layout) -> None:
 
     with claimed(layout), pytest.raises(DirectoryInUse):
         archive(layout, "5")
+
+
+def test_a_job_that_is_not_over_stays_in_the_log_with_what_came_after_its_start(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    past = records_of(register_dataset(), uploaded(), start(), requested(), launching(), _BATCH, _END)
+    write(layout.log, past[:-1])
+    done = archive(layout, "2200-01-01")
+    assert (done.last, done.unfinished) == (2, JOB)
+    done = archive(layout, "5")
+    assert (done.segments, done.last, done.unfinished) == ((), 2, JOB)
+    assert archive(layout, "2").unfinished is None
+    write(layout.log, past[-1:])
+    done = archive(layout, "2200-01-01")
+    assert (done.last, done.unfinished) == (len(past), None)
+    assert records_in(layout.log) == past
 
 
 def test_a_time_is_found_in_segments(layout: Layout) -> None:

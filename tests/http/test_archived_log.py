@@ -162,7 +162,7 @@ def test_a_job_that_trains_while_the_log_is_archived_loses_no_step(serve: Serve,
     job_id = start(server, "waits", max_steps=60)
     until_step(server, job_id, 5)
     server.end()
-    archive(data_dir, "2200-01-01")
+    assert f"{job_id} is not over" in archive(data_dir, "2200-01-01")
     server = serve()
     assert server.wait_for(job_id)["status"] == "completed"
     metrics = server.get(f"/api/jobs/{job_id}/metrics?limit=1000").json()["metrics"]
