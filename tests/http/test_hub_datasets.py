@@ -83,7 +83,9 @@ class Hub:
 
     def train(self, dataset: str, **fields: object) -> dict[str, Any]:
         """A job that was started, and stopped once it trained."""
-        answer = self.server.post("/api/start_training", self.body(dataset, output_name="waits", **fields))
+        answer = self.server.post(
+            "/api/start_training", self.body(dataset, **{"output_name": "waits", "max_steps": 100_000, **fields})
+        )
         assert answer.status_code == 200, answer.text
         return self.stopped(answer.json()["job_id"])
 

@@ -15,9 +15,9 @@ from support.attempt_files import model_in, processes_of, shim_of, steps_of, tra
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
 from support.trainer_attempts import job_of
 
-import modelforge.supervisor.standby
 from modelforge.layout import Layout
 from modelforge.machine.software_state import software_state
+from modelforge.supervisor import standby as room
 from modelforge.supervisor.standby import Standby, _Waiting
 from trainer_entry import wire
 
@@ -171,7 +171,7 @@ def test_an_answer_that_comes_too_late_is_the_attempt_only_if_the_spool_has_a_li
 
 
 def test_an_answer_is_heard_though_the_imports_took_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modelforge.supervisor.standby, "_IMPORT_SECONDS", 0)
+    monkeypatch.setattr(room, "_IMPORT_SECONDS", 0)
 
     async def attend() -> list[bytes]:
         ours, theirs = socket.socketpair()

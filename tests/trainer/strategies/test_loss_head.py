@@ -153,14 +153,17 @@ def test_it_stays_where_accelerate_takes_its_own_wrapping_away() -> None:
     import inspect
 
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     model, batch = model_of("tied"), batch_of([9, 7])
     names = [*inspect.signature(model.forward).parameters]
     expected = model(**batch).loss
     assert add_loss_head(model)
     assert [*inspect.signature(model.forward).parameters] == names
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - another test has made one in this process
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     unwrapped: Any = accelerator.unwrap_model(accelerator.prepare_model(model), keep_fp32_wrapper=False)
     found = unwrapped(**batch, loss_head=True)
+    AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - the next test makes its own
     assert found.logits is None
     torch.testing.assert_close(found.loss, expected)
