@@ -12,7 +12,7 @@ import structlog
 
 from modelforge.errors import ForgeError, PlaygroundFailed, TooMuchWork, TrainersMissing
 from modelforge.inference_process import InferenceProcess, WorkerEnded
-from modelforge.machine.host_memory import host_memory
+from modelforge.machine.host_memory import AHEAD_BYTES, host_memory
 from modelforge.machine.hub_secrets import asks_hub
 from modelforge.machine.isolation import Isolation
 from modelforge.machine.trainer_libraries import check_trainer_libraries
@@ -21,8 +21,6 @@ from trainer_entry import wire
 
 _log = structlog.get_logger()
 _MOST_WAITING = 16
-FREE_BYTES = 4 << 30
-"""A worker is started ahead only where at least so much memory is free."""
 _OUT_OF_TIME = frozenset({-signal.SIGALRM, -signal.SIGVTALRM})
 """How the system ends a worker that goes on after its deadline; it must not be asked the same again."""
 
@@ -90,7 +88,7 @@ class InferenceWorker:
 
     async def _start_ahead(self) -> None:
         async with self._starting:
-            if self._process is not None or (await asyncio.to_thread(host_memory)).available < FREE_BYTES:
+            if self._process is not None or (await asyncio.to_thread(host_memory)).available < AHEAD_BYTES:
                 return
             try:
                 await asyncio.to_thread(check_trainer_libraries)

@@ -12,17 +12,11 @@ answer too, and by SIGALRM where an answer goes on after its deadline.
 import os
 import sys
 
+from trainer_entry.providers.libraries import import_models
 from trainer_entry.runtime.bounds import go_first
 from trainer_entry.runtime.imports import importing
 from trainer_entry.runtime.secrets import claim_secrets
 from trainer_entry.runtime.stdout import LineWriter, claim_stdout
-
-
-def _import_models() -> None:
-    import peft  # noqa: F401
-    from transformers.models.llama import modeling_llama  # noqa: F401 - the built-in model, and most others
-    from transformers.models.qwen2 import modeling_qwen2  # noqa: F401
-    from transformers.models.qwen3 import modeling_qwen3  # noqa: F401
 
 
 def main() -> int:
@@ -40,7 +34,7 @@ def main() -> int:
         from trainer_entry.inference.answering import Answering
 
         # What the first prompt would import: a worker that is started ahead has the time.
-        _import_models()
+        import_models()
 
     disable_progress_bar()
     Answering(requests, lines).run()

@@ -5,12 +5,8 @@ third of its size: it stays as it is until it is archived.
 """
 
 import hashlib
-import sys
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from modelforge.event_log.zstd import zstd
 
 _WORTH = 2500
 """From so many bytes on data is packed: at four steps it is read about as fast as four records."""

@@ -19,7 +19,8 @@ _FACT = "type <> 'MetricsLogged'"  # a partial index is used only where a query 
 _SELECT = f"SELECT {COLUMNS.replace('data', 'coalesce(packed, data)')} FROM records WHERE "  # noqa: S608 - constants
 _FIRST_ROWS, _MOST_ROWS = 8, 1000
 _MOST_CURSORS = 64
-_LAST = 2**63 - 1
+LAST = 2**63 - 1
+"""As far as positions go."""
 
 
 def select_rows(
@@ -33,7 +34,7 @@ def select_rows(
 ) -> Iterator[Row]:
     """Rows after a position, in order; of some streams or types only, if any are named; all if `limit` is negative."""
     streams, types = tuple(dict.fromkeys(streams)), tuple(dict.fromkeys(types))
-    end = _LAST if until is None else until
+    end = LAST if until is None else until
     if types and STEPS not in types:
         found = _facts(connection, after, end, streams, types, is_short=limit >= 0)
     elif streams and len(streams) <= _MOST_CURSORS:

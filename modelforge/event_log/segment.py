@@ -12,7 +12,6 @@ a block, which has to come to the digest before the next one. So whatever is rea
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +23,7 @@ from msgspec import Raw, Struct
 from modelforge.domain.messages import Kind, Record, decode
 from modelforge.errors import SegmentAway, SegmentDamaged
 from modelforge.event_log.chain import Versions
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from modelforge.event_log.zstd import zstd
 
 MAGIC = b"modelforge log segment 1\n"
 SUM_BYTES, LENGTH_BYTES = 32, 8

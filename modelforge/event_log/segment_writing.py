@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +12,8 @@ from msgspec import Raw
 from modelforge.errors import LogUnusable
 from modelforge.event_log.chain import Chain, Row
 from modelforge.event_log.segment import LENGTH_BYTES, MAGIC, Block, Index
+from modelforge.event_log.zstd import zstd
 from modelforge.owner_files import partial_of, sync_folder
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 _BLOCK_BYTES = 128 << 10
 """What a block has unpacked, and its last record more: so much is read for a record that is looked for."""

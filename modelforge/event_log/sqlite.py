@@ -21,7 +21,7 @@ from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
 from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, FoldRow, Segment
 from modelforge.event_log.chain import Row
 from modelforge.event_log.packing import packed, unpacked
-from modelforge.event_log.queries import COLUMNS, last_row, select_rows
+from modelforge.event_log.queries import COLUMNS, LAST, last_row, select_rows
 from modelforge.layout import segments_of
 
 _SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
@@ -39,7 +39,6 @@ _AS_IF_IT_PACKED = (
     f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
     "CREATE TEMP TABLE archived_streams (stream, segment)",
 )
-_LAST = (1 << 63) - 1
 _READ_AT_ONCE = 1000
 _T = TypeVar("_T")
 
@@ -102,7 +101,7 @@ class LogReader:
     def rows(self, *, after: int = 0, until: int | None = None) -> Iterator[Row]:
         """Every row that lies in the file itself, in order, whether what it says is text or not."""
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        end = (1 << 63) - 1 if until is None else until
+        end = LAST if until is None else until
         sql = f"SELECT {COLUMNS}, packed FROM records WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608 - constants
         for *columns, data, digest, small in self._connection.execute(sql, (after, end)):
             yield (*columns, data if small is None else data + _unpacked_text(small), digest)
@@ -172,7 +171,7 @@ class LogReader:
         cursor = self._connection.execute(
             "SELECT position, stream, version, type, at, coalesce(packed, data) FROM records "
             "WHERE position > ? AND position <= ? ORDER BY position",
-            (after, _LAST if until is None else until),
+            (after, LAST if until is None else until),
         )
         while rows := cursor.fetchmany(_READ_AT_ONCE):
             yield [row if isinstance(row[5], str) else (*row[:5], unpacked(row[5])) for row in rows]

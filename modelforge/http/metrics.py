@@ -6,6 +6,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from modelforge.domain import job
+from modelforge.event_log.queries import STEPS
 from modelforge.event_log.sqlite import LogReader
 from modelforge.fields import project_struct
 from modelforge.http.jobs import find_job
@@ -19,7 +20,7 @@ _PAGE = 1000
 _LARGEST_PAGE = 100_000
 _PAGE_BYTES = 16 << 20
 """After so many bytes of data a page ends: what is asked for by count must not take all memory."""
-_STEPS, _EVALUATION = "MetricsLogged", "EvaluationLogged"
+_EVALUATION = "EvaluationLogged"
 
 
 class Metric(Struct, frozen=True, kw_only=True):
@@ -84,7 +85,7 @@ def read_metrics(reader: LogReader, stream: str, after: int, limit: int) -> Metr
     evaluations: list[Evaluation] = []
     position, read, size, has_more = after, 0, 0, False
     attempts = _Attempts(reader, stream)
-    for record in reader.records(after=after, streams=(stream,), types=(_STEPS, _EVALUATION), limit=limit + 1):
+    for record in reader.records(after=after, streams=(stream,), types=(STEPS, _EVALUATION), limit=limit + 1):
         if read == limit or size >= _PAGE_BYTES:
             has_more = True
             break

@@ -7,6 +7,9 @@ from msgspec import Struct
 
 from modelforge.machine.cgroups import limits_of
 
+AHEAD_BYTES = 4 << 30
+"""A process is started ahead of its use only where at least so much is available."""
+
 
 class HostMemory(Struct, frozen=True, kw_only=True, gc=False):
     """In bytes. `available`: what can be had without swapping. Of swap, 0 where there is none."""

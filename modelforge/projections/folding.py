@@ -13,6 +13,7 @@ from modelforge.domain import job, state
 from modelforge.domain.messages import GENESIS, PlacedMessage, decode_as
 from modelforge.domain.state import State
 from modelforge.event_log.archived import FoldRow
+from modelforge.event_log.queries import STEPS
 from modelforge.event_log.sqlite import LogReader
 from modelforge.projections.kept import Kept
 from modelforge.projections.read_models import ReadModels
@@ -27,7 +28,6 @@ what they lead to. `tests/golden/test_golden_fold.py` fails where that was forgo
 _PACKED = frozenset({("State", "jobs"), ("ReadModels", "jobs"), ("ReadModels", "models")})
 """What is large, and looked at one by one: all else is small, or gone through as a whole."""
 _PACK_EVERY = 2_000
-_FIGURES = "MetricsLogged"
 
 
 class FoldStopped(Exception):
@@ -122,7 +122,7 @@ def joined(part: Iterable[FoldRow]) -> Iterator[PlacedMessage]:
     """
     figures: dict[str, list[FoldRow]] = {}
     for row in part:
-        if row[3] == _FIGURES:
+        if row[3] == STEPS:
             figures.setdefault(row[1], []).append(row)
             continue
         if figures:

@@ -24,7 +24,7 @@ from modelforge.errors import NO_ROOM, LaunchFailed, TrainersMissing
 from modelforge.layout import Layout
 from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
-from modelforge.machine.host_memory import host_memory
+from modelforge.machine.host_memory import AHEAD_BYTES, host_memory
 from modelforge.machine.software_state import software_state
 from modelforge.machine.trainer_libraries import check_trainer_libraries
 from modelforge.supervisor.attempt_environment import Share, environment_of
@@ -35,8 +35,6 @@ from trainer_entry import wire
 _log = structlog.get_logger()
 TRAINER = "trainer_entry.train"
 """The module that every rank of a training runs."""
-FREE_BYTES = 4 << 30
-"""A trainer stands by only where at least so much memory is free."""
 _QUIET_SECONDS = 1.0
 """How long nothing starts or ends before one is started: it takes a processor for some seconds."""
 _IMPORT_SECONDS = 120.0
@@ -255,7 +253,7 @@ class Standby:
             await asyncio.to_thread(check_trainer_libraries)
         except TrainersMissing:
             return
-        if (await asyncio.to_thread(host_memory)).available < FREE_BYTES:
+        if (await asyncio.to_thread(host_memory)).available < AHEAD_BYTES:
             _log.info("no_memory_to_stand_by")
             return
         token = secrets.token_hex(16)

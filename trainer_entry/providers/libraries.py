@@ -21,6 +21,14 @@ def hide_unused(job: JobSpec) -> None:
     _hide(*_OF_TRACKERS, *(() if needs_quantizer(job) else (_QUANTIZER,)))
 
 
+def import_models() -> None:
+    """Import what most models would import once they are loaded: a process that is started ahead has the time."""
+    import peft  # noqa: F401
+    from transformers.models.llama import modeling_llama  # noqa: F401 - the built-in model, and most others
+    from transformers.models.qwen2 import modeling_qwen2  # noqa: F401
+    from transformers.models.qwen3 import modeling_qwen3  # noqa: F401
+
+
 def hide_all() -> None:
     """The same where no quantized weights are loaded."""
     _hide(*_OF_TRACKERS, _QUANTIZER)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from trainer_entry.providers.libraries import hide_all, needs_quantizer
+from trainer_entry.providers.libraries import hide_all, import_models, needs_quantizer
 from trainer_entry.runtime.attempt import begin
 from trainer_entry.runtime.failures import ModelUnavailable
 from trainer_entry.runtime.imports import importing
@@ -119,9 +119,6 @@ def _import_all() -> None:
     import torch  # noqa: F401
     import transformers  # noqa: F401
     from peft.utils import transformers_weight_conversion  # noqa: F401
-    from transformers.models.llama import modeling_llama  # noqa: F401 - the built-in model, and most others
-    from transformers.models.qwen2 import modeling_qwen2  # noqa: F401
-    from transformers.models.qwen3 import modeling_qwen3  # noqa: F401
 
     from trainer_entry.artifacts import initial_adapter, rehearsal, save  # noqa: F401
     from trainer_entry.data import embedding, generation_settings  # noqa: F401
@@ -137,3 +134,5 @@ def _import_all() -> None:
         text_generation,
     )
     from trainer_entry.training import arguments, callback, defaults, outcome, trainer  # noqa: F401
+
+    import_models()
