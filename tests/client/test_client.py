@@ -342,7 +342,7 @@ def test_a_closed_client_says_so_and_one_that_is_dropped_leaves_nothing(forge: R
         "from modelforge.client import Client\nkeyed = Client().with_idempotency_key('a')\nprint(keyed.get_health())"
     )
     ended = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", script],
+        [sys.executable, "-W", "error", "-c", script],
         capture_output=True,
         text=True,
         check=False,
