@@ -11,7 +11,8 @@ from support.running_log import environment_of_tests, first_break, records_in, r
 from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
 
 from modelforge.errors import LogUnusable
-from modelforge.event_log.sqlite import SCHEMA, EventLog, LogReader, log_schema
+from modelforge.event_log.log_schema import SCHEMA, log_schema
+from modelforge.event_log.sqlite import EventLog, LogReader
 
 PAST = records_of(start(), requested(), launching(), register_dataset(), uploaded())
 
