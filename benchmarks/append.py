@@ -81,6 +81,19 @@ EACH = Figure(
     at_least=20,
     note="64 callers that each insert one of those rows in a transaction of its own, by one connection of aiosqlite.",
 )
+CEILING = Figure(
+    name="The same rows by raw sqlite3, 64 a transaction / one a transaction by aiosqlite",
+    unit="events/s",
+    yardstick="aiosqlite",
+    note="Nothing of ours: as far as the figure before can come with a program that does nothing but write.",
+)
+ROW_PROCESSOR = Figure(
+    name="A row of the log by raw sqlite3, 64 a transaction / the same data in a table of nothing else",
+    unit="us a row",
+    yardstick="plain table",
+    note="Processor time. What columns, digests and the index of 64 streams cost beside the data; each stream has a "
+    "page of the index, which every transaction writes.",
+)
 Row = tuple[Any, ...]
 
 
@@ -292,17 +305,21 @@ def measure(rounds: Rounds) -> None:
         (r.position, r.stream, r.version, r.kind, r.type, r.at, r.cause, r.actor, bytes(r.data).decode(), r.digest)
         for r in records
     ]
-    ours, log, together, each = rounds.interleave(
+    data = [(bytes(record.data).decode(),) for record in records]
+    ours, log, together, each, plain = rounds.interleave(
         submissions(count),
         appended(records),
         raw(made_log, _INSERT_ROW, rows, CALLERS),
         one_a_transaction(rows[: count // 4]),
+        raw(plain_table, _INSERT, data, CALLERS),
         warm=True,
     )
     rounds.tell(ROWS, rates(log), rates(together))
     rounds.tell(TOGETHER, rates(ours), rates(together))
     rounds.tell(TOGETHER_PROCESSOR, processor(ours), processor(together))
     rounds.tell(EACH, rates(ours), rates(each))
+    rounds.tell(CEILING, rates(together), rates(each))
+    rounds.tell(ROW_PROCESSOR, processor(together), processor(plain))
 
 
 def rates(costs: list[Cost]) -> list[float]:
@@ -315,7 +332,11 @@ def processor(costs: list[Cost]) -> list[float]:
     return [cost.processor for cost in costs]
 
 
-PROGRAM = Program(__doc__, measure, INGEST, INGEST_PROCESSOR, ROWS, TOGETHER, TOGETHER_PROCESSOR, EACH)
+PROGRAM = Program(
+    __doc__,
+    measure,
+    *(INGEST, INGEST_PROCESSOR, ROWS, TOGETHER, TOGETHER_PROCESSOR, EACH, CEILING, ROW_PROCESSOR),
+)
 
 if __name__ == "__main__":
     PROGRAM.main()

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from sqlite3 import connect
 
+import msgspec
 import pytest
 from support.running_log import environment_of_tests, first_break, records_in, rows_of, sqlite, write
 from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
@@ -62,6 +63,17 @@ async def test_one_bad_record_takes_its_whole_transaction_with_it(path: Path) ->
     finally:
         await log.close()
     assert records_in(path) == PAST
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 127, 200])
+def test_as_many_as_there_are_are_written_in_one_transaction_or_none_is(path: Path, count: int) -> None:
+    records = records_of(*(register_dataset(filename=f"{number}.jsonl") for number in range(count)))
+    twice = [*records[:-1], msgspec.structs.replace(records[-1], stream="x", version=1), records[-1]]
+    with pytest.raises(LogUnusable, match="UNIQUE constraint failed"):
+        write(path, twice)
+    assert records_in(path) == []
+    write(path, records)
+    assert records_in(path) == records
 
 
 def test_readers_take_a_range_some_streams_and_some_types(path: Path) -> None:
