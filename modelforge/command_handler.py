@@ -1,4 +1,4 @@
-"""The one writer: decide, append, publish. Every change goes through here, one batch after the other."""
+"""The one writer: decide, append, publish. Every change goes through here, one transaction after the other."""
 
 import asyncio
 import time
