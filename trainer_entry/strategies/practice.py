@@ -80,20 +80,24 @@ def practise() -> None:
 
 
 def _make_step() -> None:
-    job, loaded = _job(), _load()
-    settle_generation(loaded.model, loaded.tokenizer)
-    records = [InputOutput("what", "this"), InputOutput("this", "what")]
-    found = ((line, fitted(record, loaded.tokenizer, _LENGTH)) for line, record in enumerate(records))
-    examples = gather(found, frozenset(), _LENGTH)
-    parameters = with_model(resolve_parameters(job), job, loaded.context, encoder_decoder=False, recomputes=True)
-    parameters = with_evaluation(parameters, len(examples.train), examples.tokens, evaluates=False)
-    trainer: AttemptTrainer = build_trainer(job, loaded, examples, parameters)
+    trainer = _trainer_for(_job())
     count_parameters(trainer)
     as_json(trainer.args)
     describe()
     trainer.add_callback(_Leave())
     with contextlib.suppress(_StepMade):
         trainer.train()
+
+
+def _trainer_for(job: JobSpec) -> AttemptTrainer:
+    loaded = _load()
+    settle_generation(loaded.model, loaded.tokenizer)
+    records = [InputOutput("what", "this"), InputOutput("this", "what")]
+    found = ((line, fitted(record, loaded.tokenizer, _LENGTH)) for line, record in enumerate(records))
+    examples = gather(found, frozenset(), _LENGTH)
+    parameters = with_model(resolve_parameters(job), job, loaded.context, encoder_decoder=False, recomputes=True)
+    parameters = with_evaluation(parameters, len(examples.train), examples.tokens, evaluates=False)
+    return build_trainer(job, loaded, examples, parameters)
 
 
 def _job() -> JobSpec:
@@ -135,7 +139,9 @@ def _load() -> LoadedModel:
         tie_word_embeddings=True,
     )
     weights = {name: values.bfloat16() for name, values in LlamaForCausalLM(config).state_dict().items()}
-    model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+    model = LlamaForCausalLM.from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32, trust_remote_code=False
+    )
     return LoadedModel(
         model=model, config=config, tokenizer=tokenizer, revision=None, context=context_of(config, tokenizer)
     )

@@ -55,3 +55,20 @@ def test_where_there_is_a_gpu_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(practice, "_make_step", lambda: pytest.fail("a step was made"))
     practice.practise()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # of transformers, by peft
+def test_what_torch_compile_is_to_join_is_left_as_it_is() -> None:
+    import msgspec
+    from peft.tuners.lora import Linear
+
+    from trainer_entry.strategies import practice
+
+    def layers(*, torch_compile: bool) -> set[bool]:
+        job = practice._job()  # noqa: SLF001 - of a model of a few numbers
+        asked = msgspec.structs.replace(job.parameters, torch_compile=torch_compile)
+        trainer: Any = practice._trainer_for(msgspec.structs.replace(job, parameters=asked))  # noqa: SLF001
+        assert trainer.has_loss_head != torch_compile
+        return {"forward" in vars(module) for module in trainer.model.modules() if isinstance(module, Linear)}
+
+    assert (layers(torch_compile=False), layers(torch_compile=True)) == ({True}, {False})
