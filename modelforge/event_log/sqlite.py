@@ -39,6 +39,8 @@ _AS_IF_IT_PACKED = (
     f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
     "CREATE TEMP TABLE archived_streams (stream, segment)",
 )
+_ASKED_EVERY = 100_000
+"""Instructions of SQLite's machine, some thousand records of an index."""
 _T = TypeVar("_T")
 
 
@@ -193,8 +195,16 @@ class EventLog:
         self._writer = writer
 
     @classmethod
-    async def open(cls, path: Path) -> "EventLog":
-        """Open the log, or make an empty one; that of an older release gets what this one adds to it.
+    async def open(
+        cls,
+        path: Path,
+        on_upgrade: Callable[[int], None] = lambda _: None,
+        is_given_up: Callable[[], bool] = lambda: False,
+    ) -> "EventLog":
+        """Open the log, or make an empty one; that of an older release gets what this one adds to it, in a thread.
+
+        `on_upgrade` is called before that, with its number of records. `is_given_up` is asked meanwhile, in the thread:
+        once nobody waits any more, the log is left as it was.
 
         Raises:
             LogUnusable: it is no log, or a newer release wrote it; the file was not touched.
@@ -203,7 +213,7 @@ class EventLog:
         _refuse_foreign(path)
         writer = await aiosqlite.connect(path, isolation_level=None, factory=_AtomicConnection)
         try:
-            await _upgrade(path, writer)
+            await _upgrade(path, writer, on_upgrade, is_given_up)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
                 await (await writer.execute(f"PRAGMA {pragma}")).close()
             # The first read makes the WAL's index: where there is no room for it, the log does not open.
@@ -290,7 +300,9 @@ def log_schema(number: int = SCHEMA) -> str:
     return "".join(Path(__file__).with_name(name).read_text() for name in _SCHEMAS[:number])
 
 
-async def _upgrade(path: Path, writer: aiosqlite.Connection) -> None:
+async def _upgrade(
+    path: Path, writer: aiosqlite.Connection, on_upgrade: Callable[[int], None], is_given_up: Callable[[], bool]
+) -> None:
     """Make the tables in a new file, or add to those of an older release: all of it, or nothing."""
     async with writer.execute("PRAGMA user_version") as cursor:
         row = await cursor.fetchone()
@@ -305,13 +317,19 @@ async def _upgrade(path: Path, writer: aiosqlite.Connection) -> None:
                 "The event log is another program's database",
                 f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
             )
+    else:
+        async with writer.execute("SELECT coalesce(max(position), 0) FROM records") as cursor:
+            on_upgrade(*await cursor.fetchone() or (0,))
     missing = log_schema().removeprefix(log_schema(number))
     # Of a new file before WAL, so that the number stands in the file's header, where it is read without SQLite.
+    await writer.set_progress_handler(is_given_up, _ASKED_EVERY)
     try:
         await writer.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {SCHEMA}; COMMIT;")
     except sqlite3.DatabaseError:
         await writer.rollback()
         raise
+    finally:
+        await writer.set_progress_handler(None, 0)  # type: ignore[arg-type] # as sqlite3 has it
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -4,7 +4,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import get_origin, get_type_hints
+from typing import Literal, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -37,21 +37,27 @@ class FoldStopped(Exception):
     """Nobody waits for it any more."""
 
 
-class FoldWatch:
-    """How far a fold is, for whoever waits for it in another thread: record `position` of `head`.
+Stage = Literal["upgrading", "loading", "rebuilding"]
+"""What a start does: the log gets this release's schema; the snapshot is read; the records after it are folded."""
 
-    `on_begin` is called in that thread with how many there are to read. `is_ended`: nobody waits any more.
+
+class FoldWatch:
+    """How far a log is read, for whoever waits for it in another thread: `position` of `head`.
+
+    These are records; parts of the snapshot while that is loaded; while the log is upgraded nobody knows how far it is.
+    `on_begin` is called in that thread with how many are to come, once a stage. `is_ended`: nobody waits any more.
     """
 
     def __init__(self, on_begin: Callable[[int], None] = lambda _: None) -> None:
+        self.stage: Stage = "rebuilding"
         self.position = 0
         self.head = 0
         self.is_ended = threading.Event()
         self._on_begin = on_begin
 
-    def begin(self, position: int, head: int) -> None:
-        """A fold begins, after the record at a position."""
-        self.position, self.head = position, head
+    def begin(self, position: int, head: int, stage: Stage = "rebuilding") -> None:
+        """A stage begins, by default the fold, after the record at a position."""
+        self.stage, self.position, self.head = stage, position, head
         self._on_begin(head - position)
 
 
