@@ -22,7 +22,7 @@ from server_process import resident_mib, served
 from modelforge.domain import job, model
 from modelforge.domain.messages import GENESIS, Event, decode, digest_of, encode, first_digest_of, stream_of, tag_of
 from modelforge.event_log.packing import packed, unpacked
-from modelforge.event_log.sqlite import SCHEMA, LogReader, log_schema
+from modelforge.event_log.sqlite import PAGE_BYTES, SCHEMA, LogReader, log_schema
 from modelforge.projections.snapshots import Snapshots, rebuild
 from trainer_entry import wire
 
@@ -194,6 +194,7 @@ def step(seq: int, steps: int) -> wire.StepLogged:
 def write(path: Path, events: Iterator[Event]) -> None:
     """Write a log as the server would have, with every digest."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.executescript(f"PRAGMA synchronous = OFF; {log_schema()} PRAGMA user_version = {SCHEMA}; BEGIN;")
         connection.executemany(
             "INSERT INTO records (position, stream, version, kind, type, at, actor, data, packed, digest) "

@@ -27,6 +27,8 @@ from modelforge.layout import segments_of
 _SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """Each adds to the one before it, and is never changed once it was released."""
 SCHEMA = len(_SCHEMAS)
+PAGE_BYTES = 8192
+"""Of a new log: rows of ten packed steps leave a seventh of a page of 4096 empty. An older log keeps its own."""
 _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -324,6 +326,7 @@ async def _upgrade(
     # Of a new file before WAL, so that the number stands in the file's header, where it is read without SQLite.
     await writer.set_progress_handler(is_given_up, _ASKED_EVERY)
     try:
+        await writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that has pages it changes nothing
         await writer.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {SCHEMA}; COMMIT;")
     except sqlite3.DatabaseError:
         await writer.rollback()
