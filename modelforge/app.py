@@ -111,7 +111,9 @@ def make_app(
             yield
 
     async def log(app: web.Application) -> AsyncIterator[None]:
-        app[EVENT_LOG] = await EventLog.open(layout.log)
+        follows = app[FOLD_WATCH]
+        upgrades = partial(follows.begin, 0, stage="upgrading")
+        app[EVENT_LOG] = await EventLog.open(layout.log, upgrades, follows.is_ended.is_set)
         yield
         await app[EVENT_LOG].close()
 

@@ -27,6 +27,8 @@ from modelforge.layout import segments_of
 _SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """Each adds to the one before it, and is never changed once it was released."""
 SCHEMA = len(_SCHEMAS)
+PAGE_BYTES = 8192
+"""Of a new log: rows of ten packed steps leave a seventh of a page of 4096 empty. An older log keeps its own."""
 _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 _FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -39,7 +41,8 @@ _AS_IF_IT_PACKED = (
     f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
     "CREATE TEMP TABLE archived_streams (stream, segment)",
 )
-_READ_AT_ONCE = 1000
+_ASKED_EVERY = 100_000
+"""Instructions of SQLite's machine, some thousand records of an index."""
 _T = TypeVar("_T")
 
 
@@ -161,20 +164,20 @@ class LogReader:
         row = last_row(self._connection, stream, tag, until)
         return self._archived.last_record(stream, tag, until) if row is None else _record(row)
 
-    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[list[FoldRow]]:
-        """What a fold needs of the records after a position, in order, up to a thousand at a time.
+    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[FoldRow]:
+        """What a fold needs of the records after a position, in order.
 
         Raises:
             SegmentAway, SegmentDamaged: a segment of them is not here, or is not what was written.
         """
         yield from self._archived.rows_to_fold(after, until)
-        cursor = self._connection.execute(
+        # One by one: the memory of a row is the next one's, and stays near the processor.
+        for row in self._connection.execute(
             "SELECT position, stream, version, type, at, coalesce(packed, data) FROM records "
             "WHERE position > ? AND position <= ? ORDER BY position",
             (after, LAST if until is None else until),
-        )
-        while rows := cursor.fetchmany(_READ_AT_ONCE):
-            yield [row if isinstance(row[5], str) else (*row[:5], unpacked(row[5])) for row in rows]
+        ):
+            yield row if isinstance(row[5], str) else (*row[:5], unpacked(row[5]))
 
     def digest_at(self, position: int) -> str | None:
         """The digest of the record at a position; None where there is none.
@@ -194,8 +197,16 @@ class EventLog:
         self._writer = writer
 
     @classmethod
-    async def open(cls, path: Path) -> "EventLog":
-        """Open the log, or make an empty one; that of an older release gets what this one adds to it.
+    async def open(
+        cls,
+        path: Path,
+        on_upgrade: Callable[[int], None] = lambda _: None,
+        is_given_up: Callable[[], bool] = lambda: False,
+    ) -> "EventLog":
+        """Open the log, or make an empty one; that of an older release gets what this one adds to it, in a thread.
+
+        `on_upgrade` is called before that, with its number of records. `is_given_up` is asked meanwhile, in the thread:
+        once nobody waits any more, the log is left as it was.
 
         Raises:
             LogUnusable: it is no log, or a newer release wrote it; the file was not touched.
@@ -204,7 +215,7 @@ class EventLog:
         _refuse_foreign(path)
         writer = await aiosqlite.connect(path, isolation_level=None, factory=_AtomicConnection)
         try:
-            await _upgrade(path, writer)
+            await _upgrade(path, writer, on_upgrade, is_given_up)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
                 await (await writer.execute(f"PRAGMA {pragma}")).close()
             # The first read makes the WAL's index: where there is no room for it, the log does not open.
@@ -291,7 +302,9 @@ def log_schema(number: int = SCHEMA) -> str:
     return "".join(Path(__file__).with_name(name).read_text() for name in _SCHEMAS[:number])
 
 
-async def _upgrade(path: Path, writer: aiosqlite.Connection) -> None:
+async def _upgrade(
+    path: Path, writer: aiosqlite.Connection, on_upgrade: Callable[[int], None], is_given_up: Callable[[], bool]
+) -> None:
     """Make the tables in a new file, or add to those of an older release: all of it, or nothing."""
     async with writer.execute("PRAGMA user_version") as cursor:
         row = await cursor.fetchone()
@@ -306,13 +319,20 @@ async def _upgrade(path: Path, writer: aiosqlite.Connection) -> None:
                 "The event log is another program's database",
                 f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
             )
+    else:
+        async with writer.execute("SELECT coalesce(max(position), 0) FROM records") as cursor:
+            on_upgrade(*await cursor.fetchone() or (0,))
     missing = log_schema().removeprefix(log_schema(number))
     # Of a new file before WAL, so that the number stands in the file's header, where it is read without SQLite.
+    await writer.set_progress_handler(is_given_up, _ASKED_EVERY)
     try:
+        await writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that has pages it changes nothing
         await writer.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {SCHEMA}; COMMIT;")
     except sqlite3.DatabaseError:
         await writer.rollback()
         raise
+    finally:
+        await writer.set_progress_handler(None, 0)  # type: ignore[arg-type] # as sqlite3 has it
 
 
 def _refuse_foreign(path: Path) -> None:
