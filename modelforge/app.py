@@ -220,8 +220,7 @@ async def _writing(
         yield
     finally:
         expiries.cancel()
-        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
-        is_whole = not writer.done()
         writer.cancel()
-        await asyncio.gather(writer, expiries, return_exceptions=True)
-        await snapshots.close(handler.digest if is_whole else None)
+        await asyncio.gather(writer, expiries, return_exceptions=True)  # what was submitted is written before
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
+        await snapshots.close(handler.digest if writer.cancelled() else None)

@@ -15,7 +15,7 @@ import uvloop
 
 from modelforge import app
 from modelforge.datasets import preview_workers
-from modelforge.event_log import sqlite
+from modelforge.event_log import log_schema, sqlite
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.machine.hub_secrets import server_redaction
@@ -98,7 +98,7 @@ def hold_upgrade(until: Path) -> None:
 
         return await opened(path, lambda records: on_upgrade(records + 1_000_000), asked)
 
-    sqlite._ASKED_EVERY = 1  # noqa: SLF001 - the log is a small one
+    log_schema._ASKED_EVERY = 1  # noqa: SLF001 - the log is a small one
     sqlite.EventLog.open = held  # type: ignore[assignment, method-assign]
 
 
