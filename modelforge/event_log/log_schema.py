@@ -1,6 +1,7 @@
 """The tables of a log: those of this release, and what a log of an older one is given."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from modelforge.event_log.log_errors import translated
 _SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """Each adds to the one before it, and is never changed once it was released."""
 SCHEMA = len(_SCHEMAS)
+PAGE_BYTES = 8192
+"""Of a new log: rows of ten packed steps leave a seventh of a page of 4096 empty. An older log keeps its own."""
+_ASKED_EVERY = 100_000
+"""Instructions of SQLite's machine, some thousand records of an index."""
 _HEADER_BYTES = 100
 _USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
 
@@ -21,8 +26,12 @@ def log_schema(number: int = SCHEMA) -> str:
     return "".join(Path(__file__).with_name(name).read_text() for name in _SCHEMAS[:number])
 
 
-async def upgrade(path: Path, writer: aiosqlite.Connection) -> None:
+async def upgrade(
+    path: Path, writer: aiosqlite.Connection, on_upgrade: Callable[[int], None], is_given_up: Callable[[], bool]
+) -> None:
     """Make the tables in a new file, or add to those of an older release: all of it, or nothing.
+
+    `on_upgrade` is told how many records a log of an older release has, before anything is added to it.
 
     Raises:
         LogUnusable: the file is another program's database.
@@ -40,13 +49,20 @@ async def upgrade(path: Path, writer: aiosqlite.Connection) -> None:
                 "The event log is another program's database",
                 f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
             )
+    else:
+        async with writer.execute("SELECT coalesce(max(position), 0) FROM records") as cursor:
+            on_upgrade(*await cursor.fetchone() or (0,))
     missing = log_schema().removeprefix(log_schema(number))
     # Of a new file before WAL, so that the number stands in the file's header, where it is read without SQLite.
+    await writer.set_progress_handler(is_given_up, _ASKED_EVERY)
     try:
+        await writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a file that has pages it changes nothing
         await writer.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {SCHEMA}; COMMIT;")
     except sqlite3.DatabaseError:
         await writer.rollback()
         raise
+    finally:
+        await writer.set_progress_handler(None, 0)  # type: ignore[arg-type] # as sqlite3 has it
 
 
 def refuse_foreign(path: Path) -> None:

@@ -34,7 +34,6 @@ _AS_IF_IT_PACKED = (
     f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
     "CREATE TEMP TABLE archived_streams (stream, segment)",
 )
-_READ_AT_ONCE = 1000
 _T = TypeVar("_T")
 
 
@@ -147,20 +146,20 @@ class LogReader:
         row = last_row(self._connection, stream, tag, until)
         return self._archived.last_record(stream, tag, until) if row is None else _record(row)
 
-    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[list[FoldRow]]:
-        """What a fold needs of the records after a position, in order, up to a thousand at a time.
+    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[FoldRow]:
+        """What a fold needs of the records after a position, in order.
 
         Raises:
             SegmentAway, SegmentDamaged: a segment of them is not here, or is not what was written.
         """
         yield from self._archived.rows_to_fold(after, until)
-        cursor = self._connection.execute(
+        # One by one: the memory of a row is the next one's, and stays near the processor.
+        for row in self._connection.execute(
             "SELECT position, stream, version, type, at, coalesce(packed, data) FROM records "
             "WHERE position > ? AND position <= ? ORDER BY position",
             (after, LAST if until is None else until),
-        )
-        while rows := cursor.fetchmany(_READ_AT_ONCE):
-            yield [row if isinstance(row[5], str) else (*row[:5], unpacked(row[5])) for row in rows]
+        ):
+            yield row if isinstance(row[5], str) else (*row[:5], unpacked(row[5]))
 
     def digest_at(self, position: int) -> str | None:
         """The digest of the record at a position; None where there is none.
@@ -180,8 +179,16 @@ class EventLog:
         self._writer = writer
 
     @classmethod
-    async def open(cls, path: Path) -> "EventLog":
-        """Open the log, or make an empty one; that of an older release gets what this one adds to it.
+    async def open(
+        cls,
+        path: Path,
+        on_upgrade: Callable[[int], None] = lambda _: None,
+        is_given_up: Callable[[], bool] = lambda: False,
+    ) -> "EventLog":
+        """Open the log, or make an empty one; that of an older release gets what this one adds to it, in a thread.
+
+        `on_upgrade` is called before that, with its number of records. `is_given_up` is asked meanwhile, in the thread:
+        once nobody waits any more, the log is left as it was.
 
         Raises:
             LogUnusable: it is no log, or a newer release wrote it; the file was not touched.
@@ -190,7 +197,7 @@ class EventLog:
         refuse_foreign(path)
         writer = await aiosqlite.connect(path, isolation_level=None, factory=AtomicConnection)
         try:
-            await upgrade(path, writer)
+            await upgrade(path, writer, on_upgrade, is_given_up)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
                 await (await writer.execute(f"PRAGMA {pragma}")).close()
             # The first read makes the WAL's index: where there is no room for it, the log does not open.
