@@ -111,7 +111,9 @@ def make_app(
             yield
 
     async def log(app: web.Application) -> AsyncIterator[None]:
-        app[EVENT_LOG] = await EventLog.open(layout.log)
+        follows = app[FOLD_WATCH]
+        upgrades = partial(follows.begin, 0, stage="upgrading")
+        app[EVENT_LOG] = await EventLog.open(layout.log, upgrades, follows.is_ended.is_set)
         yield
         await app[EVENT_LOG].close()
 
@@ -218,8 +220,7 @@ async def _writing(
         yield
     finally:
         expiries.cancel()
-        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
-        is_whole = not writer.done()
         writer.cancel()
-        await asyncio.gather(writer, expiries, return_exceptions=True)
-        await snapshots.close(handler.digest if is_whole else None)
+        await asyncio.gather(writer, expiries, return_exceptions=True)  # what was submitted is written before
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
+        await snapshots.close(handler.digest if writer.cancelled() else None)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import uvloop
 
 from modelforge import app
 from modelforge.datasets import preview_workers
+from modelforge.event_log import log_schema, sqlite
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.machine.hub_secrets import server_redaction
@@ -82,6 +84,24 @@ def hold_reading(until: Path) -> None:
     app.rebuild = held  # type: ignore[assignment, attr-defined]
 
 
+def hold_upgrade(until: Path) -> None:
+    """Have the server take as long to bring its log to this release's schema as a test needs."""
+    opened = sqlite.EventLog.open
+
+    async def held(path: Path, on_upgrade: Callable[[int], None], is_given_up: Callable[[], bool]) -> sqlite.EventLog:
+        def asked() -> bool:
+            while not until.exists():
+                if is_given_up():
+                    return True
+                time.sleep(0.02)
+            return False
+
+        return await opened(path, lambda records: on_upgrade(records + 1_000_000), asked)
+
+    log_schema._ASKED_EVERY = 1  # noqa: SLF001 - the log is a small one
+    sqlite.EventLog.open = held  # type: ignore[assignment, method-assign]
+
+
 def hold_snapshot(told: Path) -> None:
     """Write a snapshot after each record, and have every page of it in the file, but never the end."""
 
@@ -112,10 +132,13 @@ def main() -> None:
     parser.add_argument("--scripted-answers", action="store_true", help="a playground that answers as it is told")
     parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
     parser.add_argument("--held", type=Path, help="read the log only once this file is there")
+    parser.add_argument("--held-upgrade", type=Path, help="upgrade the log only once this file is there")
     parser.add_argument("--half-written", type=Path, help="make this file once a snapshot is half written, and hang")
     options = parser.parse_args()
     if options.held is not None:
         hold_reading(options.held)
+    if options.held_upgrade is not None:
+        hold_upgrade(options.held_upgrade)
     if options.half_written is not None:
         hold_snapshot(options.half_written)
     if options.read_seconds is not None:
