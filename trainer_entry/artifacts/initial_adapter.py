@@ -46,8 +46,10 @@ def settle_initial(trainer: AttemptTrainer, job: JobSpec, parameters: TrainingPa
         ConflictingParameters: a layer has no such part.
         ModelUnavailable: the attempt goes on from a checkpoint, and what goes with it is not there.
     """
+    if not parameters.changes_base:
+        return
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    if not parameters.changes_base or not isinstance(model, PeftModel):
+    if not isinstance(model, PeftModel):
         return
     layers = _layers_of(model)
     _check(layers, parameters)

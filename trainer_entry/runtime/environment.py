@@ -1,5 +1,6 @@
 """Where an attempt runs."""
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -36,6 +37,7 @@ def describe() -> Environment:
     )
 
 
+@functools.cache  # the packages of a process that imported them do not change, and each is looked for on the disk
 def _version(name: str) -> str | None:
     try:
         return version(name)
