@@ -57,7 +57,7 @@ def memory_settings(spec: wire.AttemptSpec) -> dict[str, str]:
     """For glibc, on the CPU.
 
     Its heap asks for huge pages, which the kernel gives where it is set to `madvise`: a step touches all weights and
-    activations, and takes 5 to 8 % less time where these are in pages of 2 MiB. Tunables of the server's own
+    activations, and took 1 to 7 % less time where these are in pages of 2 MiB. Tunables of the server's own
     environment go before. The limits of malloc are left alone: to set one of them holds the others, which follow
     what a program frees, at 128 KiB.
 
