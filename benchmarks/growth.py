@@ -360,7 +360,7 @@ async def measure_stall(rounds: Rounds, folder: Path) -> None:
         raise AssertionError("it has one")
     await control.stdout.readline()  # it sleeps
     stalled = await waits_while(snapshots.write(rebuilt.digest))
-    asleep = msgspec.json.decode((await control.communicate())[0], type=list[float])  # its end of input ends it
+    asleep = msgspec.json.decode((await control.communicate(b""))[0], type=list[float])  # its end of input ends it
     await snapshots.close(None)
     rounds.tell(ASLEEP, [max(asleep)])
     rounds.tell(STALL, [max(stalled)])
