@@ -24,8 +24,9 @@ from server_process import resident_mib, served
 
 from modelforge.domain import job, model
 from modelforge.domain.messages import GENESIS, Event, decode, digest_of, encode, first_digest_of, stream_of, tag_of
+from modelforge.event_log.log_schema import PAGE_BYTES, SCHEMA, log_schema
 from modelforge.event_log.packing import packed, unpacked
-from modelforge.event_log.sqlite import PAGE_BYTES, SCHEMA, LogReader, log_schema
+from modelforge.event_log.sqlite import LogReader
 from modelforge.projections.snapshots import Snapshots, rebuild
 from trainer_entry import wire
 

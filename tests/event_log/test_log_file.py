@@ -12,7 +12,8 @@ from support.running_log import environment_of_tests, first_break, records_in, r
 from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
 
 from modelforge.errors import LogUnusable
-from modelforge.event_log.sqlite import SCHEMA, EventLog, LogReader, log_schema
+from modelforge.event_log.log_schema import SCHEMA, log_schema
+from modelforge.event_log.sqlite import EventLog, LogReader
 
 PAST = records_of(start(), requested(), launching(), register_dataset(), uploaded())
 
@@ -213,9 +214,9 @@ def test_a_log_that_cannot_become_one_of_this_schema_stays_as_it_was(path: Path)
 UPGRADE = """
 import asyncio, os, sys
 from pathlib import Path
-from modelforge.event_log import sqlite
+from modelforge.event_log import log_schema, sqlite
 
-sqlite._ASKED_EVERY = 1
+log_schema._ASKED_EVERY = 1
 asked, last = 0, int(sys.argv[2])
 
 def is_given_up():
@@ -256,7 +257,7 @@ def test_a_server_that_is_killed_while_it_upgrades_its_log_leaves_it_to_the_next
 
 
 def test_an_upgrade_that_nobody_waits_for_leaves_the_log_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelforge.event_log.sqlite._ASKED_EVERY", 1)
+    monkeypatch.setattr("modelforge.event_log.log_schema._ASKED_EVERY", 1)
     log_of_schema(1, path)
     told = list[int]()
 

@@ -15,7 +15,7 @@ import uvloop
 
 from modelforge import app
 from modelforge.datasets import preview_workers
-from modelforge.event_log import sqlite
+from modelforge.event_log import log_schema, sqlite
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.machine.hub_secrets import server_redaction
@@ -25,7 +25,7 @@ from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.server import serve
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
-from modelforge.supervisor import reactor, standby
+from modelforge.supervisor import reactor, standby, waiting_trainer
 from modelforge.supervisor.file_changes import FileChanges
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
 from modelforge.supervisor.standby import Standby
@@ -49,7 +49,8 @@ def scripted(data_dir: Path, *, accelerate: bool = False, ahead: Standby | None 
 
 def standby_of(data_dir: Path) -> Standby:
     """One that waits for nothing."""
-    standby._QUIET_SECONDS, standby._ANSWER_SECONDS, standby._IMPORT_SECONDS = 0.0, 1.0, 2.0  # noqa: SLF001 - tests wait
+    standby._QUIET_SECONDS, standby._IMPORT_SECONDS = 0.0, 2.0  # noqa: SLF001 - tests wait
+    waiting_trainer._ANSWER_SECONDS = 1.0  # noqa: SLF001
     return Standby(Layout(data_dir), lambda _: [sys.executable, "-m", _TRAINER, wire.STANDBY], _TRAINER)
 
 
@@ -97,7 +98,7 @@ def hold_upgrade(until: Path) -> None:
 
         return await opened(path, lambda records: on_upgrade(records + 1_000_000), asked)
 
-    sqlite._ASKED_EVERY = 1  # noqa: SLF001 - the log is a small one
+    log_schema._ASKED_EVERY = 1  # noqa: SLF001 - the log is a small one
     sqlite.EventLog.open = held  # type: ignore[assignment, method-assign]
 
 

@@ -17,7 +17,8 @@ from support.running_log import standing_of
 from support.running_server import RECORDS, RunningServer, environment, scripted_server
 
 from modelforge.audit import verify
-from modelforge.event_log.sqlite import LogReader, log_schema
+from modelforge.event_log.log_schema import log_schema
+from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 
 Start = Callable[..., str]
