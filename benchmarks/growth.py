@@ -9,12 +9,15 @@ import asyncio
 import gc
 import shutil
 import sqlite3
+import statistics
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+import msgspec
 import requests
 from figures import Figure, Program, Rounds
 from server_process import resident_mib, served
@@ -29,6 +32,7 @@ from trainer_entry import wire
 
 BEGAN = 1_750_000_000_000_000
 STEPS = 990
+ASLEEP_FLAG = "--asleep"
 RECORDS, FEW, MANY = 1_000_000, 5_000, 100_000
 RECORDS_QUICKLY, FEW_QUICKLY, MANY_QUICKLY = 50_000, 500, 5_000
 _NOTE = (
@@ -65,7 +69,17 @@ STALL = Figure(
     at_most=20,
     note="The longest that a task which sleeps a millisecond waits beyond it while all is written.",
 )
-IDLE = Figure(name="The same while nothing is written", unit="ms", note="In the same process, for two seconds.")
+ASLEEP = Figure(
+    name="The same of a process that only sleeps",
+    unit="ms",
+    note="At the same time, with a loop of its own: what the machine itself makes late.",
+)
+MOST_WAITS = Figure(
+    name="999 of 1,000 waits of that loop / of the one that only sleeps",
+    unit="ms",
+    yardstick="only sleeps",
+    note="The 99.9th percentile of the waits, of both at the same time.",
+)
 RESIDENT_FEW = Figure(
     name="Memory of a server with 5,000 jobs", unit="MiB", at_most=80, note="Each left a model; from its snapshot."
 )
@@ -341,29 +355,47 @@ async def measure_stall(rounds: Rounds, folder: Path) -> None:
         rebuilt = rebuild(reader)
     snapshots = Snapshots(folder / "another.sqlite", rebuilt)
     gc.collect()
-    rounds.tell(IDLE, [await longest_wait(asyncio.sleep(2))])
-    rounds.tell(STALL, [await longest_wait(snapshots.write(rebuilt.digest))])
+    command = [sys.executable, __file__, ASLEEP_FLAG]
+    control = await asyncio.create_subprocess_exec(*command, stdin=-1, stdout=-1)
+    if control.stdout is None:
+        raise AssertionError("it has one")
+    await control.stdout.readline()  # it sleeps
+    stalled = await waits_while(snapshots.write(rebuilt.digest))
+    asleep = msgspec.json.decode((await control.communicate(b""))[0], type=list[float])  # its end of input ends it
     await snapshots.close(None)
+    rounds.tell(ASLEEP, [max(asleep)])
+    rounds.tell(STALL, [max(stalled)])
+    rounds.tell(MOST_WAITS, [statistics.quantiles(stalled, n=1000)[-1]], [statistics.quantiles(asleep, n=1000)[-1]])
 
 
-async def longest_wait(work: Coroutine[None, None, None]) -> float:
-    """The longest that a task which sleeps a millisecond waits beyond it while some work is done, in milliseconds."""
-    task = asyncio.create_task(work)
-    longest = 0.0
+async def waits_while(work: Coroutine[None, None, None]) -> list[float]:
+    """What a task that sleeps a millisecond waits beyond it, each time, while some work is done, in milliseconds."""
+    task, waits = asyncio.create_task(work), []
     while not task.done():
         began = time.perf_counter()
         await asyncio.sleep(0.001)
-        longest = max(longest, time.perf_counter() - began - 0.001)
+        waits.append(1000 * (time.perf_counter() - began - 0.001))
     await task
-    return 1000 * longest
+    return waits
+
+
+def only_sleep() -> None:
+    """Sleep until the input ends, and write the waits."""
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    waits = asyncio.run(waits_while(asyncio.to_thread(sys.stdin.read)))  # type: ignore[arg-type] # what it read is of no use
+    sys.stdout.write(msgspec.json.encode(waits).decode())
 
 
 PROGRAM = Program(
     __doc__,
     measure,
-    *(SINGLE, BATCH, HEALTH, ALL, AGAIN, UPGRADE_HEALTH, UPGRADE, IDLE, STALL),
+    *(SINGLE, BATCH, HEALTH, ALL, AGAIN, UPGRADE_HEALTH, UPGRADE, STALL, ASLEEP, MOST_WAITS),
     *(RESIDENT_FEW, RESIDENT_MANY, REBUILT_MANY, FIRST_PAGE, NO_PAGE),
 )
 
 if __name__ == "__main__":
-    PROGRAM.main()
+    if sys.argv[1:] == [ASLEEP_FLAG]:
+        only_sleep()
+    else:
+        PROGRAM.main()

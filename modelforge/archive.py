@@ -178,7 +178,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _shrink(connection: sqlite3.Connection) -> None:
-    """Give the space back. Where there is no room to do so, the log fills it again as it grows."""
+    """Give the space back, by a copy of what is left that lies beside the log meanwhile, and once more in its WAL.
+
+    Where there is no room for that, nothing is lost: the log fills the space again as it grows.
+    """
     try:
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

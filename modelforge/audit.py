@@ -1,30 +1,24 @@
 """The log read from outside, beside a running server or without one: whether it is whole, and how things stood."""
 
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal, assert_never
 
 import msgspec
 from msgspec import Struct
 
 from modelforge.domain.messages import decode
-from modelforge.errors import BadInput, LogUnusable, NotFound, SegmentAway, SegmentDamaged
+from modelforge.errors import BadInput, NotFound, SegmentAway, SegmentDamaged
 from modelforge.event_log.archived import Segment
 from modelforge.event_log.chain import Chain, Row, Versions
 from modelforge.event_log.segment import check_segment, read_index
-from modelforge.event_log.sqlite import LogReader
+from modelforge.event_log.view import log_view, way_of
 from modelforge.layout import Layout
 from modelforge.projections.read_models import StateAt, state_of
 from modelforge.projections.snapshots import load, pieces_of, rebuild
 
-_Way = Literal["at rest", "shared", "copied"]
-"""How a log is to be read: without a WAL the file is all there is; with one, its index is needed too."""
 _MOST_FAULTS = 10_000
 
 
@@ -66,10 +60,10 @@ def verify(layout: Layout) -> Verification:
         LogUnusable: there is no log.
     """
     while True:
-        way = _way(layout)
+        way = way_of(layout)
         found = _verified(layout)
         # Or else a server began or ended meanwhile, and what was read may be half of what it wrote.
-        if not found.faults or _way(layout) == way:
+        if not found.faults or way_of(layout) == way:
             return found
 
 
@@ -92,7 +86,7 @@ def _verified(layout: Layout) -> Verification:
     archived = count = 0
     snapshot = None
     try:
-        with opened(layout) as reader:
+        with log_view(layout) as reader:
             for segment in reader.segments():
                 if not _check_segment(layout, segment, archived, chain, versions, faults):
                     away.append(Away(file=segment.name, first=segment.first, last=segment.last))
@@ -194,59 +188,6 @@ def verify_segment(path: Path) -> SegmentVerification:
     )
 
 
-@contextmanager
-def opened(layout: Layout) -> Iterator[LogReader]:
-    """A view of the log that leaves every file as it is, whether a server writes to it, was killed, or is none.
-
-    An ordinary reader would leave a WAL and its index where there was none, or begin the index anew.
-
-    Raises:
-        LogUnusable: there is no log.
-    """
-    if not layout.log.exists():
-        raise LogUnusable("There is no event log", f"{layout.log} does not exist.")
-    with ExitStack() as stack:
-        while True:
-            way = _way(layout)
-            try:
-                reader = stack.enter_context(_reader(layout, way))
-                reader.schema()  # only the first read opens the files
-                break
-            except (sqlite3.OperationalError, FileNotFoundError):
-                if _way(layout) == way:  # and no server began or ended meanwhile
-                    raise
-        yield reader
-
-
-def _way(layout: Layout) -> _Way:
-    if not _beside(layout, "-wal").exists():
-        return "at rest"
-    return "shared" if _beside(layout, "-shm").exists() else "copied"
-
-
-def _beside(layout: Layout, suffix: str) -> Path:
-    return layout.log.with_name(layout.log.name + suffix)
-
-
-@contextmanager
-def _reader(layout: Layout, way: _Way) -> Iterator[LogReader]:
-    match way:
-        case "at rest":
-            with closing(LogReader(layout.log, "mode=ro&immutable=1")) as reader:
-                yield reader
-        case "shared":
-            with closing(LogReader(layout.log, "mode=ro&readonly_shm=1")) as reader:
-                yield reader
-        case "copied":  # as in a copy of a data directory: an index is made beside another copy, and goes with it
-            with tempfile.TemporaryDirectory(prefix="modelforge-") as folder:
-                copy = Path(shutil.copy(layout.log, folder))
-                shutil.copy(_beside(layout, "-wal"), folder)
-                with closing(LogReader(copy, segments=layout.segments)) as reader:
-                    yield reader
-        case _:
-            assert_never(way)
-
-
 def _fault(chain: Chain, row: Row) -> str | None:
     """What is wrong with a row that follows in a chain."""
     try:
@@ -261,7 +202,7 @@ def _fault(chain: Chain, row: Row) -> str | None:
 
 
 def _compare_snapshot(layout: Layout, faults: _Faults) -> int | None:
-    with opened(layout) as reader:
+    with log_view(layout) as reader:
         stored = load(layout.snapshot, reader)
         if stored is None:
             return None
@@ -279,7 +220,7 @@ def state_at(layout: Layout, moment: str) -> StateAt:
         LogUnusable: there is no log.
         BadInput: `moment` is neither, or a position that is not there.
     """
-    with opened(layout) as reader:
+    with log_view(layout) as reader:
         head, _ = reader.head()
         position = int(moment) if is_position(moment) else reader.position_at(micros(moment, "at"))
         if position > head:

@@ -22,7 +22,7 @@ from modelforge.domain.dataset import file_of
 from modelforge.domain.purposes import Purpose
 from modelforge.errors import BadInput, Conflict, NotFound
 from modelforge.layout import Layout
-from modelforge.projections.jobs import DatasetReference
+from modelforge.projections.dataset_references import DatasetReference
 from trainer_entry import wire
 
 

@@ -14,6 +14,7 @@ from modelforge.backup.files import begun, copy, make_folders, opened_inside, sy
 from modelforge.backup.manifest import LOG, RESTORED_NAMES, SNAPSHOT, Manifest, check_files, data_of, read_manifest
 from modelforge.errors import BackupUnusable, DirectoryInUse
 from modelforge.event_log.log_schema import log_schema
+from modelforge.event_log.view import log_view
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
 from modelforge.projections.folding import Rebuilt
@@ -128,7 +129,7 @@ def _checked_log(data: Path, manifest: Manifest) -> Rebuilt:
         raise BackupUnusable(
             "The log is not that of the manifest", f"{detail}not with {manifest.position} and {manifest.digest}."
         )
-    with audit.opened(Layout(data)) as reader:
+    with log_view(Layout(data)) as reader:
         return rebuild(reader, Layout(data).snapshot)
 
 

@@ -39,11 +39,12 @@ from modelforge.backup.manifest import (
     is_name,
     write_manifest,
 )
+from modelforge.backup.parts import ANEW, Part, parts_of
 from modelforge.checkpoints import list_checkpoints
-from modelforge.domain import job
 from modelforge.errors import BackupUnusable, ForgeError
 from modelforge.event_log.log_errors import translated
 from modelforge.event_log.sqlite import LogReader
+from modelforge.event_log.view import log_view
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
 from modelforge.projections.folding import Rebuilt
@@ -52,13 +53,10 @@ from modelforge.projections.snapshots import rebuild
 from modelforge.supervisor.trash import remove
 from modelforge.version import VERSION
 from modelforge.visible_text import visible
-from trainer_entry import wire
 from trainer_entry.wire.secret_files import SECRET_FILES
 
 _TRIES = 20
 _AGAIN_SECONDS = 0.1
-_ANEW = -1
-"""The stamp of what is copied anew after each copy of the log: the folder of a job that works."""
 
 
 class Backup(Struct, frozen=True, kw_only=True):
@@ -71,26 +69,6 @@ class Backup(Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
     left_out: tuple[str, ...]
     away: tuple[str, ...] = ()
-
-
-class _Part(Struct, frozen=True):
-    """A file or folder that the log names. `stamp`: what was copied with the same one is as it was.
-
-    `sha256`: of a file that is called by its content. Of a job that works, `spool`: the one that is read, and how much
-    of it was; `step`: the last one that was told.
-    """
-
-    name: str
-    stamp: int = 0
-    may_be_missing: bool = False
-    sha256: str | None = None
-    spool: tuple[str, int] | None = None
-    step: int | None = None
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether files come and go in it while it is copied."""
-        return self.stamp == _ANEW
 
 
 class _Copied(Struct):
@@ -151,7 +129,7 @@ class _Taking:
         for _ in range(_TRIES):
             before = missing
             log, rebuilt = self._copy_log()
-            missing = self._copy_parts(_parts_of(rebuilt)) + self._missing_checkpoints(rebuilt)
+            missing = self._copy_parts(parts_of(rebuilt)) + self._missing_checkpoints(rebuilt)
             if not missing or missing == before:
                 break
             time.sleep(_AGAIN_SECONDS)  # what was removed, or replaced, is about to be recorded
@@ -180,7 +158,7 @@ class _Taking:
         make_folders(self._data)
         path.unlink(missing_ok=True)
         unusable = self._copy_snapshot(copied)  # before the log: one that is newer than the log is of no use
-        with audit.opened(self._layout) as reader:
+        with log_view(self._layout) as reader:
             reader.copy_to(path)
             self._copy_segments(reader)
         if not self._away:
@@ -193,7 +171,7 @@ class _Taking:
         if found.faults:
             detail = f"{next(audit.broken_records(found.faults))}. `modelforge doctor` says what to do."
             raise BackupUnusable("The log is damaged", detail)
-        with audit.opened(copied) as reader:
+        with log_view(copied) as reader:
             rebuilt = rebuild(reader, copied.snapshot if self._away else self._layout.snapshot)
         with opened(path) as file:
             os.fsync(file.fileno())
@@ -230,11 +208,11 @@ class _Taking:
             except FileNotFoundError:
                 self._away.append(name)
 
-    def _copy_parts(self, parts: list[_Part]) -> list[str]:
+    def _copy_parts(self, parts: list[Part]) -> list[str]:
         """Copy what is not copied yet, and drop what the log does not name any more; the names of what is missing."""
         stamps = {part.name: part.stamp for part in parts}
         for name, copied in [*self._copied.items()]:
-            if copied.stamp == _ANEW or stamps.get(name) != copied.stamp:
+            if copied.stamp == ANEW or stamps.get(name) != copied.stamp:
                 self._drop(name)
         missing = []
         for part in parts:
@@ -258,7 +236,7 @@ class _Taking:
         if os.path.lexists(self._data / name):
             remove(self._data / name)
 
-    def _copy_part(self, part: _Part) -> bool:
+    def _copy_part(self, part: Part) -> bool:
         """Whether a part is copied, and whole."""
         source = self._layout.root / part.name
         copied = self._copied[part.name] = _Copied(part.stamp, {})
@@ -273,7 +251,7 @@ class _Taking:
             return False
         return part.sha256 in {None, copied.files[part.name].sha256}
 
-    def _copy_folder(self, source: Path, part: _Part, copied: _Copied) -> None:
+    def _copy_folder(self, source: Path, part: Part, copied: _Copied) -> None:
         """Copy a folder. In that of a job files come and go; all else is whole, or an error is raised."""
         make_folders(self._data / part.name)
         for folder, folders, names in os.walk(source, onerror=None if part.is_alive else _reraise):
@@ -284,7 +262,7 @@ class _Taking:
                 elif path.name in names and not name.endswith(".partial"):
                     self._copy_file(path, name, part, copied)
 
-    def _copy_file(self, path: Path, name: str, part: _Part, copied: _Copied) -> None:
+    def _copy_file(self, path: Path, name: str, part: Part, copied: _Copied) -> None:
         read = None
         if path.name in SECRET_FILES and part.name.startswith("jobs/"):
             return
@@ -301,7 +279,7 @@ class _Taking:
             if not part.is_alive:
                 raise
 
-    def _drop_torn(self, part: _Part, copied: _Copied) -> None:
+    def _drop_torn(self, part: Part, copied: _Copied) -> None:
         """Take away copies of checkpoints that came, or went, while they were copied."""
         for found in list_checkpoints(self._data / part.name / "checkpoints"):
             if not found.valid or (part.step is not None and found.step > part.step):
@@ -309,26 +287,6 @@ class _Taking:
                 remove(torn)
                 within = f"{torn.relative_to(self._data).as_posix()}/"
                 copied.files = {name: content for name, content in copied.files.items() if not name.startswith(within)}
-
-
-def _parts_of(rebuilt: Rebuilt) -> list[_Part]:
-    """What the log names: datasets, models, jobs, and exports that went nowhere else, which are a person's to take."""
-    state, details = rebuilt.state, rebuilt.read_models.jobs
-    parts = [
-        _Part(f"datasets/{name}", sha256=Path(name).stem) for name, times in sorted(state.references.items()) if times
-    ]
-    parts += [_Part(f"models/{Path(known.path).name}") for known in state.models.values() if not known.deleted]
-    for job_id, known in state.jobs.items():
-        name = f"jobs/{job_id}"
-        if known.status in job.FINAL:
-            parts.append(_Part(name, details[job_id].position, may_be_missing=True))
-        else:
-            spool, step = f"{name}/attempt-{known.attempt}/stdout.jsonl", details[job_id].current_step or 0
-            parts.append(_Part(name, _ANEW, may_be_missing=True, spool=(spool, known.offset), step=step))
-        work = known.spec.work
-        if isinstance(work, wire.Export) and work.to is None and known.status == "completed":
-            parts.append(_Part(f"exports/{Path(known.spec.output_dir).name}", may_be_missing=True))
-    return parts
 
 
 def _reraise(error: OSError) -> None:

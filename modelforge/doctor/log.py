@@ -9,6 +9,7 @@ from modelforge.doctor.finding import Finding, ok, problem, size, warning
 from modelforge.errors import SegmentAway
 from modelforge.event_log.archived import SUFFIX
 from modelforge.event_log.log_schema import SCHEMA
+from modelforge.event_log.view import log_view
 from modelforge.layout import Layout
 from modelforge.projections.folding import Rebuilt, nothing
 from modelforge.projections.snapshots import rebuild
@@ -25,7 +26,7 @@ def log_findings(layout: Layout) -> Iterator[Finding]:
         yield problem("log", f"{layout.log} cannot be read by this user", "Run this as the user that owns it.")
         return
     try:
-        with audit.opened(layout) as reader:
+        with log_view(layout) as reader:
             schema = reader.schema()
     except sqlite3.DatabaseError as error:
         yield problem("log", f"{layout.log} cannot be read: {error}", _restore(layout))
@@ -73,7 +74,7 @@ def _unnamed(layout: Layout) -> Iterator[Finding]:
     """Segments that the log does not name: they were begun, and their records are in the log itself."""
     if not layout.segments.is_dir():
         return
-    with audit.opened(layout) as reader:
+    with log_view(layout) as reader:
         named = {segment.name for segment in reader.segments()}
     for path in sorted(layout.segments.iterdir()):
         if path.name not in named:
@@ -89,7 +90,7 @@ def rebuilt_state(layout: Layout) -> Rebuilt:
     """What the records say, up to the last one; nothing where there is no log yet."""
     if not layout.log.exists() or layout.log.stat().st_size == 0:
         return nothing()
-    with audit.opened(layout) as reader:
+    with log_view(layout) as reader:
         try:
             return rebuild(reader)
         except SegmentAway:

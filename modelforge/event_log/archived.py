@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.messages import GENESIS, Record
-from modelforge.event_log.segment import Index, Line, away, read_blocks, read_segment
+from modelforge.event_log.segment import Line, away, read_blocks, read_segment
+from modelforge.event_log.segment_index import Index
 
 FoldRow = tuple[int, str, int, str, int, str | bytes]
 """The columns of a record that lead to something: position, stream, version, type, at and data."""

@@ -11,8 +11,8 @@ from itertools import islice
 from operator import itemgetter
 
 COLUMNS = "position, stream, version, kind, type, at, cause, actor, data, digest"
-Row = tuple[int, str, int, str, str, int, int | None, str, str | bytes, str]
-"""The columns of a record. Its data is bytes where it is packed."""
+StoredRow = tuple[int, str, int, str, str, int, int | None, str, str | bytes, str]
+"""The columns of a record as they are stored: its data is bytes where it is packed."""
 STEPS = "MetricsLogged"
 """The one type that `facts` and `types` leave out: see schema_2.sql."""
 _FACT = "type <> 'MetricsLogged'"  # a partial index is used only where a query says what it is of
@@ -31,7 +31,7 @@ def select_rows(
     streams: tuple[str, ...],
     types: tuple[str, ...],
     limit: int,
-) -> Iterator[Row]:
+) -> Iterator[StoredRow]:
     """Rows after a position, in order; of some streams or types only, if any are named; all if `limit` is negative."""
     streams, types = tuple(dict.fromkeys(streams)), tuple(dict.fromkeys(types))
     end = LAST if until is None else until
@@ -45,7 +45,7 @@ def select_rows(
     return found if limit < 0 else islice(found, limit)
 
 
-def last_row(connection: sqlite3.Connection, stream: str, tag: str, until: int) -> Row | None:
+def last_row(connection: sqlite3.Connection, stream: str, tag: str, until: int) -> StoredRow | None:
     """The last row of a type in a stream that does not come after a position."""
     if tag == STEPS:
         where = "stream = ? AND version < ? AND type = ? ORDER BY version DESC LIMIT 1"
@@ -53,7 +53,7 @@ def last_row(connection: sqlite3.Connection, stream: str, tag: str, until: int) 
     else:
         where = f"stream = ? AND type = ? AND {_FACT} AND position <= ? ORDER BY position DESC LIMIT 1"
         values = (stream, tag, until)
-    row: Row | None = connection.execute(_SELECT + where, values).fetchone()
+    row: StoredRow | None = connection.execute(_SELECT + where, values).fetchone()
     return row
 
 
@@ -65,7 +65,7 @@ def _facts(
     types: tuple[str, ...],
     *,
     is_short: bool,
-) -> Iterator[Row]:
+) -> Iterator[StoredRow]:
     """Rows of types that are indexed. A short page of several is merged: SQLite would sort all that there are."""
     between = f"{_FACT} AND position > ? AND position <= ? ORDER BY position"
     pairs = [(stream, tag) for stream in streams or (None,) for tag in types]
@@ -84,7 +84,7 @@ def _facts(
 
 def _of_stream(
     connection: sqlite3.Connection, stream: str, after: int, end: int, types: tuple[str, ...]
-) -> Iterator[Row]:
+) -> Iterator[StoredRow]:
     first, behind = (_first_version_after(connection, stream, position) for position in (after, end))
     where, values = _named((), types)
     return _rows(
@@ -121,11 +121,11 @@ def _named(streams: tuple[str, ...], types: tuple[str, ...]) -> tuple[str, tuple
     return where, (*streams, *types)
 
 
-def _merged(parts: list[Iterator[Row]]) -> Iterator[Row]:
+def _merged(parts: list[Iterator[StoredRow]]) -> Iterator[StoredRow]:
     return parts[0] if len(parts) == 1 else merge(*parts, key=itemgetter(0))
 
 
-def _rows(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Iterator[Row]:
+def _rows(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Iterator[StoredRow]:
     """Few at first: whoever reads may stop soon."""
     cursor = connection.execute(_SELECT + where, values)
     size = _FIRST_ROWS

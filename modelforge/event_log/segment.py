@@ -23,51 +23,12 @@ from msgspec import Raw, Struct
 from modelforge.domain.messages import Kind, Record, decode
 from modelforge.errors import SegmentAway, SegmentDamaged
 from modelforge.event_log.chain import Versions
+from modelforge.event_log.segment_index import SUM_BYTES, Index, NotAsWritten, index_in, next_of
 from modelforge.event_log.zstd import zstd
 
-MAGIC = b"modelforge log segment 1\n"
-SUM_BYTES, LENGTH_BYTES = 32, 8
-_LARGEST_INDEX = 64 << 20
 _LARGEST_BLOCK = 128 << 20
 """Bytes that are unpacked at once: twice the largest record, so that no file takes all memory."""
 _READ = 1 << 20
-
-
-class Block(Struct, array_like=True, frozen=True, gc=False):
-    """Where a block lies, and what is in it. `unpacked`: its bytes before they were packed. `digest`: before it."""
-
-    first: int
-    offset: int
-    size: int
-    unpacked: int
-    digest: str
-    streams: tuple[str, ...]
-    types: tuple[str, ...]
-
-
-class Index(Struct, frozen=True, kw_only=True):
-    """What is in a segment. `start`, `end`: the digests before its first record, and of its last.
-
-    `second_from`: the position from which on digests are of the second version; behind `last` where none is.
-    `earliest`, `latest`: of the times of its records, in unix microseconds.
-    """
-
-    first: int
-    last: int
-    start: str
-    end: str
-    second_from: int
-    earliest: int
-    latest: int
-    blocks: tuple[Block, ...]
-
-    def types(self) -> list[str]:
-        """The types of its records."""
-        return sorted({tag for block in self.blocks for tag in block.types})
-
-    def streams(self) -> list[str]:
-        """The streams that its records stand in."""
-        return sorted({stream for block in self.blocks for stream in block.streams})
 
 
 class Line(Struct, array_like=True, frozen=True, gc=False):
@@ -92,12 +53,7 @@ class Checked(Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-class _Ours(Exception):
-    """A part of a file is not what was written; `args` say what, and from which position on."""
-
-
 _lines = msgspec.json.Decoder(Line)
-_indices = msgspec.json.Decoder(Index)
 
 
 def read_index(path: Path) -> Index:
@@ -108,7 +64,7 @@ def read_index(path: Path) -> Index:
         SegmentDamaged: it is no segment, or its index is damaged.
     """
     with _opened(path) as file:
-        return _index_in(file)
+        return index_in(file)
 
 
 def read_segment(
@@ -152,7 +108,7 @@ def read_blocks(
     last = index.last if until is None else min(until, index.last)
     numbered = [*enumerate(index.blocks)]
     for number, block in reversed(numbered) if backwards else numbered:
-        following = _next_of(index, number)[0]
+        following = next_of(index, number)[0]
         if following <= after + 1 or block.first > last:
             continue
         if (streams and streams.isdisjoint(block.streams)) or (types and types.isdisjoint(block.types)):
@@ -181,11 +137,11 @@ def check_segment(
 
 
 def _check(file: BinaryIO, tell: Callable[[int | None, str], None], versions: Versions) -> Checked:
-    index, name, is_sound = _index_in(file), Path(file.name).name, True
+    index, name, is_sound = index_in(file), Path(file.name).name, True
     for number in range(len(index.blocks)):
         try:
             lines = _block(file, index, number)
-        except _Ours as error:
+        except NotAsWritten as error:
             what, position = error.args
             tell(position, f"{name}: {what}")
             versions.pass_over()
@@ -217,8 +173,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
     except FileNotFoundError as error:
         raise away(path) from error
-    except (_Ours, OSError) as error:
-        what, position = error.args if isinstance(error, _Ours) else (error.strerror, None)
+    except (NotAsWritten, OSError) as error:
+        what, position = error.args if isinstance(error, NotAsWritten) else (error.strerror, None)
         where = "" if position is None else f", from position {position} on"
         raise SegmentDamaged(
             "A segment of the log is damaged",
@@ -245,46 +201,10 @@ def _last_in(path: Path) -> int:
     return int(last) if last.isascii() and last.isdigit() else 0
 
 
-def _index_in(file: BinaryIO) -> Index:
-    size = file.seek(0, os.SEEK_END)
-    trailer = LENGTH_BYTES + SUM_BYTES
-    file.seek(0)
-    if file.read(len(MAGIC)) != MAGIC:
-        raise _Ours("it is no segment of a log that this release knows", None)
-    file.seek(max(size - trailer, 0))
-    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    begin = size - trailer - length
-    if begin < len(MAGIC) or length > _LARGEST_INDEX:
-        raise _Ours("it was cut off, or its end is not what was written", _first_in(file))
-    file.seek(begin)
-    try:
-        index = _indices.decode(file.read(length))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _Ours("its index is not what was written", _first_in(file)) from error
-    firsts = [block.first for block in index.blocks]
-    if not firsts or firsts[0] != index.first or index.blocks[0].digest != index.start:
-        raise _Ours("its index is not what was written", _first_in(file))
-    return index
-
-
-def _first_in(file: BinaryIO) -> int | None:
-    """The position that the name of a file says."""
-    number = Path(file.name).name.partition("-")[0]
-    return int(number) if number.isascii() and number.isdigit() else None
-
-
-def _next_of(index: Index, number: int) -> tuple[int, str]:
-    """The first position, and the digest before it, of what follows a block."""
-    if number + 1 < len(index.blocks):
-        following = index.blocks[number + 1]
-        return following.first, following.digest
-    return index.last + 1, index.end
-
-
 def _block(file: BinaryIO, index: Index, number: int) -> list[tuple[Line, str]]:
     """The records of a block with their digests; they follow the block before, and what comes next follows them."""
-    block, (following, end) = index.blocks[number], _next_of(index, number)
-    damaged = _Ours(f"the records {block.first} to {following - 1} are not what was written", block.first)
+    block, (following, end) = index.blocks[number], next_of(index, number)
+    damaged = NotAsWritten(f"the records {block.first} to {following - 1} are not what was written", block.first)
     file.seek(block.offset)
     try:
         content = _unpacked(file.read(block.size), block.unpacked)

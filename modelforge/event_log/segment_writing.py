@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from modelforge.errors import LogUnusable
 from modelforge.event_log.chain import Chain, Row
-from modelforge.event_log.segment import LENGTH_BYTES, MAGIC, Block, Index
+from modelforge.event_log.segment_index import LENGTH_BYTES, MAGIC, Block, Index
 from modelforge.event_log.zstd import zstd
 from modelforge.owner_files import partial_of, sync_folder
 

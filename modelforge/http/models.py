@@ -14,7 +14,7 @@ from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, PLAYGROUND, PROJECTOR
 from modelforge.http.plumbing.query import int_query, optional_int
 from modelforge.http.plumbing.route import Ordinal, Query, Route, limit_if_asked
-from modelforge.projections.jobs import DatasetReference
+from modelforge.projections.dataset_references import DatasetReference
 from modelforge.projections.models import ModelDetails
 from trainer_entry import wire
 

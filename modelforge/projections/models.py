@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.model import ModelRegistered
-from modelforge.projections.jobs import DatasetReference, iso, reference_of
+from modelforge.projections.dataset_references import DatasetReference, reference_of
+from modelforge.projections.jobs import iso
 from trainer_entry import wire
 
 PerplexityOf = Literal["held_out_records", "training_records"]

@@ -10,8 +10,9 @@ from modelforge.domain import access_token, dataset, job, model, webhook
 from modelforge.domain.messages import PlacedMessage
 from modelforge.domain.references import references_of
 from modelforge.projections import datasets, jobs, models, tokens, webhooks
+from modelforge.projections.dataset_references import with_deletion
 from modelforge.projections.datasets import DatasetSummary
-from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of, with_deletion
+from modelforge.projections.jobs import JobDetails, TrainingStatus, status_of
 from modelforge.projections.listed import ListedJob, ListedModel, listed_job, listed_model
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.queue import QueueState

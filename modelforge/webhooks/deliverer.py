@@ -148,25 +148,30 @@ class Deliverer:
 
     async def _serve(self, webhook_id: str, woken: asyncio.Event) -> None:
         """Deliver what is due to an endpoint, until it is deleted."""
-        seen = self._read_models.webhooks[webhook_id].served
+        known = self._read_models.webhooks[webhook_id]
+        seen = max(known.served, min(known.since.values(), default=0))  # none of its types is due before that
         while True:
             woken.clear()
-            record = await self._next_end(seen)
+            seen, record = await self._next_end(seen)
             if record is None:
                 await woken.wait()
                 continue
-            seen = record.position
             event = self._event_of(record)
             await self._deliver(webhook_id, record, event, woken)
 
-    async def _next_end(self, after: int) -> Record | None:
-        """The first record that ends a job after a position; what cannot be read of it is passed over, and said."""
+    async def _next_end(self, after: int) -> tuple[int, Record | None]:
+        """The first record that ends a job after a position, and up to where there is no other.
+
+        What cannot be read is passed over, and said: once, for it is not looked at again.
+        """
         while True:
             try:
-                return await self._log.read(partial(_first_end, after=after))
+                record = await self._log.read(partial(_first_end, after=after))
             except (SegmentAway, SegmentDamaged) as error:  # or one file would end the server
                 _log.error("webhook_ends_not_here", detail=error.detail)
                 after = max(after + 1, error.last)
+            else:
+                return (after if record is None else record.position), record
 
     async def _deliver(self, webhook_id: str, record: Record, event: Event, woken: asyncio.Event) -> None:
         """Try until it arrives, is too old to be news, or is not heard of any more; and have an end recorded."""

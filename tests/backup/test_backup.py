@@ -21,8 +21,9 @@ from support.small_disk import small_disk
 
 from modelforge.audit import state_at
 from modelforge.backup.manifest import Manifest, data_of
+from modelforge.backup.parts import parts_of
 from modelforge.backup.restoring import restore_backup
-from modelforge.backup.taking import _parts_of, _Taking, take_backup
+from modelforge.backup.taking import _Taking, take_backup
 from modelforge.doctor.examination import directory_findings
 from modelforge.errors import BackupUnusable, DirectoryInUse, ForgeError, LogUnusable, StorageFull
 from modelforge.layout import Layout
@@ -202,7 +203,7 @@ def test_a_job_that_ends_between_its_records_and_its_files_is_one_that_goes_on(
         time.sleep(0.02)
     order(data_dir, running, "finish")
     assert server.wait_for(running)["status"] == "completed"
-    taking._copy_parts(_parts_of(rebuilt))  # noqa: SLF001
+    taking._copy_parts(parts_of(rebuilt))  # noqa: SLF001
     server.end()
 
     data_dir.rename(tmp_path / "was")

@@ -35,8 +35,9 @@ from modelforge.domain.messages import Message
 from modelforge.errors import LineError
 from modelforge.fields import project_struct
 from modelforge.http.metrics import Metric
+from modelforge.projections.dataset_references import DatasetReference
 from modelforge.projections.datasets import Upload, details_of
-from modelforge.projections.jobs import DatasetReference, JobDetails, JobError, TrainingStatus, evolve, iso
+from modelforge.projections.jobs import JobDetails, JobError, TrainingStatus, evolve, iso
 from modelforge.projections.read_models import ReadModels, state_of
 from trainer_entry import wire
 

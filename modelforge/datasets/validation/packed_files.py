@@ -2,7 +2,6 @@
 
 import io
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -11,12 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, assert_never
 
 from modelforge.datasets.validation.error_types import UnreadableFile, short, too_large
+from modelforge.event_log.zstd import zstd
 from trainer_entry import wire
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 _MARKS: dict[bytes, wire.Compression] = {
     b"\x1f\x8b": "gzip",
