@@ -1,0 +1,246 @@
+"""Slurm's commands as functions: argument lists, fixed formats, no shell; what fails says how.
+
+Slurm's daemons may be away for a while. What could not be asked is unknown, and is asked again: it is never taken for
+an answer.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from modelforge.supervisor.slurm.states import JobState, job_state
+
+Program = Literal["sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun"]
+PROGRAMS: tuple[Program, ...] = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
+_LONGEST_SECONDS = 60.0
+_JOB_FORMAT = "%i|%j|%T|%N|%r"  # the reason last: it is the one that may have a bar in it
+_PARTITION_FORMAT = "%R|%a|%l|%D|%c|%m|%G"
+_UNREACHABLE = (
+    "Unable to contact slurm controller",
+    "Connection refused",
+    "Socket timed out",
+    "Connection timed out",
+    "Zero Bytes were transmitted or received",
+    "Slurm backup controller in standby mode",
+    "Communication connection failure",
+    "Unexpected message received",
+)
+_GONE = ("Invalid job id specified", "Job/step already completing or completed")
+_JOB_ID = re.compile(r"[1-9][0-9]*")
+
+
+class SlurmError(Exception):
+    """A command of Slurm did not do what it was asked."""
+
+
+class SlurmUnreachable(SlurmError):
+    """Nobody answered: what was asked for may have happened or not, and is asked again."""
+
+
+class SlurmRefused(SlurmError):
+    """Slurm said no; its words say why."""
+
+
+class SlurmMissing(SlurmError):
+    """The command is not installed here."""
+
+
+class JobRow(Struct, frozen=True, kw_only=True, gc=False):
+    """A job as the queue has it. `nodes`: as Slurm writes lists of hosts; empty while it waits."""
+
+    job_id: str
+    name: str
+    state: JobState
+    nodes: str
+    reason: str
+
+
+class Partition(Struct, frozen=True, kw_only=True, gc=False):
+    """A part of the cluster. `cpus`, `memory_mib`, `gpus`: of its smallest node; `time_limit`: as Slurm writes it."""
+
+    name: str
+    is_up: bool
+    time_limit: str
+    nodes: int
+    cpus: int
+    memory_mib: int
+    gpus: int
+
+
+class Slurm:
+    """The cluster that the server's environment names (SLURM_CONF, or the machine's own configuration)."""
+
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        """`environment`: of the commands, and of what they submit; by default the server's, without job's variables."""
+        self._environment = command_environment() if environment is None else environment
+
+    async def submit(self, script: str) -> str:
+        """Submit a batch script; the job's id.
+
+        Raises:
+            SlurmUnreachable: it may have been taken or not; look for the job's name.
+            SlurmRefused: it was not taken.
+            SlurmMissing: there is no sbatch.
+        """
+        said = await self._ask("sbatch", ["--parsable"], script.encode())
+        job_id = said.strip().partition(";")[0]  # `id;cluster` where there are several
+        if not _JOB_ID.fullmatch(job_id):
+            raise SlurmRefused(f"sbatch gave no job id, but {said.strip()[:200]!r}")
+        return job_id
+
+    async def jobs(self) -> tuple[JobRow, ...]:
+        """Every job of this user that the controller knows, those that ended lately too.
+
+        Raises:
+            SlurmError: it could not be asked.
+        """
+        said = await self._ask("squeue", ["--noheader", "--me", "--states=all", f"--format={_JOB_FORMAT}"])
+        return tuple(_job_row(line) for line in said.splitlines() if line)
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job, be it waiting or running. One that is over is left alone.
+
+        Raises:
+            SlurmError: it could not be asked to.
+        """
+        await self._unless_gone("scancel", [job_id])
+
+    async def signal(self, job_id: str, number: Literal["USR1", "USR2"]) -> None:
+        """Signal every process of a job's steps. One that is over is left alone.
+
+        Raises:
+            SlurmError: it could not be asked to.
+        """
+        await self._unless_gone("scancel", [f"--signal={number}", job_id])
+
+    async def was_preempted(self, job_id: str) -> bool:
+        """Whether a job that the controller still knows was told to leave for another one.
+
+        Raises:
+            SlurmError: it could not be asked.
+        """
+        said = await self._unless_gone("scontrol", ["--oneliner", "show", "job", job_id])
+        told = re.search(r"\bPreemptTime=(\S+)", said)
+        return told is not None and told[1] not in {"None", "N/A"}
+
+    async def partitions(self) -> tuple[Partition, ...]:
+        """The parts of the cluster that this user sees.
+
+        Raises:
+            SlurmError: it could not be asked.
+        """
+        said = await self._ask("sinfo", ["--noheader", f"--format={_PARTITION_FORMAT}"])
+        return _smallest(_partition(line) for line in said.splitlines() if line)
+
+    async def runs_on_nodes(self, command: Sequence[str], seconds: float) -> str:
+        """What a command says on some node, tried as a step of its own; waits for a node at most so long.
+
+        Raises:
+            SlurmError: it failed there, or no node was free.
+        """
+        flags = ["--ntasks=1", "--immediate=5", "--input=none", "--job-name=mf-check", "--time=1"]
+        return await self._ask("srun", [*flags, *command], seconds=seconds)
+
+    async def _unless_gone(self, program: Program, arguments: list[str]) -> str:
+        try:
+            return await self._ask(program, arguments)
+        except SlurmRefused as error:
+            if not any(words in str(error) for words in _GONE):
+                raise
+            return ""
+
+    async def _ask(
+        self, program: Program, arguments: list[str], given: bytes = b"", seconds: float = _LONGEST_SECONDS
+    ) -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environment,
+                cwd="/",
+            )
+        except FileNotFoundError as error:
+            raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
+        try:
+            said, complaint = await asyncio.wait_for(process.communicate(given), timeout=seconds)
+        except TimeoutError as error:
+            raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        words = " ".join(complaint.decode(errors="replace").split())
+        if process.returncode == 0:
+            return said.decode(errors="replace")
+        if any(one in words for one in _UNREACHABLE):
+            raise SlurmUnreachable(f"{program}: {words[-500:]}")
+        raise SlurmRefused(f"{program}: {words[-500:] or f'it ended with {process.returncode}'}")
+
+
+def command_environment() -> dict[str, str]:
+    """The server's environment without what would speak for one job, or in the place of what a script says."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SLURMD_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SRUN_"))
+    }
+
+
+def missing_programs(search: str | None = None) -> list[Program]:
+    """The commands that are not on the PATH."""
+    folders = [Path(one) for one in (search or os.environ.get("PATH", "")).split(os.pathsep) if one]
+    return [name for name in PROGRAMS if not any(os.access(folder / name, os.X_OK) for folder in folders)]
+
+
+def _job_row(line: str) -> JobRow:
+    job_id, name, state, nodes, reason = [*line.split("|", 4), "", "", "", ""][:5]
+    return JobRow(job_id=job_id, name=name, state=job_state(state), nodes=nodes, reason=reason)
+
+
+def _partition(line: str) -> Partition:
+    name, available, limit, nodes, cpus, memory, gpus = [*line.split("|", 6), *[""] * 6][:7]
+    counts = [int(one) for one in re.findall(r"gpu:(?:[^:(),]+:)?([0-9]+)", gpus)]
+    return Partition(
+        name=name,
+        is_up=available == "up",
+        time_limit=limit,
+        nodes=_number(nodes),
+        cpus=_number(cpus),
+        memory_mib=_number(memory),
+        gpus=sum(counts),
+    )
+
+
+def _number(text: str) -> int:
+    """A number that sinfo writes, which has a plus where nodes differ."""
+    match = re.match(r"[0-9]+", text)
+    return int(match[0]) if match else 0
+
+
+def _smallest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
+    """One line for each name: nodes of several kinds come as several."""
+    found: dict[str, Partition] = {}
+    for row in rows:
+        one = found.get(row.name)
+        found[row.name] = (
+            row
+            if one is None
+            else Partition(
+                name=row.name,
+                is_up=one.is_up or row.is_up,
+                time_limit=row.time_limit,
+                nodes=one.nodes + row.nodes,
+                cpus=min(one.cpus, row.cpus),
+                memory_mib=min(one.memory_mib, row.memory_mib),
+                gpus=min(one.gpus, row.gpus),
+            )
+        )
+    return tuple(found.values())
