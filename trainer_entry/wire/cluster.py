@@ -3,6 +3,7 @@
 import re
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 
 _END = r"$(?!\n)"
@@ -43,6 +44,15 @@ class ClusterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 for name in self.__struct_fields__
             }
         )
+
+
+def checked_cluster_request(request: ClusterRequest) -> ClusterRequest:
+    """The same, read anew: a Struct that a program makes is checked by nobody else.
+
+    Raises:
+        ValueError: a value is of another form (msgspec.ValidationError is one).
+    """
+    return msgspec.convert(msgspec.to_builtins(request), ClusterRequest)
 
 
 def seconds_of(limit: str) -> int:

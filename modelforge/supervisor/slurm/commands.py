@@ -5,6 +5,7 @@ an answer.
 """
 
 import asyncio
+import getpass
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -102,29 +103,33 @@ class Slurm:
         said = await self._ask("squeue", ["--noheader", "--me", "--states=all", f"--format={_JOB_FORMAT}"])
         return tuple(_job_row(line) for line in said.splitlines() if line)
 
-    async def cancel(self, job_id: str) -> None:
-        """End a job, be it waiting or running. One that is over is left alone.
+    async def cancel(self, name: str, *, only_waiting: bool = False) -> None:
+        """End this user's jobs of a name, or those of them that wait; where there is none, nothing is done.
+
+        By the name: an id may belong to another job by now.
 
         Raises:
             SlurmError: it could not be asked to.
         """
-        await self._unless_gone("scancel", [job_id])
+        await self._unless_gone("scancel", [*_ours(name), *(["--state=PENDING"] if only_waiting else [])])
 
-    async def signal(self, job_id: str, number: Literal["USR1", "USR2"]) -> None:
-        """Signal every process of a job's steps. One that is over is left alone.
+    async def signal(self, name: str, number: Literal["USR1", "USR2"]) -> None:
+        """Signal every process of the steps of this user's jobs of a name; where there is none, nothing is done.
 
         Raises:
             SlurmError: it could not be asked to.
         """
-        await self._unless_gone("scancel", [f"--signal={number}", job_id])
+        await self._unless_gone("scancel", [*_ours(name), "--state=RUNNING", f"--signal={number}"])
 
-    async def was_preempted(self, job_id: str) -> bool:
+    async def was_preempted(self, job_id: str, name: str) -> bool:
         """Whether a job that the controller still knows was told to leave for another one.
 
         Raises:
             SlurmError: it could not be asked.
         """
         said = await self._unless_gone("scontrol", ["--oneliner", "show", "job", job_id])
+        if f"JobName={name} " not in said:
+            return False
         told = re.search(r"\bPreemptTime=(\S+)", said)
         return told is not None and told[1] not in {"None", "N/A"}
 
@@ -198,6 +203,10 @@ def missing_programs(search: str | None = None) -> list[Program]:
     """The commands that are not on the PATH."""
     folders = [Path(one) for one in (search or os.environ.get("PATH", "")).split(os.pathsep) if one]
     return [name for name in PROGRAMS if not any(os.access(folder / name, os.X_OK) for folder in folders)]
+
+
+def _ours(name: str) -> list[str]:
+    return [f"--user={getpass.getuser()}", f"--name={name}"]
 
 
 def _job_row(line: str) -> JobRow:
