@@ -13,7 +13,6 @@ from pathlib import Path
 import uvloop
 
 from modelforge import app
-from modelforge.app import serve
 from modelforge.datasets import preview_workers
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
@@ -21,6 +20,7 @@ from modelforge.machine.hub_secrets import server_redaction
 from modelforge.projections import snapshots
 from modelforge.projections.folding import FoldStopped, FoldWatch, Rebuilt
 from modelforge.projections.snapshot_file import Head, SnapshotFile
+from modelforge.server import serve
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
 from modelforge.supervisor import following, standby
