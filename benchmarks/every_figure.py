@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from figures import RESULTS, Program, Result
+from figures import RESULTS, Program, Result, commit
 from results import page
 
 FOLDER = Path(__file__).parent
@@ -79,6 +79,7 @@ def run(name: str, flags: list[str], kept: Path) -> Result | None:
             quick="--quick" in flags,
             load=(os.getloadavg()[0],) * 2,
             failure=failure or f"ended with {status} and left no result",
+            commit=commit(),
         )
         kept.write_bytes(msgspec.json.encode(result))
     elif failure and (part := _read(kept)) is not None:  # what it had measured by then
@@ -111,6 +112,8 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="a part of a program's name")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    if options.quick and options.write:
+        parser.error("--write makes the page of what was measured in full size: leave out --quick")
     found = programs()
     folder = BUILD / ("quick" if options.quick else "full")
     folder.mkdir(parents=True, exist_ok=True)

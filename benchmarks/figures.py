@@ -19,6 +19,7 @@ one run gives several, `interleave` gives them as they come and `tell` puts them
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -106,7 +107,7 @@ class Measured(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """What one run of a program gave. `load`: the machine's load average (1 minute) before and after."""
+    """What one run of a program gave, at which `commit`. `load`: the load average (1 minute) before and after."""
 
     program: str
     began: float
@@ -115,6 +116,7 @@ class Result(Struct, frozen=True, kw_only=True):
     load: tuple[float, float]
     measured: tuple[Measured, ...] = ()
     failure: str = ""
+    commit: str = ""
 
 
 class Rounds:
@@ -221,6 +223,7 @@ class Program:
                 load=(load, os.getloadavg()[0]),
                 measured=tuple(rounds.measured),
                 failure=failure,
+                commit=commit(),
             )
             if (path := os.environ.get(RESULTS)) is not None:
                 partial = Path(f"{path}.partial")
@@ -238,6 +241,16 @@ class Program:
             finally:
                 keep(rounds)
         sys.exit(any(measured.held is False for measured in rounds.measured))
+
+
+def commit() -> str:
+    """The commit that is measured, with a `+` where files differ from it; empty outside of a clone."""
+    asked = ["git", "describe", "--always", "--dirty=+", "--abbrev=9", "--exclude=*"]
+    try:
+        said = subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return said.stdout.strip()
 
 
 def number(value: float) -> str:

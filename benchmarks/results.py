@@ -33,7 +33,7 @@ def page(programs: Mapping[str, Program], results: Mapping[str, Result]) -> str:
     ]
     parts.append("\n## What each measures\n")
     for name, program in programs.items():
-        parts.append(f"\n### `benchmarks/{name}.py`\n\n")
+        parts.append(f"\n### `benchmarks/{name}.py`\n\n{_run(results.get(name))}")
         parts += [f"- **{figure.name}**: {figure.note}\n" for figure in program.figures]
     return "".join(parts)
 
@@ -63,6 +63,15 @@ def _runs(results: Mapping[str, Result]) -> list[str]:
     date = time.strftime("%Y-%m-%d", time.gmtime(first))
     load = f"load average {min(loads):.1f} to {max(loads):.1f}, median {statistics.median(loads):.1f}"
     return [f"- {date}, {minutes:.0f} minutes in all, {load}{quick}\n"]
+
+
+def _run(result: Result | None) -> str:
+    """When a program ran, and of which commit: those of one page may be of several."""
+    if result is None:
+        return ""
+    of = f" at {result.commit}" if result.commit else ""
+    began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(result.began))
+    return f"{began} UTC{of}, {result.seconds:.0f} s, load average {result.load[0]:.1f} to {result.load[1]:.1f}.\n\n"
 
 
 def _found(figure: Figure, result: Result | None) -> Measured | None:

@@ -24,10 +24,10 @@ import uvloop
 from figures import Figure, Program, Rounds
 from server_process import descendants, proportional_bytes, started
 
-from modelforge.app import serve
 from modelforge.datasets.validation.lines import chunks
 from modelforge.datasets.validation.process import check_dataset
 from modelforge.datasets.validation.record_errors import decoders
+from modelforge.server import serve
 from modelforge.settings import load_settings
 
 _LIMIT = "decode_lines, one thread"

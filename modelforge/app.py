@@ -1,33 +1,29 @@
-"""The composition root: what there is, in the order in which it starts, and how the server ends."""
+"""The composition root: what there is, in the order in which it starts."""
 
 import asyncio
 import contextlib
-import os
 import shutil
-import signal
-import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from aiohttp import web
 
 from modelforge.admission.context import FETCHES_AT_ONCE, Admission
 from modelforge.command_handler import CommandHandler
-from modelforge.data_directory import Holder, claimed, kept_secret, tell_holder
+from modelforge.data_directory import claimed, kept_secret
 from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.datasets.record_pages import RecordPages
 from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 from modelforge.end_command import EndCommand
-from modelforge.errors import SettingsInvalid
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.generation import GIVEN_ANSWERS, GivenAnswers
 from modelforge.http.openai.webhook_events import event_of
 from modelforge.http.openapi import document
 from modelforge.http.plumbing.exposition import Exposition
 from modelforge.http.plumbing.gate import GATE, Gate
-from modelforge.http.plumbing.identities import OWNER_IDENTITY, Identities
+from modelforge.http.plumbing.identities import Identities
 from modelforge.http.plumbing.keys import (
     ADMISSION,
     DATASET_STORE,
@@ -45,14 +41,10 @@ from modelforge.http.plumbing.keys import (
     SETTINGS,
     SUBSCRIBERS,
 )
-from modelforge.http.plumbing.listening import allow_open_files, check_address, listen
-from modelforge.http.plumbing.protocol import JsonRunner
 from modelforge.http.plumbing.request_ids import name_answer
 from modelforge.http.plumbing.security_headers import secure_answer
 from modelforge.http.plumbing.subscribers import Subscribers
 from modelforge.http.routes import ROUTES, add_routes
-from modelforge.http.sessions import login_path
-from modelforge.http.starting import starting_app
 from modelforge.http.upload_progress import WATCHERS, Watchers
 from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
@@ -69,15 +61,9 @@ from modelforge.supervisor.local import LocalLauncher, standby_command
 from modelforge.supervisor.reactor import Reactor
 from modelforge.supervisor.standby import Standby
 from modelforge.supervisor.trash import empty, remove
-from modelforge.version import VERSION
 from modelforge.webhooks.deliverer import Deliverer
 from modelforge.webhooks.secrets import SecretFiles
 from trainer_entry.wire.redaction import Redaction
-
-_GOODBYE_SECONDS = 5.0
-
-_SOON = 20_000
-"""Records that are read so soon that nobody needs to be told meanwhile."""
 
 FAILED = web.AppKey("failed", asyncio.Future[None])
 """Done with an exception when the server cannot go on."""
@@ -191,11 +177,12 @@ async def _writing(
             await app[PLAYGROUND].give_way()
 
     machine = machine_of(settings)
-    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, redact)
+    place = launcher.place(machine)
+    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, place, redact)
     projector = Projector(rebuilt.read_models)
     snapshots = Snapshots(layout.snapshot, rebuilt)
     store = DatasetStore(layout, handler)
-    reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds, clear_gpu)
+    reactor = Reactor(handler, launcher, layout, store, place, settings.stalled_seconds, clear_gpu)
     event = partial(event_of, state=rebuilt.state, read_models=rebuilt.read_models)
     secrets = SecretFiles(layout.webhooks)
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
@@ -230,107 +217,3 @@ async def _writing(
         writer.cancel()
         await asyncio.gather(writer, expiries, return_exceptions=True)
         await snapshots.close(handler.digest if is_whole else None)
-
-
-async def serve(settings: Settings, launcher: Launcher | None = None, standby: Standby | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; trainers that run go on, and the next server takes them up.
-
-    Where there is much of the log to be read first, it listens before that, and says how far it is.
-
-    Raises:
-        ForgeError: the server could not start, or not go on.
-    """
-    os.umask(0o077)  # what lies in the data directory is for its owner only
-    if not settings.data_dir.exists():  # where one is, whoever has it is what is to be said first
-        check_address(settings)
-    allow_open_files(settings.max_connections)
-    loop, ended, reads_long = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-
-    def on_begin(records: int) -> None:
-        if records > _SOON:
-            loop.call_soon_threadsafe(reads_long.set)
-
-    watch = FoldWatch(on_begin)
-    app = make_app(settings, launcher, standby, watch)
-    runner = JsonRunner(app, settings, shutdown_timeout=_GOODBYE_SECONDS)
-    early = JsonRunner(starting_app(watch, settings), settings, shutdown_timeout=_GOODBYE_SECONDS)
-    async with _cleaned_up(runner), _cleaned_up(early), _in_background(runner.setup(), watch) as starts:
-        await _first(starts, reads_long, ended)
-        if not starts.done() and not ended.is_set():
-            await early.setup()
-            url = await _listen(early, app, settings)
-            sys.stdout.write(f"It reads its log first: {watch.head - watch.position} records.\n")
-            sys.stdout.flush()
-            await _first(starts, ended)
-        if not starts.done():
-            return
-        await starts
-        _check_token(app, settings)
-        if early.server is None:
-            url = await _listen(runner, app, settings)
-        else:
-            await early.give_way(runner)
-        if app[IDENTITIES].are_required:
-            link = f"{url}{login_path(app[IDENTITIES].make_code(OWNER_IDENTITY))}"
-            sys.stdout.write(f"To sign a browser in, once: {link}\n")
-        sys.stdout.flush()
-        app[FAILED].add_done_callback(lambda _: ended.set())
-        await ended.wait()
-        if app[FAILED].done():
-            app[FAILED].result()
-
-
-@contextlib.asynccontextmanager
-async def _in_background(setup: Coroutine[None, None, None], watch: FoldWatch) -> AsyncIterator[asyncio.Task[None]]:
-    """The start of the application, which is given up where it is not done at the end."""
-    starts = asyncio.get_running_loop().create_task(setup)
-    try:
-        yield starts
-    finally:
-        watch.is_ended.set()
-        await asyncio.gather(starts, return_exceptions=True)  # the reading ends within a thousand records
-
-
-@contextlib.asynccontextmanager
-async def _cleaned_up(runner: JsonRunner) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
-async def _first(starts: asyncio.Task[None], *events: asyncio.Event) -> None:
-    """Wait until the start is done or one of the events is there."""
-    waits = [asyncio.get_running_loop().create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait({starts, *waits}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
-async def _listen(runner: JsonRunner, app: web.Application, settings: Settings) -> str:
-    """Begin to listen, and say where, to the directory and on stdout."""
-    listener = await listen(runner, settings)
-    holder = Holder(pid=os.getpid(), url=listener.url, certificate_sha256=listener.certificate_sha256)
-    tell_holder(app[LAYOUT], holder)
-    sys.stdout.write(f"ModelForge {VERSION} listens on {listener.url}  (data: {settings.data_dir})\n")
-    sys.stdout.flush()
-    return listener.url
-
-
-def _check_token(app: web.Application, settings: Settings) -> None:
-    """Refuse to serve others without a token.
-
-    Raises:
-        SettingsInvalid: there is none.
-    """
-    if settings.is_reached_by_others and not app[IDENTITIES].has_usable_token():
-        how = "--behind-proxy" if settings.behind_proxy else f"--host {settings.host}"
-        raise SettingsInvalid(
-            "No token exists, and others can reach the server",
-            f"{how}: make one first, with `modelforge token create --name NAME --scope admin "
-            f"--data-dir {settings.data_dir}`.",
-        )

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from modelforge.body_parts import CountedFile, lines_of
 from modelforge.server_answers import Problem, RequestRefused, ServerStarts, decoded, refusal_of
 
 _T = TypeVar("_T", bound=Struct)
@@ -124,7 +124,7 @@ class Connection:
             RequestRefused: why not.
         """
         await self.ask("GET", "/api/info")  # a server that starts takes no file, and a file is sent once
-        with _CountedFile(file, on_sent or (lambda _: None)) as stream:
+        with CountedFile(file, on_sent or (lambda _: None)) as stream:
             form = aiohttp.FormData()
             for name, value in fields.items():
                 form.add_field(name, value)
@@ -177,7 +177,7 @@ class Connection:
         method = "GET" if content is None else "POST"
         async with self._request(method, path, content, silent_seconds=silent_seconds) as answer:
             event = ""
-            async for line in _lines(answer.content):
+            async for line in lines_of(answer.content):
                 if line.startswith(_EVENT):
                     event = line.removeprefix(_EVENT).decode().strip()
                 elif line.startswith(_DATA):
@@ -305,30 +305,5 @@ def path_of(*parts: object, **query: object) -> str:
     return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """The lines of a body, of any length."""
-    rest = bytearray()
-    async for part in content.iter_any():
-        rest += part
-        if b"\n" in part:
-            *lines, rest = rest.split(b"\n")
-            for line in lines:
-                yield bytes(line)
-
-
 class _Position(Struct):
     position: int
-
-
-class _CountedFile(io.BufferedReader):
-    """A file that says how much of it was read."""
-
-    def __init__(self, path: Path, on_read: Callable[[int], None]) -> None:
-        super().__init__(io.FileIO(path))
-        self._on_read = on_read
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes."""
-        data = super().read(size)
-        self._on_read(len(data))
-        return data

@@ -25,7 +25,7 @@ from modelforge.admission.problems import Problems
 from modelforge.admission.trial import try_out
 from modelforge.admission.work import work_spec
 from modelforge.domain import model
-from modelforge.domain.compatibility import Purpose, check_format
+from modelforge.domain.purposes import Purpose, check_format
 from modelforge.errors import BadInput, NotFound
 from trainer_entry import wire
 from trainer_entry.wire.evaluating import judging_job, judging_parameters

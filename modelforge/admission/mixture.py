@@ -12,7 +12,7 @@ from modelforge.admission.context import Admission
 from modelforge.admission.dataset import resolve_dataset
 from modelforge.admission.problems import Problems
 from modelforge.admission.rewards import check_fields
-from modelforge.domain.compatibility import check_format
+from modelforge.domain.purposes import check_format
 from modelforge.domain.rewards import check_rewards
 from modelforge.errors import BadInput, NotFound
 from trainer_entry import wire

@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from modelforge import hub, model_files
 from modelforge.admission.foreign_code import code_in
-from modelforge.domain.compatibility import Build, Purpose, check_build
+from modelforge.domain.compatibility import Build, check_build
+from modelforge.domain.purposes import Purpose
 from modelforge.errors import BadInput, ModelNotFound
 from modelforge.machine.reading_threads import read_apart
 from trainer_entry.wire import BUILT_IN_MODEL

@@ -7,8 +7,8 @@ from msgspec import Struct
 
 from modelforge.admission.context import Admission
 from modelforge.admission.model import check_model
-from modelforge.domain.compatibility import Purpose
 from modelforge.domain.conflicts import Asked, check_conflicts
+from modelforge.domain.purposes import Purpose
 from modelforge.errors import BadInput, ModelNotFound
 from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart

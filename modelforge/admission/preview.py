@@ -6,7 +6,8 @@ from msgspec import Meta, Struct
 
 from modelforge.admission.context import Admission
 from modelforge.admission.origin import resolve_origin
-from modelforge.domain.compatibility import check_combination, purpose_of
+from modelforge.domain.compatibility import check_combination
+from modelforge.domain.purposes import purpose_of
 from modelforge.projections.datasets import DatasetSummary
 from trainer_entry import wire
 

@@ -18,8 +18,8 @@ from modelforge.admission.reward_files import CHANGED
 from modelforge.admission.rewards import check_reward_functions
 from modelforge.admission.training import estimate_fit
 from modelforge.admission.work import readmit_work
-from modelforge.domain.compatibility import Purpose
 from modelforge.domain.dataset import file_of
+from modelforge.domain.purposes import Purpose
 from modelforge.errors import BadInput, Conflict, NotFound
 from modelforge.layout import Layout
 from modelforge.projections.jobs import DatasetReference

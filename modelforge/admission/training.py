@@ -29,7 +29,8 @@ from modelforge.admission.origin import Origin, resolve_origin
 from modelforge.admission.problems import Problems
 from modelforge.admission.rewards import check_reward_functions
 from modelforge.admission.trial import try_out
-from modelforge.domain.compatibility import Purpose, check_combination
+from modelforge.domain.compatibility import check_combination
+from modelforge.domain.purposes import Purpose
 from modelforge.errors import Refusal
 from modelforge.fields import check_label, project_struct
 from trainer_entry import wire

@@ -155,8 +155,8 @@ def serve(*, flags: Annotated[Flags, Parameter(name="*")] = _NONE_GIVEN) -> int:
 
     import uvloop
 
-    from modelforge.app import serve
     from modelforge.machine.hub_secrets import server_redaction
+    from modelforge.server import serve
     from modelforge.server_log import configure_log
 
     configure_log(server_redaction(), settings.log_format)

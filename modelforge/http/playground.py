@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from modelforge.admission.model import check_model
-from modelforge.domain.compatibility import Purpose
+from modelforge.domain.purposes import Purpose
 from modelforge.errors import BadInput
 from modelforge.http.generation import (
     GIVEN_ANSWERS,

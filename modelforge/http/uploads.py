@@ -14,7 +14,8 @@ from modelforge.command_handler import Outcome
 from modelforge.datasets.validation.process import check_dataset
 from modelforge.datasets.validation.protocol import ValidDataset
 from modelforge.domain import dataset
-from modelforge.domain.compatibility import check_combination, check_format
+from modelforge.domain.compatibility import check_combination
+from modelforge.domain.purposes import check_format
 from modelforge.domain.state import check_key
 from modelforge.errors import DatasetReport
 from modelforge.event_log.sqlite import LogReader

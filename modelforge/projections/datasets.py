@@ -5,8 +5,8 @@ from itertools import islice
 
 from msgspec import Struct
 
-from modelforge.domain.compatibility import trainable
 from modelforge.domain.dataset import DatasetDeleted, DatasetUploaded, stream_of
+from modelforge.domain.purposes import trainable
 from modelforge.errors import LineError
 from modelforge.event_log.sqlite import LogReader
 from modelforge.fields import project_struct

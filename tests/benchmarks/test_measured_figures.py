@@ -88,6 +88,7 @@ def test_the_page_says_which_aim_is_not_held_and_what_failed() -> None:
             seconds=60.0,
             quick=False,
             load=(0.5, 1.5),
+            commit="abc123+",
             measured=(
                 Measured(figure=RATE, ours=(950.0, 1000.0), yardstick=(1000.0, 1000.0)),
                 Measured(figure=SIZE, ours=(11.25,)),
@@ -101,6 +102,7 @@ def test_the_page_says_which_aim_is_not_held_and_what_failed() -> None:
     assert "| Ours / theirs | 975 1/s | 1,000 1/s, theirs | 0.975 | 0.95 to 1 | >= 0.9 | yes |" in text
     assert "| Size | 11.2 KB |  |  | one round | <= 10 KB | **no** |" in text
     assert "| Lost | failed: ValueError('x') |" in text
+    assert "1970-01-01 00:00 UTC at abc123+, 60 s, load average 0.5 to 1.5." in text
     assert "- 1970-01-01, 1 minutes in all, load average 0.0 to 1.5" in text
 
 

@@ -14,7 +14,7 @@ KINDS = {
     "A record format": 8,
     "A route": 8,
     "A view of the page": 4,
-    "A strategy": 14,
+    "A strategy": 15,
     "An aggregate": 9,
     "A figure": 2,
     "A setting": 3,

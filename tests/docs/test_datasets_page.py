@@ -8,7 +8,7 @@ import pytest
 from pages import code, read, rows, section
 from support.checked import checked
 
-from modelforge.domain.compatibility import trainable
+from modelforge.domain.purposes import trainable
 from modelforge.settings import Settings
 from trainer_entry import wire
 from trainer_entry.wire.formats import FORMATS

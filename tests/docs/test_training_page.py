@@ -9,7 +9,8 @@ import msgspec
 from pages import code, read, rows, section
 from support.reference_pages import NOTHING
 
-from modelforge.domain.compatibility import Build, Purpose, check_build, check_combination
+from modelforge.domain.compatibility import Build, check_build, check_combination
+from modelforge.domain.purposes import Purpose
 from modelforge.errors import BadInput
 from trainer_entry import wire
 from trainer_entry.wire import REWARD_DEFAULTS, defaults_of

@@ -5,16 +5,9 @@ from typing import get_args
 
 import pytest
 
-from modelforge.domain.compatibility import (
-    Build,
-    Purpose,
-    check_build,
-    check_combination,
-    check_format,
-    purpose_of,
-    trainable,
-)
+from modelforge.domain.compatibility import Build, check_build, check_combination
 from modelforge.domain.conflicts import CONFLICTS, Conflict
+from modelforge.domain.purposes import Purpose, check_format, purpose_of, trainable
 from modelforge.errors import BadInput
 from trainer_entry import wire
 

@@ -15,7 +15,7 @@ from support.attempt_files import write_model
 
 from modelforge.admission.estimate.remote_model import fetch_remote_model
 from modelforge.admission.model import check_model
-from modelforge.domain.compatibility import Purpose
+from modelforge.domain.purposes import Purpose
 from modelforge.errors import BadInput, NotFound
 from modelforge.hub import cached_snapshot
 

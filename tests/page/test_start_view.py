@@ -195,6 +195,7 @@ def test_several_datasets_are_put_together_and_sent_as_they_are_shown(
     page.get_by_label("Dataset 3", exact=True).select_option("preferences.jsonl")
     expect(page.get_by_text("1 thing speaks against it")).to_be_visible(timeout=30_000)
     page.get_by_role("button", name="Leave out dataset 3").click()
+    expect(page.get_by_role("button", name="Add a dataset")).to_be_focused()
     page.get_by_label("Weight").nth(1).fill("2")
     page.get_by_label("Records at most").nth(0).fill("5")
     page.get_by_label("Name of what comes of it").fill("completes")
@@ -210,8 +211,13 @@ def test_several_datasets_are_put_together_and_sent_as_they_are_shown(
     job = stocked.wait_for(page.url.rpartition("/")[2])
     open_page.go(page, f"start?from={job['job_id']}")
     assert shown(page)["dataset"] == [asked[0] | {"weight": 1}, asked[1]]
-    # and one alone is asked for by its name
+    # one that is elsewhere stays so when the row before it is left out, and one alone is asked for by its name
+    page.get_by_role("button", name="Add a dataset").click()
+    page.get_by_label("Dataset 3", exact=True).select_option("Another: of the hub, or a file on the server")
     page.get_by_role("button", name="Leave out dataset 1").click()
+    expect(page.get_by_label("Its place")).to_have_count(1)
+    page.get_by_role("button", name="Leave out dataset 2").click()
+    expect(page.get_by_label("Its place")).to_have_count(0)
     page.get_by_label("Weight").fill("")
     page.get_by_label("Weight").press("Tab")
     page.get_by_role("button", name="Add a dataset").click()

@@ -138,7 +138,14 @@ def environment(**added: str) -> dict[str, str]:
 @functools.cache
 def warm_server() -> WarmProcess:
     """The process that servers are forked from, where a test is not about their process."""
-    modules = ("uvloop", "modelforge.app", "modelforge.cli", "trainer_entry.wire", "support.forked_children", *OF_LIGHT)
+    modules = (
+        "uvloop",
+        "modelforge.server",
+        "modelforge.cli",
+        "trainer_entry.wire",
+        "support.forked_children",
+        *OF_LIGHT,
+    )
     # Threads of these libraries would be in the way of a fork.
     return WarmProcess(modules, environment(), OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
 

@@ -15,7 +15,7 @@ _MOST_RESIDENT_KIB = 80 * 1024
 
 
 def test_nothing_that_trains_is_loaded_by_the_server() -> None:
-    program = f"import modelforge.app, sys; print([name for name in {_HEAVY} if name in sys.modules])"
+    program = f"import modelforge.server, sys; print([name for name in {_HEAVY} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 

@@ -54,7 +54,7 @@ export class Curves {
       await this.madeAgain.read(this.jobId, upTo, this.#kept);
       if (this.madeAgain.attempts.length) this.#changed();
     } catch (problem) {
-      if (problem.status === 404 || problem.status === 401) return; // who signs in begins anew
+      if (problem.status >= 400 && problem.status < 500 && problem.status !== 429) return; // refused again and again
       setTimeout(() => this.#readMadeAgain(upTo), AGAIN);
     }
   }

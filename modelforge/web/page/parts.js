@@ -41,10 +41,11 @@ export const Facts = ({ of }) => html`<dl class="facts">
 /**
  * Things of a kind, one a row; where it is narrow each is a card. `columns`: `[[name, class], …]`, where `head` is what
  * a thing is known by, and `wide` has a line of its own; `rows`: `[[key, cells], …]`, and a cell of null says nothing.
+ * The roles are those of a table: a browser may take them from one that its style draws as something else.
  */
-export const Listing = ({ columns, rows }) => html`<div class="table listed"><table>
-  <thead><tr>${columns.map(([name, kind = ""]) => html`<th class=${kind}>${kind.includes("act") ? html`<span class="unseen">${name}</span>` : name}</th>`)}</tr></thead>
-  <tbody>${rows.map(([key, cells]) => html`<tr key=${key}>${cells.map((cell, at) => html`<td class=${columns[at][1]} data-name=${columns[at][0]}>${cell}</td>`)}</tr>`)}</tbody>
+export const Listing = ({ columns, rows }) => html`<div class="table listed"><table role="table">
+  <thead role="rowgroup"><tr role="row">${columns.map(([name, kind = ""]) => html`<th role="columnheader" class=${kind}>${kind.includes("act") ? html`<span class="unseen">${name}</span>` : name}</th>`)}</tr></thead>
+  <tbody role="rowgroup">${rows.map(([key, cells]) => html`<tr role="row" key=${key}>${cells.map((cell, at) => html`<td role="cell" class=${columns[at][1]} data-name=${columns[at][0]}>${cell}</td>`)}</tr>`)}</tbody>
 </table></div>`;
 
 /** A button that shows that it works, and what it was refused. `confirm`: what is asked before. */

@@ -1,5 +1,5 @@
 // What is learned: the datasets of a training that is being asked for, one or several.
-import { html, useState } from "./dom.js";
+import { html, useRef, useState } from "./dom.js";
 import { count } from "./format.js";
 import { idOf } from "./parameters.js";
 import { Card, Field, Typed } from "./parts.js";
@@ -58,9 +58,15 @@ function DatasetChoice({ id, label, value, there, onChange }) {
 
 /** Datasets that are trained on together. `taken`: of each, how many records that gives, once it is known. */
 function Several({ datasets, there, taken, onChange }) {
+  const add = useRef(null);
+  const keys = useRef([]); // a row's own, that goes with it: what it shows is not that of the one before
+  const made = useRef(0);
+  while (keys.current.length < datasets.length) keys.current.push((made.current += 1));
   const put = (at, settings) => onChange(datasets.with(at, { ...datasets[at], ...settings }));
   const drop = (at) => {
     const left = datasets.toSpliced(at, 1);
+    keys.current.splice(at, 1);
+    add.current?.focus(); // the button that was pressed goes with its row
     const isPlain = left.length === 1 && Object.values({ ...left[0], dataset: undefined }).every((value) => value === undefined);
     onChange(left.length === 0 ? null : isPlain ? left[0].dataset : left);
   };
@@ -69,7 +75,7 @@ function Several({ datasets, there, taken, onChange }) {
     ${datasets.map((one, at) => {
       const id = at ? `${idOf("dataset")}-${at}` : idOf("dataset");
       const gives = taken?.length === datasets.length ? taken[at] : null;
-      return html`<fieldset class="one-of-several" key=${at}>
+      return html`<fieldset class="one-of-several" key=${keys.current[at]}>
         <legend class="unseen">Dataset ${at + 1}</legend>
         <${DatasetChoice} id=${id} label=${`Dataset ${at + 1}`} value=${one.dataset} there=${there} onChange=${(dataset) => put(at, { dataset })} />
         <div class="fields">
@@ -81,7 +87,7 @@ function Several({ datasets, there, taken, onChange }) {
         <button type="button" class="quiet" onClick=${() => drop(at)}>Leave out dataset ${at + 1}</button>
       </fieldset>`;
     })}
-    <button type="button" onClick=${() => onChange([...datasets, { dataset: null }])}>Add a dataset</button>`;
+    <button type="button" ref=${add} onClick=${() => onChange([...datasets, { dataset: null }])}>Add a dataset</button>`;
 }
 
 /** Opened when it is wanted: a process with the model's tokenizer reads the records. */

@@ -13,7 +13,7 @@ from support.checked import checked, dataset_of
 from support.tiny_model import CHATML
 from transformers import AutoTokenizer
 
-from modelforge.domain.compatibility import trainable
+from modelforge.domain.purposes import trainable
 from trainer_entry.data.records import Records
 from trainer_entry.tasks.text_generation import IGNORED, LabelledTokens, label
 from trainer_entry.wire.formats import FORMATS

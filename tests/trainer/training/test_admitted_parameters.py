@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from support.trainer_attempts import job_of
 
-from modelforge.domain.compatibility import check_combination, check_format
+from modelforge.domain.compatibility import check_combination
+from modelforge.domain.purposes import check_format
 from modelforge.errors import BadInput
 from trainer_entry import wire
 from trainer_entry.providers.precision import quantization_config, weight_dtype
