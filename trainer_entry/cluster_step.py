@@ -40,7 +40,7 @@ _OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEV
 
 
 class Step(TypedDict):
-    """`step.json`. `{node}` stands in `command` for the node's number, `{host}` and `{port}` for the first one's place."""
+    """`step.json`. In `command`, `{node}` is the number of the node, `{host}` and `{port}` the place of the first."""
 
     command: list[str]
     module: str

@@ -5,10 +5,11 @@ an answer.
 """
 
 import asyncio
+import contextlib
 import getpass
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -162,32 +163,44 @@ class Slurm:
     async def _ask(
         self, program: Program, arguments: list[str], given: bytes = b"", seconds: float = _LONGEST_SECONDS
     ) -> str:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                program,
-                *arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment,
-                cwd="/",
-            )
-        except FileNotFoundError as error:
-            raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
-        try:
-            said, complaint = await asyncio.wait_for(process.communicate(given), timeout=seconds)
-        except TimeoutError as error:
-            raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        with _file(given) as stdin, _file() as stdout, _file() as stderr:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    program, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=self._environment, cwd="/"
+                )
+            except FileNotFoundError as error:
+                raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
+            try:
+                await asyncio.wait_for(process.wait(), timeout=seconds)
+            except TimeoutError as error:
+                raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            said, complaint = _content(stdout), _content(stderr)
         words = " ".join(complaint.decode(errors="replace").split())
         if process.returncode == 0:
             return said.decode(errors="replace")
         if any(one in words for one in _UNREACHABLE):
             raise SlurmUnreachable(f"{program}: {words[-500:]}")
         raise SlurmRefused(f"{program}: {words[-500:] or f'it ended with {process.returncode}'}")
+
+
+@contextlib.contextmanager
+def _file(content: bytes = b"") -> Iterator[int]:
+    """An open file without a name. Not a pipe: asyncio would wait for its end after a command that is cut short."""
+    descriptor = os.memfd_create("slurm")
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
 def command_environment() -> dict[str, str]:

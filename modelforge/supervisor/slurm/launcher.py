@@ -155,12 +155,10 @@ class SlurmLauncher:
         told = ""
         while True:
             state = await life.look()
-            if state == "running" or (state == "gone" and life.has_begun):
-                return True
-            if state == "gone":
-                return False
+            if life.has_begun or state == "gone":
+                return life.has_begun
             reason = waiting_reason(life.reason)
-            if state == "waiting" and reason and reason != told:
+            if reason and reason != told:
                 told = reason
                 await waits(reason)
 

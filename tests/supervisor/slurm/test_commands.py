@@ -20,12 +20,12 @@ async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster:
     held = await slurm.submit("#!/bin/sh\n#SBATCH --job-name=held --hold --output=none\nsleep 60\n")
     row = {one.job_id: one for one in await slurm.jobs()}[held]
     assert (row.name, row.state.phase) == ("held", "waiting")
-    await slurm.cancel(held)
+    await slurm.cancel("held", only_waiting=True)
     row = {one.job_id: one for one in await slurm.jobs()}[held]
     assert (row.state.phase, row.state.cause) == ("over", "Cancelled")
     # and again changes nothing, as of a job that never was
-    await slurm.cancel(held)
-    await slurm.signal("4000000", "USR1")
+    await slurm.cancel("held", only_waiting=True)
+    await slurm.signal("nobody", "USR1")
 
 
 async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) -> None:
