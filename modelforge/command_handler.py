@@ -22,7 +22,7 @@ from modelforge.domain.messages import (
     stream_of,
     tag_of,
 )
-from modelforge.domain.scheduling import Machine
+from modelforge.domain.scheduling import Place
 from modelforge.domain.state import State, check_actor, check_key, evolve
 from modelforge.errors import ForgeError, LogUnusable, StorageFull
 from modelforge.event_log.sqlite import EventLog
@@ -58,14 +58,14 @@ class CommandHandler:
         state: State,
         digest: str,
         on_append: Callable[[Sequence[Record]], None],
-        machine: Machine,
+        place: Place,
         redact: Redaction | None = None,
     ) -> None:
         self._log = log
         self._state = state
         self._digest = digest
         self._on_append = on_append
-        self._machine = machine
+        self._place = place
         self._redact = redact or Redaction(())
         self._waiting: list[_Submission] = []
         self._wake = asyncio.Event()
@@ -136,7 +136,7 @@ class CommandHandler:
         at = time.time_ns() // 1000
         broken: dict[int, Exception] = {}
         while True:
-            draft = _Draft(self._state.draft(), self._digest, at, self._machine, self._redact)
+            draft = _Draft(self._state.draft(), self._digest, at, self._place, self._redact)
             results: list[Outcome | Exception] = []
             for index, submission in enumerate(batch):
                 if index in broken:
@@ -156,8 +156,8 @@ class CommandHandler:
 class _Draft:
     """A transaction in the making."""
 
-    def __init__(self, state: State, digest: str, at: int, machine: Machine, redact: Redaction) -> None:
-        self._machine = machine
+    def __init__(self, state: State, digest: str, at: int, place: Place, redact: Redaction) -> None:
+        self._place = place
         self._redact = redact
         self.state = state
         self.digest = digest
@@ -167,14 +167,14 @@ class _Draft:
     def take(self, submission: _Submission) -> Outcome:
         message, actor, cause = submission.message, submission.actor, submission.cause
         if isinstance(message, Report):
-            events = decide(self.state, message, self._machine)
+            events = decide(self.state, message, self._place)
             self._record_all(events, cause, actor)
             return Outcome(self.state.position, "", tuple(events))
         check_actor(self.state, actor)
         if (use := check_key(self.state, message.key)) is not None:
             return Outcome(use.position, use.stream, repeated=True)
         command = stamp(self.state, message)
-        events = decide(self.state, command, self._machine)
+        events = decide(self.state, command, self._place)
         if not events and not actor.startswith(API):
             return Outcome(self.state.position, "")
         recorded = self._record("command", command, cause, actor)

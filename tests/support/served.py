@@ -23,7 +23,7 @@ from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.server import serve
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
-from modelforge.supervisor import reactor, standby
+from modelforge.supervisor import following, standby
 from modelforge.supervisor.file_changes import FileChanges
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
 from modelforge.supervisor.standby import Standby
@@ -118,10 +118,10 @@ def main() -> None:
     if options.half_written is not None:
         hold_snapshot(options.half_written)
     if options.read_seconds is not None:
-        reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
+        following._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
         FileChanges.add = lambda *_: None  # type: ignore[method-assign]
     if options.look_seconds is not None:
-        reactor._LOOK_SECONDS = options.look_seconds  # noqa: SLF001 - a test sees whether it is told
+        following._LOOK_SECONDS = options.look_seconds  # noqa: SLF001 - a test sees whether it is told
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
     if options.scripted_answers:
