@@ -15,6 +15,7 @@ from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.datasets.record_pages import RecordPages
 from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
+from modelforge.domain.scheduling import server_of
 from modelforge.domain.state import State
 from modelforge.end_command import EndCommand
 from modelforge.event_log.sqlite import EventLog
@@ -176,8 +177,7 @@ async def _writing(
         if PLAYGROUND in app:  # it is made after what follows the log, and takes the first GPU that it sees
             await app[PLAYGROUND].give_way()
 
-    machine = machine_of(settings)
-    place = launcher.place(machine)
+    place = launcher.place(machine_of(settings))
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, place, redact)
     projector = Projector(rebuilt.read_models)
     snapshots = Snapshots(layout.snapshot, rebuilt)
@@ -187,7 +187,7 @@ async def _writing(
     secrets = SecretFiles(layout.webhooks)
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
     end_command = EndCommand(settings.on_end, rebuilt.state)
-    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout, len(machine.gpus))
+    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout, len(server_of(place).gpus))
     app[DELIVERER], app[EXPOSITION] = deliverer, exposition
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens
@@ -207,7 +207,7 @@ async def _writing(
     deliverer.start()
     reactor.start()
     snapshots.follow(rebuilt.state.position, rebuilt.digest, reactor.report_failure)
-    ahead.open(machine, handler.state)
+    ahead.open(server_of(place), handler.state)
     try:
         yield
     finally:

@@ -124,6 +124,8 @@ def _status(job: JobDetails) -> str:
         return f"{job.status}: {visible(job.error.kind)}"
     if job.queue_position is not None:
         return f"{job.status}, {job.queue_position} in line"
+    if job.waiting_for is not None:
+        return f"{job.status}: {visible(job.waiting_for)}"
     return "stalled" if job.stalled else job.status
 
 

@@ -60,7 +60,7 @@ class Launcher(Protocol):
         """
 
     async def stop(self, job_id: str, attempt: int) -> None:
-        """Ask an attempt to save a checkpoint and end; one that waits never starts. One that has ended is left alone."""
+        """Ask an attempt to save a checkpoint and end; one that waits never starts, one that ended is left."""
 
     async def save_checkpoint(self, job_id: str, attempt: int) -> None:
         """Ask an attempt to save a checkpoint and go on; one that waits or has ended is left alone."""

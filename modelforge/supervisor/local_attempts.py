@@ -91,9 +91,13 @@ def remains_of(attempt: Attempt, process: LocalProcess | None, layout: Layout) -
         process = local_process(report)
     if process is not None and is_alive(process):
         return Remains(pid=process.pid)
-    spec = _read(folder / "spec.json", wire.AttemptSpec)
-    left = () if spec is None else tuple(processes_with(spec.token))
-    return Remains(left=left, was_spawned=process is not None)
+    return Remains(left=processes_of(attempt, layout), was_spawned=process is not None)
+
+
+def processes_of(attempt: Attempt, layout: Layout) -> tuple[int, ...]:
+    """The processes that carry the token of an attempt."""
+    spec = _read(layout.attempt(attempt.job_id, attempt.number) / "spec.json", wire.AttemptSpec)
+    return () if spec is None else tuple(sorted(processes_with(spec.token)))
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

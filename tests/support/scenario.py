@@ -24,7 +24,7 @@ from modelforge.domain.messages import (
     stream_of,
     tag_of,
 )
-from modelforge.domain.scheduling import Machine
+from modelforge.domain.scheduling import Machine, Place
 from modelforge.domain.state import State, evolve
 from trainer_entry import wire
 
@@ -319,7 +319,7 @@ def records_of(*messages: Message, actor: Actor = "api", at: int = NOON, second_
     return records
 
 
-def given(*past: Message, machine: Machine = ONE_SLOT) -> "Given":
+def given(*past: Message, machine: Place = ONE_SLOT) -> "Given":
     """What has happened, on a machine."""
     state = State()
     for record in records_of(*past):
@@ -330,7 +330,7 @@ def given(*past: Message, machine: Machine = ONE_SLOT) -> "Given":
 class Given:
     """A past on a machine; `when` something comes, `then` these facts follow."""
 
-    def __init__(self, state: State, machine: Machine) -> None:
+    def __init__(self, state: State, machine: Place) -> None:
         self.state = state
         self.machine = machine
 
