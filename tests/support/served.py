@@ -24,11 +24,14 @@ from modelforge.server import serve
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
 from modelforge.supervisor import following, standby
+from modelforge.supervisor.divided import DividedLauncher
 from modelforge.supervisor.file_changes import FileChanges
+from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
 from modelforge.supervisor.standby import Standby
 from support.followed import let_be_followed
 from support.scripted_inference import ScriptedInference
+from support.waiting_launcher import WaitingLauncher
 from trainer_entry import wire
 
 _TRAINER = "support.scripted_trainer"
@@ -43,6 +46,16 @@ def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
 def scripted(data_dir: Path, *, accelerate: bool = False, ahead: Standby | None = None) -> LocalLauncher:
     launch = accelerate_command if accelerate else command
     return LocalLauncher(Layout(data_dir), module=_TRAINER, command=launch, standby=ahead)
+
+
+def launcher_of(options: argparse.Namespace, ahead: Standby | None) -> Launcher:
+    """Scripted trainers on this machine, or where they wait as on a cluster."""
+    local = scripted(options.data_dir, accelerate=options.accelerate, ahead=ahead)
+    if options.cluster is None:
+        return local
+    return DividedLauncher(
+        WaitingLauncher(scripted(options.data_dir), options.cluster), local, Layout(options.data_dir)
+    )
 
 
 def standby_of(data_dir: Path) -> Standby:
@@ -65,7 +78,7 @@ async def run(settings: Settings, options: argparse.Namespace) -> None:
     if options.stopped:
         os.kill(os.getpid(), signal.SIGSTOP)
     ahead = standby_of(options.data_dir) if options.standby else None
-    await serve(settings, scripted(options.data_dir, accelerate=options.accelerate, ahead=ahead), ahead)
+    await serve(settings, launcher_of(options, ahead), ahead)
 
 
 def hold_reading(until: Path) -> None:
@@ -102,6 +115,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--accelerate", action="store_true", help="trainers under the real accelerate launch")
     parser.add_argument("--standby", action="store_true", help="a trainer is started ahead")
+    parser.add_argument("--cluster", type=Path, help="trainings wait as support.waiting_launcher says, in this folder")
     parser.add_argument("--one-thread", action="store_true", help="every thread call in one thread, named in /proc")
     parser.add_argument("--port", type=int, default=0, help="of an earlier server, whose clients come back")
     parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
