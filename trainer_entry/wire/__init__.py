@@ -13,7 +13,7 @@ from trainer_entry.wire.attempt_files import (
     ShimReport,
     StandbyOrder,
 )
-from trainer_entry.wire.cluster import ClusterRequest, checked_cluster_request
+from trainer_entry.wire.cluster import ClusterRequest, checked_cluster_request, seconds_of
 from trainer_entry.wire.defaults import REWARD_DEFAULTS, Defaults, defaults_of
 from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.gguf import Quantization
@@ -226,4 +226,5 @@ __all__ = [
     "defaults_of",
     "is_initialisation",
     "partial_export",
+    "seconds_of",
 ]

@@ -15,13 +15,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from modelforge.machine.cluster import Partition
 from modelforge.supervisor.slurm.states import JobState, job_state
 
 Program = Literal["sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun"]
 PROGRAMS: tuple[Program, ...] = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 _LONGEST_SECONDS = 60.0
 _JOB_FORMAT = "%i|%j|%T|%N|%r"  # the reason last: it is the one that may have a bar in it
-_PARTITION_FORMAT = "%R|%a|%l|%D|%c|%m|%G"
+_PARTITION_FORMAT = "%P|%a|%l|%D|%c|%m|%G"
 _UNREACHABLE = (
     "Unable to contact slurm controller",
     "Connection refused",
@@ -60,18 +61,6 @@ class JobRow(Struct, frozen=True, kw_only=True, gc=False):
     state: JobState
     nodes: str
     reason: str
-
-
-class Partition(Struct, frozen=True, kw_only=True, gc=False):
-    """A part of the cluster. `cpus`, `memory_mib`, `gpus`: of its smallest node; `time_limit`: as Slurm writes it."""
-
-    name: str
-    is_up: bool
-    time_limit: str
-    nodes: int
-    cpus: int
-    memory_mib: int
-    gpus: int
 
 
 class Slurm:
@@ -143,14 +132,14 @@ class Slurm:
         said = await self._ask("sinfo", ["--noheader", f"--format={_PARTITION_FORMAT}"])
         return _smallest(_partition(line) for line in said.splitlines() if line)
 
-    async def runs_on_nodes(self, command: Sequence[str], seconds: float) -> str:
-        """What a command says on some node, tried as a step of its own; waits for a node at most so long.
+    async def try_on_node(self, flags: Sequence[str], command: Sequence[str], seconds: float) -> str:
+        """What a command says on some node that is free now.
 
         Raises:
             SlurmError: it failed there, or no node was free.
         """
-        flags = ["--ntasks=1", "--immediate=5", "--input=none", "--job-name=mf-check", "--time=1"]
-        return await self._ask("srun", [*flags, *command], seconds=seconds)
+        own = ["--ntasks=1", "--immediate=5", "--job-name=mf-check", "--time=1", "--chdir=/"]
+        return await self._ask("srun", [*own, *flags, *command], seconds=seconds)
 
     async def _unless_gone(self, program: Program, arguments: list[str]) -> str:
         try:
@@ -231,8 +220,9 @@ def _partition(line: str) -> Partition:
     name, available, limit, nodes, cpus, memory, gpus = [*line.split("|", 6), *[""] * 6][:7]
     counts = [int(one) for one in re.findall(r"gpu:(?:[^:(),]+:)?([0-9]+)", gpus)]
     return Partition(
-        name=name,
+        name=name.removesuffix("*"),
         is_up=available == "up",
+        is_default=name.endswith("*"),
         time_limit=limit,
         nodes=_number(nodes),
         cpus=_number(cpus),
@@ -258,6 +248,7 @@ def _smallest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
             else Partition(
                 name=row.name,
                 is_up=one.is_up or row.is_up,
+                is_default=row.is_default,
                 time_limit=row.time_limit,
                 nodes=one.nodes + row.nodes,
                 cpus=min(one.cpus, row.cpus),

@@ -38,7 +38,7 @@ from modelforge.supervisor.slurm.submission import Command, command_of, write_su
 from trainer_entry import wire
 
 _log = structlog.get_logger()
-_TRAINER = "trainer_entry.train"
+TRAINER = "trainer_entry.train"
 _RETRY_SECONDS = 2.0
 
 
@@ -57,7 +57,7 @@ class SlurmLauncher:
         defaults: wire.ClusterRequest,
         *,
         cluster: str = "",
-        module: str = _TRAINER,
+        module: str = TRAINER,
         command: Command = command_of,
         look_seconds: float = 2.0,
         give_up_seconds: float = 600.0,
@@ -82,6 +82,8 @@ class SlurmLauncher:
         job_id, attempt = spec.job.job_id, spec.attempt
         folder, name = self._layout.attempt(job_id, attempt), self._name(job_id, attempt)
         asked = (spec.job.cluster or wire.ClusterRequest()).over(self._defaults)
+        if spec.job.work is not None:  # it is one process
+            asked = msgspec.structs.replace(asked, nodes=1)
         spec = msgspec.structs.replace(spec, tokenized=str(self._layout.tokenized))
         try:
             script = await asyncio.to_thread(write_submission, folder, spec, name, asked, self._module, self._command)
