@@ -6,8 +6,10 @@ from msgspec import Struct
 
 
 class Partition(Struct, frozen=True, kw_only=True, gc=False):
-    """A part of the cluster. `cpus`, `memory_mib`, `gpus`: of its smallest node. `time_limit`: as `[D-]HH:MM:SS`, or
-    `infinite`. `is_default`: for jobs that name none.
+    """A part of the cluster, as Slurm has it.
+
+    `cpus`, `memory_mib`, `gpus`: of its smallest node. `time_limit`: as `[D-]HH:MM:SS`, or `infinite`.
+    `is_default`: for jobs that name none.
     """
 
     name: str

@@ -18,6 +18,7 @@ from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher
 from support.attempt_files import processes_of
 from support.scenario import spec as job_spec
+from support.slurm_site import SlurmSite
 from support.waiting_launcher import WaitingLauncher, hold, note_preempted, release
 from trainer_entry import wire
 
@@ -143,4 +144,4 @@ class WaitingSite(LocalSite):
                 os.kill(pid, signal.SIGTERM)
 
 
-SITES: dict[str, Callable[[Path], Site]] = {"local": LocalSite, "waiting": WaitingSite}
+SITES: dict[str, Callable[[Path], Site]] = {"local": LocalSite, "waiting": WaitingSite, "slurm": SlurmSite}

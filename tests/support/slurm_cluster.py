@@ -4,16 +4,21 @@ It asks for no root, no munge and no daemon of the system. `with running_cluster
 up, and ends what it started. It can be broken: `kill_node`, `kill_controller`, `preempt_all`, `end_time_of`.
 """
 
+import atexit
 import contextlib
+import functools
 import getpass
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from trainer_entry.runtime.process_tree import die_with_parent
 
 NODES = ("n1", "n2", "n3")
 PARTITION, URGENT = "main", "urgent"
@@ -157,6 +162,21 @@ class SlurmCluster:
         """SIGKILL to a node's daemon: its steps live on."""
         self._kill(f"slurmd.{name}")
 
+    def resume_nodes(self) -> None:
+        """Have nodes take jobs again that the controller has set aside, as it does where it forgot a job of theirs."""
+        for name in NODES:
+            with contextlib.suppress(AssertionError):  # one that is well already
+                self.run("scontrol", "update", f"nodename={name}", "state=resume")
+        self.await_nodes()
+
+    def hold_partition(self) -> None:
+        """Have jobs wait that are submitted from now on."""
+        self.run("scontrol", "update", f"partitionname={PARTITION}", "state=down")
+
+    def release_partition(self) -> None:
+        """Have them start."""
+        self.run("scontrol", "update", f"partitionname={PARTITION}", "state=up")
+
     def await_nodes(self, count: int = len(NODES)) -> None:
         """Return once so many nodes are idle.
 
@@ -222,6 +242,7 @@ class SlurmCluster:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - where tests are killed, nothing is left
             )
 
     def _kill(self, key: str) -> None:
@@ -245,6 +266,16 @@ class SlurmCluster:
                     if mark in (folder / "environ").read_bytes().split(b"\0"):
                         found.append(int(folder.name))
         return found
+
+
+@functools.cache
+def cluster_of_tests() -> SlurmCluster:
+    """The one cluster of all tests in this process, until it ends."""
+    folder = tempfile.TemporaryDirectory(prefix="slurm-")
+    running = contextlib.ExitStack()
+    atexit.register(running.close)
+    running.enter_context(folder)
+    return running.enter_context(running_cluster(Path(folder.name) / "cluster"))
 
 
 @contextlib.contextmanager

@@ -1,69 +1,29 @@
 """Attempts as jobs of a real cluster: started, stopped, found again, broken, and why they ended."""
 
 import asyncio
-import os
-import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.slurm_cluster import SlurmCluster
-from support.slurm_site import TESTS, Site, no_word, until
+from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
 
-from modelforge.domain.job import SlurmJob
 from modelforge.errors import LaunchFailed
 from modelforge.supervisor.slurm import life
 from modelforge.supervisor.slurm.commands import Slurm
 from trainer_entry import wire
 
 
-def kill_step(folder: Path) -> None:
-    """SIGKILL to what holds the attempt's processes together."""
-    words = [b"trainer_entry.cluster_step", str(folder).encode()]
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words:
-            os.kill(int(process.name), signal.SIGKILL)
-
-
 @pytest.fixture
-def site(
-    cluster: SlurmCluster, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Site:
+def site(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmSite]:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
-    return Site(cluster, tmp_path / "shared", f"{abs(hash(request.node.name)) % 10**8:08d}")
+    made = SlurmSite(tmp_path)
+    yield made
+    made.close()
 
 
-async def test_an_attempt_runs_to_its_end_and_says_who_claimed_it(site: Site) -> None:
-    launcher = site.make()
-    reference = await launcher.submit(site.spec("completes", "train_1"))
-    assert isinstance(reference, SlurmJob)
-    assert await launcher.started("train_1", 1, no_word)
-    await launcher.wait("train_1", 1)
-    ending = await launcher.ending("train_1", 1)
-    assert ending.exit is not None
-    assert (ending.exit.code, ending.exit.stop_signalled, ending.cause) == (0, False, None)
-    assert site.steps("train_1") == list(range(1, 11))
-    claim = (site.layout.attempt("train_1", 1) / "claim").read_text()
-    assert f'"slurm_id": {reference.slurm_id}' in claim
-
-
-async def test_a_stop_leaves_the_trainer_its_grace_and_a_checkpoint_comes_when_asked(site: Site) -> None:
-    launcher = site.make()
-    await launcher.submit(site.spec("waits", "train_2", max_steps=100_000))
-    assert await launcher.started("train_2", 1, no_word)
-    await until(lambda: len(site.steps("train_2")) > 3)
-    await launcher.save_checkpoint("train_2", 1)
-    await until(lambda: any(isinstance(one, wire.CheckpointWritten) for one in site.messages("train_2")))
-    await launcher.stop("train_2", 1)
-    await launcher.wait("train_2", 1)
-    ending = await launcher.ending("train_2", 1)
-    assert isinstance(site.messages("train_2")[-1], wire.TrainerStopped)
-    assert ending.exit is not None
-    assert ending.exit.stop_signalled
-    assert ending.cause is None
-
-
-async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: Site) -> None:
-    launcher = site.make()
+async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: SlurmSite) -> None:
+    launcher = site.launcher()
     held = wire.ClusterRequest(nodes=3, time_limit="99:00:00")
     await launcher.submit(site.spec("completes", "train_3", cluster=held))
     told: list[str] = []
@@ -80,22 +40,8 @@ async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: Site
     assert site.messages("train_3") == []
 
 
-async def test_a_new_server_finds_what_was_submitted_and_nothing_that_was_not(site: Site) -> None:
-    assert await site.make().find("train_4", 1) is None
-    reference = await site.make().submit(site.spec("obeys", "train_4"))
-    found = await site.make().find("train_4", 1)
-    assert found == reference
-    launcher = site.make()
-    launcher.know("train_4", 1, reference)
-    assert await launcher.started("train_4", 1, no_word)
-    await launcher.stop("train_4", 1)
-    await launcher.wait("train_4", 1)
-    # and after its end too, by its claim
-    assert await site.make().find("train_4", 1) == reference
-
-
-async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothing(site: Site) -> None:
-    launcher = site.make()
+async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothing(site: SlurmSite) -> None:
+    launcher = site.launcher()
     await launcher.submit(site.spec("waits", "train_5", max_steps=60))
     folder = site.layout.attempt("train_5", 1)
     # such as a controller starts again that has forgotten how the first one went, and that they have one name
@@ -107,14 +53,14 @@ async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothin
     assert site.steps("train_5") == list(range(1, 61))
 
 
-async def test_what_slurm_refuses_fails_at_once_with_its_words(site: Site) -> None:
+async def test_what_slurm_refuses_fails_at_once_with_its_words(site: SlurmSite) -> None:
     asked = wire.ClusterRequest(partition="nowhere")
     with pytest.raises(LaunchFailed, match="invalid partition specified: nowhere"):
-        await site.make().submit(site.spec("completes", "train_6", cluster=asked))
+        await site.launcher().submit(site.spec("completes", "train_6", cluster=asked))
 
 
-async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_grace_saved(site: Site) -> None:
-    launcher = site.make()
+async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_grace_saved(site: SlurmSite) -> None:
+    launcher = site.launcher()
     reference = await launcher.submit(site.spec("waits", "train_7", max_steps=100_000))
     assert await launcher.started("train_7", 1, no_word)
     await until(lambda: len(site.steps("train_7")) > 3)
@@ -127,25 +73,8 @@ async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_gr
     assert isinstance(site.messages("train_7")[-1], wire.TrainerStopped)
 
 
-async def test_a_preempted_job_leaves_in_its_grace_and_the_cause_is_named(site: Site) -> None:
-    launcher = site.make()
-    await launcher.submit(site.spec("waits", "train_8", max_steps=100_000))
-    assert await launcher.started("train_8", 1, no_word)
-    await until(lambda: len(site.steps("train_8")) > 3)
-    urgent = site.cluster.preempt_all()
-    try:
-        await launcher.wait("train_8", 1)
-        ending = await launcher.ending("train_8", 1)
-    finally:
-        site.cluster.run("scancel", urgent)
-    assert ending.cause is not None
-    assert ending.cause.kind == "Preempted"
-    assert isinstance(site.messages("train_8")[-1], wire.TrainerStopped)
-    site.cluster.await_nodes()
-
-
-async def test_several_nodes_take_part_and_one_of_them_writes(site: Site) -> None:
-    launcher = site.make()
+async def test_several_nodes_take_part_and_one_of_them_writes(site: SlurmSite) -> None:
+    launcher = site.launcher()
     await launcher.submit(site.spec("waits", "train_9", max_steps=30, cluster=wire.ClusterRequest(nodes=2)))
     assert await launcher.started("train_9", 1, no_word)
     await launcher.wait("train_9", 1)
@@ -154,8 +83,8 @@ async def test_several_nodes_take_part_and_one_of_them_writes(site: Site) -> Non
     assert '"step":30' in (site.layout.attempt("train_9", 1) / "stderr-1.log").read_text()
 
 
-async def test_a_claimed_job_whose_processes_were_killed_is_gone_and_revoked(site: Site) -> None:
-    launcher = site.make()
+async def test_a_claimed_job_whose_processes_were_killed_is_gone_and_revoked(site: SlurmSite) -> None:
+    launcher = site.launcher()
     await launcher.submit(site.spec("waits", "train_10", max_steps=100_000))
     folder = site.layout.attempt("train_10", 1)
     assert await launcher.started("train_10", 1, no_word)
@@ -170,11 +99,11 @@ async def test_a_claimed_job_whose_processes_were_killed_is_gone_and_revoked(sit
 
 
 async def test_a_job_that_the_controller_forgets_runs_once_though_its_id_is_given_out_anew(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(life, "_FORGOTTEN_SECONDS", 1.0)
-    cluster, launcher = site.cluster, site.make()
-    cluster.run("scontrol", "update", "partitionname=main", "state=down")
+    cluster, launcher = site.cluster, site.launcher()
+    cluster.hold_partition()
     reference = await launcher.submit(site.spec("waits", "train_11", max_steps=40))
     cluster.kill_controller()
     started = asyncio.create_task(launcher.started("train_11", 1, no_word))
@@ -196,10 +125,10 @@ async def test_a_job_that_the_controller_forgets_runs_once_though_its_id_is_give
 
 
 async def test_a_running_job_that_the_controller_forgets_goes_on_until_it_is_ended_and_loses_no_step(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(life, "_UNSEEN_SECONDS", 3.0)
-    cluster, launcher = site.cluster, site.make()
+    cluster, launcher = site.cluster, site.launcher()
     reference = await launcher.submit(site.spec("waits", "train_12", max_steps=100_000))
     assert await launcher.started("train_12", 1, no_word)
     cluster.kill_controller()
@@ -216,4 +145,4 @@ async def test_a_running_job_that_the_controller_forgets_goes_on_until_it_is_end
     assert steps == list(range(1, len(steps) + 1))
     await asyncio.sleep(0.3)
     assert site.steps("train_12") == steps
-    cluster.await_nodes()
+    cluster.resume_nodes()
