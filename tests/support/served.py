@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import functools
 import os
 import signal
 import sys
@@ -28,7 +29,9 @@ from modelforge.supervisor.divided import DividedLauncher
 from modelforge.supervisor.file_changes import FileChanges
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
+from modelforge.supervisor.slurm.start import on_cluster
 from modelforge.supervisor.standby import Standby
+from support import slurm_site
 from support.followed import let_be_followed
 from support.scripted_inference import ScriptedInference
 from support.waiting_launcher import WaitingLauncher
@@ -78,7 +81,8 @@ async def run(settings: Settings, options: argparse.Namespace) -> None:
     if options.stopped:
         os.kill(os.getpid(), signal.SIGSTOP)
     ahead = standby_of(options.data_dir) if options.standby else None
-    await serve(settings, launcher_of(options, ahead), ahead)
+    launcher = launcher_of(options, ahead) if settings.launcher == "local" else None  # else as the settings say
+    await serve(settings, launcher, ahead)
 
 
 def hold_reading(until: Path) -> None:
@@ -138,6 +142,8 @@ def main() -> None:
         following._LOOK_SECONDS = options.look_seconds  # noqa: SLF001 - a test sees whether it is told
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
+    # Where the settings name a cluster, its trainers are scripted too.
+    app.on_cluster = functools.partial(on_cluster, module=_TRAINER, command=slurm_site.command, look_seconds=0.3)  # type: ignore[attr-defined]
     if options.scripted_answers:
         app.InferenceWorker = ScriptedInference  # type: ignore[assignment, attr-defined]
     roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]

@@ -163,7 +163,11 @@ class SlurmCluster:
         self._kill(f"slurmd.{name}")
 
     def resume_nodes(self) -> None:
-        """Have nodes take jobs again that the controller has set aside, as it does where it forgot a job of theirs."""
+        """Have nodes take jobs again that the controller has set aside, as it does where it forgot a job of theirs.
+
+        A job that had ended may run again then; it is ended.
+        """
+        self.cancel_all()
         for name in NODES:
             with contextlib.suppress(AssertionError):  # one that is well already
                 self.run("scontrol", "update", f"nodename={name}", "state=resume")
@@ -185,7 +189,7 @@ class SlurmCluster:
         """
         deadline = time.monotonic() + _UP_SECONDS
         while (idle := self._idle_nodes()) < count:
-            assert time.monotonic() < deadline, f"{idle} of {count} nodes are idle: {self.words()}"
+            assert time.monotonic() < deadline, f"{idle} of {count} nodes are idle: {self._states()}; {self.words()}"
             time.sleep(_POLL_SECONDS)
 
     def rows(self) -> dict[str, tuple[str, str, str]]:
@@ -249,6 +253,10 @@ class SlurmCluster:
         daemon = self._daemons.pop(key)
         daemon.kill()
         daemon.wait()
+
+    def _states(self) -> str:
+        nodes = self.run("sinfo", "-h", "-N", "-p", PARTITION, "-o", "%N %T %E")
+        return "; ".join([*nodes.splitlines(), *(f"{job} {row}" for job, row in self.rows().items())])
 
     def _idle_nodes(self) -> int:
         try:

@@ -39,6 +39,7 @@ from trainer_entry import wire
 
 _log = structlog.get_logger()
 TRAINER = "trainer_entry.train"
+LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
 
 
@@ -59,7 +60,7 @@ class SlurmLauncher:
         cluster: str = "",
         module: str = TRAINER,
         command: Command = command_of,
-        look_seconds: float = 2.0,
+        look_seconds: float = LOOK_SECONDS,
         give_up_seconds: float = 600.0,
     ) -> None:
         self._layout = layout

@@ -12,7 +12,7 @@ from modelforge.settings import Settings
 from modelforge.supervisor.divided import DividedLauncher
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.slurm.commands import Slurm, SlurmError
-from modelforge.supervisor.slurm.launcher import TRAINER, SlurmLauncher
+from modelforge.supervisor.slurm.launcher import LOOK_SECONDS, TRAINER, SlurmLauncher
 from modelforge.supervisor.slurm.shared_root import check_cluster_settings, check_nodes, claim_shared_root
 from modelforge.supervisor.slurm.submission import Command, command_of
 
@@ -29,7 +29,13 @@ class OnCluster(Struct, frozen=True):
 
 
 def on_cluster(
-    settings: Settings, layout: Layout, local: Launcher, module: str = TRAINER, command: Command = command_of
+    settings: Settings,
+    layout: Layout,
+    local: Launcher,
+    *,
+    module: str = TRAINER,
+    command: Command = command_of,
+    look_seconds: float = LOOK_SECONDS,
 ) -> OnCluster:
     """The parts of a server whose settings name a cluster.
 
@@ -38,7 +44,15 @@ def on_cluster(
     """
     check_cluster_settings(layout.placed)
     slurm = Slurm()
-    cluster = SlurmLauncher(layout, slurm, server_id(layout.placed), settings.cluster, module=module, command=command)
+    cluster = SlurmLauncher(
+        layout,
+        slurm,
+        server_id(layout.placed),
+        settings.cluster,
+        module=module,
+        command=command,
+        look_seconds=look_seconds,
+    )
     return OnCluster(DividedLauncher(cluster, local, layout), _partitions_of(slurm), slurm)
 
 
