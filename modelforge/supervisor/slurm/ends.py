@@ -25,12 +25,14 @@ def end_cause(
         return _without_report(row, ended, words, has_begun=has_begun)
     if ended == "OutOfMemory":
         return _cause(ended)
-    if report.stop_signal is None:
+    if not report.was_ended:
         return None
     if preempted:
         return _cause("Preempted")
     if ended is not None:
         return _cause(ended)
+    if report.stop_signal is None:  # killed, and not by Slurm
+        return None
     if report.stop_signal == signal.SIGUSR2:  # Slurm sends it before a time limit, and nobody else does
         return _cause("TimeLimit")
     return Cause(kind="Interrupted", message=_INTERRUPTED)
