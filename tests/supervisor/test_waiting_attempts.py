@@ -48,6 +48,8 @@ def test_a_job_is_queued_with_the_reason_until_its_attempt_starts(
     job_id = start(server, "completes")
     job = until_waiting(server, job_id, "Resources")
     assert (job["status"], job["attempt"], job["started_at"], job["queue_position"]) == ("queued", 1, None, None)
+    work = server.get("/api/machine").json()["work"]
+    assert (work["running"], work["queued"]) == ([], 1)
     status = server.get("/api/training_status").json()
     assert (status["job_id"], status["status"], status["waiting_for"]) == (job_id, "queued", "Resources")
     hold(cluster, "Priority")
