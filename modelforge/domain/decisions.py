@@ -24,7 +24,8 @@ def stamp(state: State, command: Command) -> Command:
         case job.StopTraining(job_id=""):
             if not state.running:
                 raise Conflict("No training is active", "There is nothing to stop; GET /api/jobs lists the jobs.")
-            return msgspec.structs.replace(command, job_id=state.running[0])
+            started = (job_id for job_id in state.running if state.jobs[job_id].status != "queued")
+            return msgspec.structs.replace(command, job_id=next(started, state.running[0]))
         case _:
             return command
 

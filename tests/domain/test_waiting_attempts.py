@@ -29,6 +29,7 @@ from support.scenario import (
 )
 
 from modelforge.domain import job, policy
+from modelforge.domain.decisions import stamp
 from modelforge.domain.failure_causes import LOST_POWER, Cause
 from modelforge.domain.job import LastWord
 from modelforge.domain.messages import Event, decode
@@ -128,6 +129,21 @@ def test_the_time_in_which_an_attempt_waited_is_not_counted_as_run() -> None:
     assert shown.started_at == "2025-06-15T15:10:40Z"
     ended = job.TrainingStopped(job_id=JOB, checkpoint=None)
     assert details(*HANDED_OVER, STARTED, *again, ended, launching(attempt=3)).ran_seconds == 120
+
+
+def test_the_status_is_of_a_job_that_has_started_where_one_has_and_a_stop_without_a_name_is_for_that() -> None:
+    past = (*HANDED_OVER, requested(OTHER_JOB), launching(OTHER_JOB), attempt_submitted(OTHER_JOB))
+    assert shown_and_stopped(*past) == {JOB}
+    assert shown_and_stopped(*past, msgspec.structs.replace(STARTED, job_id=OTHER_JOB)) == {OTHER_JOB}
+
+
+def shown_and_stopped(*past: Event) -> set[str | None]:
+    models = ReadModels()
+    for record in records_of(*past):
+        models.apply(record)
+    command = stamp(given(*past).state, job.StopTraining())
+    assert isinstance(command, job.StopTraining)
+    return {models.status().job_id, command.job_id}
 
 
 def test_an_attempt_that_ended_waits_for_nothing() -> None:

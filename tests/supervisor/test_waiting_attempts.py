@@ -6,10 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.attempt_files import processes_of, shim_of, steps_of, until_step
+from support.running_log import write
 from support.running_server import RunningServer, scripted_server
-from support.waiting_launcher import hold, note_preempted, release
+from support.scenario import JOB, launching, records_of, requested
+from support.waiting_launcher import hold, note_preempted, note_submitted, release
+
+from trainer_entry import wire
 
 Start = Callable[..., str]
 
@@ -48,6 +53,8 @@ def test_a_job_is_queued_with_the_reason_until_its_attempt_starts(
     job_id = start(server, "completes")
     job = until_waiting(server, job_id, "Resources")
     assert (job["status"], job["attempt"], job["started_at"], job["queue_position"]) == ("queued", 1, None, None)
+    work = server.get("/api/machine").json()["work"]
+    assert (work["running"], work["queued"]) == ([], 1)
     status = server.get("/api/training_status").json()
     assert (status["job_id"], status["status"], status["waiting_for"]) == (job_id, "queued", "Resources")
     hold(cluster, "Priority")
@@ -113,6 +120,27 @@ def test_a_job_that_started_while_no_server_ran_is_told_of_from_its_first_step(
     steps = steps_of(server, job_id)
     assert steps == list(range(1, len(steps) + 1))
     assert processes_of(shim_of(data_dir, job_id)["token"]) == []
+
+
+@pytest.mark.parametrize("was_submitted", [True, False])
+def test_what_was_handed_over_as_the_server_was_killed_is_not_handed_over_again(
+    data_dir: Path, cluster: Path, *, was_submitted: bool
+) -> None:
+    data_dir.mkdir()
+    write(data_dir / "events.sqlite", records_of(requested(), launching()))
+    if was_submitted:
+        spec = msgspec.json.encode(wire.AttemptSpec(job=requested().spec, attempt=1, token="ours", cpu_threads=1))  # noqa: S106 - no secret
+        folder = data_dir / "jobs" / JOB / "attempt-1"
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_bytes(spec)
+        note_submitted(cluster, JOB, 1, spec)
+    server = scripted_server(data_dir, "--cluster", str(cluster))
+    job = until_waiting(server, JOB, "Resources")
+    assert (job["status"], job["attempt"]) == ("queued", 1 if was_submitted else 2)
+    server.post(f"/api/jobs/{JOB}/stop")
+    assert server.wait_for(JOB)["status"] == "stopped"
+    server.end()
+    assert len([*cluster.glob("*.submitted")]) == 1
 
 
 def test_a_stop_that_the_server_did_not_outlive_holds(server: RunningServer, start: Start) -> None:

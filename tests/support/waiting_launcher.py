@@ -123,6 +123,11 @@ def release(cluster: Path) -> None:
     (cluster / "held").unlink()
 
 
+def note_submitted(cluster: Path, job_id: str, attempt: int, spec: bytes) -> None:
+    """Have an attempt as it is once it was submitted."""
+    (cluster / f"{_name(job_id, attempt)}.submitted").write_bytes(spec)
+
+
 def note_preempted(cluster: Path, job_id: str, attempt: int) -> None:
     """Say of what is about to be ended that its place was needed."""
     (cluster / f"{_name(job_id, attempt)}.preempted").touch()
