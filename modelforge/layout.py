@@ -37,11 +37,6 @@ class Layout(Struct, frozen=True):
     shared: Path | None = None
 
     @property
-    def placed(self) -> Path:
-        """Where jobs, datasets and models lie, and what is moved into or out of them."""
-        return self.shared or self.root
-
-    @property
     def on_nodes(self) -> tuple[Path, ...]:
         """The folders that lie there."""
         return (self.jobs, self.models, self.datasets, self.tokenized, self.temporary, self.trash)
@@ -74,12 +69,12 @@ class Layout(Struct, frozen=True):
     @property
     def jobs(self) -> Path:
         """A folder a job."""
-        return self.placed / "jobs"
+        return self.at_nodes() / "jobs"
 
     @property
     def models(self) -> Path:
         """A folder a trained model."""
-        return self.placed / "models"
+        return self.at_nodes() / "models"
 
     @property
     def exports(self) -> Path:
@@ -89,7 +84,7 @@ class Layout(Struct, frozen=True):
     @property
     def datasets(self) -> Path:
         """The files of datasets, by their content."""
-        return self.placed / "datasets"
+        return self.at_nodes() / "datasets"
 
     @property
     def webhooks(self) -> Path:
@@ -104,17 +99,17 @@ class Layout(Struct, frozen=True):
     @property
     def tokenized(self) -> Path:
         """A folder for each dataset as a model reads it; made by the first trainer."""
-        return self.placed / "tokenized"
+        return self.at_nodes() / "tokenized"
 
     @property
     def temporary(self) -> Path:
         """Files that are not whole yet."""
-        return self.placed / "tmp"
+        return self.at_nodes() / "tmp"
 
     @property
     def trash(self) -> Path:
         """Files on their way out."""
-        return self.placed / "trash"
+        return self.at_nodes() / "trash"
 
     def dataset(self, sha256: str) -> Path:
         """The records (JSON lines) with this content."""
@@ -123,6 +118,10 @@ class Layout(Struct, frozen=True):
     def upload(self, sha256: str) -> Path:
         """The upload with this content, where it is not itself what trainers read."""
         return self.datasets / f"{sha256}.upload"
+
+    def at_nodes(self) -> Path:
+        """Where jobs, datasets and models lie, and what is moved into or out of them."""
+        return self.shared or self.root
 
     def attempt(self, job_id: str, attempt: int) -> Path:
         """The folder of one attempt."""

@@ -178,7 +178,7 @@ async def estimate_fit(
     admission: Admission, batch_size: int, spec: wire.JobSpec | None, problems: Problems, *, queue: bool
 ) -> Fit:
     """What a training takes, and in `problems` what of it is not there; without a spec little is known."""
-    data_dir = admission.layout.placed
+    data_dir = admission.layout.at_nodes()
     if spec is None:
         return await unknown_fit(batch_size, data_dir, await asyncio.to_thread(admission.spare_bytes))
     # Where there is no place for it now, that is the answer, and not that whoever has it leaves too little memory.

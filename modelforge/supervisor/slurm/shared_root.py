@@ -54,7 +54,7 @@ def claim_shared_root(layout: Layout) -> None:
     Raises:
         SettingsInvalid: it is another one's, it cannot be written, or the data directory has such folders of its own.
     """
-    shared = layout.placed
+    shared = layout.at_nodes()
     if not shared.is_dir():  # made here, it would lie on this machine's disk where the shared one is not mounted
         raise SettingsInvalid("The shared root is not there", f"{shared}: make the folder, or mount its file system.")
     try:
@@ -99,13 +99,13 @@ async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterReques
     Raises:
         SettingsInvalid: a node does not see them.
     """
-    mark, python = _read(layout.placed / _MARK), sys.executable
+    mark, python = _read(layout.at_nodes() / _MARK), sys.executable
     if mark is None or mark.seen_with == python:
         return
     wishes = {"--partition": defaults.partition, "--account": defaults.account, "--qos": defaults.qos}
     flags = [f"{flag}={value}" for flag, value in wishes.items() if value is not None]
     try:
-        await slurm.try_on_node(flags, [python, "-c", _SEES, str(layout.placed / _MARK)], _TRY_SECONDS)
+        await slurm.try_on_node(flags, [python, "-c", _SEES, str(layout.at_nodes() / _MARK)], _TRY_SECONDS)
     except SlurmMissing:
         raise
     except SlurmRefused as error:
@@ -114,12 +114,12 @@ async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterReques
             return
         raise SettingsInvalid(
             "A node of the cluster does not see what jobs need",
-            f"{layout.placed} and {python} have to be there on every node, at the same paths. Slurm says: {error}",
+            f"{layout.at_nodes()} and {python} have to be there on every node, at the same paths. Slurm says: {error}",
         ) from error
     except SlurmError as error:
         _log.warning("nodes_not_checked", why=str(error))
     else:
-        write_owner_file(layout.placed / _MARK, msgspec.json.encode(_Server(id=mark.id, seen_with=python)))
+        write_owner_file(layout.at_nodes() / _MARK, msgspec.json.encode(_Server(id=mark.id, seen_with=python)))
 
 
 def _read(path: Path) -> _Server | None:

@@ -42,12 +42,12 @@ def on_cluster(
     Raises:
         SettingsInvalid: no job could be submitted with them.
     """
-    check_cluster_settings(layout.placed)
+    check_cluster_settings(layout.at_nodes())
     slurm = Slurm()
     cluster = SlurmLauncher(
         layout,
         slurm,
-        server_id(layout.placed),
+        server_id(layout.at_nodes()),
         settings.cluster,
         module=module,
         command=command,
