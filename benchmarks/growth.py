@@ -1,11 +1,13 @@
 """What a log costs that grows: `python benchmarks/growth.py [--quick]`; `--quick` in half a minute, all of it in some.
 
-A rebuild of a million records; a server that starts on them without a snapshot, as after an upgrade; the longest wait
-of an event loop on which a snapshot of many jobs is written; what a server holds in memory with many jobs.
+A rebuild of a million records; a server that starts on them without a snapshot, as after an upgrade, and on a log of
+the first schema; the longest wait of an event loop on which a snapshot of many jobs is written; what a server holds in
+memory with many jobs.
 """
 
 import asyncio
 import gc
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,9 +20,10 @@ from figures import Figure, Program, Rounds
 from server_process import resident_mib, served
 
 from modelforge.domain import job, model
-from modelforge.domain.messages import GENESIS, Event, decode, digest_of, encode, stream_of, tag_of
+from modelforge.domain.messages import GENESIS, Event, decode, digest_of, encode, first_digest_of, stream_of, tag_of
+from modelforge.event_log.log_schema import PAGE_BYTES, SCHEMA, log_schema
 from modelforge.event_log.packing import packed, unpacked
-from modelforge.event_log.sqlite import SCHEMA, LogReader, log_schema
+from modelforge.event_log.sqlite import LogReader
 from modelforge.projections.snapshots import Snapshots, rebuild
 from trainer_entry import wire
 
@@ -46,8 +49,13 @@ BATCH = Figure(
     note=f"{_NOTE}Ours leads to state and read models.",
 )
 _START = "A server on a million records and no snapshot, from the start of its process until "
+_OLD = "The same on a log of schema 1, as the first release wrote it, which is upgraded before it is read: until "
 HEALTH = Figure(name="Start after an upgrade: health", unit="s", at_most=1, note=f"{_START}`/api/health` answers.")
 ALL = Figure(name="Start after an upgrade: everything", unit="s", at_most=5, note=f"{_START}`/api/jobs` answers.")
+UPGRADE_HEALTH = Figure(
+    name="Start on a log of schema 1: health", unit="s", at_most=1, note=f"{_OLD}`/api/health` answers."
+)
+UPGRADE = Figure(name="Start on a log of schema 1: everything", unit="s", at_most=5, note=f"{_OLD}`/api/jobs` answers.")
 AGAIN = Figure(
     name="Start on a million records with a snapshot", unit="s", note=f"{_START}`/api/jobs` answers, with a snapshot."
 )
@@ -83,6 +91,7 @@ def measure(rounds: Rounds) -> None:
     write(batches, lives(100, STEPS * 10, jobs=max(records // (STEPS * 10), 1)))
     measure_rebuild(rounds, singles, batches)
     measure_start(rounds, singles.parent)
+    measure_upgrade(rounds, islice(lives(1, STEPS), records))
     for jobs, figure in ((few, RESIDENT_FEW), (many, RESIDENT_MANY)):
         folder = rounds.folder()
         write(folder / "events.sqlite", lives(1, 2, jobs=jobs))
@@ -186,6 +195,7 @@ def step(seq: int, steps: int) -> wire.StepLogged:
 def write(path: Path, events: Iterator[Event]) -> None:
     """Write a log as the server would have, with every digest."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.executescript(f"PRAGMA synchronous = OFF; {log_schema()} PRAGMA user_version = {SCHEMA}; BEGIN;")
         connection.executemany(
             "INSERT INTO records (position, stream, version, kind, type, at, actor, data, packed, digest) "
@@ -194,6 +204,29 @@ def write(path: Path, events: Iterator[Event]) -> None:
         )
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
+
+
+def write_first(path: Path, events: Iterator[Event]) -> None:
+    """Write a log of schema 1 as its release did: plain rows, with digests of the first version."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(f"PRAGMA synchronous = OFF; {log_schema(1)} PRAGMA user_version = 1; BEGIN;")
+        connection.executemany(
+            "INSERT INTO records (position, stream, version, kind, type, at, actor, data, digest) "
+            "VALUES (?, ?, ?, 'event', ?, ?, 'trainer', ?, ?)",
+            first_rows(events),
+        )
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def first_rows(events: Iterator[Event]) -> Iterator[tuple[int, str, int, str, int, str, str]]:
+    """The columns of each that differ, in a log of schema 1."""
+    digest, versions = GENESIS, dict[str, int]()
+    for position, event in enumerate(events, 1):
+        stream, tag, at, data = stream_of(event), tag_of(event), BEGAN + position * 1000, encode(event)
+        versions[stream] = version = versions.get(stream, 0) + 1
+        digest = first_digest_of(digest, position, stream, version, "event", tag, at, None, "trainer", data)
+        yield position, stream, version, tag, at, data.decode(), digest
 
 
 def rows(events: Iterator[Event]) -> Iterator[tuple[int, str, int, str, int, str, bytes | None, str]]:
@@ -244,20 +277,39 @@ def measure_rebuild(rounds: Rounds, singles: Path, batches: Path) -> None:
 
 def measure_start(rounds: Rounds, folder: Path) -> None:
     """Start a server without a snapshot, so often as there are rounds, and one with it."""
-    well, whole, again = list[float](), list[float](), list[float]()
+    first, again = list[tuple[float, float]](), list[tuple[float, float]]()
     for _ in range(rounds.count):
         (folder / "snapshot.sqlite").unlink(missing_ok=True)
-        for seconds, of_health in ((whole, well), (again, list[float]())):
-            began = time.perf_counter()
-            with served(folder, waits=False) as server:
-                requests.get(f"{server.url}/api/health", timeout=60).raise_for_status()
-                of_health.append(time.perf_counter() - began)
-                while not requests.get(f"{server.url}/api/jobs?limit=1", timeout=60).ok:
-                    time.sleep(0.02)
-                seconds.append(time.perf_counter() - began)
-    rounds.tell(HEALTH, well)
-    rounds.tell(ALL, whole)
-    rounds.tell(AGAIN, again)
+        first.append(seconds_to_start(folder))
+        again.append(seconds_to_start(folder))
+    rounds.tell(HEALTH, [well for well, _ in first])
+    rounds.tell(ALL, [whole for _, whole in first])
+    rounds.tell(AGAIN, [whole for _, whole in again])
+
+
+def measure_upgrade(rounds: Rounds, events: Iterator[Event]) -> None:
+    """Start a server on a copy of a log of schema 1, so often as there are rounds."""
+    written = rounds.folder() / "events.sqlite"
+    write_first(written, events)
+    taken = list[tuple[float, float]]()
+    for _ in range(rounds.count):
+        folder = rounds.folder()
+        shutil.copy(written, folder)
+        taken.append(seconds_to_start(folder))
+        (folder / "events.sqlite").unlink()
+    rounds.tell(UPGRADE_HEALTH, [well for well, _ in taken])
+    rounds.tell(UPGRADE, [whole for _, whole in taken])
+
+
+def seconds_to_start(folder: Path) -> tuple[float, float]:
+    """From the start of a server until it answers of its health, and until it answers everything."""
+    began = time.perf_counter()
+    with served(folder, waits=False) as server:
+        requests.get(f"{server.url}/api/health", timeout=60).raise_for_status()
+        well = time.perf_counter() - began
+        while not requests.get(f"{server.url}/api/jobs?limit=1", timeout=60).ok:
+            time.sleep(0.02)
+        return well, time.perf_counter() - began
 
 
 def measure_memory(rounds: Rounds, folder: Path, figure: Figure) -> None:
@@ -309,7 +361,7 @@ async def longest_wait(work: Coroutine[None, None, None]) -> float:
 PROGRAM = Program(
     __doc__,
     measure,
-    *(SINGLE, BATCH, HEALTH, ALL, AGAIN, IDLE, STALL),
+    *(SINGLE, BATCH, HEALTH, ALL, AGAIN, UPGRADE_HEALTH, UPGRADE, IDLE, STALL),
     *(RESIDENT_FEW, RESIDENT_MANY, REBUILT_MANY, FIRST_PAGE, NO_PAGE),
 )
 

@@ -23,7 +23,8 @@ from support.scenario import launching, requested
 from modelforge.archive import archive
 from modelforge.domain import job
 from modelforge.domain.messages import GENESIS, Message, Record, decode, digest_of, encode, tag_of
-from modelforge.event_log.sqlite import EventLog, LogReader, log_schema
+from modelforge.event_log.log_schema import log_schema
+from modelforge.event_log.sqlite import EventLog, LogReader
 from modelforge.layout import Layout
 from trainer_entry import wire
 

@@ -9,6 +9,7 @@ from functools import partial
 from aiohttp import web
 
 from modelforge.admission.context import FETCHES_AT_ONCE, Admission
+from modelforge.admission.estimate.fit import host_bytes
 from modelforge.command_handler import CommandHandler
 from modelforge.data_directory import claimed, kept_secret
 from modelforge.datasets.preview_workers import PreviewWorkers
@@ -98,7 +99,13 @@ def make_app(
     add_routes(app)
     # What one may see that is set apart, its job says: it cannot be started before that.
     keeps_one = launcher is None and isolation is None and not settings.cold and settings.launcher == "local"
-    ahead = standby or Standby(layout, standby_command, warmed=partial(_prepare_playground, app), keeps_one=keeps_one)
+    ahead = standby or Standby(
+        layout,
+        standby_command,
+        warmed=partial(_prepare_playground, app),
+        keeps_one=keeps_one,
+        needs=partial(host_bytes, data_dir=layout.root),
+    )
     local = LocalLauncher(layout, isolation=isolation, standby=None if settings.launcher == "slurm" else ahead)
     cluster = on_cluster(settings, layout, local) if settings.launcher == "slurm" else None
     chosen = launcher or (local if cluster is None else cluster.launcher)
@@ -111,7 +118,9 @@ def make_app(
             yield
 
     async def log(app: web.Application) -> AsyncIterator[None]:
-        app[EVENT_LOG] = await EventLog.open(layout.log)
+        follows = app[FOLD_WATCH]
+        upgrades = partial(follows.begin, 0, stage="upgrading")
+        app[EVENT_LOG] = await EventLog.open(layout.log, upgrades, follows.is_ended.is_set)
         yield
         await app[EVENT_LOG].close()
 
@@ -225,8 +234,7 @@ async def _writing(
         yield
     finally:
         expiries.cancel()
-        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
-        is_whole = not writer.done()
         writer.cancel()
-        await asyncio.gather(writer, expiries, return_exceptions=True)
-        await snapshots.close(handler.digest if is_whole else None)
+        await asyncio.gather(writer, expiries, return_exceptions=True)  # what was submitted is written before
+        await asyncio.gather(reactor.close(), deliverer.close(), end_command.close(), ahead.close())
+        await snapshots.close(handler.digest if writer.cancelled() else None)

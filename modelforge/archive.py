@@ -20,9 +20,10 @@ from modelforge.domain.state import State
 from modelforge.errors import NO_ROOM, BadInput, LogUnusable, SegmentAway, StorageFull
 from modelforge.event_log.archived import name_segment, segment_name
 from modelforge.event_log.chain import Chain
+from modelforge.event_log.log_errors import translated
 from modelforge.event_log.segment import Checked, check_segment, read_index
 from modelforge.event_log.segment_writing import write_segment
-from modelforge.event_log.sqlite import EventLog, LogReader, translated
+from modelforge.event_log.sqlite import EventLog, LogReader
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
 from modelforge.projections.snapshot_file import SnapshotFile

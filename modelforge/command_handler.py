@@ -48,8 +48,11 @@ class _Submission(Struct):
 class CommandHandler:
     """Takes commands and reports from anybody, and writes them in the order in which they came.
 
-    What waits is written in one transaction. `on_append` sees the records of a transaction once they are
-    durable and in the state, before anybody is answered. `redact` takes secrets out of what is written.
+    While a transaction is written the next one is decided, on the state that the log will have after it; what waits
+    when that begins is written in it. Nobody hears of either before it is durable: `on_append` sees the records of a
+    transaction once they are on the disk and in the state, and then everybody is answered, who was refused too. A
+    transaction that the disk has no room for is taken back, and what was decided after it is decided anew.
+    `redact` takes secrets out of what is written.
     """
 
     def __init__(
@@ -69,16 +72,18 @@ class CommandHandler:
         self._redact = redact or Redaction(())
         self._waiting: list[_Submission] = []
         self._wake = asyncio.Event()
+        self._written: _Draft | None = None
+        self._next = self._draft_on(state, digest)
         self._unusable: LogUnusable | None = None
 
     @property
     def state(self) -> State:
-        """What is decided against now; not to be changed by the reader."""
+        """The state after the last durable record; not to be changed by the reader."""
         return self._state
 
     @property
     def digest(self) -> str:
-        """The digest of the last record."""
+        """The digest of the last durable record."""
         return self._digest
 
     async def submit(self, message: Command | Report, *, actor: Actor = API, cause: int | None = None) -> Outcome:
@@ -98,74 +103,121 @@ class CommandHandler:
         return await done  # who goes away takes the answer along, and not what was submitted
 
     async def run(self) -> None:
-        """Write until cancelled.
+        """Write until cancelled; what was submitted before that is written first.
 
         Raises:
             LogUnusable: the log failed. Nothing is tried again: only opening it anew shows what is on disk.
         """
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            batch, self._waiting = self._waiting, []
+        try:
             try:
-                await self._write(batch)
-            except Exception as error:
-                unusable = error if isinstance(error, LogUnusable) else LogUnusable("The writer failed", repr(error))
-                self._unusable = unusable
-                for submission in (*batch, *self._waiting):
-                    _settle(submission, unusable)
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    self._advance()
+            except asyncio.CancelledError:
+                self._advance()
+                while self._written is not None:
+                    await asyncio.wait({self._written.commit})
+                    self._advance()
                 raise
+        except Exception as error:
+            self._give_up(error if isinstance(error, LogUnusable) else LogUnusable("The writer failed", repr(error)))
+            raise
 
-    async def _write(self, batch: list[_Submission]) -> None:
-        draft, results = self._draft(batch)
-        if draft.records:
-            try:
-                await self._log.append(draft.records)
-            except StorageFull as error:
-                for submission in batch:
-                    _settle(submission, error)
-                return
-            self._state.adopt(draft.state)
-            self._digest = draft.digest
-            self._on_append(draft.records)
-        for submission, result in zip(batch, results, strict=True):
-            _settle(submission, result)
+    def _advance(self) -> None:
+        """Do all that can be done now: end the transaction that was written, decide what waits, begin the next."""
+        if self._written is not None and self._written.commit.done():
+            self._end(self._written)
+        waiting, self._waiting = self._waiting, []
+        for submission in waiting:
+            self._next.take(submission)
+        if self._written is None:
+            self._begin(self._next)
 
-    def _draft(self, batch: list[_Submission]) -> tuple["_Draft", list[Outcome | Exception]]:
-        """The transaction that a batch leads to; a submission that nobody foresaw fails alone, and leaves no trace."""
-        at = time.time_ns() // 1000
-        broken: dict[int, Exception] = {}
-        while True:
-            draft = _Draft(self._state.draft(), self._digest, at, self._place, self._redact)
-            results: list[Outcome | Exception] = []
-            for index, submission in enumerate(batch):
-                if index in broken:
-                    results.append(broken[index])
-                    continue
-                try:
-                    results.append(draft.take(submission))
-                except ForgeError as error:
-                    results.append(error)
-                except Exception as error:  # noqa: BLE001 - it is raised where it was submitted
-                    broken[index] = error
-                    break  # the draft may have half of it: begin anew without it
-            else:
-                return draft, results
+    def _begin(self, draft: "_Draft") -> None:
+        if not draft.records:
+            draft.answer()  # all that it stands on is durable
+            return
+        draft.commit = asyncio.get_running_loop().create_task(self._log.append(draft.records))
+        draft.commit.add_done_callback(lambda _: self._wake.set())
+        self._written, self._next = draft, self._draft_on(draft.state, draft.digest)
+
+    def _end(self, written: "_Draft") -> None:
+        """Make public what was written; or take it back, where the disk is full."""
+        try:
+            written.commit.result()
+        except StorageFull as error:
+            self._waiting[:0] = self._next.submissions()  # they were decided on what never came to be
+            self._written, self._next = None, self._draft_on(self._state, self._digest)
+            written.answer(error)
+            return
+        self._state.adopt(written.state, self._next.state)
+        self._digest = written.digest
+        self._on_append(written.records)
+        self._written = None
+        written.answer()
+
+    def _give_up(self, error: LogUnusable) -> None:
+        """Tell everybody who waits, and whoever comes."""
+        self._unusable = error
+        if self._written is not None:
+            self._written.answer(error)
+        self._next.answer(error)
+        for submission in self._waiting:
+            _settle(submission, error)
+
+    def _draft_on(self, state: State, digest: str) -> "_Draft":
+        return _Draft(state, digest, self._place, self._redact)
 
 
 class _Draft:
-    """A transaction in the making."""
+    """A transaction in the making, on a state that is not changed by it. `commit`: what writes it, once it is begun."""
 
-    def __init__(self, state: State, digest: str, at: int, place: Place, redact: Redaction) -> None:
+    commit: asyncio.Task[None]
+
+    def __init__(self, before: State, digest: str, place: Place, redact: Redaction) -> None:
+        self._before = before
+        self._digest_before = digest
         self._place = place
         self._redact = redact
-        self.state = state
-        self.digest = digest
-        self.records: list[Record] = []
-        self._at = at
+        self._taken: list[tuple[_Submission, Outcome | Exception]] = []
+        self._begin()
 
-    def take(self, submission: _Submission) -> Outcome:
+    def _begin(self) -> None:
+        self.state = self._before.draft()
+        self.digest = self._digest_before
+        self.records: list[Record] = []
+        self._at = 0
+
+    def take(self, submission: _Submission) -> None:
+        """Decide one more submission. One that fails as nobody foresaw fails alone, and leaves no trace."""
+        try:
+            self._taken.append((submission, self._decide(submission)))
+        except ForgeError as error:
+            self._taken.append((submission, error))
+        except Exception as error:  # noqa: BLE001 - it is raised where it was submitted
+            taken, self._taken = self._taken, []
+            self._begin()  # anew without it: there may be half of it
+            for earlier, result in taken:
+                if isinstance(result, Exception):
+                    self._taken.append((earlier, result))
+                else:
+                    self.take(earlier)
+            self._taken.append((submission, error))
+
+    def submissions(self) -> list[_Submission]:
+        """What was decided in it, in order."""
+        return [submission for submission, _ in self._taken]
+
+    def answer(self, error: Exception | None = None) -> None:
+        """Tell everybody what came of it, or all of them an error; it does no harm to do so again."""
+        for submission, result in self._taken:
+            _settle(submission, error or result)
+        self._taken.clear()
+
+    def _decide(self, submission: _Submission) -> Outcome:
         message, actor, cause = submission.message, submission.actor, submission.cause
+        self._at = time.time_ns() // 1000
         if isinstance(message, Report):
             events = decide(self.state, message, self._place)
             self._record_all(events, cause, actor)

@@ -17,7 +17,7 @@ from modelforge.http.plumbing.keys import IDENTITIES, LAYOUT
 from modelforge.http.plumbing.listening import allow_open_files, check_address, listen
 from modelforge.http.plumbing.protocol import JsonRunner
 from modelforge.http.sessions import login_path
-from modelforge.http.starting import starting_app
+from modelforge.http.starting import starting_app, work_before
 from modelforge.projections.folding import FoldWatch
 from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
@@ -33,7 +33,7 @@ _SOON = 20_000
 async def serve(settings: Settings, launcher: Launcher | None = None, standby: Standby | None = None) -> None:
     """Serve until SIGTERM or SIGINT; trainers that run go on, and the next server takes them up.
 
-    Where there is much of the log to be read first, it listens before that, and says how far it is.
+    Where there is much of the log to be upgraded or read first, it listens before that, and says how far it is.
 
     Raises:
         ForgeError: the server could not start, or not go on.
@@ -59,7 +59,7 @@ async def serve(settings: Settings, launcher: Launcher | None = None, standby: S
         if not starts.done() and not ended.is_set():
             await early.setup()
             url = await _listen(early, app, settings)
-            sys.stdout.write(f"It reads its log first: {watch.head - watch.position} records.\n")
+            sys.stdout.write(f"{work_before(watch)}\n")
             sys.stdout.flush()
             await _first(starts, ended)
         if not starts.done():

@@ -11,7 +11,7 @@ from modelforge import audit
 from modelforge.backup.files import begun, copy, make_folders, opened_inside, sync_folders, told
 from modelforge.backup.manifest import LOG, RESTORED_NAMES, SNAPSHOT, Manifest, check_files, data_of, read_manifest
 from modelforge.errors import BackupUnusable, DirectoryInUse
-from modelforge.event_log.sqlite import log_schema
+from modelforge.event_log.log_schema import log_schema
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
 from modelforge.projections.folding import Rebuilt

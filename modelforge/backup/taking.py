@@ -42,7 +42,8 @@ from modelforge.backup.manifest import (
 from modelforge.checkpoints import list_checkpoints
 from modelforge.domain import job
 from modelforge.errors import BackupUnusable, ForgeError
-from modelforge.event_log.sqlite import LogReader, translated
+from modelforge.event_log.log_errors import translated
+from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.owner_files import sync_folder
 from modelforge.projections.folding import Rebuilt

@@ -8,7 +8,7 @@ from modelforge import audit
 from modelforge.doctor.finding import Finding, ok, problem, size, warning
 from modelforge.errors import SegmentAway
 from modelforge.event_log.archived import SUFFIX
-from modelforge.event_log.sqlite import SCHEMA
+from modelforge.event_log.log_schema import SCHEMA
 from modelforge.layout import Layout
 from modelforge.projections.folding import Rebuilt, nothing
 from modelforge.projections.snapshots import rebuild

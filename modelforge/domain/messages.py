@@ -95,9 +95,12 @@ def decode_as(tag: str, data: str | bytes) -> tuple[Kind, Message]:
     return kind, decoder.decode(data)
 
 
+_TAGS = {one: str(one.__struct_config__.tag) for one in (*get_args(Command), *get_args(Event))}
+
+
 def tag_of(message: Message) -> str:
     """The stored name of a message's type."""
-    return str(message.__struct_config__.tag)
+    return _TAGS[type(message)]
 
 
 def digest_of(
@@ -142,6 +145,8 @@ def first_digest_of(
 def stream_of(message: Message) -> str:
     """The stream that a message stands in. `LaunchNext` is of no single job: it stands in `queue`."""
     match message:
+        case job.JobEvent(job_id=job_id):  # nearly all
+            return job.stream_of(job_id)
         case job.StartTraining(spec=spec):
             return job.stream_of(spec.job_id)
         case job.LaunchNext():

@@ -19,21 +19,21 @@ _V = TypeVar("_V")
 class _Layer(MutableMapping[_K, _V]):
     """A mapping, and what is changed above it; a ChainMap's own looks take many times as long."""
 
-    __slots__ = ("_below", "changed")
+    __slots__ = ("below", "changed")
 
     def __init__(self, below: MutableMapping[_K, _V]) -> None:
-        self._below = below
+        self.below = below
         self.changed: dict[_K, _V] = {}
 
     def __getitem__(self, key: _K) -> _V:
-        return self.changed[key] if key in self.changed else self._below[key]
+        return self.changed[key] if key in self.changed else self.below[key]
 
     def get(self, key: _K, default: Any = None) -> Any:
         """As of any mapping."""
-        return self.changed[key] if key in self.changed else self._below.get(key, default)
+        return self.changed[key] if key in self.changed else self.below.get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.changed or key in self._below
+        return key in self.changed or key in self.below
 
     def __setitem__(self, key: _K, value: _V) -> None:
         self.changed[key] = value
@@ -42,11 +42,11 @@ class _Layer(MutableMapping[_K, _V]):
         raise TypeError(f"{key!r} cannot be taken out: nothing that stood in the log ever goes")
 
     def __iter__(self) -> Iterator[_K]:
-        yield from self._below
-        yield from (key for key in self.changed if key not in self._below)
+        yield from self.below
+        yield from (key for key in self.changed if key not in self.below)
 
     def __len__(self) -> int:
-        return len(self._below) + sum(key not in self._below for key in self.changed)
+        return len(self.below) + sum(key not in self.below for key in self.changed)
 
 
 class KeyUse(Struct, frozen=True, kw_only=True, gc=False):
@@ -118,17 +118,19 @@ class State(Struct, kw_only=True):
         return referred.union(*(known.removing for known in self.datasets.values()))
 
     def draft(self) -> "State":
-        """A state that starts as this one, and changes without changing it."""
+        """A state that starts as this one, which may be a draft itself, and changes without changing it."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         layers = {name: _Layer(value) for name, value in fields.items() if isinstance(value, MutableMapping)}
         return msgspec.structs.replace(self, **layers)
 
-    def adopt(self, draft: "State") -> None:
-        """Become what a draft of this state became."""
+    def adopt(self, draft: "State", ahead: "State") -> None:
+        """Become what a draft of this state became. `ahead` is a draft of that draft, and then one of this state."""
         for name in self.__struct_fields__:
             value = getattr(draft, name)
             if isinstance(value, _Layer):
-                getattr(self, name).update(value.changed)
+                below = getattr(self, name)
+                below.update(value.changed)
+                getattr(ahead, name).below = below
             else:
                 setattr(self, name, value)
 

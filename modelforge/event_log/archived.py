@@ -121,15 +121,15 @@ class ArchivedRecords:
                 return max(record.position for record in records if record.at <= at)
         return 0
 
-    def rows_to_fold(self, after: int, until: int | None) -> Iterator[list[FoldRow]]:
-        """What a fold needs of their records, a block at a time.
+    def rows_to_fold(self, after: int, until: int | None) -> Iterator[FoldRow]:
+        """What a fold needs of their records, in order.
 
         Raises:
             SegmentAway, SegmentDamaged: one of them is not here, or is not what was written.
         """
         for segment in self.segments(after, until):
             for lines in read_blocks(self._folder / segment.name, after=after, until=until):
-                yield [_to_fold(line) for line, _ in lines]
+                yield from (_to_fold(line) for line, _ in lines)
 
     def digest_at(self, position: int) -> str | None:
         """The digest of the record at a position; None where it is in none of them.

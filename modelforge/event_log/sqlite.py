@@ -6,7 +6,7 @@ write or checkpoint at once. Readers open the file read-only and run a whole sca
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cached_property
 from itertools import chain, islice
@@ -17,21 +17,16 @@ import aiosqlite
 from msgspec import Raw
 
 from modelforge.domain.messages import Record, decode
-from modelforge.errors import NO_ROOM, LogUnusable, StorageFull
+from modelforge.errors import LogUnusable
 from modelforge.event_log.archived import SEGMENT_COLUMNS, ArchivedRecords, FoldRow, Segment
 from modelforge.event_log.chain import Row
-from modelforge.event_log.packing import packed, unpacked
+from modelforge.event_log.insertion import INSERT, AtomicConnection, row_of
+from modelforge.event_log.log_errors import translated
+from modelforge.event_log.log_schema import refuse_foreign, upgrade
+from modelforge.event_log.packing import unpacked
 from modelforge.event_log.queries import COLUMNS, LAST, last_row, select_rows
 from modelforge.layout import segments_of
 
-_SCHEMAS = ("schema.sql", "schema_2.sql", "schema_3.sql")
-"""Each adds to the one before it, and is never changed once it was released."""
-SCHEMA = len(_SCHEMAS)
-_HEADER_BYTES = 100
-_USER_VERSION = slice(60, 64)  # https://www.sqlite.org/fileformat2.html#the_database_header
-_FAILED_WRITES = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
-_PROBE_BYTES = 1 << 17
-_INSERT = f"INSERT INTO records ({COLUMNS}, packed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 _PACKS = 3
 """From this schema on records may be packed, and archived."""
 _AS_IF_IT_PACKED = (
@@ -39,17 +34,7 @@ _AS_IF_IT_PACKED = (
     f"CREATE TEMP TABLE segments ({SEGMENT_COLUMNS})",
     "CREATE TEMP TABLE archived_streams (stream, segment)",
 )
-_READ_AT_ONCE = 1000
 _T = TypeVar("_T")
-
-
-class _AtomicConnection(sqlite3.Connection):
-    """`executemany` is one transaction: a group commit costs one thread hop, not three."""
-
-    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
-        with self:
-            self.execute("BEGIN IMMEDIATE")
-            return super().executemany(sql, parameters)
 
 
 class LogReader:
@@ -161,20 +146,20 @@ class LogReader:
         row = last_row(self._connection, stream, tag, until)
         return self._archived.last_record(stream, tag, until) if row is None else _record(row)
 
-    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[list[FoldRow]]:
-        """What a fold needs of the records after a position, in order, up to a thousand at a time.
+    def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[FoldRow]:
+        """What a fold needs of the records after a position, in order.
 
         Raises:
             SegmentAway, SegmentDamaged: a segment of them is not here, or is not what was written.
         """
         yield from self._archived.rows_to_fold(after, until)
-        cursor = self._connection.execute(
+        # One by one: the memory of a row is the next one's, and stays near the processor.
+        for row in self._connection.execute(
             "SELECT position, stream, version, type, at, coalesce(packed, data) FROM records "
             "WHERE position > ? AND position <= ? ORDER BY position",
             (after, LAST if until is None else until),
-        )
-        while rows := cursor.fetchmany(_READ_AT_ONCE):
-            yield [row if isinstance(row[5], str) else (*row[:5], unpacked(row[5])) for row in rows]
+        ):
+            yield row if isinstance(row[5], str) else (*row[:5], unpacked(row[5]))
 
     def digest_at(self, position: int) -> str | None:
         """The digest of the record at a position; None where there is none.
@@ -194,17 +179,25 @@ class EventLog:
         self._writer = writer
 
     @classmethod
-    async def open(cls, path: Path) -> "EventLog":
-        """Open the log, or make an empty one; that of an older release gets what this one adds to it.
+    async def open(
+        cls,
+        path: Path,
+        on_upgrade: Callable[[int], None] = lambda _: None,
+        is_given_up: Callable[[], bool] = lambda: False,
+    ) -> "EventLog":
+        """Open the log, or make an empty one; that of an older release gets what this one adds to it, in a thread.
+
+        `on_upgrade` is called before that, with its number of records. `is_given_up` is asked meanwhile, in the thread:
+        once nobody waits any more, the log is left as it was.
 
         Raises:
             LogUnusable: it is no log, or a newer release wrote it; the file was not touched.
             StorageFull: there is no space for what this release adds; the log is as it was.
         """
-        _refuse_foreign(path)
-        writer = await aiosqlite.connect(path, isolation_level=None, factory=_AtomicConnection)
+        refuse_foreign(path)
+        writer = await aiosqlite.connect(path, isolation_level=None, factory=AtomicConnection)
         try:
-            await _upgrade(path, writer)
+            await upgrade(path, writer, on_upgrade, is_given_up)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
                 await (await writer.execute(f"PRAGMA {pragma}")).close()
             # The first read makes the WAL's index: where there is no room for it, the log does not open.
@@ -225,7 +218,7 @@ class EventLog:
             LogUnusable: the disk failed; whether they were written is known only by opening the log anew.
         """
         try:
-            await self._writer.executemany(_INSERT, map(_row_of, records))  # packed in the writer's thread
+            await self._writer.executemany(INSERT, map(row_of, records))  # packed in the writer's thread
         except sqlite3.DatabaseError as error:
             raise translated(self._path, error) from error
 
@@ -261,13 +254,6 @@ def _unpacked_text(small: bytes) -> str:
         return small.decode(errors="surrogateescape")
 
 
-def _row_of(r: Record) -> tuple[object, ...]:
-    data = bytes(r.data)
-    small = packed(data)
-    text = data.decode() if small is None else ""
-    return (r.position, r.stream, r.version, r.kind, r.type, r.at, r.cause, r.actor, text, r.digest, small)
-
-
 def _record(row: tuple[Any, ...]) -> Record:
     position, stream, version, kind, tag, at, cause, actor, stored, digest = row
     data = stored.encode() if isinstance(stored, str) else unpacked(stored)
@@ -284,79 +270,3 @@ def _record(row: tuple[Any, ...]) -> Record:
         digest=digest,
         message=decode(kind, data),
     )
-
-
-def log_schema(number: int = SCHEMA) -> str:
-    """The statements that make the tables of a log that has a schema's number."""
-    return "".join(Path(__file__).with_name(name).read_text() for name in _SCHEMAS[:number])
-
-
-async def _upgrade(path: Path, writer: aiosqlite.Connection) -> None:
-    """Make the tables in a new file, or add to those of an older release: all of it, or nothing."""
-    async with writer.execute("PRAGMA user_version") as cursor:
-        row = await cursor.fetchone()
-    number = int(row[0]) if row else 0
-    if number >= SCHEMA:
-        return
-    if number == 0:
-        async with writer.execute("SELECT name FROM sqlite_schema LIMIT 1") as cursor:
-            foreign = await cursor.fetchone()
-        if foreign is not None:
-            raise LogUnusable(
-                "The event log is another program's database",
-                f"{path} has {foreign[0]!r} in it and was left as it is; move it away to begin anew.",
-            )
-    missing = log_schema().removeprefix(log_schema(number))
-    # Of a new file before WAL, so that the number stands in the file's header, where it is read without SQLite.
-    try:
-        await writer.executescript(f"BEGIN IMMEDIATE; {missing} PRAGMA user_version = {SCHEMA}; COMMIT;")
-    except sqlite3.DatabaseError:
-        await writer.rollback()
-        raise
-
-
-def _refuse_foreign(path: Path) -> None:
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if not header.startswith(b"SQLite format 3\0"):
-        raise LogUnusable("The event log is no SQLite file", f"{path} was left as it is; move it away to begin anew.")
-    version = int.from_bytes(header[_USER_VERSION], "big")
-    if path.with_name(f"{path.name}-wal").exists():  # the number may stand in the WAL alone; mode=ro keeps both
-        try:
-            with closing(LogReader(path)) as reader:
-                version = max(version, reader.schema())
-        except sqlite3.DatabaseError as error:
-            raise translated(path, error) from error
-    if version > SCHEMA:
-        raise LogUnusable(
-            "A newer release wrote the event log",
-            f"{path} has schema {version}, this release knows {SCHEMA}; it was left as it is. "
-            "Install the newer release.",
-        )
-
-
-def translated(path: Path, error: sqlite3.DatabaseError) -> StorageFull | LogUnusable:
-    """What an error of SQLite on a log means."""
-    code = error.sqlite_errorcode
-    # A write that fails for a quota, or for a limit on a file's size, is to SQLite like one that fails for the disk.
-    if code == sqlite3.SQLITE_FULL or (code in _FAILED_WRITES and not _has_room(path)):
-        return StorageFull(
-            "No space is left on the disk", f"Free some space on the disk of {path.parent} and try again."
-        )
-    return LogUnusable("The event log cannot be used", f"{path}: {error}")
-
-
-def _has_room(path: Path) -> bool:
-    """Whether a file beside the log can become as large as the log or its WAL is, and a little larger."""
-    probe = path.with_name(f"{path.name}-probe")
-    files = [file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()]
-    try:
-        with probe.open("wb", buffering=0) as file:
-            file.seek(max((file.stat().st_size for file in files), default=0))
-            return file.write(bytes(_PROBE_BYTES)) == _PROBE_BYTES
-    except OSError as error:
-        return error.errno not in NO_ROOM
-    finally:
-        probe.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ It is an application of its own, which knows no job, no token and no file. It en
 
 import html
 import sys
+from typing import assert_never
 
 from aiohttp import web
 
@@ -48,24 +49,49 @@ def starting_app(watch: FoldWatch, settings: Settings) -> web.Application:
         except ForgeError as error:
             answered = openai_errors.response(request.path, problem_of(error), error)
         else:
-            answered = _answer(request, watch)
+            answered = origins.answer_preflight(request) or _answer(request, watch)
             answered.headers["Retry-After"] = str(AGAIN_SECONDS)
         answered.force_close()  # what comes next on this connection is for the other application
         return answered
 
     app = web.Application()
-    app.on_response_prepare.extend((secure_answer, name_answer))
+    app.on_response_prepare.extend((secure_answer, name_answer, origins.mark_answer))
     app.router.add_route("*", "/{path:.*}", answer)
     return app
 
 
+def work_before(watch: FoldWatch) -> str:
+    """What a server has to do before it answers everything, in a sentence."""
+    match watch.stage:
+        case "upgrading":
+            return f"It brings its log to the schema of this release first: {watch.head} records."
+        case "loading":
+            return f"It reads its snapshot first: {watch.head} parts."
+        case "rebuilding":
+            return f"It reads its log first: {watch.head - watch.position} records."
+        case _:
+            assert_never(watch.stage)
+
+
+def _progress(watch: FoldWatch) -> str:
+    match watch.stage:
+        case "upgrading":
+            return f"It brings its log of {watch.head} records to the schema of this release"
+        case "loading":
+            return f"It has read {watch.position} of {watch.head} parts of its snapshot"
+        case "rebuilding":
+            return f"It has read {watch.position} of {watch.head} records"
+        case _:
+            assert_never(watch.stage)
+
+
 def _answer(request: web.Request, watch: FoldWatch) -> web.Response:
     if request.path == "/api/health" and request.method in {"GET", "HEAD"}:
-        reading = Reading(records=watch.position, of=watch.head)
+        reading = Reading(records=watch.position, of=watch.head, doing=watch.stage)
         return json_response(Health(status="healthy", version=API_VERSION, reading=reading))
     error = LogBeingRead(
         "The server reads its log",
-        f"It has read {watch.position} of {watch.head} records; ask again in a moment. Trainings go on meanwhile.",
+        f"{_progress(watch)}; ask again in a moment. Trainings go on meanwhile.",
     )
     if request.method == "GET" and EVENT_STREAM in request.headers.get("Accept", ""):
         return web.Response(text=_COME_BACK, content_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})

@@ -10,6 +10,7 @@ from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import ADMISSION, OPENAPI
 from modelforge.http.plumbing.route import Route
 from modelforge.machine.cluster import Partition
+from modelforge.projections.folding import Stage
 from modelforge.version import API_VERSION, VERSION
 from trainer_entry import wire
 
@@ -29,10 +30,15 @@ class Info(Struct, frozen=True, kw_only=True):
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """How far a server that starts is with its log: so many `records`, `of` so many."""
+    """How far a server that starts is with its log: so many `records`, `of` so many.
+
+    `doing`: what it does with them. While it is "upgrading" how far it is cannot be said: `records` is 0. While it is
+    "loading" its snapshot, it is so many of that one's parts.
+    """
 
     records: int
     of: int
+    doing: Stage = "rebuilding"
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import get_origin, get_type_hints
+from typing import Literal, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,7 @@ from modelforge.event_log.queries import STEPS
 from modelforge.event_log.sqlite import LogReader
 from modelforge.projections.kept import Kept
 from modelforge.projections.read_models import ReadModels
+from trainer_entry import wire
 
 FOLD = 2
 """The number of what a fold gives, and of how it is kept: a snapshot of another number is not read.
@@ -28,27 +29,35 @@ what they lead to. `tests/golden/test_golden_fold.py` fails where that was forgo
 _PACKED = frozenset({("State", "jobs"), ("ReadModels", "jobs"), ("ReadModels", "models")})
 """What is large, and looked at one by one: all else is small, or gone through as a whole."""
 _PACK_EVERY = 2_000
+_JOINED_AT_MOST = 1_000
+"""Records between two looks at whether somebody waits."""
 
 
 class FoldStopped(Exception):
     """Nobody waits for it any more."""
 
 
-class FoldWatch:
-    """How far a fold is, for whoever waits for it in another thread: record `position` of `head`.
+Stage = Literal["upgrading", "loading", "rebuilding"]
+"""What a start does: the log gets this release's schema; the snapshot is read; the records after it are folded."""
 
-    `on_begin` is called in that thread with how many there are to read. `is_ended`: nobody waits any more.
+
+class FoldWatch:
+    """How far a log is read, for whoever waits for it in another thread: `position` of `head`.
+
+    These are records; parts of the snapshot while that is loaded; while the log is upgraded nobody knows how far it is.
+    `on_begin` is called in that thread with how many are to come, once a stage. `is_ended`: nobody waits any more.
     """
 
     def __init__(self, on_begin: Callable[[int], None] = lambda _: None) -> None:
+        self.stage: Stage = "rebuilding"
         self.position = 0
         self.head = 0
         self.is_ended = threading.Event()
         self._on_begin = on_begin
 
-    def begin(self, position: int, head: int) -> None:
-        """A fold begins, after the record at a position."""
-        self.position, self.head = position, head
+    def begin(self, position: int, head: int, stage: Stage = "rebuilding") -> None:
+        """A stage begins, by default the fold, after the record at a position."""
+        self.stage, self.position, self.head = stage, position, head
         self._on_begin(head - position)
 
 
@@ -93,11 +102,10 @@ def fold(rebuilt: Rebuilt, reader: LogReader, until: int | None = None, watch: F
     watch = watch or FoldWatch()
     packed = rebuilt.state.position
     with _collector_at_rest():
-        for part in reader.rows_to_fold(after=rebuilt.state.position, until=until):
-            for placed in joined(part):
-                state.evolve(rebuilt.state, placed)
-                rebuilt.read_models.apply(placed)
-            watch.position = rebuilt.state.position
+        for placed in joined(reader.rows_to_fold(after=rebuilt.state.position, until=until)):
+            state.evolve(rebuilt.state, placed)
+            rebuilt.read_models.apply(placed)
+            watch.position = placed.position
             if watch.is_ended.is_set():
                 raise FoldStopped
             if watch.position - packed >= _PACK_EVERY:
@@ -112,39 +120,47 @@ def pack(rebuilt: Rebuilt) -> None:
         mapping.pack()
 
 
-def joined(part: Iterable[FoldRow]) -> Iterator[PlacedMessage]:
+def joined(rows: Iterable[FoldRow]) -> Iterator[PlacedMessage]:
     """The messages, where the figures of a job that come one after the other are one message.
 
-    One read of a spool might as well have given them all, and both lead to the same. Most records of a log are such.
+    One read of a spool might as well have given them all, and both lead to the same. Most records of a log are such:
+    what comes before the last one of a job is only counted, for no figure of it is looked at again.
 
     Raises:
         msgspec.DecodeError: one cannot be read.
     """
-    figures: dict[str, list[FoldRow]] = {}
-    for row in part:
-        if row[3] == STEPS:
-            figures.setdefault(row[1], []).append(row)
+    last: dict[str, FoldRow] = {}  # of each job, in the order of their positions
+    steps_before: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        if row[3] != STEPS:
+            yield from _joined_figures(last, steps_before)
+            yield _placed(row)
             continue
-        if figures:
-            yield from _joined_figures(figures)
-            figures = {}
-        yield _placed(row)
-    yield from _joined_figures(figures)
+        stream = row[1]
+        earlier = last.pop(stream, None)
+        if earlier is not None:
+            steps_before[stream] = steps_before.get(stream, 0) + _steps_in(earlier[5])
+        last[stream] = row
+        if number % _JOINED_AT_MOST == 0:
+            yield from _joined_figures(last, steps_before)
+    yield from _joined_figures(last, steps_before)
 
 
-def _joined_figures(figures: dict[str, list[FoldRow]]) -> Iterator[PlacedMessage]:
-    """One message a job, in the order of the last ones: jobs that train at once know nothing of each other.
-
-    What came before the last step is only counted: no figure of it is looked at again.
-    """
-    for *earlier, row in sorted(figures.values(), key=lambda rows: rows[-1][0]):
+def _joined_figures(last: dict[str, FoldRow], steps_before: dict[str, int]) -> Iterator[PlacedMessage]:
+    """One message a job, in the order of the last ones: jobs that train at once know nothing of each other."""
+    for stream, row in last.items():
         placed = _placed(row)
-        if earlier and isinstance(placed.message, job.MetricsLogged):
+        if stream in steps_before and isinstance(placed.message, job.MetricsLogged):
             steps = placed.message.steps
-            count = sum(len(_counted(one[5]).steps) for one in earlier)
-            message = msgspec.structs.replace(placed.message, steps=(*steps[-1:] * count, *steps))
+            message = msgspec.structs.replace(placed.message, steps=(*steps[-1:] * steps_before[stream], *steps))
             placed = msgspec.structs.replace(placed, message=message)
         yield placed
+    last.clear()
+    steps_before.clear()
+
+
+_TAG = f'"type":"{wire.StepLogged.__struct_config__.tag}"'
+_TAG_BYTES = _TAG.encode()
 
 
 class _Counted(Struct, frozen=True):
@@ -152,6 +168,16 @@ class _Counted(Struct, frozen=True):
 
 
 _counted = msgspec.json.Decoder(_Counted).decode
+
+
+def _steps_in(data: str | bytes) -> int:
+    """How many steps a record has: nothing but a step's own tag reads like it, for a quote within text has a backslash.
+
+    Raises:
+        msgspec.DecodeError: the record cannot be read.
+    """
+    found = data.count(_TAG) if isinstance(data, str) else data.count(_TAG_BYTES)
+    return found or len(_counted(data).steps)
 
 
 def _placed(row: FoldRow) -> PlacedMessage:

@@ -193,8 +193,8 @@ def status_of(details: JobDetails | None) -> TrainingStatus:
 
 _ENDS_OF_SILENCE = (
     *(job.AttemptLaunching, job.PhaseEntered, job.TrainingStarted, job.WorkStarted),
-    *(job.MetricsLogged, job.EvaluationLogged),
-    *(job.CheckpointSaved, job.TrackerGivenUp, job.TrainerEnded, job.LineQuarantined, job.AttemptExited),
+    *(job.EvaluationLogged, job.CheckpointSaved),
+    *(job.TrackerGivenUp, job.TrainerEnded, job.LineQuarantined, job.AttemptExited),
 )
 """What a trainer that spoke, or that is no more, leads to."""
 
@@ -226,6 +226,8 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
         )
     if details is None:
         raise ValueError(f"{type(event).__name__} of a job that was never requested: {event.job_id}")
+    if isinstance(event, job.MetricsLogged):  # nearly all
+        return _after_step(details, event.steps[-1], position)
     stalled = isinstance(event, job.AttemptStalled) or (details.stalled and not isinstance(event, _ENDS_OF_SILENCE))
     now = msgspec.structs.replace(details, position=position, stalled=stalled)
     match event:
@@ -284,8 +286,6 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 unit=report.unit,
                 progress=0.0,
             )
-        case job.MetricsLogged(steps=steps):
-            return _after_step(now, steps[-1])
         case job.EvaluationLogged(report=report):
             return msgspec.structs.replace(now, eval_loss=report.metrics.get("eval_loss"))
         case job.CheckpointSaved(path=path):
@@ -350,10 +350,12 @@ def _ran_until(details: JobDetails, at: int) -> int:
     return details.ran_seconds + max(0, round(ran.total_seconds()))
 
 
-def _after_step(details: JobDetails, step: wire.StepLogged) -> JobDetails:
+def _after_step(details: JobDetails, step: wire.StepLogged, position: int) -> JobDetails:
     epochs = details.total_epochs or 1
     return msgspec.structs.replace(
         details,
+        position=position,
+        stalled=False,
         current_step=step.step,
         total_steps=step.total_steps,
         current_epoch=min(max(math.ceil(step.epoch), 1), epochs) if details.kind == "training" else None,

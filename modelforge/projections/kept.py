@@ -58,6 +58,10 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
             self._looked_at[key] = found = self._unpacked(value)
         return found  # type: ignore[no-any-return]
 
+    def get(self, key: _K, default: Any = None) -> Any:
+        """As of any mapping, without an exception for what is not there."""
+        return self[key] if key in self._values else default
+
     def __setitem__(self, key: _K, value: _V) -> None:
         if self._values.get(key, _GONE) is value:
             return

@@ -86,6 +86,8 @@ class ReadModels(Struct, kw_only=True):
         if record.kind == "command":
             return
         match record.message:
+            case job.JobEvent() as event:  # nearly all
+                self._apply_to_job(event, record)
             case dataset.DatasetUploaded() as event:
                 self.datasets[event.filename] = datasets.summary_of(event, record.at)
                 self._are_back(references_of(event))
@@ -103,8 +105,6 @@ class ReadModels(Struct, kw_only=True):
                 self.tokens[event.name] = tokens.known_token(event, record.at)
             case access_token.TokenRevoked(name=name):
                 del self.tokens[name]
-            case job.JobEvent() as event:
-                self._apply_to_job(event, record)
             case (
                 webhook.WebhookCreated()
                 | webhook.WebhookUpdated()
@@ -141,7 +141,10 @@ class ReadModels(Struct, kw_only=True):
         if isinstance(event, job.TrainingRequested):
             self._are_back(references_of(event))
         changed = jobs.evolve(self.jobs.get(event.job_id), event, record.position, record.at)
-        self.jobs[event.job_id], self.listed_jobs[event.job_id] = changed, listed_job(changed)
+        self.jobs[event.job_id] = changed
+        if isinstance(event, job.MetricsLogged):
+            return  # steps change neither whose turn it is nor what lists choose by
+        self.listed_jobs[event.job_id] = listed_job(changed)
         if isinstance(event, job.TrainingCompleted) and isinstance(event.delivery, wire.Judged):
             self._add_evaluation(changed, event.delivery, record.at)
         self.queue = self.queue.after(event, changed.status)

@@ -101,6 +101,11 @@ class SnapshotReader:
         self._expected = (parts, checksum)
         return head
 
+    @property
+    def count(self) -> int:
+        """How many parts there are, as the head says; 0 before that was read."""
+        return self._expected[0]
+
     def parts(self) -> Iterator[tuple[str, str | int, bytes]]:
         """Mapping, key and data of each, in the order in which the keys came.
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from modelforge.domain.state import State
 from modelforge.event_log.sqlite import LogReader
-from modelforge.projections.folding import FOLD, FoldWatch, Rebuilt, fold, nothing, pack
+from modelforge.projections.folding import FOLD, FoldStopped, FoldWatch, Rebuilt, fold, nothing, pack
 from modelforge.projections.read_models import ReadModels
 from modelforge.projections.snapshot_file import Damaged, Head, SnapshotFile, SnapshotReader
 
@@ -24,6 +24,7 @@ SNAPSHOT_EVERY = 10_000
 """Records between two snapshots: what a start has to fold on top of one, in some hundredths of a second."""
 _PRIMARY = 0xFF  # https://www.sqlite.org/rescode.html
 _PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY}
+_LOADED_AT_ONCE = 1_000
 _AT_ONCE = 64
 """Keys whose bytes are made in one go on the loop, which takes a millisecond."""
 
@@ -53,16 +54,20 @@ def rebuild(
         msgspec.DecodeError: a record cannot be read.
         FoldStopped: `watch` says that it is to end.
     """
-    rebuilt = (None if snapshot is None else load(snapshot, reader)) or nothing()
-    if watch is not None:
-        watch.begin(rebuilt.state.position, reader.head()[0])
+    watch = watch or FoldWatch()
+    rebuilt = (None if snapshot is None else load(snapshot, reader, watch)) or nothing()
+    watch.begin(rebuilt.state.position, reader.head()[0])
     fold(rebuilt, reader, until, watch)
     pack(rebuilt)
     return rebuilt
 
 
-def load(path: Path, reader: LogReader) -> Rebuilt | None:
-    """What a snapshot says, if it is of this release's fold, and of this log; only ever a short cut."""
+def load(path: Path, reader: LogReader, watch: FoldWatch | None = None) -> Rebuilt | None:
+    """What a snapshot says, if it is of this release's fold, and of this log; only ever a short cut.
+
+    Raises:
+        FoldStopped: `watch` says that it is to end.
+    """
     if not path.exists():
         return None
     try:
@@ -70,20 +75,25 @@ def load(path: Path, reader: LogReader) -> Rebuilt | None:
             head = snapshot.head()
             if head is None or head.fold != FOLD or reader.digest_at(head.position) != head.digest:
                 return None
-            return _restored(head, snapshot)
+            return _restored(head, snapshot, watch or FoldWatch())
     except (sqlite3.DatabaseError, Damaged, msgspec.DecodeError, KeyError) as error:
         _log.warning("snapshot_not_read", error=str(error))
         return None
 
 
-def _restored(head: Head, snapshot: SnapshotReader) -> Rebuilt:
+def _restored(head: Head, snapshot: SnapshotReader, watch: FoldWatch) -> Rebuilt:
     told = msgspec.json.decode(head.rest, type=_Told)
     made = nothing()
     mappings = made.mappings
     for name, mapping in mappings.items():
         mapping.dictionary = told.dictionaries.get(name, b"")
-    for name, key, data in snapshot.parts():
+    watch.begin(0, snapshot.count, "loading")
+    for number, (name, key, data) in enumerate(snapshot.parts(), 1):
         mappings[name].restore(key, data)
+        if number % _LOADED_AT_ONCE == 0:
+            watch.position = number
+            if watch.is_ended.is_set():
+                raise FoldStopped
     for room, rest in ((made.state, told.rest.state), (made.read_models, told.rest.read_models)):
         for field in room.__struct_fields__:
             if f"{type(room).__name__}.{field}" not in mappings:

@@ -9,6 +9,7 @@ from modelforge.supervisor.processes import TOKEN_VARIABLE
 from trainer_entry import wire
 
 _RETURNED_BYTES = 1 << 20
+_TUNABLES, _HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
 
 class Share(Struct, frozen=True, kw_only=True, gc=False):
@@ -53,15 +54,24 @@ def environment_of(share: Share, token: str, secrets: dict[str, str]) -> dict[st
 
 
 def memory_settings(spec: wire.AttemptSpec) -> dict[str, str]:
-    """For glibc, where activations are computed again on the CPU to save memory: what is freed goes back at once.
+    """For glibc, on the CPU.
 
-    Its heap keeps holes else, of up to half of what a training holds; without them a step took a tenth to a third more
-    time.
+    Its heap asks for huge pages, which the kernel gives where it is set to `madvise`: a step touches all weights and
+    activations, and takes 5 to 8 % less time where these are in pages of 2 MiB. Tunables of the server's own
+    environment go before. The limits of malloc are left alone: to set one of them holds the others, which follow
+    what a program frees, at 128 KiB.
+
+    Where activations are computed again to save memory, what is freed goes back at once. The heap keeps holes else, of
+    up to half of what a training holds; without them a step took a tenth to a third more time.
     """
     return _memory_settings(share_of(spec, 0))
 
 
 def _memory_settings(share: Share) -> dict[str, str]:
-    if share.gpus is not None or not share.recomputes:
+    if share.gpus is not None:
         return {}
-    return {"MALLOC_MMAP_THRESHOLD_": str(_RETURNED_BYTES)}
+    own = [setting for setting in os.environ.get(_TUNABLES, "").split(":") if setting]
+    if not share.recomputes and not any(setting.startswith(f"{_HUGE_PAGES}=") for setting in own):
+        own.append(f"{_HUGE_PAGES}=1")
+    told = {_TUNABLES: ":".join(own)} if own else {}
+    return told | ({"MALLOC_MMAP_THRESHOLD_": str(_RETURNED_BYTES)} if share.recomputes else {})

@@ -6,13 +6,9 @@ fit, or does not answer, the attempt is started in the ordinary way.
 """
 
 import asyncio
-import contextlib
 import secrets
-import shutil
-import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -20,16 +16,15 @@ import structlog
 
 from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
-from modelforge.errors import NO_ROOM, LaunchFailed, TrainersMissing
+from modelforge.errors import TrainersMissing
 from modelforge.layout import Layout
-from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
 from modelforge.machine.host_memory import AHEAD_BYTES, host_memory
 from modelforge.machine.software_state import software_state
 from modelforge.machine.trainer_libraries import check_trainer_libraries
 from modelforge.supervisor.attempt_environment import Share, environment_of
-from modelforge.supervisor.last_words import last_words
-from modelforge.supervisor.processes import kill_all_with, private_bytes
+from modelforge.supervisor.processes import private_bytes
+from modelforge.supervisor.waiting_trainer import WaitingTrainer
 from trainer_entry import wire
 
 _log = structlog.get_logger()
@@ -38,57 +33,11 @@ TRAINER = "trainer_entry.train"
 _QUIET_SECONDS = 1.0
 """How long nothing starts or ends before one is started: it takes a processor for some seconds."""
 _IMPORT_SECONDS = 120.0
-_ANSWER_SECONDS = 10.0
-_WARM, _READY = b"warm\n", b"ready\n"
-_SPOOL, _LOG = "stdout.jsonl", "stderr.log"
 
+Needs = Callable[[wire.JobSpec], Awaitable[int | None]]
+"""The bytes of the machine's memory that a job takes at its peak; None where that is not known."""
 Command = Callable[[int], list[str]]
 """What a trainer is started by that stands by, with so many threads."""
-
-
-class _Waiting:
-    """A trainer that stands by. `replies`: what its shim says, b"" at its end."""
-
-    def __init__(
-        self,
-        token: str,
-        folder: Path,
-        environment: dict[str, str],
-        software: str,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        self.token = token
-        self.folder = folder
-        self.environment = environment
-        self.software = software
-        self.is_warm = False
-        self.began = time.monotonic()
-        self.writer = writer
-        self.replies: asyncio.Queue[bytes] = asyncio.Queue()
-        self._reader = reader
-
-    async def listen(self, warmed: Callable[[], None]) -> None:
-        """Hear what the shim says, to its end; `warmed` is called once the trainer is ready."""
-        while True:
-            try:
-                line = await self._reader.readline()
-            except ConnectionError:
-                line = b""
-            if line == _WARM:
-                self.is_warm = True
-                _log.info("trainer_stands_ready", seconds=round(time.monotonic() - self.began, 1))
-                warmed()
-                continue
-            self.replies.put_nowait(line)
-            if not line:
-                return
-
-    async def end(self) -> None:
-        """Let it end, with all its processes, and take its folder away."""
-        self.writer.close()
-        await asyncio.to_thread(kill_all_with, self.token)
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
 class Standby:
@@ -102,16 +51,19 @@ class Standby:
         warmed: Callable[[], None] = lambda: None,
         *,
         keeps_one: bool = True,
+        needs: Needs | None = None,
     ) -> None:
-        """`module`: what the trainer runs. `warmed` is called when one has become ready."""
+        """`module`: what the trainer runs. `warmed` is called when one is ready. `needs`: of a job beside it."""
         self._warmed = warmed
         self._layout = layout
         self._module = module
         self._machine = Machine()
         self._command = command
         self._keeps_one = keeps_one
+        self._needs = needs
+        self._beside: tuple[tuple[wire.JobSpec, int], ...] = ()
         self._cores = cpu_count()
-        self._current: _Waiting | None = None
+        self._current: WaitingTrainer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,6 +86,7 @@ class Standby:
         has_room = len(running) < self._machine.slots and (bool(free) or not self._machine.gpus)
         quiet = not state.waiting and all(job.status == "training" for job in running)
         self._gpus = tuple(free[:1]) if self._machine.gpus else None
+        self._beside = tuple((job.spec, job.attempt) for job in running)
         wanted = has_room and quiet
         if wanted and not self._wanted and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._begin)
@@ -179,49 +132,20 @@ class Standby:
         if not fits:
             await waiting.end()
             return None
-        given = asyncio.ensure_future(self._give(waiting, spec, folder, environment_of(share, spec.token, named)))
+        given = asyncio.ensure_future(waiting.give(spec, folder, environment_of(share, spec.token, named)))
         try:
             return await asyncio.shield(given)
         except asyncio.CancelledError:
             await given  # it is a moment, and afterwards it is clear whose the attempt is
             raise
 
-    def _suits(self, waiting: _Waiting, spec: wire.AttemptSpec) -> bool:
+    def _suits(self, waiting: WaitingTrainer, spec: wire.AttemptSpec) -> bool:
         return (
             spec.job.work is None
             and spec.job.parameters.num_processes == 1
             and (waiting.is_warm or time.monotonic() - waiting.began < _IMPORT_SECONDS)
             and waiting.software == software_state()
         )
-
-    async def _give(
-        self, waiting: _Waiting, spec: wire.AttemptSpec, folder: Path, environment: dict[str, str]
-    ) -> wire.ShimReport | None:
-        before = waiting.environment
-        order = wire.StandbyOrder(
-            folder=str(folder),
-            grace_seconds=spec.job.grace_seconds,
-            set={name: value for name, value in environment.items() if before.get(name) != value},
-            unset=tuple(before.keys() - environment.keys()),
-        )
-        reply = b""
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            waiting.writer.write(msgspec.json.encode(order) + b"\n")
-            reply = await asyncio.wait_for(waiting.replies.get(), _ANSWER_SECONDS)
-        if reply != _READY:
-            # Whatever became of it: nothing of it lives now, and only its spool says whether it was the attempt.
-            await waiting.end()
-            await asyncio.to_thread(_take_back, folder)
-        waiting.writer.close()
-        report = await asyncio.to_thread(_read_report, folder / "shim.json")
-        if report is not None and report.token == waiting.token:
-            _log.info("trainer_stood_ready", warm=waiting.is_warm)
-            return report
-        code = int(reply) if reply.strip().isdigit() else None
-        if code in NO_ROOM:
-            raise LaunchFailed("The trainer could not be started", f"{folder}: there is no room", disk_full=True)
-        _log.warning("standby_failed", error=code)
-        return None
 
     async def close(self) -> None:
         """End the trainer, if one stands by."""
@@ -253,8 +177,9 @@ class Standby:
             await asyncio.to_thread(check_trainer_libraries)
         except TrainersMissing:
             return
-        if (await asyncio.to_thread(host_memory)).available < AHEAD_BYTES:
-            _log.info("no_memory_to_stand_by")
+        left_for_others = await self._bytes_to_come()
+        if (await asyncio.to_thread(host_memory)).available < AHEAD_BYTES + left_for_others:
+            _log.info("no_memory_to_stand_by", left_for_others=left_for_others)
             return
         token = secrets.token_hex(16)
         share = Share(
@@ -263,31 +188,25 @@ class Standby:
             gpus=self._gpus,
         )
         environment = environment_of(share, token, {})
-        folder = self._layout.standby / token
         software = await asyncio.to_thread(software_state)
-        folder.mkdir(mode=0o700, parents=True)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            shim = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "trainer_entry.shim", wire.STANDBY, str(folder)),
-                *(self._module, *self._command(share.threads)),
-                stdin=theirs.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-            )
-        limit_process(shim.pid, UNLIMITED)
-        _, words = await shim.communicate()
-        if shim.returncode != 0:
-            ours.close()
-            raise OSError(shim.returncode, words.decode(errors="replace").strip())
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        waiting = self._current = _Waiting(token, folder, environment, software, reader, writer)
+        command = [self._module, *self._command(share.threads)]
+        folder = self._layout.standby / token
+        waiting = self._current = await WaitingTrainer.start(token, folder, environment, software, command)
         task = asyncio.get_running_loop().create_task(self._attend(waiting))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _attend(self, waiting: _Waiting) -> None:
+    async def _bytes_to_come(self) -> int:
+        """The memory that the jobs beside it were estimated to take, and do not hold yet."""
+        to_come = 0
+        for spec, attempt in self._beside:
+            needed = None if self._needs is None else await self._needs(spec)
+            if needed is not None:
+                held = await asyncio.to_thread(_held_bytes, self._layout.attempt(spec.job_id, attempt))
+                to_come += max(0, needed - held)
+        return to_come
+
+    async def _attend(self, waiting: WaitingTrainer) -> None:
         """Hear the trainer, and clear up after one that ends by itself, or whose imports hang."""
         hears = asyncio.ensure_future(waiting.listen(self._warmed))
         try:
@@ -298,22 +217,15 @@ class Standby:
             hears.cancel()
         if self._current is waiting:
             self._current = None
-            words = await asyncio.to_thread(last_words, waiting.folder / _LOG)
+            words = await asyncio.to_thread(waiting.last_words)
             await waiting.end()
             _log.warning("standby_ended", warm=waiting.is_warm, last_words=words)
 
 
-def _take_back(folder: Path) -> None:
-    """Take away what a trainer that is gone has put into an attempt's folder, unless it has said something as it."""
-    spool = folder / _SPOOL
-    if spool.exists() and spool.stat().st_size:
-        return
-    for name in ("shim.json", "exit.json", _SPOOL, _LOG):  # the report first: without it there was no attempt
-        (folder / name).unlink(missing_ok=True)
-
-
-def _read_report(path: Path) -> wire.ShimReport | None:
+def _held_bytes(attempt: Path) -> int:
+    """The memory that the processes of an attempt have for themselves, by its folder."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=wire.ShimReport)
-    except FileNotFoundError:
-        return None
+        spec = msgspec.json.decode((attempt / "spec.json").read_bytes(), type=wire.AttemptSpec)
+    except OSError:  # it runs elsewhere
+        return 0
+    return private_bytes(spec.token)

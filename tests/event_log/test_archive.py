@@ -34,8 +34,9 @@ from modelforge.domain import job
 from modelforge.domain.messages import Record
 from modelforge.errors import BadInput, DirectoryInUse, LogUnusable, NotFound, SegmentAway, SegmentDamaged
 from modelforge.event_log import packing, segment
+from modelforge.event_log.log_schema import log_schema
 from modelforge.event_log.packing import packed, unpacked
-from modelforge.event_log.sqlite import LogReader, log_schema
+from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 
 _BATCH = logged(*(step(seq) for seq in range(2, 60)))

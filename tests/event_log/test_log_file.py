@@ -1,5 +1,6 @@
 """What lies on the disk: durable, in order, readable, and never touched where it is not ours."""
 
+import asyncio
 import subprocess
 import sys
 from contextlib import closing
@@ -11,7 +12,8 @@ from support.running_log import environment_of_tests, first_break, records_in, r
 from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
 
 from modelforge.errors import LogUnusable
-from modelforge.event_log.sqlite import SCHEMA, EventLog, LogReader, log_schema
+from modelforge.event_log.log_schema import SCHEMA, log_schema
+from modelforge.event_log.sqlite import EventLog, LogReader
 
 PAST = records_of(start(), requested(), launching(), register_dataset(), uploaded())
 
@@ -207,6 +209,67 @@ def test_a_log_that_cannot_become_one_of_this_schema_stays_as_it_was(path: Path)
         write(path, [])
     assert schema_of(path) == (1, {"records", "snapshots", "facts"})
     assert records_in(path) == PAST
+
+
+UPGRADE = """
+import asyncio, os, sys
+from pathlib import Path
+from modelforge.event_log import log_schema, sqlite
+
+log_schema._ASKED_EVERY = 1
+asked, last = 0, int(sys.argv[2])
+
+def is_given_up():
+    global asked
+    asked += 1
+    if asked == last:
+        os.kill(os.getpid(), 9)
+    return False
+
+async def main():
+    log = await sqlite.EventLog.open(Path(sys.argv[1]), is_given_up=is_given_up)
+    await log.close()
+    print(asked)
+
+asyncio.run(main())
+"""
+
+
+def upgrade(path: Path, killed_at: int = 0) -> "subprocess.CompletedProcess[str]":
+    """Open a log in another process, which is killed at so many instructions of SQLite's machine, or says how many."""
+    command = [sys.executable, "-c", UPGRADE, str(path), str(killed_at)]
+    return subprocess.run(command, env=environment_of_tests(), check=False, capture_output=True, text=True)
+
+
+def test_a_server_that_is_killed_while_it_upgrades_its_log_leaves_it_to_the_next_one(path: Path) -> None:
+    whole = path.with_name("whole.db")
+    log_of_schema(1, whole)
+    path.with_name("new.db").unlink()
+    instructions = int(upgrade(whole).stdout)
+    log_of_schema(1, path)
+    for part in (0.25, 0.5, 0.95):
+        assert upgrade(path, int(instructions * part)).returncode == -9
+        assert records_in(path) == PAST
+        assert schema_of(path)[0] == 1
+    write(path, [])
+    assert schema_of(path) == schema_of(whole)
+    assert records_in(path) == PAST
+
+
+def test_an_upgrade_that_nobody_waits_for_leaves_the_log_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelforge.event_log.log_schema._ASKED_EVERY", 1)
+    log_of_schema(1, path)
+    told = list[int]()
+
+    async def opened(*, is_given_up: bool) -> None:
+        await (await EventLog.open(path, told.append, lambda: is_given_up)).close()
+
+    with pytest.raises(LogUnusable, match="interrupted"):
+        asyncio.run(opened(is_given_up=True))
+    assert (schema_of(path)[0], told) == (1, [len(PAST)])
+    asyncio.run(opened(is_given_up=False))
+    asyncio.run(opened(is_given_up=False))
+    assert (schema_of(path)[0], told) == (SCHEMA, [len(PAST)] * 2)
 
 
 async def test_the_log_is_made_to_outlast_a_power_loss(path: Path) -> None:

@@ -49,6 +49,24 @@ async def test_a_rebuild_starts_at_the_snapshot(path: Path) -> None:
         standing_of(path)
 
 
+async def test_who_waits_for_a_start_is_told_of_the_snapshot_and_of_what_comes_after_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(path) as running:
+        await running.submit(register_dataset())
+        await running.save()
+        await running.submit(register_dataset("00" * 32))
+    told = list[tuple[str, int]]()
+    watch = folding.FoldWatch(lambda count: told.append((watch.stage, count)))
+    with closing(LogReader(path)) as reader:
+        rebuild(reader, snapshot_file(path), watch=watch)
+        assert told == [("loading", len(parts(path))), ("rebuilding", 2)]
+        monkeypatch.setattr(snapshots, "_LOADED_AT_ONCE", 1)
+        watch.is_ended.set()
+        with pytest.raises(folding.FoldStopped):
+            rebuild(reader, snapshot_file(path), watch=watch)
+
+
 async def saved(path: Path) -> bytes:
     """How things stand in a log that has a snapshot of its last record."""
     async with running_log(path) as running:

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
 from support.attempt_files import processes_of, shim_of, until_step
 from support.running_server import RunningServer
+
+from modelforge.supervisor.attempt_environment import Share, environment_of
 
 Start = Callable[..., str]
 Serve = Callable[..., RunningServer]
@@ -94,6 +98,7 @@ def test_without_gpus_a_job_alone_has_all_processors_and_cuda_is_left_as_it_is(
     assert "OMP_WAIT_POLICY" not in variables
     assert variables["CUDA_VISIBLE_DEVICES"] == ""
     assert "MALLOC_MMAP_THRESHOLD_" not in variables
+    assert variables["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 
 def test_a_training_that_computes_activations_again_on_the_cpu_gives_memory_back_that_it_has_freed(
@@ -102,7 +107,27 @@ def test_a_training_that_computes_activations_again_on_the_cpu_gives_memory_back
     server = serve(CUDA_VISIBLE_DEVICES="")
     job_id = start(server, "completes", gradient_checkpointing=True)
     server.wait_for(job_id)
-    assert int(given_to(data_dir, job_id)["MALLOC_MMAP_THRESHOLD_"]) == 1 << 20
+    variables = given_to(data_dir, job_id)
+    assert int(variables["MALLOC_MMAP_THRESHOLD_"]) == 1 << 20
+    assert "GLIBC_TUNABLES" not in variables
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("glibc.malloc.arena_max=1", "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_what_the_server_was_told_of_its_heap_goes_before(
+    own: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", own)
+    share = Share(threads=1, all_cores=True, gpus=None)
+    assert environment_of(share, "token", {})["GLIBC_TUNABLES"] == expected
+    recomputes = msgspec.structs.replace(share, recomputes=True)
+    assert environment_of(recomputes, "token", {})["GLIBC_TUNABLES"] == own
+    assert "GLIBC_TUNABLES" not in environment_of(msgspec.structs.replace(share, gpus=("0",)), "token", {})
 
 
 def test_a_checkpoint_is_saved_on_request_and_the_training_goes_on(server: RunningServer, start: Start) -> None:

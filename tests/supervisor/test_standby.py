@@ -1,6 +1,8 @@
 """A trainer that stands by: who gets it, what becomes of it, and that nothing is left of it."""
 
 import asyncio
+import contextlib
+import errno
 import os
 import signal
 import socket
@@ -11,14 +13,21 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from support.attempt_files import model_in, processes_of, shim_of, steps_of, training, until_step
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
 from support.trainer_attempts import job_of
 
+from modelforge.domain import job
+from modelforge.domain.scheduling import Machine
+from modelforge.domain.state import State
 from modelforge.layout import Layout
+from modelforge.machine.host_memory import AHEAD_BYTES, HostMemory
 from modelforge.machine.software_state import software_state
 from modelforge.supervisor import standby as room
-from modelforge.supervisor.standby import Standby, _Waiting
+from modelforge.supervisor import waiting_trainer
+from modelforge.supervisor.standby import Standby
+from modelforge.supervisor.waiting_trainer import WaitingTrainer
 from trainer_entry import wire
 
 
@@ -159,14 +168,19 @@ def test_an_answer_that_comes_too_late_is_the_attempt_only_if_the_spool_has_a_li
     async def give() -> wire.ShimReport | None:
         ours, theirs = socket.socketpair()
         with theirs:
-            waiting = _Waiting(token, tmp_path / "none", {}, "", *await asyncio.open_unix_connection(sock=ours))
+            streams = await asyncio.open_unix_connection(sock=ours)
+            waiting = WaitingTrainer(token, tmp_path / "none", {}, "", *streams)
             waiting.replies.put_nowait(b"")
-            standby = Standby(Layout(tmp_path), lambda _: [])
-            given = await standby._give(waiting, spec, folder, {})  # noqa: SLF001 - no clock has to run for it
+            (tmp_path / "none").mkdir()
+            (tmp_path / "none" / "stderr.log").write_text("its library is broken\n")
+            given = await waiting.give(spec, folder, {})
             await asyncio.gather(waiting.writer.wait_closed(), return_exceptions=True)
             return given
 
-    assert asyncio.run(give()) == (report if said else None)
+    with capture_logs() as logged:
+        assert asyncio.run(give()) == (report if said else None)
+    failed = [line["last_words"] for line in logged if line["event"] == "standby_failed"]
+    assert failed == ([] if said else ["its library is broken"])
     assert [*folder.iterdir()] == [] if not said else (folder / "shim.json").exists()
 
 
@@ -176,7 +190,7 @@ def test_an_answer_is_heard_though_the_imports_took_too_long(tmp_path: Path, mon
     async def attend() -> list[bytes]:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
-        waiting = _Waiting("0" * 32, tmp_path / "none", {}, "", reader, writer)
+        waiting = WaitingTrainer("0" * 32, tmp_path / "none", {}, "", reader, writer)
         standby = Standby(Layout(tmp_path), lambda _: [])  # which has given it an order: it is not its own now
         attends = asyncio.ensure_future(standby._attend(waiting))  # noqa: SLF001 - no clock has to run for it
         for _ in range(20):
@@ -189,6 +203,68 @@ def test_an_answer_is_heard_though_the_imports_took_too_long(tmp_path: Path, mon
         return [waiting.replies.get_nowait() for _ in range(waiting.replies.qsize())]
 
     assert asyncio.run(attend()) == [b"ready\n", b""]
+
+
+@pytest.mark.parametrize("why", ["cancelled", "refused"])
+def test_of_one_that_was_not_started_no_folder_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    made: list[Path] = []
+
+    async def never(*_: object) -> None:
+        made.extend((tmp_path / "standby").iterdir())
+        if why == "refused":
+            raise OSError(errno.EMFILE, "too many files")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(waiting_trainer, "_start_shim", never)
+    folder = tmp_path / "standby" / ("0" * 32)
+
+    async def start() -> None:
+        starts = asyncio.ensure_future(WaitingTrainer.start("0" * 32, folder, {}, "", []))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if why == "cancelled":
+            starts.cancel()
+        await starts
+
+    with pytest.raises(OSError if why == "refused" else asyncio.CancelledError):
+        asyncio.run(start())
+    assert made == [folder]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("needed", "starts"), [(None, True), (1 << 30, True), (3 << 30, False)])
+def test_one_is_started_only_where_the_jobs_beside_it_have_the_memory_that_they_were_reckoned_to_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: int | None, *, starts: bool
+) -> None:
+    available = AHEAD_BYTES + (2 << 30)
+    memory = HostMemory(total=available, available=available, swap_total=0, swap_free=0)
+    monkeypatch.setattr(room, "host_memory", lambda: memory)
+    started: list[str] = []
+
+    async def start(token: str, *_: object) -> WaitingTrainer:
+        started.append(token)
+        raise OSError(errno.EMFILE, "too many files")
+
+    monkeypatch.setattr(WaitingTrainer, "start", start)
+
+    async def needs(_: wire.JobSpec) -> int | None:
+        return needed
+
+    spec = job_of(wire.TrainingParameters())
+    running = job.Job(spec=spec, status="training", attempt=1)
+    state = State(running=(spec.job_id,), jobs={spec.job_id: running})
+
+    async def follow() -> None:
+        standby = Standby(Layout(tmp_path), lambda _: [], needs=needs)
+        standby.open(Machine(slots=2), state)
+        with contextlib.suppress(OSError):
+            await standby._start()  # noqa: SLF001 - no clock has to run for it
+        await standby.close()
+
+    asyncio.run(follow())
+    assert bool(started) == starts
 
 
 def test_a_server_that_is_killed_at_the_hand_over_finds_the_attempt_that_it_gave(standing: Standing) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import uvloop
 
 from modelforge import app
 from modelforge.datasets import preview_workers
+from modelforge.event_log import log_schema, sqlite
 from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 from modelforge.machine.hub_secrets import server_redaction
@@ -24,7 +26,7 @@ from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.server import serve
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
-from modelforge.supervisor import following, standby
+from modelforge.supervisor import following, standby, waiting_trainer
 from modelforge.supervisor.divided import DividedLauncher
 from modelforge.supervisor.file_changes import FileChanges
 from modelforge.supervisor.launcher import Launcher
@@ -63,7 +65,8 @@ def launcher_of(options: argparse.Namespace, ahead: Standby | None) -> Launcher:
 
 def standby_of(data_dir: Path) -> Standby:
     """One that waits for nothing."""
-    standby._QUIET_SECONDS, standby._ANSWER_SECONDS, standby._IMPORT_SECONDS = 0.0, 1.0, 2.0  # noqa: SLF001 - tests wait
+    standby._QUIET_SECONDS, standby._IMPORT_SECONDS = 0.0, 2.0  # noqa: SLF001 - tests wait
+    waiting_trainer._ANSWER_SECONDS = 1.0  # noqa: SLF001
     return Standby(Layout(data_dir), lambda _: [sys.executable, "-m", _TRAINER, wire.STANDBY], _TRAINER)
 
 
@@ -98,6 +101,24 @@ def hold_reading(until: Path) -> None:
     app.rebuild = held  # type: ignore[assignment, attr-defined]
 
 
+def hold_upgrade(until: Path) -> None:
+    """Have the server take as long to bring its log to this release's schema as a test needs."""
+    opened = sqlite.EventLog.open
+
+    async def held(path: Path, on_upgrade: Callable[[int], None], is_given_up: Callable[[], bool]) -> sqlite.EventLog:
+        def asked() -> bool:
+            while not until.exists():
+                if is_given_up():
+                    return True
+                time.sleep(0.02)
+            return False
+
+        return await opened(path, lambda records: on_upgrade(records + 1_000_000), asked)
+
+    log_schema._ASKED_EVERY = 1  # noqa: SLF001 - the log is a small one
+    sqlite.EventLog.open = held  # type: ignore[assignment, method-assign]
+
+
 def hold_snapshot(told: Path) -> None:
     """Write a snapshot after each record, and have every page of it in the file, but never the end."""
 
@@ -129,10 +150,13 @@ def main() -> None:
     parser.add_argument("--scripted-answers", action="store_true", help="a playground that answers as it is told")
     parser.add_argument("--view-seconds", type=float, help="how long a look at a dataset may take")
     parser.add_argument("--held", type=Path, help="read the log only once this file is there")
+    parser.add_argument("--held-upgrade", type=Path, help="upgrade the log only once this file is there")
     parser.add_argument("--half-written", type=Path, help="make this file once a snapshot is half written, and hang")
     options = parser.parse_args()
     if options.held is not None:
         hold_reading(options.held)
+    if options.held_upgrade is not None:
+        hold_upgrade(options.held_upgrade)
     if options.half_written is not None:
         hold_snapshot(options.half_written)
     if options.read_seconds is not None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from support.running_log import standing_of
 from support.running_server import RECORDS, RunningServer, environment, scripted_server
 
 from modelforge.audit import verify
+from modelforge.event_log.log_schema import log_schema
+from modelforge.event_log.sqlite import LogReader
 from modelforge.layout import Layout
 
 Start = Callable[..., str]
@@ -47,7 +50,7 @@ def until_read(server: RunningServer) -> None:
 def test_a_server_that_reads_its_log_says_so_to_everybody_and_then_answers(data_dir: Path, free: Path) -> None:
     server = held_server(data_dir, free)
     try:
-        assert server.get("/api/health").json()["reading"] == {"records": 41, "of": 1_000_041}
+        assert server.get("/api/health").json()["reading"] == {"records": 41, "of": 1_000_041, "doing": "rebuilding"}
         for answer in (server.get("/api/jobs"), server.post("/api/start_training", {}), server.upload(RECORDS)):
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             assert "41 of 1000041" in answer.json()["detail"]
@@ -74,6 +77,39 @@ def test_a_server_that_reads_its_log_says_so_to_everybody_and_then_answers(data_
         assert server.get("/api/health").json() == {"status": "healthy", "version": "v2"}
     finally:
         assert server.end() == ""
+
+
+def log_of_schema_1(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as log:
+        log.executescript(f"{log_schema(1)} PRAGMA user_version = 1; PRAGMA journal_mode = WAL")
+
+
+def test_a_server_that_upgrades_its_log_says_so_and_then_answers(data_dir: Path, free: Path) -> None:
+    data_dir.mkdir()
+    log_of_schema_1(Layout(data_dir).log)
+    server = scripted_server(data_dir, "--held-upgrade", str(free))
+    try:
+        expected = {"records": 0, "of": 1_000_000, "doing": "upgrading"}
+        assert server.get("/api/health").json()["reading"] == expected
+        refused = server.get("/api/jobs")
+        assert (refused.status_code, "schema of this release" in refused.json()["detail"]) == (503, True)
+        free.touch()
+        until_read(server)
+        assert server.get("/api/jobs").json() == {"jobs": [], "has_more": False}
+    finally:
+        assert server.end() == ""
+
+
+def test_a_signal_ends_a_server_that_upgrades_its_log_and_leaves_that_as_it_was(data_dir: Path, free: Path) -> None:
+    data_dir.mkdir()
+    log = Layout(data_dir).log
+    log_of_schema_1(log)
+    server = scripted_server(data_dir, "--held-upgrade", str(free))
+    assert is_reading(server)
+    assert server.end() == ""
+    assert server.process.returncode == 0
+    with closing(LogReader(log)) as reader:
+        assert reader.schema() == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

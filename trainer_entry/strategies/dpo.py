@@ -44,7 +44,7 @@ def build_trainer(
         peft_config=new_adapter(job, loaded, parameters),
     )
     set_up(trainer, job, parameters)
-    if job.provider == "huggingface" and not torch.cuda.is_available():
+    if job.provider == "huggingface" and not torch.cuda.is_available() and not parameters.torch_compile:
         join_adapters(trained_model(trainer))
     hold_to_the_beginning(trainer, job)
     return trainer

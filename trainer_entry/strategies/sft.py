@@ -102,9 +102,10 @@ def build_trainer(
     """A trainer for the model as it is loaded."""
     trainer = _build(job, loaded, examples, parameters)
     set_up(trainer, job, parameters)
-    if job.provider == "huggingface" and not torch.cuda.is_available():
+    # torch.compile joins the operations of a layer itself, and cannot look into those that are joined already.
+    if job.provider == "huggingface" and not torch.cuda.is_available() and not parameters.torch_compile:
         join_adapters(trained_model(trainer))
-        if isinstance(trainer, CompletionTrainer) and not (parameters.fp16 or parameters.torch_compile):
+        if isinstance(trainer, CompletionTrainer) and not parameters.fp16:
             trainer.has_loss_head = add_loss_head(plain_model(trainer))
     return trainer
 

@@ -1,9 +1,9 @@
 """A trainer that is started ahead: it imports what trainings need, and waits for the attempt that it is to be.
 
-It touches no GPU and reads no model. The attempt comes as one line on the socket that stdin is, through the shim; where
-that ends first, so does this process, in the middle of an import too. What an import has settled for good, such as the
-threads of OpenMP or a library that was hidden, may not fit the attempt: then the process starts anew in its own place,
-as the same process of the same launcher.
+It touches no GPU and reads no model; where there is no GPU, it makes a step with one of its own (`practice`). The
+attempt comes as one line on the socket that stdin is, through the shim; where that ends first, so does this process,
+in the middle of an import too. What an import has settled for good, such as the threads of OpenMP or a library that was
+hidden, may not fit the attempt: then the process starts anew in its own place, as the same process of its launcher.
 """
 # mypy: allow-untyped-calls
 
@@ -58,6 +58,7 @@ def stand_by() -> Begun:
     settle_environment()
     with importing():
         _import_all()
+    _practise()
     with contextlib.suppress(OSError):  # whoever it is for is gone, or has given the order already
         os.write(_ORDERS, b"warm\n")
     return attempts.get()
@@ -121,7 +122,7 @@ def _import_all() -> None:
     from peft.utils import transformers_weight_conversion  # noqa: F401
 
     from trainer_entry.artifacts import initial_adapter, rehearsal, save  # noqa: F401
-    from trainer_entry.data import embedding, generation_settings  # noqa: F401
+    from trainer_entry.data import embedding, generation_settings, token_cache  # noqa: F401
     from trainer_entry.providers import huggingface  # noqa: F401
     from trainer_entry.rewards import policy_rewards  # noqa: F401
     from trainer_entry.runtime import environment  # noqa: F401
@@ -136,3 +137,9 @@ def _import_all() -> None:
     from trainer_entry.training import arguments, callback, defaults, outcome, trainer  # noqa: F401
 
     import_models()
+
+
+def _practise() -> None:
+    from trainer_entry.strategies.practice import practise
+
+    practise()

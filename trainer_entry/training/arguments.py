@@ -8,6 +8,7 @@
     gradient_checkpointing        activation_checkpointing (its name from transformers 5.24 on)
     group_by_length               train_sampling_strategy
     liger                         use_liger_kernel
+    optim                         optim, on the CPU in one kernel
     loraplus_lr_ratio             of peft's create_loraplus_optimizer                               (trainer.py)
     reward_learning_rate          learning_rate of RewardConfig
     rl_algorithm                  RLOOConfig or GRPOConfig
@@ -121,7 +122,7 @@ def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:
         "warmup_steps": parameters.warmup_steps or min(parameters.warmup_ratio, _NEARLY_ONE),
         "weight_decay": parameters.weight_decay,
         "max_grad_norm": parameters.max_grad_norm,
-        "optim": parameters.optim,
+        "optim": _optimizer(parameters, on_cpu=on_cpu),
         "seed": parameters.seed,
         "data_seed": parameters.seed,
         "bf16": parameters.bf16,
@@ -148,6 +149,12 @@ def _common(parameters: TrainingParameters, folder: str) -> dict[str, Any]:
         "dataloader_pin_memory": not on_cpu,
         "push_to_hub": False,
     }
+
+
+def _optimizer(parameters: TrainingParameters, *, on_cpu: bool) -> str:
+    """AdamW in one kernel on the CPU: the same updates and state, in half the time; not beside a scaled loss."""
+    fuses = on_cpu and not parameters.fp16 and parameters.optim == "adamw_torch"
+    return "adamw_torch_fused" if fuses else parameters.optim
 
 
 def as_json(arguments: TrainingArguments) -> dict[str, str | int | float | bool | list[str] | None]:

@@ -21,7 +21,7 @@ from modelforge.admission.estimate.remote_model import built_in, built_in_folder
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
 from modelforge.admission.estimate.tokenizer import check_chat_template, check_tokenizer
 from modelforge.admission.estimate.weights import Weight, weights_in
-from modelforge.errors import BadInput
+from modelforge.errors import BadInput, ForgeError
 from modelforge.hub import cached_snapshot
 from modelforge.machine.reading_threads import read_apart
 from modelforge.model_files import read_file
@@ -71,6 +71,18 @@ async def estimate_training(
         _estimate, spec, model, data_dir, problems, waits=waits, spare=spare, elsewhere=room
     )
     return Fit(problems=tuple(problems), memory=memory, disk=disk)
+
+
+async def host_bytes(spec: wire.JobSpec, data_dir: Path) -> int | None:
+    """The machine's memory that a job was estimated to take at its peak, in all its processes; None: not known."""
+    if spec.work is not None:
+        return None
+    try:
+        memory = (await estimate_training(spec, data_dir, waits=True)).memory
+    except ForgeError:  # it was admitted, and its files or the hub do not answer now
+        return None
+    each = memory.process_bytes if memory.device == "gpu" else memory.required_bytes
+    return None if each is None else each * spec.parameters.num_processes + memory.tracker_bytes
 
 
 async def unknown_fit(batch_size: int, data_dir: Path, spare: int) -> Fit:

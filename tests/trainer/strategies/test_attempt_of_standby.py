@@ -33,6 +33,7 @@ def starts(program, command, environment):
     os._exit(0)
 
 standby._import_all = imports
+standby._practise = lambda: None
 os.execve = starts
 standby.stand_by()
 logging.getLogger("library").warning("the key is %s", SECRET)

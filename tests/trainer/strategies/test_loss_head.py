@@ -62,11 +62,19 @@ def learned(model: Any, batch: dict[str, Any], **asked: Any) -> tuple[float, dic
     return loss.item(), {name: weights.grad for name, weights in model.named_parameters() if weights.grad is not None}
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_and_every_gradient_are_the_model_s_own(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given pieces of 16 tokens, of which the last is not full
-    monkeypatch.setattr(loss_head, "_PIECE_BYTES", 1)
+def test_the_loss_and_every_gradient_are_the_model_s_own(
+    kind: Kind,
+    frozen: bool,  # noqa: FBT001 - a parameter of the test
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given pieces of 16 tokens, or of 9 and 40 words where the head is frozen, of which the last is not full
+    for name, value in (("_PIECE_BYTES", 1), ("_PIECE_TOKENS", 9), ("_PIECE_WORDS", 40)):
+        monkeypatch.setattr(loss_head, name, value)
     plain = model_of(kind)
+    if frozen:
+        plain.get_output_embeddings().requires_grad_(requires_grad=False)
     model = copy.deepcopy(plain)
     # when
     assert add_loss_head(model)
@@ -110,8 +118,12 @@ def test_a_batch_in_which_nothing_is_learned_gives_no_gradient_and_no_error() ->
     assert all(gradient.abs().max() == 0 for gradient in gradients.values())
 
 
-def test_in_sixteen_bits_the_loss_is_as_near_as_they_are() -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_in_sixteen_bits_the_loss_is_as_near_as_they_are(
+    frozen: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
     model = model_of("untied")
+    model.lm_head.requires_grad_(not frozen)
     assert add_loss_head(model)
     batch = batch_of([14, 9])
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -120,6 +132,24 @@ def test_in_sixteen_bits_the_loss_is_as_near_as_they_are() -> None:
     assert loss == pytest.approx(expected, rel=1e-2)
     for name, gradient in gradients.items():
         assert torch.nn.functional.cosine_similarity(gradient.flatten(), own[name].flatten(), dim=0) > 0.99
+
+
+def test_logits_of_any_height_leave_the_loss_of_a_frozen_head_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given logits in the thousands, which no exponential in 32 bits holds, the highest in the last piece of words
+    monkeypatch.setattr(loss_head, "_PIECE_WORDS", 40)
+    model = model_of("untied")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2000).mul_(torch.linspace(0.1, 1, WORDS)[:, None])
+    model.lm_head.requires_grad_(requires_grad=False)
+    assert add_loss_head(model)
+    batch = batch_of([9, 6])
+    # then
+    loss, gradients = learned(model, batch, loss_head=True)
+    expected, own = learned(model, batch)
+    assert expected > 1000
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, own[name], rtol=1e-3, atol=1e-3, msg=name)
 
 
 def test_a_model_that_makes_something_else_of_its_logits_keeps_its_own_loss() -> None:

@@ -151,6 +151,16 @@ def test_a_parameter_reaches_the_trainer(trainer: str, name: str, told: tuple[An
     assert getattr(arguments_of(trainer, tmp_path, **needs | {name: value}), theirs) == expected
 
 
+def test_adam_is_one_kernel_on_the_cpu_unless_losses_are_scaled(tmp_path: Path) -> None:
+    def optimizer(**values: Any) -> str:
+        name: str = arguments_of("completion", tmp_path, **values).optim
+        return name
+
+    assert optimizer() == "adamw_torch_fused"
+    assert optimizer(optim="sgd") == "sgd"
+    assert optimizer(fp16=True) == "adamw_torch"
+
+
 @pytest.mark.parametrize("name", ADAPTER)
 def test_a_parameter_reaches_the_adapter(name: str) -> None:
     value, theirs, expected = ADAPTER[name]
