@@ -147,12 +147,12 @@ def lives(steps_at_once: int, steps: int, jobs: int | None = None) -> Iterator[E
             size_bytes=9_700_000 + number,
             metrics={"final_loss": 1.0 + 1 / number, "eval_loss": 1.25 + 1 / number, "train_runtime": 360.5 + number},
         )
-        shim = wire.ShimReport(
+        process = job.LocalProcess(
             pid=4000 + number, start_time=90_000 + number, boot_id=f"{7:032x}", token=f"{number:032x}"
         )
         yield job.TrainingRequested(job_id=job_id, spec=spec, queued=False)
         yield job.AttemptLaunching(job_id=job_id, attempt=1)
-        yield job.AttemptSpawned(job_id=job_id, attempt=1, shim=shim)
+        yield job.AttemptSpawned(job_id=job_id, attempt=1, reference=process)
         yield job.TrainingStarted(job_id=job_id, attempt=1, seq=1, offset=4000, report=started(parameters, steps))
         seq = 1
         for _ in range(0, steps, steps_at_once):

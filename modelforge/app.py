@@ -16,6 +16,7 @@ from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.datasets.record_pages import RecordPages
 from modelforge.datasets.store import DatasetStore
 from modelforge.domain.messages import Record
+from modelforge.domain.scheduling import server_of
 from modelforge.domain.state import State
 from modelforge.end_command import EndCommand
 from modelforge.event_log.sqlite import EventLog
@@ -49,6 +50,7 @@ from modelforge.http.routes import ROUTES, add_routes
 from modelforge.http.upload_progress import WATCHERS, Watchers
 from modelforge.inference import InferenceWorker
 from modelforge.layout import Layout
+from modelforge.machine.cluster import Partitions
 from modelforge.machine.devices import machine_of
 from modelforge.machine.hub_secrets import server_redaction
 from modelforge.machine.isolation import isolation_of
@@ -60,6 +62,7 @@ from modelforge.settings import Settings
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher, standby_command
 from modelforge.supervisor.reactor import Reactor
+from modelforge.supervisor.slurm.start import on_cluster, prepare
 from modelforge.supervisor.standby import Standby
 from modelforge.supervisor.trash import empty, remove
 from modelforge.webhooks.deliverer import Deliverer
@@ -81,7 +84,7 @@ def make_app(
 
     `watch` follows how its log is read when it starts.
     """
-    layout = Layout(settings.data_dir)
+    layout = Layout(settings.data_dir, settings.shared_root)
     isolation = isolation_of(settings)
     identities = Identities(required=settings.require_token or settings.is_reached_by_others)
     redact = server_redaction()
@@ -95,7 +98,7 @@ def make_app(
     app[RECORD_PAGES] = RecordPages()
     add_routes(app)
     # What one may see that is set apart, its job says: it cannot be started before that.
-    keeps_one = launcher is None and isolation is None and not settings.cold
+    keeps_one = launcher is None and isolation is None and not settings.cold and settings.launcher == "local"
     ahead = standby or Standby(
         layout,
         standby_command,
@@ -103,10 +106,14 @@ def make_app(
         keeps_one=keeps_one,
         needs=partial(host_bytes, data_dir=layout.root),
     )
-    chosen = launcher or LocalLauncher(layout, isolation=isolation, standby=ahead)
+    local = LocalLauncher(layout, isolation=isolation, standby=None if settings.launcher == "slurm" else ahead)
+    cluster = on_cluster(settings, layout, local) if settings.launcher == "slurm" else None
+    chosen = launcher or (local if cluster is None else cluster.launcher)
 
     async def directory(_app: web.Application) -> AsyncIterator[None]:
         with claimed(layout), kept_secret(layout.owner_key, identities.owner_key):
+            if cluster is not None:
+                await prepare(settings, layout, cluster.slurm)
             await asyncio.to_thread(_sweep, layout)
             yield
 
@@ -118,7 +125,8 @@ def make_app(
         await app[EVENT_LOG].close()
 
     async def writer(app: web.Application) -> AsyncIterator[None]:
-        async with _writing(app, chosen, ahead, gate, redact):
+        partitions = None if cluster is None else cluster.partitions
+        async with _writing(app, chosen, ahead, gate, redact, partitions):
             yield
 
     async def listeners(app: web.Application) -> AsyncIterator[None]:
@@ -163,7 +171,12 @@ def _sweep_datasets(layout: Layout, state: State) -> None:
 
 @contextlib.asynccontextmanager
 async def _writing(
-    app: web.Application, launcher: Launcher, ahead: Standby, gate: Gate, redact: Redaction
+    app: web.Application,
+    launcher: Launcher,
+    ahead: Standby,
+    gate: Gate,
+    redact: Redaction,
+    partitions: Partitions | None,
 ) -> AsyncIterator[None]:
     """Everything that follows the log: state, read models, snapshots, the reactor, and the writer itself."""
     log, layout, settings = app[EVENT_LOG], app[LAYOUT], app[SETTINGS]
@@ -185,17 +198,17 @@ async def _writing(
         if PLAYGROUND in app:  # it is made after what follows the log, and takes the first GPU that it sees
             await app[PLAYGROUND].give_way()
 
-    machine = machine_of(settings)
-    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, machine, redact)
+    place = launcher.place(machine_of(settings))
+    handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, place, redact)
     projector = Projector(rebuilt.read_models)
     snapshots = Snapshots(layout.snapshot, rebuilt)
     store = DatasetStore(layout, handler)
-    reactor = Reactor(handler, launcher, layout, store, machine, settings.stalled_seconds, clear_gpu)
+    reactor = Reactor(handler, launcher, layout, store, place, settings.stalled_seconds, clear_gpu)
     event = partial(event_of, state=rebuilt.state, read_models=rebuilt.read_models)
     secrets = SecretFiles(layout.webhooks)
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
     end_command = EndCommand(settings.on_end, rebuilt.state)
-    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout, len(machine.gpus))
+    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout, len(server_of(place).gpus))
     app[DELIVERER], app[EXPOSITION] = deliverer, exposition
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens
@@ -207,6 +220,7 @@ async def _writing(
         fetches=asyncio.Semaphore(FETCHES_AT_ONCE),
         workers=app[PREVIEW_WORKERS],
         spare_bytes=ahead.spare_bytes,
+        partitions=partitions,
     )
     writer = asyncio.get_running_loop().create_task(handler.run())
     writer.add_done_callback(reactor.report_failure)
@@ -215,7 +229,7 @@ async def _writing(
     deliverer.start()
     reactor.start()
     snapshots.follow(rebuilt.state.position, rebuilt.digest, reactor.report_failure)
-    ahead.open(machine, handler.state)
+    ahead.open(server_of(place), handler.state)
     try:
         yield
     finally:

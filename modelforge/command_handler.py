@@ -22,7 +22,7 @@ from modelforge.domain.messages import (
     stream_of,
     tag_of,
 )
-from modelforge.domain.scheduling import Machine
+from modelforge.domain.scheduling import Place
 from modelforge.domain.state import State, check_actor, check_key, evolve
 from modelforge.errors import ForgeError, LogUnusable, StorageFull
 from modelforge.event_log.sqlite import EventLog
@@ -61,14 +61,14 @@ class CommandHandler:
         state: State,
         digest: str,
         on_append: Callable[[Sequence[Record]], None],
-        machine: Machine,
+        place: Place,
         redact: Redaction | None = None,
     ) -> None:
         self._log = log
         self._state = state
         self._digest = digest
         self._on_append = on_append
-        self._machine = machine
+        self._place = place
         self._redact = redact or Redaction(())
         self._waiting: list[_Submission] = []
         self._wake = asyncio.Event()
@@ -167,7 +167,7 @@ class CommandHandler:
             _settle(submission, error)
 
     def _draft_on(self, state: State, digest: str) -> "_Draft":
-        return _Draft(state, digest, self._machine, self._redact)
+        return _Draft(state, digest, self._place, self._redact)
 
 
 class _Draft:
@@ -175,10 +175,10 @@ class _Draft:
 
     commit: asyncio.Task[None]
 
-    def __init__(self, before: State, digest: str, machine: Machine, redact: Redaction) -> None:
+    def __init__(self, before: State, digest: str, place: Place, redact: Redaction) -> None:
         self._before = before
         self._digest_before = digest
-        self._machine = machine
+        self._place = place
         self._redact = redact
         self._taken: list[tuple[_Submission, Outcome | Exception]] = []
         self._begin()
@@ -219,14 +219,14 @@ class _Draft:
         message, actor, cause = submission.message, submission.actor, submission.cause
         self._at = time.time_ns() // 1000
         if isinstance(message, Report):
-            events = decide(self.state, message, self._machine)
+            events = decide(self.state, message, self._place)
             self._record_all(events, cause, actor)
             return Outcome(self.state.position, "", tuple(events))
         check_actor(self.state, actor)
         if (use := check_key(self.state, message.key)) is not None:
             return Outcome(use.position, use.stream, repeated=True)
         command = stamp(self.state, message)
-        events = decide(self.state, command, self._machine)
+        events = decide(self.state, command, self._place)
         if not events and not actor.startswith(API):
             return Outcome(self.state.position, "")
         recorded = self._record("command", command, cause, actor)

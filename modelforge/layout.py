@@ -15,6 +15,9 @@ DATA/standby/<token>/          stdout.jsonl and stderr.log of a trainer that sta
 DATA/tokenized/<key>/          tokenized records, kept for later attempts; may be removed at any time
 DATA/webhooks/<id>.json         the secrets that sign what an endpoint is sent; in no backup
 DATA/tmp, DATA/trash           uploads under way, files being removed; swept at each start
+
+On a cluster datasets, jobs, models, tokenized, tmp and trash lie in a folder that every node sees at the same path, and
+DATA has links to them.
 """
 
 from pathlib import Path
@@ -28,9 +31,15 @@ def segments_of(log: Path) -> Path:
 
 
 class Layout(Struct, frozen=True):
-    """The paths in one data directory."""
+    """The paths in one data directory. `shared`: where what the nodes of a cluster read and write lies instead."""
 
     root: Path
+    shared: Path | None = None
+
+    @property
+    def on_nodes(self) -> tuple[Path, ...]:
+        """The folders that lie there."""
+        return (self.jobs, self.models, self.datasets, self.tokenized, self.temporary, self.trash)
 
     @property
     def lock(self) -> Path:
@@ -60,12 +69,12 @@ class Layout(Struct, frozen=True):
     @property
     def jobs(self) -> Path:
         """A folder a job."""
-        return self.root / "jobs"
+        return self.at_nodes() / "jobs"
 
     @property
     def models(self) -> Path:
         """A folder a trained model."""
-        return self.root / "models"
+        return self.at_nodes() / "models"
 
     @property
     def exports(self) -> Path:
@@ -75,7 +84,7 @@ class Layout(Struct, frozen=True):
     @property
     def datasets(self) -> Path:
         """The files of datasets, by their content."""
-        return self.root / "datasets"
+        return self.at_nodes() / "datasets"
 
     @property
     def webhooks(self) -> Path:
@@ -90,17 +99,17 @@ class Layout(Struct, frozen=True):
     @property
     def tokenized(self) -> Path:
         """A folder for each dataset as a model reads it; made by the first trainer."""
-        return self.root / "tokenized"
+        return self.at_nodes() / "tokenized"
 
     @property
     def temporary(self) -> Path:
         """Files that are not whole yet."""
-        return self.root / "tmp"
+        return self.at_nodes() / "tmp"
 
     @property
     def trash(self) -> Path:
         """Files on their way out."""
-        return self.root / "trash"
+        return self.at_nodes() / "trash"
 
     def dataset(self, sha256: str) -> Path:
         """The records (JSON lines) with this content."""
@@ -109,6 +118,10 @@ class Layout(Struct, frozen=True):
     def upload(self, sha256: str) -> Path:
         """The upload with this content, where it is not itself what trainers read."""
         return self.datasets / f"{sha256}.upload"
+
+    def at_nodes(self) -> Path:
+        """Where jobs, datasets and models lie, and what is moved into or out of them."""
+        return self.shared or self.root
 
     def attempt(self, job_id: str, attempt: int) -> Path:
         """The folder of one attempt."""
@@ -120,5 +133,6 @@ class Layout(Struct, frozen=True):
 
     def make_folders(self) -> None:
         """Make what is missing; what lies here is for its owner only."""
-        for folder in (self.root, self.jobs, self.models, self.datasets, self.temporary, self.trash):
+        folders = (self.jobs, self.models, self.datasets, self.temporary, self.trash) if self.shared is None else ()
+        for folder in (self.root, *folders):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -7,13 +7,15 @@ import shutil
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from modelforge.errors import SettingsInvalid
 from modelforge.server_log import LogFormat
+from trainer_entry.wire import ClusterRequest
+from trainer_entry.wire.cluster import ClusterName, Constraint, Memory, TimeLimit
 
 FILENAME = "modelforge.toml"
 _PREFIX = "MODELFORGE_"
@@ -31,6 +33,7 @@ def default_roots() -> tuple[Path, ...]:
     return (Path.home(), Path.cwd())
 
 
+_CLUSTER_SETTINGS = tuple(f"cluster_{name}" for name in ClusterRequest.__struct_fields__)
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 """At most a day: no setting is infinite, since JSON has no word for it."""
 Origin = Annotated[str, Meta(pattern=r"^https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?$(?!\n)")]
@@ -45,6 +48,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     come from that may ask this server, and read its answers. `behind_proxy`: a proxy on the way has TLS,
     and says who the client is (X-Forwarded-For). `llama_quantize`: that program of
     llama.cpp, where it is not on the PATH. `on_end`: a command that is run, without a shell, when a job ends.
+    `launcher`: who runs trainings and evaluations; with `slurm`, jobs, datasets and models lie in `shared_root`, which
+    all nodes see at the same path, and `cluster_…` is what a job asks for that does not say so itself.
     `cold`: no trainer is started ahead of its job, and no worker of the playground ahead of a prompt.
     `max_concurrent_jobs` share the processors; each has GPUs of its own, where there are any. A client is a token, or
     where none is asked for, an address.
@@ -60,6 +65,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     require_token: bool = False
     isolate: bool = False
     cold: bool = False
+    launcher: Literal["local", "slurm"] = "local"
+    shared_root: Path | None = None
+    cluster_partition: ClusterName | None = None
+    cluster_account: ClusterName | None = None
+    cluster_qos: ClusterName | None = None
+    cluster_time_limit: TimeLimit | None = None
+    cluster_nodes: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    cluster_gpus_per_node: Annotated[int, Meta(ge=0, le=64)] | None = None
+    cluster_cpus_per_node: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    cluster_memory: Memory | None = None
+    cluster_constraint: Constraint | None = None
     behind_proxy: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -97,6 +113,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.behind_proxy or not self.is_local
 
     @property
+    def cluster(self) -> ClusterRequest:
+        """What jobs ask of the cluster that do not say so themselves."""
+        return ClusterRequest(**{name: getattr(self, f"cluster_{name}") for name in ClusterRequest.__struct_fields__})
+
+    @property
     def has_tls(self) -> bool:
         """Whether the server itself encrypts."""
         return self.tls_cert is not None
@@ -129,6 +150,7 @@ def load_settings(
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsInvalid("TLS needs both its files", "Give --tls-cert and --tls-key together.")
     check_command(settings.on_end)
+    _check_launcher(settings)
     if not settings.is_local and not settings.has_tls and not settings.behind_proxy:
         raise SettingsInvalid(
             "This address would open the server to others, and everything said could be read on the way",
@@ -136,6 +158,29 @@ def load_settings(
             "A token is needed too (modelforge token create).",
         )
     return settings
+
+
+def _check_launcher(settings: Settings) -> None:
+    """Refuse what a launcher cannot have, or has no use for."""
+    if settings.launcher == "slurm":
+        if settings.shared_root is None:
+            raise SettingsInvalid(
+                "Slurm needs a folder that all nodes see",
+                "Give --shared-root with --launcher slurm: a folder of a shared file system, at the same path on "
+                "every node. Jobs, datasets and models lie there.",
+            )
+        if settings.isolate:
+            raise SettingsInvalid(
+                "Jobs of a cluster cannot be isolated",
+                "Leave out --isolate with --launcher slurm: nodes have no bwrap.",
+            )
+        return
+    given = [name for name in ("shared_root", *_CLUSTER_SETTINGS) if getattr(settings, name) is not None]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise SettingsInvalid(
+            "Settings of a cluster need one", f"Give --launcher slurm with {flags}, or leave them out."
+        )
 
 
 def check_command(command: str | None, name: str = "on_end") -> None:
@@ -200,6 +245,7 @@ def _resolved(settings: Settings) -> Settings:
         dataset_roots=tuple(root.resolve() for root in settings.dataset_roots),
         model_roots=tuple(root.resolve() for root in settings.model_roots),
         reward_roots=tuple(root.resolve() for root in settings.reward_roots),
+        shared_root=None if settings.shared_root is None else settings.shared_root.resolve(),
         unix_socket=None if settings.unix_socket is None else settings.unix_socket.absolute(),
         tls_cert=None if settings.tls_cert is None else settings.tls_cert.resolve(),
         tls_key=None if settings.tls_key is None else settings.tls_key.resolve(),

@@ -149,7 +149,7 @@ def memory_that_is_not_there(bench: Bench) -> Iterator[Finding]:
         attempt.limit_memory(_CPU_LIMIT)
     what, bound = "a batch far too large", "OutOfMemory that names CUDA, and what would work"
     word = attempt.wait_for_failure()
-    cause = cause_of(word, None, "", rebooted=False)
+    cause = cause_of(word, None, "", known=None)
     text = f"{cause.kind}: {cause.message}"
     helps = [name for name in ("per_device_train_batch_size", "max_seq_length", "qlora") if name in cause.message]
     names_it = "CUDA" in cause.message or not bench.on_gpu

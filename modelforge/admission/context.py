@@ -9,6 +9,7 @@ from msgspec import Struct
 from modelforge.command_handler import CommandHandler
 from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.layout import Layout
+from modelforge.machine.cluster import Partitions
 from modelforge.projections.read_models import ReadModels
 from modelforge.settings import Settings
 
@@ -20,7 +21,7 @@ class Admission(Struct, frozen=True, kw_only=True):
 
     `fetches`: how many datasets may be fetched from the hub at once; others wait for their turn. `workers`: those that
     read datasets as a model does, in processes of their own. `spare_bytes`: the memory that comes free when a job
-    starts; to be asked in a thread.
+    starts; to be asked in a thread. `partitions`: those of the cluster that trainings run on; None where there is none.
     """
 
     settings: Settings
@@ -30,6 +31,7 @@ class Admission(Struct, frozen=True, kw_only=True):
     fetches: asyncio.Semaphore
     workers: PreviewWorkers
     spare_bytes: Callable[[], int]
+    partitions: Partitions | None = None
 
     @property
     def model_roots(self) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from modelforge.admission.cluster import check_cluster_request, cluster_capacity
 from modelforge.admission.context import Admission
 from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fit
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
@@ -60,6 +61,7 @@ class StartTrainingBody(wire.TrainingParameters, frozen=True, kw_only=True, forb
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
     metadata: Metadata | None = None
     validation_dataset: DatasetName | None = None
+    cluster: wire.ClusterRequest | None = None
 
 
 class Preflight(Struct, frozen=True, kw_only=True):
@@ -134,6 +136,9 @@ async def _resolve(
         check_combination(body.task, body.strategy, body.provider, parameters, evaluates=evaluates)
     with problems.collecting("provider"):
         check_installed(body.provider, parameters)
+    cluster: wire.ClusterRequest | None = None
+    with problems.collecting("cluster"):
+        cluster = await check_cluster_request(admission, body.cluster, parameters.num_processes)
     with problems.collecting("reward_functions"):
         parameters = await check_reward_functions(parameters, admission.settings.reward_roots)
     with problems.collecting("model_name"):
@@ -164,6 +169,7 @@ async def _resolve(
         lineage=origin.lineage,
         metadata=body.metadata or {},
         validation=found.validation,
+        cluster=cluster,
     )
     return spec, found
 
@@ -172,13 +178,14 @@ async def estimate_fit(
     admission: Admission, batch_size: int, spec: wire.JobSpec | None, problems: Problems, *, queue: bool
 ) -> Fit:
     """What a training takes, and in `problems` what of it is not there; without a spec little is known."""
-    data_dir = admission.layout.root
+    data_dir = admission.layout.at_nodes()
     if spec is None:
         return await unknown_fit(batch_size, data_dir, await asyncio.to_thread(admission.spare_bytes))
     # Where there is no place for it now, that is the answer, and not that whoever has it leaves too little memory.
     slots, running = admission.settings.max_concurrent_jobs, admission.handler.state.running
     spare = await asyncio.to_thread(admission.spare_bytes)
-    fit = await estimate_training(spec, data_dir, waits=queue or len(running) >= slots, spare=spare)
+    room = None if spec.cluster is None else await cluster_capacity(admission, spec.cluster)
+    fit = await estimate_training(spec, data_dir, waits=queue or len(running) >= slots, spare=spare, room=room)
     for problem in fit.problems:
         problems.add(problem)
     if not problems.all:

@@ -7,8 +7,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
-
 from modelforge import audit
 from modelforge.backup.files import begun, copy, make_folders, opened_inside, sync_folders, told
 from modelforge.backup.manifest import LOG, RESTORED_NAMES, SNAPSHOT, Manifest, check_files, data_of, read_manifest
@@ -20,8 +18,7 @@ from modelforge.owner_files import sync_folder
 from modelforge.projections.folding import Rebuilt
 from modelforge.projections.snapshot_file import TABLES
 from modelforge.projections.snapshots import rebuild
-from modelforge.supervisor.processes import tokens
-from trainer_entry import wire
+from modelforge.supervisor.local_attempts import Attempt, processes_of
 
 _OF_THE_DISK = "lost+found"
 """What an empty disk has in it; a try that was killed may have left a lock and its partial folder beside it."""
@@ -146,14 +143,8 @@ def _refuse_other_path(rebuilt: Rebuilt, manifest: Manifest, root: Path) -> None
 
 def _refuse_living(rebuilt: Rebuilt, data: Path) -> None:
     """Refuse a backup whose trainings still run here: a server on it would take them for its own."""
-    carried = tokens()
     for job_id in rebuilt.state.running:
-        path = Layout(data).attempt(job_id, rebuilt.state.jobs[job_id].attempt) / "spec.json"
-        try:
-            token = msgspec.json.decode(path.read_bytes(), type=wire.AttemptSpec).token
-        except (FileNotFoundError, msgspec.DecodeError):
-            continue
-        if alive := sorted(pid for pid, mark in carried.items() if mark == token):
+        if alive := processes_of(Attempt(job_id, rebuilt.state.jobs[job_id].attempt), Layout(data)):
             detail = (
                 f"{job_id} is process {alive[0]}, which a server on this backup would take for its own. Stop it first."
             )

@@ -25,7 +25,8 @@ def layout_of(data_dir: Path | None) -> Layout:
     Raises:
         SettingsInvalid: a setting cannot be used.
     """
-    return Layout(load_settings({} if data_dir is None else {"data_dir": data_dir}).data_dir)
+    settings = load_settings({} if data_dir is None else {"data_dir": data_dir})
+    return Layout(settings.data_dir, settings.shared_root)
 
 
 def verify(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -12,7 +12,8 @@ from modelforge.settings import load_settings
 _REACHED = Group("Who reaches it", sort_key=1)
 _FOLDERS = Group("What lies where", sort_key=2)
 _WORK = Group("Trainings and models", sort_key=3)
-_LIMITS = Group("Limits (bytes, seconds)", sort_key=4)
+_CLUSTER = Group("A cluster", sort_key=4)
+_LIMITS = Group("Limits (bytes, seconds)", sort_key=5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,40 @@ class Flags:
             group=_WORK,
             help="let trainings, previews and the playground see the files of their work only (needs bubblewrap)",
         ),
+    ] = None
+    launcher: Annotated[
+        Literal["local", "slurm"] | None,
+        Parameter(group=_CLUSTER, help="who runs trainings and evaluations: this machine, or a Slurm cluster (local)"),
+    ] = None
+    shared_root: Annotated[
+        Path | None,
+        Parameter(group=_CLUSTER, help="where jobs, datasets and models lie for all nodes, at the same path on each"),
+    ] = None
+    cluster_partition: Annotated[
+        str | None, Parameter(group=_CLUSTER, help="the partition of jobs that name none (Slurm's default)")
+    ] = None
+    cluster_account: Annotated[
+        str | None, Parameter(group=_CLUSTER, help="the account of jobs that name none (the user's)")
+    ] = None
+    cluster_qos: Annotated[
+        str | None, Parameter(group=_CLUSTER, help="the quality of service of jobs that name none (Slurm's default)")
+    ] = None
+    cluster_time_limit: Annotated[
+        str | None, Parameter(group=_CLUSTER, help="the time of jobs that say none, as [D-]HH:MM:SS (the partition's)")
+    ] = None
+    cluster_nodes: Annotated[int | None, Parameter(group=_CLUSTER, help="the nodes of jobs that say none (1)")] = None
+    cluster_gpus_per_node: Annotated[
+        int | None, Parameter(group=_CLUSTER, help="the GPUs on each node of jobs that say none (0)")
+    ] = None
+    cluster_cpus_per_node: Annotated[
+        int | None, Parameter(group=_CLUSTER, help="the processors on each node of jobs that say none (1)")
+    ] = None
+    cluster_memory: Annotated[
+        str | None,
+        Parameter(group=_CLUSTER, help="the memory on each node of jobs that say none, as 64G (Slurm's default)"),
+    ] = None
+    cluster_constraint: Annotated[
+        str | None, Parameter(group=_CLUSTER, help="the features of nodes for jobs that say none, as a100&ib (none)")
     ] = None
     cold: Annotated[
         bool | None,

@@ -81,6 +81,8 @@ def describe(message: StatusMessage) -> str:
     """What a job does, in a few words."""
     if message.stalled:
         return "training, but silent"
+    if message.waiting_for is not None:
+        return f"queued: {visible(message.waiting_for)}"
     if message.status in {"starting", "training"} and message.phase is not None:
         return _PHASES[message.phase]
     return message.status
@@ -124,6 +126,8 @@ def _status(job: JobDetails) -> str:
         return f"{job.status}: {visible(job.error.kind)}"
     if job.queue_position is not None:
         return f"{job.status}, {job.queue_position} in line"
+    if job.waiting_for is not None:
+        return f"{job.status}: {visible(job.waiting_for)}"
     return "stalled" if job.stalled else job.status
 
 

@@ -10,6 +10,7 @@ from modelforge.doctor.machine import machine_findings
 from modelforge.doctor.software import software_findings
 from modelforge.errors import SegmentAway
 from modelforge.layout import Layout
+from modelforge.supervisor.local_attempts import bearers_of
 
 
 def examine(layout: Layout) -> list[Finding]:
@@ -46,7 +47,7 @@ def _directory(layout: Layout) -> Iterator[Finding]:
     yield from _checked("file system", lambda: [directory.filesystem_finding(layout)])
     yield directory.server_finding(layout, server)
     # Before the log is read: what is there now and should be is in it then.
-    bearers, listing = attempts.bearers_of(layout), contents.listing_of(layout)
+    bearers, listing = bearers_of(layout), contents.listing_of(layout)
     of_log = _checked("log", lambda: log_findings(layout))
     yield from of_log
     if any(finding.level == "problem" for finding in of_log):

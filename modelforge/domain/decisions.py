@@ -1,4 +1,4 @@
-"""What a command or report leads to, on a machine, in a state: the events, or the reason why there are none."""
+"""What a command or report leads to, at a place, in a state: the events, or the reason why there are none."""
 
 from typing import assert_never
 
@@ -6,7 +6,7 @@ import msgspec
 
 from modelforge.domain import access_token, dataset, job, model, references, webhook
 from modelforge.domain.messages import Command, Event, Report
-from modelforge.domain.scheduling import Machine
+from modelforge.domain.scheduling import Machine, Place, machine_for, server_of
 from modelforge.domain.state import State
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
@@ -24,24 +24,25 @@ def stamp(state: State, command: Command) -> Command:
         case job.StopTraining(job_id=""):
             if not state.running:
                 raise Conflict("No training is active", "There is nothing to stop; GET /api/jobs lists the jobs.")
-            return msgspec.structs.replace(command, job_id=state.running[0])
+            started = (job_id for job_id in state.running if state.jobs[job_id].status != "queued")
+            return msgspec.structs.replace(command, job_id=next(started, state.running[0]))
         case _:
             return command
 
 
-def decide(state: State, message: Command | Report, machine: Machine) -> list[Event]:
-    """The facts that a command or report leads to on a machine. A command was stamped before.
+def decide(state: State, message: Command | Report, place: Place) -> list[Event]:
+    """The facts that a command or report leads to, where jobs run at a place. A command was stamped before.
 
     Raises:
         NotFound, Conflict: the command cannot be carried out; a report always can.
     """
     match message:
-        case job.ReportLines() | job.ReportSpawned() | job.ReportSilence():
+        case job.ReportLines() | job.ReportSubmitted() | job.ReportWaits() | job.ReportSpawned() | job.ReportSilence():
             return [*job.decide_report(state.jobs.get(message.job_id), message)]
         case job.StartTraining(spec=spec):
             _check_models(state, spec)
             references.check_dataset(spec, state.references)
-            return [*job.decide_start(message, _lease(state, machine, spec), _active(state))]
+            return [*job.decide_start(message, _lease(state, place, spec), _active(state))]
         case job.StopTraining():
             return [*job.decide_stop(message, state.jobs.get(message.job_id))]
         case job.ResumeTraining():
@@ -49,19 +50,19 @@ def decide(state: State, message: Command | Report, machine: Machine) -> list[Ev
             if stopped is not None and stopped.status in {"stopped", "failed"}:
                 _check_models(state, stopped.spec)
                 references.check_dataset(stopped.spec, state.references)
-            gpus = None if stopped is None else _lease(state, machine, stopped.spec)
+            gpus = None if stopped is None else _lease(state, place, stopped.spec)
             return [*job.decide_resume(message, stopped, gpus, _active(state))]
         case job.CancelTraining():
             return [*job.decide_cancel(message, state.jobs.get(message.job_id))]
         case job.SaveCheckpoint():
             return [*job.decide_checkpoint(message, state.jobs.get(message.job_id))]
         case job.LaunchNext():
-            return [*_launch_waiting(state, machine)]
+            return [*_launch_waiting(state, place)]
         case job.Relaunch():
             again = state.jobs.get(message.job_id)
-            return [*job.decide_relaunch(message, again, _lease_again(state, machine, again))]
+            return [*job.decide_relaunch(message, again, _lease_again(state, place, again))]
         case job.ReportGone():
-            return _decide_gone(state, message, machine)
+            return _decide_gone(state, message, place)
         case dataset.RegisterDataset():
             return [*dataset.decide(state.datasets.get(message.filename), message)]
         case dataset.DeleteDataset():
@@ -95,16 +96,26 @@ def _decide_deletion(state: State, command: dataset.DeleteDataset) -> list[datas
     return dataset.decide_deletion(known, command, used_by, references.unshared_files(known, state.references))
 
 
-def _lease(state: State, machine: Machine, spec: wire.JobSpec) -> tuple[str, ...] | None:
+def _lease(state: State, place: Place, spec: wire.JobSpec) -> tuple[str, ...] | None:
     """The GPUs for a job that comes now; None where it has to wait, be it only for those who came before."""
-    if state.waiting:
+    machine = machine_for(place, spec)
+    if machine is None:
+        return ()
+    if any(machine_for(place, state.jobs[job_id].spec) is machine for job_id in state.waiting):
         return None
-    return machine.lease(spec, tuple(state.jobs[job_id].gpus for job_id in state.running))
+    return machine.lease(spec, _leases(state, place, machine))
 
 
-def _lease_again(state: State, machine: Machine, again: job.Job | None) -> tuple[str, ...]:
+def _leases(state: State, place: Place, machine: Machine) -> tuple[tuple[str, ...], ...]:
+    """The GPUs of each job that runs on a machine of the place."""
+    running = (state.jobs[job_id] for job_id in state.running)
+    return tuple(other.gpus for other in running if machine_for(place, other.spec) is machine)
+
+
+def _lease_again(state: State, place: Place, again: job.Job | None) -> tuple[str, ...]:
     """The GPUs for the next attempt of a job that has its place: those that it had, if they are still to be had."""
-    if again is None:
+    machine = None if again is None else machine_for(place, again.spec)
+    if again is None or machine is None:
         return ()
     others = tuple(state.jobs[job_id].gpus for job_id in state.running if job_id != again.spec.job_id)
     free = machine.free_gpus(again.spec, others)
@@ -119,16 +130,23 @@ def _active(state: State) -> job.Job | None:
     return state.jobs[first[0]] if first else None
 
 
-def _launch_waiting(state: State, machine: Machine) -> list[job.Event]:
+def _launch_waiting(state: State, place: Place) -> list[job.Event]:
     """The next attempts of those who have waited longest; nobody overtakes one who does not fit yet."""
-    taken = [state.jobs[job_id].gpus for job_id in state.running]
+    taken = [*_leases(state, place, server_of(place))]
     events: list[job.Event] = []
+    is_full = False
     for job_id in state.waiting:
-        gpus = machine.lease(state.jobs[job_id].spec, tuple(taken))
-        if gpus is None:
-            break
-        taken.append(gpus)
-        events.append(job.launching(state.jobs[job_id], gpus))
+        following = state.jobs[job_id]
+        machine = machine_for(place, following.spec)
+        gpus: tuple[str, ...] | None = ()
+        if machine is not None:
+            gpus = None if is_full else machine.lease(following.spec, tuple(taken))
+            if gpus is None and machine is place:
+                break
+            is_full = gpus is None
+            taken.append(gpus or ())
+        if gpus is not None:
+            events.append(job.launching(following, gpus))
     return events
 
 
@@ -157,10 +175,10 @@ def _models_of(spec: wire.JobSpec) -> tuple[tuple[str, str], ...]:
             assert_never(spec.work)
 
 
-def _decide_gone(state: State, report: job.ReportGone, machine: Machine) -> list[Event]:
+def _decide_gone(state: State, report: job.ReportGone, place: Place) -> list[Event]:
     trained = state.jobs.get(report.job_id)
     events: list[Event] = []
-    for event in job.decide_report(trained, report, _lease_again(state, machine, trained)):
+    for event in job.decide_report(trained, report, _lease_again(state, place, trained)):
         events.append(event)
         if trained is not None and isinstance(event, job.TrainingCompleted) and event.model is not None:
             parameters = trained.parameters or trained.spec.parameters

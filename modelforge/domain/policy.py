@@ -4,13 +4,13 @@ from msgspec import Struct
 
 from modelforge.domain import dataset, job, model
 from modelforge.domain.messages import Record
-from modelforge.domain.scheduling import Machine
+from modelforge.domain.scheduling import Place, machine_for
 from modelforge.domain.state import State
 from trainer_entry import wire
 
 
 class Launch(Struct, frozen=True, kw_only=True, gc=False):
-    """Spawn an attempt at a job, on the GPUs that are leased to it; None on a machine that has none to lease."""
+    """Hand over an attempt at a job, on the GPUs that are leased to it; None where there are none to lease."""
 
     spec: wire.JobSpec
     attempt: int
@@ -20,14 +20,14 @@ class Launch(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Recover(Struct, frozen=True, kw_only=True, gc=False):
-    """Find out whether an attempt that was recorded as launching was spawned: follow it, or launch anew."""
+    """Find out whether an attempt that was recorded as launching was handed over: follow it, or launch anew."""
 
     job_id: str
     attempt: int
 
 
 class Follow(Struct, frozen=True, kw_only=True, gc=False):
-    """Go on reading an attempt that was spawned before this server started."""
+    """See an attempt through that was handed over before this server started: it waits, runs, or has ended."""
 
     job_id: str
     attempt: int
@@ -70,16 +70,18 @@ class RemoveDatasetFiles(Struct, frozen=True, kw_only=True, gc=False):
 Effect = Launch | Recover | Follow | Signal | AskForCheckpoint | LaunchWaiting | RemoveFiles | RemoveDatasetFiles
 
 
-def react(record: Record, state: State, machine: Machine) -> list[Effect]:
+def react(record: Record, state: State, place: Place) -> list[Effect]:
     """The effects of one new record, in the state that it led to."""
     match record.message:
         case job.AttemptLaunching(job_id=job_id, attempt=attempt, resume_from=resume_from, gpus=gpus):
+            spec = state.jobs[job_id].spec
+            machine = machine_for(place, spec)
             launch = Launch(
-                spec=state.jobs[job_id].spec,
+                spec=spec,
                 attempt=attempt,
                 resume_from=resume_from,
-                gpus=gpus if machine.gpus else None,
-                cpu_threads=machine.cpu_threads,
+                gpus=gpus if machine is not None and machine.gpus else None,
+                cpu_threads=(machine or place).cpu_threads,
             )
             return [launch]
         case job.StopRequested(job_id=job_id, attempt=attempt):
@@ -110,7 +112,7 @@ def resume(state: State) -> list[Effect]:
     ]
     for job_id in state.running:
         running = state.jobs[job_id]
-        if running.shim is None:
+        if running.reference is None:
             effects.append(Recover(job_id=job_id, attempt=running.attempt))
         else:
             effects.append(Follow(job_id=job_id, attempt=running.attempt))

@@ -1,7 +1,9 @@
-"""Which jobs run, which wait, and the GPUs that are leased to each.
+"""Where jobs run: which of them do, which wait, and the GPUs that are leased to each.
 
-The machine is given to every decision, and never part of the log.
+The place is given to every decision, and never part of the log.
 """
+
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -34,6 +36,41 @@ class Machine(Struct, frozen=True, kw_only=True, gc=False):
             case _:
                 wanted = 0
         return tuple(free[:wanted]) if len(free) >= wanted else None
+
+
+class Cluster(Struct, frozen=True, kw_only=True, gc=False):
+    """A cluster, whose own queue takes every training and evaluation at once: no place and no GPU is leased.
+
+    Other work is done on `server`, the machine of this server, as it is without a cluster. `cpu_threads`: of a job.
+    """
+
+    server: Machine = Machine()
+    cpu_threads: int = 1
+
+
+Place = Machine | Cluster
+"""Where a server's jobs run."""
+
+
+def server_of(place: Place) -> Machine:
+    """The server's own machine."""
+    return place.server if isinstance(place, Cluster) else place
+
+
+def machine_for(place: Place, spec: wire.JobSpec) -> Machine | None:
+    """The machine on which a job needs room; None where it goes to a cluster."""
+    match place:
+        case Machine():
+            return place
+        case Cluster(server=server):
+            return None if is_for_cluster(spec) else server
+        case _:
+            assert_never(place)
+
+
+def is_for_cluster(spec: wire.JobSpec) -> bool:
+    """Whether a cluster, where there is one, does this work: it trains or evaluates."""
+    return spec.work is None or isinstance(spec.work, wire.Evaluate)
 
 
 def queue_after(

@@ -106,7 +106,8 @@ async def get_machine(request: web.Request) -> web.Response:
     """Processors, memory, GPUs and who has them, the disk, versions, and how many jobs run and wait."""
     settings, read_models = request.app[SETTINGS], request.app[PROJECTOR].read_models
     measured = await asyncio.to_thread(_measure, request.app[LAYOUT], settings.reserve_disk_bytes)
-    running = [read_models.jobs[job_id] for job_id in read_models.queue.running]
+    begun = [read_models.jobs[job_id] for job_id in read_models.queue.running]
+    running = [details for details in begun if details.status != "queued"]  # those that wait on a cluster are others
     used = [
         _used(gpu, [details.job_id or "" for details in running if gpu.name in details.gpus]) for gpu in measured.gpus
     ]
@@ -118,9 +119,9 @@ async def get_machine(request: web.Request) -> web.Response:
             gpus=used,
             disk=measured.disk,
             work=Work(
-                running=[*read_models.queue.running],
+                running=[details.job_id or "" for details in running],
                 at_once=settings.max_concurrent_jobs,
-                queued=len(read_models.queue.waiting),
+                queued=len(read_models.queue.waiting) + len(begun) - len(running),
             ),
             release=VERSION,
             python=platform.python_version(),

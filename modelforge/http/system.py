@@ -2,25 +2,31 @@
 
 from typing import get_args
 
+import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.http.plumbing.body import json_response
-from modelforge.http.plumbing.keys import OPENAPI
+from modelforge.http.plumbing.keys import ADMISSION, OPENAPI
 from modelforge.http.plumbing.route import Route
+from modelforge.machine.cluster import Partition
 from modelforge.projections.folding import Stage
 from modelforge.version import API_VERSION, VERSION
 from trainer_entry import wire
 
 
 class Info(Struct, frozen=True, kw_only=True):
-    """What can be asked for."""
+    """What can be asked for. `cluster`: the partitions of the cluster that trainings run on; null where there is none.
+
+    It is empty while the cluster does not answer.
+    """
 
     providers: list[str]
     strategies: list[str]
     tasks: list[str]
     version: str
     release: str
+    cluster: tuple[Partition, ...] | None = None
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -52,9 +58,12 @@ _INFO = Info(
 )
 
 
-async def get_info(_request: web.Request) -> web.Response:
+async def get_info(request: web.Request) -> web.Response:
     """System information."""
-    return json_response(_INFO)
+    partitions = request.app[ADMISSION].partitions
+    if partitions is None:
+        return json_response(_INFO)
+    return json_response(msgspec.structs.replace(_INFO, cluster=await partitions() or ()))
 
 
 async def get_health(_request: web.Request) -> web.Response:

@@ -36,6 +36,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     `eta_seconds` is the time left of the job, null while a later phase's speed is not known; `phase_eta_seconds` that
     of the phase. `rewards`: the mean of each reward function's, and of a reward model's, by name.
     Of a job that is no training they are what its `unit` says; its status is `training` too while it works.
+    `waiting_for`: why an attempt waits that was handed over to a cluster, in its words.
     """
 
     status: Status
@@ -59,6 +60,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     completion_length: float | None = None
     rewards: dict[str, float | None] = {}
     stalled: bool = False
+    waiting_for: str | None = None
 
 
 class JobDetails(TrainingStatus, frozen=True, kw_only=True):
@@ -189,7 +191,20 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
                 ran_seconds=_ran_until(details, at),
                 finished_at=None,
                 error=None,
+                waiting_for=None,
                 trackers=waiting(tracker.name for tracker in details.trackers),
+            )
+        case job.AttemptSubmitted():
+            return _handed_over(now)
+        case job.AttemptWaits(reason=reason):
+            return msgspec.structs.replace(now, waiting_for=reason)
+        case job.AttemptSpawned() if details.attempt_started_at is None:
+            return msgspec.structs.replace(
+                now,
+                status="starting" if details.status == "queued" else details.status,
+                started_at=details.started_at or iso(at),
+                attempt_started_at=iso(at),
+                waiting_for=None,
             )
         case job.PhaseEntered(phase=phase):
             return msgspec.structs.replace(now, phase=phase, phase_step=None, phase_total_steps=None)
@@ -229,6 +244,7 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             return msgspec.structs.replace(
                 now,
                 gpus=(),
+                waiting_for=None,
                 lost_messages=details.lost_messages + lost,
                 trackers=become(details.trackers, "reporting", "ended"),
             )
@@ -262,10 +278,21 @@ def evolve(details: JobDetails | None, event: job.Event, position: int, at: int)
             assert_never(event)
 
 
+def _handed_over(details: JobDetails) -> JobDetails:
+    """A job whose attempt waits elsewhere: neither it nor, where this is the first, the job has started."""
+    is_first = details.started_at == details.attempt_started_at
+    return msgspec.structs.replace(
+        details,
+        status="queued" if details.status == "starting" else details.status,
+        started_at=None if is_first else details.started_at,
+        attempt_started_at=None,
+    )
+
+
 def _ran_until(details: JobDetails, at: int) -> int:
     """Seconds that a job's attempts ran, where the next is launched `at`; the pause before that is none of them."""
     if details.attempt_started_at is None:
-        return 0
+        return details.ran_seconds
     ended = details.finished_at or iso(at)
     ran = datetime.fromisoformat(ended) - datetime.fromisoformat(details.attempt_started_at)
     return details.ran_seconds + max(0, round(ran.total_seconds()))

@@ -43,8 +43,9 @@ class ReadModels(Struct, kw_only=True):
     webhooks: MutableMapping[str, KnownWebhook] = {}
 
     def status(self) -> TrainingStatus:
-        """The current training status."""
-        current = self.queue.current()
+        """The current training status: of a job that waits on a cluster only where none has started."""
+        begun = (job_id for job_id in self.queue.running if self.listed_jobs[job_id].status != "queued")
+        current = next(begun, self.queue.current())
         return status_of(None if current is None else self.jobs[current])
 
     def newest_jobs(self) -> Iterator[tuple[str, ListedJob]]:

@@ -11,7 +11,10 @@ from typing import TypeVar
 
 import msgspec
 
-from modelforge.errors import NO_ROOM, LaunchFailed
+from modelforge.domain.failure_causes import LOST_POWER
+from modelforge.domain.job import LocalProcess, Reference, local_process
+from modelforge.domain.scheduling import Machine
+from modelforge.errors import NO_ROOM, LaunchFailed, SettingsInvalid
 from modelforge.layout import Layout
 from modelforge.machine.child_limits import UNLIMITED, limit_process
 from modelforge.machine.devices import cpu_count
@@ -20,7 +23,7 @@ from modelforge.machine.isolation import Isolation
 from modelforge.owner_files import write_owner_file
 from modelforge.supervisor.attempt_environment import environment_of, share_of, threads_of
 from modelforge.supervisor.last_words import last_words
-from modelforge.supervisor.launcher import Ending
+from modelforge.supervisor.launcher import Ending, Waits
 from modelforge.supervisor.processes import boot_id, kill_all_with, processes_with, send, wait_for
 from modelforge.supervisor.standby import TRAINER, Standby
 from trainer_entry import wire
@@ -76,8 +79,19 @@ class LocalLauncher:
         self._isolation = isolation
         self._standby = standby
         self._cores = cpu_count()
+        self._processes: dict[tuple[str, int], LocalProcess] = {}
 
-    async def launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
+    def place(self, server: Machine) -> Machine:
+        """On this machine."""
+        return server
+
+    async def submit(self, spec: wire.AttemptSpec) -> LocalProcess:
+        """Start the attempt: it waits for nothing."""
+        process = local_process(await self._launch(spec))
+        self._processes[spec.job.job_id, spec.attempt] = process
+        return process
+
+    async def _launch(self, spec: wire.AttemptSpec) -> wire.ShimReport:
         """Write the attempt's `spec.json`, and start the shim, which starts the rest; or give it to who stands by."""
         folder = self._layout.attempt(spec.job.job_id, spec.attempt)
         if self._isolation is None:  # else what one attempt leaves would be read by others
@@ -124,11 +138,15 @@ class LocalLauncher:
             raise LaunchFailed("The trainer could not be started", f"{folder}: {why}", disk_full=disk_full)
         return report
 
-    async def adopt(self, job_id: str, attempt: int) -> wire.ShimReport | None:
+    async def find(self, job_id: str, attempt: int) -> LocalProcess | None:
         """Read `shim.json`; where it is missing but a process has the attempt's token, it is about to come."""
-        return await asyncio.to_thread(self._adopt, job_id, attempt)
+        report = await asyncio.to_thread(self._find, job_id, attempt)
+        if report is None:
+            return None
+        process = self._processes[job_id, attempt] = local_process(report)
+        return process
 
-    def _adopt(self, job_id: str, attempt: int) -> wire.ShimReport | None:
+    def _find(self, job_id: str, attempt: int) -> wire.ShimReport | None:
         folder = self._layout.attempt(job_id, attempt)
         spec = _read(folder / "spec.json", wire.AttemptSpec)
         if spec is None:
@@ -142,33 +160,56 @@ class LocalLauncher:
                 return None
             time.sleep(_POLL_SECONDS)
 
-    async def stop(self, shim: wire.ShimReport) -> None:
+    def know(self, job_id: str, attempt: int, reference: Reference) -> None:
+        """The process of an attempt."""
+        if not isinstance(reference, LocalProcess):
+            raise SettingsInvalid(
+                "An attempt runs elsewhere",
+                f"{job_id} attempt {attempt} is {reference.name} of the cluster {reference.cluster}, and this server "
+                "runs attempts on its own machine: start it with --launcher slurm until that job has ended.",
+            )
+        self._processes[job_id, attempt] = reference
+
+    async def started(self, job_id: str, attempt: int, waits: Waits) -> bool:  # noqa: ARG002 - it waits for nothing
+        """A process that is there, or was, has started."""
+        return True
+
+    async def stop(self, job_id: str, attempt: int) -> None:
         """The shim asks the ranks, and kills what is left after the grace period."""
-        send(shim, signal.SIGTERM)
+        self._send(job_id, attempt, signal.SIGTERM)
 
-    async def save_checkpoint(self, shim: wire.ShimReport) -> None:
+    async def save_checkpoint(self, job_id: str, attempt: int) -> None:
         """The shim passes it on to the ranks."""
-        send(shim, signal.SIGUSR1)
+        self._send(job_id, attempt, signal.SIGUSR1)
 
-    async def wait(self, shim: wire.ShimReport) -> None:
+    def _send(self, job_id: str, attempt: int, number: signal.Signals) -> None:
+        if (process := self._processes.get((job_id, attempt))) is not None:
+            send(process, number)
+
+    async def wait(self, job_id: str, attempt: int) -> None:
         """Wait for the shim's end. One that was killed leaves the sweeping to us: by token, until none is left."""
-        await wait_for(shim)
-        await asyncio.to_thread(kill_all_with, shim.token)
+        process = self._processes[job_id, attempt]
+        await wait_for(process)
+        await asyncio.to_thread(kill_all_with, process.token)
 
-    async def ending(self, job_id: str, attempt: int, shim: wire.ShimReport) -> Ending:
+    async def ending(self, job_id: str, attempt: int) -> Ending:
         """Read `exit.json`, and the end of the attempt's log."""
-        return await asyncio.to_thread(self._ending, job_id, attempt, shim)
+        process = self._processes[job_id, attempt]
+        ending = await asyncio.to_thread(self._ending, job_id, attempt, process)
+        del self._processes[job_id, attempt]
+        return ending
 
-    def _ending(self, job_id: str, attempt: int, shim: wire.ShimReport) -> Ending:
+    def _ending(self, job_id: str, attempt: int, process: LocalProcess) -> Ending:
         folder = self._layout.attempt(job_id, attempt)
         remove_secrets(folder)  # a shim that was killed had not
         report = _read(folder / "exit.json", wire.ExitReport)
-        rebooted = shim.boot_id != boot_id()
-        return Ending(exit=report, last_words=last_words(folder / "stderr.log"), rebooted=rebooted)
+        lost_power = report is None and process.boot_id != boot_id()
+        cause = LOST_POWER if lost_power else None
+        return Ending(exit=report, last_words=last_words(folder / "stderr.log"), cause=cause)
 
-    def spool(self, job_id: str, attempt: int) -> str:
+    def spool(self, job_id: str, attempt: int) -> Path:
         """`stdout.jsonl` in the attempt's folder."""
-        return str(self._layout.attempt(job_id, attempt) / "stdout.jsonl")
+        return self._layout.attempt(job_id, attempt) / "stdout.jsonl"
 
 
 def _write_files(folder: Path, spec: wire.AttemptSpec) -> dict[str, str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer_entry import wire
+from modelforge.domain.job import LocalProcess
 
 TOKEN_VARIABLE = "MODELFORGE_TOKEN"  # noqa: S105 - the name of it
 """Every process of an attempt has the attempt's token in its environment under this name."""
@@ -16,15 +16,17 @@ _POLL_SECONDS = 0.05
 _STATE, _START_TIME = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted from the third (proc(5))
 
 
-def is_alive(shim: wire.ShimReport) -> bool:
+def is_alive(process: LocalProcess) -> bool:
     """Whether the process that reported is still there: the same boot, pid and start time, and no zombie."""
     try:
         # The name before these fields may hold anything, parentheses too.
-        fields = Path(f"/proc/{shim.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False
     return (
-        shim.boot_id == boot_id() and shim.start_time == int(fields[_START_TIME]) and fields[_STATE] not in {"Z", "X"}
+        process.boot_id == boot_id()
+        and process.start_time == int(fields[_START_TIME])
+        and fields[_STATE] not in {"Z", "X"}
     )
 
 
@@ -48,6 +50,22 @@ def _token(pid: int) -> str | None:
     return next((name.removeprefix(mark).decode(errors="replace") for name in variables if name.startswith(mark)), None)
 
 
+def command_line(pid: int) -> list[str]:
+    """The words that a process was started with; none where it is gone, or not ours to read."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def name_of(pid: int) -> str:
+    """What the kernel calls a process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "gone meanwhile"
+
+
 def processes_with(token: str) -> list[int]:
     """The living processes that carry a token in their environment."""
     return [pid for pid, carried in tokens().items() if carried == token]
@@ -66,10 +84,10 @@ def _private(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def send(shim: wire.ShimReport, number: signal.Signals) -> None:
-    """Signal a shim, if it is still the process that reported."""
-    with _handle(shim.pid) as handle:
-        if handle is not None and is_alive(shim):
+def send(process: LocalProcess, number: signal.Signals) -> None:
+    """Signal a process, if it is still the one that reported."""
+    with _handle(process.pid) as handle:
+        if handle is not None and is_alive(process):
             _send(handle, number)
 
 
@@ -84,7 +102,7 @@ def kill_all_with(token: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-async def wait_for(shim: wire.ShimReport) -> None:
+async def wait_for(process: LocalProcess) -> None:
     """Return once the process that reported has ended, whoever's child it is."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -93,8 +111,8 @@ async def wait_for(shim: wire.ShimReport) -> None:
         if not ended.done():
             ended.set_result(None)
 
-    with _handle(shim.pid) as handle:
-        if handle is not None and is_alive(shim):
+    with _handle(process.pid) as handle:
+        if handle is not None and is_alive(process):
             loop.add_reader(handle, resolve)
             try:
                 await ended

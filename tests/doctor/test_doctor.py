@@ -24,12 +24,12 @@ from support.attempt_files import model_in, processes_of, shim_of, training, unt
 from support.changed_snapshot import change_snapshot
 from support.running_log import write
 from support.running_server import RECORDS, RunningServer, modelforge, scripted_server
-from support.scenario import launching, records_of, requested, uploaded
+from support.scenario import SLURM_JOB, attempt_submitted, launching, records_of, requested, uploaded
 from support.scenario import start as start_training
 
 from modelforge.doctor import directory
 from modelforge.doctor.directory import filesystem_finding
-from modelforge.doctor.examination import directory_findings
+from modelforge.doctor.examination import directory_findings, examine
 from modelforge.doctor.finding import Finding, lines
 from modelforge.layout import Layout
 from trainer_entry import wire
@@ -453,6 +453,15 @@ def test_an_attempt_that_was_recorded_and_never_spawned_is_told(tmp_path: Path) 
     assert (finding.level, finding.subject) == ("warning", "job")
     assert "attempt 1 is starting in the log and was never spawned" in finding.found
     assert "launched by the next server" in finding.remedy
+
+
+def test_an_attempt_of_a_cluster_is_named_by_its_job_there(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.make_folders()
+    write(layout.log, records_of(start_training(), requested(), launching(), attempt_submitted()))
+    (finding,) = [one for one in examine(layout) if one.subject == "job"]
+    assert finding.level == "ok"
+    assert finding.found.startswith(f"train_000001 attempt 1 is queued, job 42 ({SLURM_JOB.name}) of lab: no server")
 
 
 def test_a_process_that_is_left_behind_is_named_and_no_other(past: Path) -> None:

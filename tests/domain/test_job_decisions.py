@@ -32,7 +32,7 @@ from support.scenario import (
 )
 
 from modelforge.domain import job
-from modelforge.domain.failure_causes import LESS, Cause
+from modelforge.domain.failure_causes import LESS, LOST_POWER, Cause
 from modelforge.domain.messages import Event
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
@@ -292,12 +292,12 @@ def test_a_trainer_that_went_without_a_word_failed(exit_of: wire.ExitReport | No
 
 def test_an_attempt_that_could_not_be_spawned_failed_to_launch() -> None:
     cause = Cause(kind="LaunchFailed", message="The trainer could not be started: no accelerate")
-    _, failure = given(*STARTING).when(gone(exit_report=None, not_launched=cause)).events
+    _, failure = given(*STARTING).when(gone(exit_report=None, cause=cause)).events
     assert failure == job.TrainingFailed(job_id=JOB, kind="LaunchFailed", message=cause.message)
 
 
 def test_a_machine_that_was_started_anew_is_named_as_the_cause() -> None:
-    _, failure = given(*TRAINING).when(gone(exit_report=None, rebooted=True)).events
+    _, failure = given(*TRAINING).when(gone(exit_report=None, cause=LOST_POWER)).events
     assert isinstance(failure, job.TrainingFailed)
     assert failure.kind == "LostPower"
 

@@ -24,7 +24,7 @@ from support.scenario import (
 from support.scenario import logged as logged_at
 
 from modelforge.domain import job
-from modelforge.domain.failure_causes import Cause
+from modelforge.domain.failure_causes import LOST_POWER, Cause
 from modelforge.domain.scheduling import Machine
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
@@ -141,9 +141,7 @@ def test_restarts_come_to_an_end_and_a_resume_has_them_anew() -> None:
 @pytest.mark.parametrize("kind", ["OutOfMemory", "DiskFull", "LaunchFailed"])
 def test_what_another_try_would_meet_again_is_not_tried_again(kind: str) -> None:
     cause = Cause(kind=kind, message="…")
-    assert isinstance(
-        given(requested(max_restarts=3), *STARTED).when(gone(not_launched=cause)).events[-1], job.TrainingFailed
-    )
+    assert isinstance(given(requested(max_restarts=3), *STARTED).when(gone(cause=cause)).events[-1], job.TrainingFailed)
 
 
 def test_an_exception_is_not_tried_again() -> None:
@@ -194,7 +192,7 @@ def test_no_attempt_is_given_a_gpu_of_another_job() -> None:
 
 def test_a_machine_that_lost_power_tries_again_where_that_was_asked_for() -> None:
     past = given(requested(max_restarts=1), *STARTED)
-    assert past.when(gone(exit_report=None, rebooted=True)).events[-1] == launching(attempt=2)
+    assert past.when(gone(exit_report=None, cause=LOST_POWER)).events[-1] == launching(attempt=2)
 
 
 # ---- checkpoints on request ----

@@ -25,7 +25,7 @@ def test_a_server_that_is_ended_while_it_starts_a_trainer_ends_well(
     attempt = wire.AttemptSpec(job=spec(), attempt=1, token="ours", cpu_threads=1)  # noqa: S106 - no secret
 
     async def serve() -> None:
-        launch = asyncio.create_task(LocalLauncher(Layout(tmp_path / "data")).launch(attempt))
+        launch = asyncio.create_task(LocalLauncher(Layout(tmp_path / "data")).submit(attempt))
         await asyncio.to_thread(begun.read_text)
         launch.cancel()
         with pytest.raises(asyncio.CancelledError):

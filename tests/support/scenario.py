@@ -24,7 +24,7 @@ from modelforge.domain.messages import (
     stream_of,
     tag_of,
 )
-from modelforge.domain.scheduling import Machine
+from modelforge.domain.scheduling import Machine, Place
 from modelforge.domain.state import State, evolve
 from trainer_entry import wire
 
@@ -40,7 +40,8 @@ ENVIRONMENT = wire.Environment(python="3.11.7", platform="Linux", device="cpu", 
 DATASET = wire.DatasetFile(
     filename="three_lines.jsonl", path="/data/three_lines.jsonl", sha256=SHA256, format="input_output", num_examples=150
 )
-SHIM = wire.ShimReport(pid=4711, start_time=123_456, boot_id="0e8f", token="c0ffee")  # noqa: S106 - no secret
+PROCESS = job.LocalProcess(pid=4711, start_time=123_456, boot_id="0e8f", token="c0ffee")  # noqa: S106 - no secret
+SLURM_JOB = job.SlurmJob(slurm_id=42, cluster="lab", name=f"mf-desk-{JOB}-1")
 SAVED = wire.SavedModel(
     path=f"/data/models/{JOB}", kind="adapter", size_bytes=1_500_000, metrics={"final_loss": 0.5, "eval_loss": 1.0}
 )
@@ -167,9 +168,14 @@ def lines(
     return job.ReportLines(job_id=job_id, attempt=attempt, offset=offset, messages=messages, quarantined=quarantined)
 
 
-def spawned(job_id: str = JOB, *, attempt: int = 1) -> job.ReportSpawned:
-    """The supervisor's word that an attempt's processes are there."""
-    return job.ReportSpawned(job_id=job_id, attempt=attempt, shim=SHIM)
+def spawned(job_id: str = JOB, *, attempt: int = 1) -> job.ReportSubmitted:
+    """The supervisor's word that an attempt's processes are there, on the server's machine."""
+    return job.ReportSubmitted(job_id=job_id, attempt=attempt, reference=PROCESS)
+
+
+def submitted(job_id: str = JOB, *, attempt: int = 1) -> job.ReportSubmitted:
+    """The supervisor's word that a cluster has an attempt."""
+    return job.ReportSubmitted(job_id=job_id, attempt=attempt, reference=SLURM_JOB)
 
 
 def exit_report(*, code: int | None = 0, signal: int | None = None, oom_kills: int = 0) -> wire.ExitReport:
@@ -195,8 +201,7 @@ def gone(
     attempt: int = 1,
     exit_report: wire.ExitReport | None = EXITED,
     last_words: str = "",
-    rebooted: bool = False,
-    not_launched: Cause | None = None,
+    cause: Cause | None = None,
     checkpoint: str | None = None,
 ) -> job.ReportGone:
     """The supervisor's word that no process of an attempt is left."""
@@ -205,8 +210,7 @@ def gone(
         attempt=attempt,
         exit=exit_report,
         last_words=last_words,
-        rebooted=rebooted,
-        not_launched=not_launched,
+        cause=cause,
         checkpoint=checkpoint,
     )
 
@@ -233,7 +237,12 @@ def launching(
 
 def attempt_spawned(job_id: str = JOB, *, attempt: int = 1) -> job.AttemptSpawned:
     """The attempt's processes are there."""
-    return job.AttemptSpawned(job_id=job_id, attempt=attempt, shim=SHIM)
+    return job.AttemptSpawned(job_id=job_id, attempt=attempt, reference=PROCESS)
+
+
+def attempt_submitted(job_id: str = JOB, *, attempt: int = 1) -> job.AttemptSubmitted:
+    """A cluster has the attempt."""
+    return job.AttemptSubmitted(job_id=job_id, attempt=attempt, reference=SLURM_JOB)
 
 
 def training_started(*, seq: int = 1, offset: int = 100) -> job.TrainingStarted:
@@ -310,7 +319,7 @@ def records_of(*messages: Message, actor: Actor = "api", at: int = NOON, second_
     return records
 
 
-def given(*past: Message, machine: Machine = ONE_SLOT) -> "Given":
+def given(*past: Message, machine: Place = ONE_SLOT) -> "Given":
     """What has happened, on a machine."""
     state = State()
     for record in records_of(*past):
@@ -321,7 +330,7 @@ def given(*past: Message, machine: Machine = ONE_SLOT) -> "Given":
 class Given:
     """A past on a machine; `when` something comes, `then` these facts follow."""
 
-    def __init__(self, state: State, machine: Machine) -> None:
+    def __init__(self, state: State, machine: Place) -> None:
         self.state = state
         self.machine = machine
 

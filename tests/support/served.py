@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import functools
 import os
 import signal
 import sys
@@ -25,12 +26,17 @@ from modelforge.projections.snapshot_file import Head, SnapshotFile
 from modelforge.server import serve
 from modelforge.server_log import configure_log
 from modelforge.settings import Settings, load_settings
-from modelforge.supervisor import reactor, standby, waiting_trainer
+from modelforge.supervisor import following, standby, waiting_trainer
+from modelforge.supervisor.divided import DividedLauncher
 from modelforge.supervisor.file_changes import FileChanges
+from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher, accelerate_command
+from modelforge.supervisor.slurm.start import on_cluster
 from modelforge.supervisor.standby import Standby
+from support import slurm_site
 from support.followed import let_be_followed
 from support.scripted_inference import ScriptedInference
+from support.waiting_launcher import WaitingLauncher
 from trainer_entry import wire
 
 _TRAINER = "support.scripted_trainer"
@@ -45,6 +51,16 @@ def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
 def scripted(data_dir: Path, *, accelerate: bool = False, ahead: Standby | None = None) -> LocalLauncher:
     launch = accelerate_command if accelerate else command
     return LocalLauncher(Layout(data_dir), module=_TRAINER, command=launch, standby=ahead)
+
+
+def launcher_of(options: argparse.Namespace, ahead: Standby | None) -> Launcher:
+    """Scripted trainers on this machine, or where they wait as on a cluster."""
+    local = scripted(options.data_dir, accelerate=options.accelerate, ahead=ahead)
+    if options.cluster is None:
+        return local
+    return DividedLauncher(
+        WaitingLauncher(scripted(options.data_dir), options.cluster), local, Layout(options.data_dir)
+    )
 
 
 def standby_of(data_dir: Path) -> Standby:
@@ -68,7 +84,8 @@ async def run(settings: Settings, options: argparse.Namespace) -> None:
     if options.stopped:
         os.kill(os.getpid(), signal.SIGSTOP)
     ahead = standby_of(options.data_dir) if options.standby else None
-    await serve(settings, scripted(options.data_dir, accelerate=options.accelerate, ahead=ahead), ahead)
+    launcher = launcher_of(options, ahead) if settings.launcher == "local" else None  # else as the settings say
+    await serve(settings, launcher, ahead)
 
 
 def hold_reading(until: Path) -> None:
@@ -123,6 +140,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--accelerate", action="store_true", help="trainers under the real accelerate launch")
     parser.add_argument("--standby", action="store_true", help="a trainer is started ahead")
+    parser.add_argument("--cluster", type=Path, help="trainings wait as support.waiting_launcher says, in this folder")
     parser.add_argument("--one-thread", action="store_true", help="every thread call in one thread, named in /proc")
     parser.add_argument("--port", type=int, default=0, help="of an earlier server, whose clients come back")
     parser.add_argument("--stopped", action="store_true", help="stop (SIGSTOP) once loaded, before anything is done")
@@ -142,12 +160,14 @@ def main() -> None:
     if options.half_written is not None:
         hold_snapshot(options.half_written)
     if options.read_seconds is not None:
-        reactor._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
+        following._READ_SECONDS = options.read_seconds  # noqa: SLF001 - the torture counts calls, and looks are calls
         FileChanges.add = lambda *_: None  # type: ignore[method-assign]
     if options.look_seconds is not None:
-        reactor._LOOK_SECONDS = options.look_seconds  # noqa: SLF001 - a test sees whether it is told
+        following._LOOK_SECONDS = options.look_seconds  # noqa: SLF001 - a test sees whether it is told
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
+    # Where the settings name a cluster, its trainers are scripted too.
+    app.on_cluster = functools.partial(on_cluster, module=_TRAINER, command=slurm_site.command, look_seconds=0.3)  # type: ignore[attr-defined]
     if options.scripted_answers:
         app.InferenceWorker = ScriptedInference  # type: ignore[assignment, attr-defined]
     roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]

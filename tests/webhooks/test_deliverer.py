@@ -56,7 +56,7 @@ class World(Struct):
         outcome = await self.handler.submit(start())
         job_id = outcome.stream
         why = Cause(kind="LaunchFailed", message="no such program")
-        await self.handler.submit(gone(job_id, exit_report=None, not_launched=why), actor="supervisor")
+        await self.handler.submit(gone(job_id, exit_report=None, cause=why), actor="supervisor")
         return job_id
 
     async def served(self, webhook_id: str = ID) -> None:

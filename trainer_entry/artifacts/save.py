@@ -12,6 +12,7 @@ from peft import PeftModel
 from trainer_entry.artifacts.initial_adapter import save_plain
 from trainer_entry.artifacts.model_card import write_card
 from trainer_entry.runtime import distributed
+from trainer_entry.runtime.claim import check_claim
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry, sync_tree
 from trainer_entry.wire import JobSpec, ModelKind, SavedModel, TrainingParameters
 
@@ -37,6 +38,7 @@ def save_model(
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     kind: ModelKind = "adapter" if isinstance(model, PeftModel) else "full"
     if trainer.is_world_process_zero():
+        check_claim()  # or what another attempt has published would go
         for leftover in (partial, output):  # of an earlier attempt that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -45,6 +47,7 @@ def save_model(
             if reward_model is not None:
                 shutil.copytree(reward_model, partial / reward_model.name, dirs_exist_ok=True)
             sync_tree(partial)
+        check_claim()
         partial.rename(output)
         sync_entry(output.parent)
         if reward_model is not None:  # nothing goes on from it any more

@@ -1,5 +1,6 @@
 """The frame of an attempt: its spec is read, it is run, and its last word is sent, whatever happens."""
 
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from trainer_entry.runtime import distributed
+from trainer_entry.runtime.claim import CLAIM_VARIABLE
 from trainer_entry.runtime.failures import kind_of, message_of
+from trainer_entry.runtime.process_tree import die_with_parent
 from trainer_entry.runtime.secrets import claim_secrets, redact
 from trainer_entry.runtime.signals import Signals
 from trainer_entry.runtime.stdout import LineWriter, Wire, claim_stdout, note
@@ -51,6 +54,8 @@ def run_attempt(attempt_dir: str, run: Callable[[AttemptSpec, Path, Wire, Signal
 def begin(folder: Path, lines: LineWriter) -> Begun:
     """Read what an attempt is to do, and listen for its end from now on."""
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=AttemptSpec)
+    if CLAIM_VARIABLE in os.environ:  # on a cluster nobody sweeps what a killed launcher leaves
+        die_with_parent()
     wire = Wire(lines, speaks=distributed.rank() == 0)
     signals = Signals(
         before_training=lambda: _report_stopped(wire, spec, resumed_step(spec), spec.resume_from),

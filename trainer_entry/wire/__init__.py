@@ -13,6 +13,7 @@ from trainer_entry.wire.attempt_files import (
     ShimReport,
     StandbyOrder,
 )
+from trainer_entry.wire.cluster import ClusterRequest, checked_cluster_request, seconds_of
 from trainer_entry.wire.defaults import REWARD_DEFAULTS, Defaults, defaults_of
 from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.gguf import Quantization
@@ -140,6 +141,7 @@ __all__ = [
     "ChatTurn",
     "CheckpointManifest",
     "CheckpointWritten",
+    "ClusterRequest",
     "Compression",
     "Container",
     "DatasetFile",
@@ -220,7 +222,9 @@ __all__ = [
     "Work",
     "WorkPlanned",
     "built_in_model_folder",
+    "checked_cluster_request",
     "defaults_of",
     "is_initialisation",
     "partial_export",
+    "seconds_of",
 ]

@@ -4,6 +4,7 @@ from typing import Literal, assert_never
 
 from msgspec import Struct
 
+from trainer_entry.wire.cluster import ClusterRequest
 from trainer_entry.wire.formats import DatasetFormat
 from trainer_entry.wire.gguf import Quantization
 from trainer_entry.wire.parameters import Tracker, TrainingParameters
@@ -170,6 +171,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     `adapter`: one on `model_path`, which the training goes on from. `lineage`: the trained models that it goes on from,
     the last one first, or that a merged model comes of. `metadata`: what who asked for it noted of it.
     `validation`: the records to evaluate on, where they are no part of `dataset`.
+    `cluster`: what is asked of the cluster that runs it, with the server's defaults; null on the server's own machine.
     """
 
     job_id: str
@@ -192,6 +194,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, gc=False):
     lineage: tuple[Ancestor, ...] = ()
     metadata: dict[str, str] = {}
     validation: DatasetFile | None = None
+    cluster: ClusterRequest | None = None
 
     @property
     def evaluates(self) -> bool:

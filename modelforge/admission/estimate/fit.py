@@ -46,10 +46,13 @@ class _Model(Struct, kw_only=True, gc=False):
     architecture: Architecture | None = None
 
 
-async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool, spare: int = 0) -> Fit:
+async def estimate_training(
+    spec: wire.JobSpec, data_dir: Path, *, waits: bool, spare: int = 0, room: Capacity | None = None
+) -> Fit:
     """Read the model, and estimate memory and disk. `waits`: the job may wait until others have given theirs back.
 
-    `spare`: bytes of the machine's memory that come free when it starts.
+    `spare`: bytes of the machine's memory that come free when it starts. `room`: the memory that there is for it
+    elsewhere; 0 bytes in all are not known, and then nothing is compared with them.
     """
     problems: list[BadInput] = []
     folder = await read_apart(model_folder, spec.model_path)
@@ -64,7 +67,9 @@ async def estimate_training(spec: wire.JobSpec, data_dir: Path, *, waits: bool, 
     problems += known_obstacles(spec, model.architecture, folder)
     problems += _target_problems(spec, model)
     problems += adapter_problems(spec, model.weights or (), model.architecture)
-    memory, disk = await asyncio.to_thread(_estimate, spec, model, data_dir, problems, waits=waits, spare=spare)
+    memory, disk = await asyncio.to_thread(
+        _estimate, spec, model, data_dir, problems, waits=waits, spare=spare, elsewhere=room
+    )
     return Fit(problems=tuple(problems), memory=memory, disk=disk)
 
 
@@ -143,9 +148,16 @@ def _target_problems(spec: wire.JobSpec, model: _Model) -> list[BadInput]:
 
 
 def _estimate(
-    spec: wire.JobSpec, model: _Model, data_dir: Path, problems: list[BadInput], *, waits: bool, spare: int
+    spec: wire.JobSpec,
+    model: _Model,
+    data_dir: Path,
+    problems: list[BadInput],
+    *,
+    waits: bool,
+    spare: int,
+    elsewhere: Capacity | None,
 ) -> tuple[MemoryFit, DiskFit]:
-    room, free = memory_capacity(spare=spare), free_disk(data_dir)
+    room, free = elsewhere or memory_capacity(spare=spare), free_disk(data_dir)
     if waits:
         room = msgspec.structs.replace(room, available=room.total)
     length, answer, about_length = length_of(spec, model.architecture)
@@ -167,7 +179,7 @@ def _estimate(
     memory = report.memory_fit(plan, sizes, model.architecture, room, about_length)
     disk = report.disk_fit(disk_of(plan, sizes, spec.dataset.num_examples), free)
     found = (
-        report.memory_problem(plan, model.weights, model.architecture, room, memory),
+        report.memory_problem(plan, model.weights, model.architecture, room, memory) if room.total else None,
         report.disk_problem(disk, plan),
     )
     problems.extend(problem for problem in found if problem is not None)

@@ -4,6 +4,7 @@ r"""A job, from request to end: its messages, its state, and what commands and r
                   \____________\-> stopping -> stopped | completed | failed
     starting | training -> starting, by a restart after an attempt that failed
     stopped | failed -> starting, by a resume
+    starting -> queued -> starting, where the attempt was handed over to who has a queue of its own
 
 That a trainer reported its end, that its process tree is gone, and why are separate facts. A job ends when
 its tree is gone: only then is the machine free for the next.
@@ -28,6 +29,8 @@ from modelforge.domain.job.messages import (
     AttemptLaunching,
     AttemptSpawned,
     AttemptStalled,
+    AttemptSubmitted,
+    AttemptWaits,
     CancelTraining,
     CheckpointRequested,
     CheckpointSaved,
@@ -56,7 +59,17 @@ from modelforge.domain.job.messages import (
     TrainingStopped,
     WorkStarted,
 )
-from modelforge.domain.job.reports import Report, ReportGone, ReportLines, ReportSilence, ReportSpawned, decide_report
+from modelforge.domain.job.reference import LocalProcess, Reference, SlurmJob, local_process
+from modelforge.domain.job.reports import (
+    Report,
+    ReportGone,
+    ReportLines,
+    ReportSilence,
+    ReportSpawned,
+    ReportSubmitted,
+    ReportWaits,
+    decide_report,
+)
 from modelforge.domain.job.state import FINAL, Job, JobStatus, LastWord, evolve, launching
 
 __all__ = [
@@ -66,6 +79,8 @@ __all__ = [
     "AttemptLaunching",
     "AttemptSpawned",
     "AttemptStalled",
+    "AttemptSubmitted",
+    "AttemptWaits",
     "CancelTraining",
     "CheckpointRequested",
     "CheckpointSaved",
@@ -79,17 +94,22 @@ __all__ = [
     "LastWord",
     "LaunchNext",
     "LineQuarantined",
+    "LocalProcess",
     "MetricsLogged",
     "PhaseEntered",
     "QuarantinedLine",
+    "Reference",
     "Relaunch",
     "Report",
     "ReportGone",
     "ReportLines",
     "ReportSilence",
     "ReportSpawned",
+    "ReportSubmitted",
+    "ReportWaits",
     "ResumeTraining",
     "SaveCheckpoint",
+    "SlurmJob",
     "StartTraining",
     "StopRequested",
     "StopTraining",
@@ -112,6 +132,7 @@ __all__ = [
     "evolve",
     "job_id_at",
     "launching",
+    "local_process",
     "no_such_job",
     "stamp",
     "stream_of",

@@ -75,7 +75,7 @@ def _no_room(active: Job | None, remedy: str) -> Conflict:
 
 
 def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
-    """Ask the attempt to end; a job that waits ends at once. Asking twice changes nothing.
+    """Ask the attempt to end; a job that waits for one ends at once. Asking twice changes nothing.
 
     Raises:
         NotFound: there is no such job.
@@ -86,17 +86,24 @@ def decide_stop(command: StopTraining, job: Job | None) -> list[Event]:
     if job.status in FINAL:
         raise Conflict("The job has already ended", f"{command.job_id} is {job.status}.")
     if job.status == "queued":
-        return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
+        return _taken_out(job)
     if job.stop_requested:
         return []
     return [StopRequested(job_id=command.job_id, attempt=job.attempt)]
+
+
+def _taken_out(job: Job) -> list[Event]:
+    """The end of a job that waits; of an attempt that was handed over, who has it says when it can start no more."""
+    if job.reference is not None:
+        return [StopRequested(job_id=job.spec.job_id, attempt=job.attempt)]
+    return [TrainingStopped(job_id=job.spec.job_id, checkpoint=None)]
 
 
 def decide_relaunch(command: Relaunch, job: Job | None, gpus: tuple[str, ...]) -> list[Event]:
     """The next attempt in place of one that was never spawned; a stop that came meanwhile ends the job."""
     if job is None or job.attempt != command.attempt or job.status not in {"starting", "stopping"}:
         return []
-    if job.shim is not None or job.offset > 0:  # it was spawned: a second tree would train beside it
+    if job.reference is not None or job.offset > 0:  # it was spawned: a second tree would train beside it
         return []
     if job.stop_requested:
         return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
@@ -132,7 +139,7 @@ def decide_cancel(command: CancelTraining, job: Job | None) -> list[Event]:
         raise no_such_job(command.job_id)
     if job.status != "queued":
         raise Conflict("The job does not wait", f"{command.job_id} is {job.status}; POST …/stop ends one that runs.")
-    return [TrainingStopped(job_id=command.job_id, checkpoint=None)]
+    return _taken_out(job)
 
 
 def decide_checkpoint(command: SaveCheckpoint, job: Job | None) -> list[Event]:

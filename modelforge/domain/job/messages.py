@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from modelforge.domain.idempotency import IdempotencyKey
+from modelforge.domain.job.reference import Reference, local_process
 from trainer_entry import wire
 
 # ---- commands ----
@@ -99,11 +100,31 @@ class AttemptLaunching(JobEvent, frozen=True, tag="AttemptLaunching", gc=False):
     gpus: tuple[str, ...] = ()
 
 
-class AttemptSpawned(JobEvent, frozen=True, tag="AttemptSpawned", gc=False):
-    """The attempt's processes are there."""
+class AttemptSubmitted(JobEvent, frozen=True, tag="AttemptSubmitted", gc=False):
+    """The attempt was handed over to who runs it, and may wait there: whether it has started is not known yet."""
 
     attempt: int
-    shim: wire.ShimReport
+    reference: Reference
+
+
+class AttemptWaits(JobEvent, frozen=True, tag="AttemptWaits", gc=False):
+    """An attempt that was handed over waits for its start, and why."""
+
+    attempt: int
+    reason: str
+
+
+class AttemptSpawned(JobEvent, frozen=True, tag="AttemptSpawned", gc=False):
+    """The attempt's processes are there. `shim`: what older releases wrote in place of `reference`."""
+
+    attempt: int
+    shim: wire.ShimReport | None = None
+    reference: Reference | None = None
+
+    @property
+    def runner(self) -> Reference | None:
+        """Who runs the attempt, as any release wrote it."""
+        return self.reference if self.shim is None else local_process(self.shim)
 
 
 class PhaseEntered(JobEvent, frozen=True, tag="PhaseEntered", gc=False):
@@ -248,6 +269,8 @@ class TrainingFailed(JobEvent, frozen=True, tag="TrainingFailed", gc=False):
 Event = (
     TrainingRequested
     | AttemptLaunching
+    | AttemptSubmitted
+    | AttemptWaits
     | AttemptSpawned
     | PhaseEntered
     | TrainingStarted

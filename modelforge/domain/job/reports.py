@@ -10,6 +10,8 @@ from modelforge.domain.job.messages import (
     AttemptFailed,
     AttemptSpawned,
     AttemptStalled,
+    AttemptSubmitted,
+    AttemptWaits,
     CheckpointSaved,
     EvaluationLogged,
     Event,
@@ -25,16 +27,32 @@ from modelforge.domain.job.messages import (
     TrainingStopped,
     WorkStarted,
 )
+from modelforge.domain.job.reference import LocalProcess, Reference
 from modelforge.domain.job.state import FINAL, Job, LastWord, launching
 from trainer_entry import wire
 
 
-class ReportSpawned(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSpawned", gc=False):
-    """The attempt's processes are there."""
+class ReportSubmitted(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSubmitted", gc=False):
+    """The attempt was handed over to who runs it. A process of this machine has started by that."""
 
     job_id: str
     attempt: int
-    shim: wire.ShimReport
+    reference: Reference
+
+
+class ReportWaits(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportWaits", gc=False):
+    """The attempt waits for its start, and why."""
+
+    job_id: str
+    attempt: int
+    reason: str
+
+
+class ReportSpawned(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportSpawned", gc=False):
+    """The processes of an attempt are there that was handed over before."""
+
+    job_id: str
+    attempt: int
 
 
 class ReportLines(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportLines", gc=False):
@@ -57,20 +75,19 @@ class ReportSilence(Struct, frozen=True, kw_only=True, tag_field="type", tag="Re
 class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="ReportGone", gc=False):
     """No process of the attempt is left. `exit` is null where even the shim was killed.
 
-    `rebooted`: the machine was started anew since. `not_launched`: why there never was a process.
-    `checkpoint`: the newest whole one of the job, to go on from.
+    `cause`: what the launcher knows of why it ended, or why there never was a process; null where it has to be
+    concluded. `checkpoint`: the newest whole one of the job, to go on from.
     """
 
     job_id: str
     attempt: int
     exit: wire.ExitReport | None
     last_words: str = ""
-    rebooted: bool = False
-    not_launched: Cause | None = None
+    cause: Cause | None = None
     checkpoint: str | None = None
 
 
-Report = ReportSpawned | ReportLines | ReportSilence | ReportGone
+Report = ReportSubmitted | ReportWaits | ReportSpawned | ReportLines | ReportSilence | ReportGone
 
 
 def decide_report(job: Job | None, report: Report, gpus: tuple[str, ...] = ()) -> list[Event]:
@@ -83,10 +100,20 @@ def decide_report(job: Job | None, report: Report, gpus: tuple[str, ...] = ()) -
     match report:
         case ReportLines():
             return _events_of_lines(job, report)
-        case ReportSpawned(shim=shim):
-            if job.shim is not None:
+        case ReportSubmitted(reference=reference):
+            if job.reference is not None:
                 return []
-            return [AttemptSpawned(job_id=report.job_id, attempt=report.attempt, shim=shim)]
+            if isinstance(reference, LocalProcess):
+                return [AttemptSpawned(job_id=report.job_id, attempt=report.attempt, reference=reference)]
+            return [AttemptSubmitted(job_id=report.job_id, attempt=report.attempt, reference=reference)]
+        case ReportWaits(reason=reason):
+            if job.status != "queued" or job.waits_for == reason:
+                return []
+            return [AttemptWaits(job_id=report.job_id, attempt=report.attempt, reason=reason)]
+        case ReportSpawned():
+            if job.reference is None or job.spawned:
+                return []
+            return [AttemptSpawned(job_id=report.job_id, attempt=report.attempt, reference=job.reference)]
         case ReportSilence():
             if job.status != "training" or job.last_word is not None or job.stalled:
                 return []
@@ -177,9 +204,8 @@ def _events_of_end(job: Job, report: ReportGone, gpus: tuple[str, ...]) -> list[
         case None if job.stop_requested:
             return [exited, TrainingStopped(job_id=report.job_id, checkpoint=None)]
         case wire.TrainerStopped() | wire.TrainerFailed() | None as word:
-            cause = report.not_launched or cause_of(
-                word, report.exit, report.last_words, rebooted=report.rebooted, trains=job.spec.work is None
-            )
+            trains = job.spec.work is None
+            cause = cause_of(word, report.exit, report.last_words, known=report.cause, trains=trains)
             return [exited, *_events_of_failure(job, cause, report, gpus)]
         case _:
             assert_never(job.last_word)

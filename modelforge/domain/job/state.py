@@ -11,6 +11,8 @@ from modelforge.domain.job.messages import (
     AttemptLaunching,
     AttemptSpawned,
     AttemptStalled,
+    AttemptSubmitted,
+    AttemptWaits,
     CheckpointRequested,
     CheckpointSaved,
     EvaluationLogged,
@@ -28,6 +30,7 @@ from modelforge.domain.job.messages import (
     TrainingStopped,
     WorkStarted,
 )
+from modelforge.domain.job.reference import Reference
 from trainer_entry import wire
 
 JobStatus = Literal["queued", "starting", "training", "stopping", "stopped", "completed", "failed"]
@@ -39,7 +42,8 @@ LastWord = wire.TrainerFinished | wire.TrainerStopped | wire.TrainerFailed
 class Job(Struct, frozen=True, kw_only=True, gc=False):
     """What deciding needs of a job. `seq` and `offset` say how much of the attempt's spool is in the log.
 
-    `received`: how many of its messages are. `restarts`: tries since the job was last asked for.
+    `received`: how many of its messages are. `restarts`: tries since the job was last asked for. `reference`: who runs
+    the attempt, once it is handed over; `spawned`: whether it has started, and `waits_for` why not.
     """
 
     spec: wire.JobSpec
@@ -48,7 +52,9 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
     seq: int = 0
     offset: int = 0
     received: int = 0
-    shim: wire.ShimReport | None = None
+    reference: Reference | None = None
+    spawned: bool = False
+    waits_for: str | None = None
     gpus: tuple[str, ...] = ()
     phase: wire.Phase | None = None
     stop_requested: bool = False
@@ -81,8 +87,13 @@ def evolve(job: Job | None, event: Event) -> Job:
                 restarts=job.restarts if goes_on else 0,
                 resume_from=resume_from,
             )
-        case AttemptSpawned(shim=shim):
-            return msgspec.structs.replace(job, shim=shim)
+        case AttemptSubmitted(reference=reference):
+            return _become(msgspec.structs.replace(job, reference=reference), "starting", "queued")
+        case AttemptWaits(reason=reason):
+            return msgspec.structs.replace(job, waits_for=reason)
+        case AttemptSpawned(runner=runner):
+            there = msgspec.structs.replace(job, reference=runner, spawned=True, waits_for=None)
+            return _become(there, "queued", "starting")
         case TrainingStarted(seq=seq, offset=offset, report=report):
             status = job.status if job.status == "stopping" else "training"
             return msgspec.structs.replace(_received(job, seq, offset), status=status, parameters=report.parameters)
@@ -106,7 +117,7 @@ def evolve(job: Job | None, event: Event) -> Job:
         case AttemptStalled():
             return msgspec.structs.replace(job, stalled=True)
         case AttemptExited():
-            return msgspec.structs.replace(job, shim=None, stalled=False)
+            return msgspec.structs.replace(job, reference=None, spawned=False, waits_for=None, stalled=False)
         case AttemptFailed():
             return msgspec.structs.replace(job, status="starting", restarts=job.restarts + 1)
         case TrainingCompleted():
@@ -117,6 +128,11 @@ def evolve(job: Job | None, event: Event) -> Job:
             return msgspec.structs.replace(job, status="failed")
         case _:
             assert_never(event)
+
+
+def _become(job: Job, before: JobStatus, after: JobStatus) -> Job:
+    """The job with another status, unless it has become something else meanwhile."""
+    return msgspec.structs.replace(job, status=after) if job.status == before else job
 
 
 def _received(job: Job, seq: int, offset: int, *, messages: int = 1) -> Job:

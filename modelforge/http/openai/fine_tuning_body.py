@@ -105,6 +105,7 @@ class ModelForgeOptions(wire.TrainingParameters, frozen=True, kw_only=True, forb
     provider: wire.Provider = "huggingface"
     strategy: wire.Strategy | None = None
     max_restarts: Annotated[int, Meta(ge=0, le=100)] = 0
+    cluster: wire.ClusterRequest | None = None
 
 
 class FineTuningBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -92,6 +92,7 @@ def training_of(
         queue=True,
         columns=None,
         encoding=None,
+        cluster=options.cluster,
         metadata=body.metadata,
         validation_dataset=None if validation is None else validation.filename,
     )

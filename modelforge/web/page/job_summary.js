@@ -34,7 +34,8 @@ function howFar({ unit, current_step: now, total_steps: all }) {
 /** How it ended or why it waits, in a line. */
 export function lastWord(job) {
   if (job.error) return job.error.message;
-  if (job.status === "queued") return job.queue_position ? `number ${count(job.queue_position)} in the queue` : "";
+  if (job.status === "queued" && job.queue_position) return `number ${count(job.queue_position)} in the queue`;
+  if (job.status === "queued") return job.waiting_for ? `waits for a start: ${job.waiting_for}` : "";
   if (job.status === "completed") {
     return job.kind === "training" ? `loss ${figure(job.loss)} after ${count(job.current_step)} steps` : "";
   }

@@ -1,0 +1,105 @@
+"""What a job asks of the cluster: refused by name where the cluster, or the server, cannot give it."""
+
+from modelforge.admission.context import Admission
+from modelforge.admission.estimate.capacity import Capacity
+from modelforge.errors import BadInput
+from modelforge.machine.cluster import Partition
+from trainer_entry import wire
+
+SHORTEST_SECONDS = 120
+"""Of a time limit beyond the grace: Slurm's signal before its end comes up to two minutes early."""
+_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
+
+
+async def check_cluster_request(
+    admission: Admission, asked: wire.ClusterRequest | None, processes: int
+) -> wire.ClusterRequest | None:
+    """What the job asks for, with the server's defaults; None where it runs on the server's machine.
+
+    Raises:
+        BadInput: there is no cluster, or no partition that could give it.
+    """
+    if admission.partitions is None:
+        if asked is not None:
+            raise BadInput(
+                "This server has no cluster",
+                "It runs trainings on its own machine: leave `cluster` out, or start it with --launcher slurm.",
+                field="cluster",
+            )
+        return None
+    settings = admission.settings
+    whole = (asked or wire.ClusterRequest()).over(settings.cluster)
+    nodes = whole.nodes or 1
+    if processes % nodes:
+        raise BadInput(
+            "The processes cannot be spread evenly over the nodes",
+            f"num_processes is {processes}, and cluster.nodes is {nodes}: give a multiple of it, at least one each.",
+            field="num_processes",
+        )
+    if whole.gpus_per_node and processes // nodes > whole.gpus_per_node:
+        raise BadInput(
+            "A node has fewer GPUs than processes",
+            f"{processes // nodes} processes on each node share {whole.gpus_per_node} GPUs: give more gpus_per_node.",
+            field="cluster",
+        )
+    least = settings.stop_grace_seconds + SHORTEST_SECONDS
+    if whole.time_limit is not None and wire.seconds_of(whole.time_limit) < least:
+        raise BadInput(
+            "The time limit leaves no time to train",
+            f"cluster.time_limit is {whole.time_limit}: a checkpoint before its end takes up to {least:.0f} s; "
+            "give more.",
+            field="cluster",
+        )
+    partitions = await admission.partitions()
+    if partitions is not None:  # else Slurm says it once it answers
+        _check_partition(whole, partitions)
+    return whole
+
+
+def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) -> None:
+    partition = partition_of(asked, partitions)
+    if partition is None:
+        if asked.partition is None:
+            return
+        raise BadInput(
+            "The cluster has no such partition",
+            f"cluster.partition is {asked.partition}; there are {', '.join(one.name for one in partitions)}.",
+            field="cluster",
+        )
+    limit = wire.seconds_of(partition.time_limit)
+    wishes = (
+        ("nodes", asked.nodes or 1, partition.nodes, "nodes"),
+        ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its smallest node"),
+        ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its smallest node"),
+        ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its smallest node"),
+        ("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit or None, "seconds at most"),
+    )
+    for name, wanted, has, of_what in wishes:
+        if has is not None and wanted > has:
+            raise BadInput(
+                "The partition cannot give what the job asks for",
+                f"cluster.{name} comes to {wanted}, and {partition.name} has {has} {of_what}.",
+                field="cluster",
+            )
+
+
+def partition_of(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) -> Partition | None:
+    """The partition that a job goes to."""
+    for one in partitions:
+        if one.is_default if asked.partition is None else one.name == asked.partition:
+            return one
+    return None
+
+
+async def cluster_capacity(admission: Admission, asked: wire.ClusterRequest) -> Capacity:
+    """The memory of one node for a job; nothing is known of a GPU's, and then it is 0."""
+    partitions = None if admission.partitions is None else await admission.partitions()
+    partition = partition_of(asked, partitions or ())
+    if asked.gpus_per_node:
+        return Capacity(device="gpu", available=0, total=0)
+    mib = _mib(asked.memory) or (0 if partition is None else partition.memory_mib)
+    return Capacity(device="host", available=mib << 20, total=mib << 20)
+
+
+def _mib(memory: str | None) -> int:
+    return 0 if memory is None else int(memory[:-1]) * _MIB[memory[-1]]

@@ -1,0 +1,26 @@
+"""What a cluster has for jobs, as whoever checks a request needs to know it."""
+
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+
+class Partition(Struct, frozen=True, kw_only=True, gc=False):
+    """A part of the cluster, as Slurm has it.
+
+    `cpus`, `memory_mib`, `gpus`: of its smallest node. `time_limit`: as `[D-]HH:MM:SS`, or `infinite`.
+    `is_default`: for jobs that name none.
+    """
+
+    name: str
+    is_up: bool
+    is_default: bool
+    time_limit: str
+    nodes: int
+    cpus: int
+    memory_mib: int
+    gpus: int
+
+
+Partitions = Callable[[], Awaitable[tuple[Partition, ...] | None]]
+"""Asks for the partitions that this user sees; None where nobody answers now."""

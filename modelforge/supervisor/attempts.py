@@ -1,0 +1,133 @@
+"""Hands attempts over to the launcher, sees each through to its end, and reports what becomes of it."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from modelforge.checkpoints import newest_valid
+from modelforge.domain import job, policy
+from modelforge.domain.failure_causes import Cause
+from modelforge.errors import LaunchFailed
+from modelforge.layout import Layout
+from modelforge.supervisor.following import Following
+from modelforge.supervisor.launcher import Launcher
+from modelforge.supervisor.reporting import Reporting
+from modelforge.supervisor.trash import remove_unfinished
+from trainer_entry import wire
+
+_log = structlog.get_logger()
+
+
+class Attempts:
+    """The attempts of jobs, each in the caller's task."""
+
+    def __init__(self, reporting: Reporting, launcher: Launcher, layout: Layout, following: Following) -> None:
+        self._reporting = reporting
+        self._launcher = launcher
+        self._layout = layout
+        self._following = following
+        self._known: dict[tuple[str, int], asyncio.Future[bool]] = {}
+
+    async def launch(self, launch: policy.Launch, cause: int | None) -> None:
+        """Hand an attempt over that the log has as launching, and see it through."""
+        job_id, attempt = launch.spec.job_id, launch.attempt
+        spec = wire.AttemptSpec(
+            job=launch.spec,
+            attempt=attempt,
+            token=secrets.token_hex(16),
+            cpu_threads=launch.cpu_threads,
+            resume_from=launch.resume_from,
+            gpus=launch.gpus,
+        )
+        try:
+            reference = await self._launcher.submit(spec)
+        except LaunchFailed as error:
+            self._is_none(job_id, attempt)
+            why = Cause(kind="DiskFull" if error.disk_full else "LaunchFailed", message=str(error))
+            gone = job.ReportGone(job_id=job_id, attempt=attempt, exit=None, cause=why)
+            await self._reporting.submit(gone, cause=cause)
+            return
+        await self._submitted(job_id, attempt, reference, cause)
+
+    async def recover(self, job_id: str, attempt: int) -> None:
+        """Find out what became of an attempt that an earlier server was about to hand over."""
+        reference = await self._launcher.find(job_id, attempt)
+        if reference is None:
+            self._is_none(job_id, attempt)
+            await self._reporting.submit(job.Relaunch(job_id=job_id, attempt=attempt))
+        else:
+            await self._submitted(job_id, attempt, reference, None)
+
+    async def take_up(self, job_id: str, attempt: int) -> None:
+        """See an attempt through that an earlier server handed over."""
+        reference = self._reporting.state.jobs[job_id].reference
+        if reference is None:
+            raise RuntimeError(f"{job_id} attempt {attempt} is followed before it was handed over")
+        self._launcher.know(job_id, attempt, reference)
+        await self._see_through(job_id, attempt)
+
+    async def stop(self, job_id: str, attempt: int) -> None:
+        """Ask an attempt to end, once it is known."""
+        await self._ask(job_id, attempt, self._launcher.stop)
+
+    async def save_checkpoint(self, job_id: str, attempt: int) -> None:
+        """Ask an attempt for a checkpoint, once it is known."""
+        await self._ask(job_id, attempt, self._launcher.save_checkpoint)
+
+    async def _submitted(self, job_id: str, attempt: int, reference: job.Reference, cause: int | None) -> None:
+        report = job.ReportSubmitted(job_id=job_id, attempt=attempt, reference=reference)
+        await self._reporting.submit(report, cause=cause)
+        await self._see_through(job_id, attempt)
+
+    async def _see_through(self, job_id: str, attempt: int) -> None:
+        """Wait for the start, take in what the trainer writes, and report how it ended."""
+        self._is_known(job_id, attempt).set_result(True)
+        if not self._reporting.state.jobs[job_id].spawned:
+            await self._await_start(job_id, attempt)
+        await self._following.follow(job_id, attempt)
+        await self._report_gone(job_id, attempt)
+        del self._known[job_id, attempt]
+
+    async def _await_start(self, job_id: str, attempt: int) -> None:
+        async def waits(reason: str) -> None:
+            await self._reporting.submit(job.ReportWaits(job_id=job_id, attempt=attempt, reason=reason))
+
+        if await self._launcher.started(job_id, attempt, waits):
+            await self._reporting.submit(job.ReportSpawned(job_id=job_id, attempt=attempt))
+
+    async def _report_gone(self, job_id: str, attempt: int) -> None:
+        ended = self._reporting.state.jobs[job_id]
+        if not isinstance(ended.last_word, wire.TrainerFinished):
+            await self._remove_unfinished(ended.spec)
+        ending = await self._launcher.ending(job_id, attempt)
+        checkpoint = await asyncio.to_thread(newest_valid, self._layout.checkpoints(job_id))
+        report = job.ReportGone(
+            job_id=job_id,
+            attempt=attempt,
+            exit=ending.exit,
+            last_words=ending.last_words,
+            cause=ending.cause,
+            checkpoint=None if checkpoint is None else checkpoint.path,
+        )
+        await self._reporting.submit(report)
+
+    async def _remove_unfinished(self, spec: wire.JobSpec) -> None:
+        try:
+            await asyncio.to_thread(remove_unfinished, spec, self._layout)
+        except OSError as error:  # what is left takes room, and harms nothing
+            _log.warning("unfinished_model_kept", job_id=spec.job_id, error=str(error))
+
+    async def _ask(self, job_id: str, attempt: int, ask: Callable[[str, int], Awaitable[None]]) -> None:
+        if await self._is_known(job_id, attempt):
+            await ask(job_id, attempt)
+
+    def _is_known(self, job_id: str, attempt: int) -> asyncio.Future[bool]:
+        """Whether there is such an attempt to be asked, once that is certain."""
+        return self._known.setdefault((job_id, attempt), asyncio.get_running_loop().create_future())
+
+    def _is_none(self, job_id: str, attempt: int) -> None:
+        """Who waits to ask it something need not."""
+        self._is_known(job_id, attempt).set_result(False)
+        del self._known[job_id, attempt]

@@ -1,0 +1,259 @@
+"""Slurm's commands as functions: argument lists, fixed formats, no shell; what fails says how.
+
+Slurm's daemons may be away for a while. What could not be asked is unknown, and is asked again: it is never taken for
+an answer.
+"""
+
+import asyncio
+import contextlib
+import getpass
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from modelforge.machine.cluster import Partition
+from modelforge.supervisor.slurm.states import JobState, job_state
+
+Program = Literal["sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun"]
+PROGRAMS: tuple[Program, ...] = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
+_LONGEST_SECONDS = 60.0
+_JOB_FORMAT = "%i|%j|%T|%N|%r"  # the reason last: it is the one that may have a bar in it
+_PARTITION_FORMAT = "%P|%a|%l|%D|%c|%m|%G"
+_UNREACHABLE = (
+    "Unable to contact slurm controller",
+    "Connection refused",
+    "Socket timed out",
+    "Connection timed out",
+    "Zero Bytes were transmitted or received",
+    "Slurm backup controller in standby mode",
+    "Communication connection failure",
+    "Unexpected message received",
+)
+_GONE = ("Invalid job id specified", "Job/step already completing or completed")
+_JOB_ID = re.compile(r"[1-9][0-9]*")
+
+
+class SlurmError(Exception):
+    """A command of Slurm did not do what it was asked."""
+
+
+class SlurmUnreachable(SlurmError):
+    """Nobody answered: what was asked for may have happened or not, and is asked again."""
+
+
+class SlurmRefused(SlurmError):
+    """Slurm said no; its words say why."""
+
+
+class SlurmMissing(SlurmError):
+    """The command is not installed here."""
+
+
+class JobRow(Struct, frozen=True, kw_only=True, gc=False):
+    """A job as the queue has it. `nodes`: as Slurm writes lists of hosts; empty while it waits."""
+
+    job_id: str
+    name: str
+    state: JobState
+    nodes: str
+    reason: str
+
+
+class Slurm:
+    """The cluster that the server's environment names (SLURM_CONF, or the machine's own configuration)."""
+
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        """`environment`: of the commands, and of what they submit; by default the server's, without job's variables."""
+        self._environment = command_environment() if environment is None else environment
+
+    async def submit(self, script: str) -> str:
+        """Submit a batch script; the job's id.
+
+        Raises:
+            SlurmUnreachable: it may have been taken or not; look for the job's name.
+            SlurmRefused: it was not taken.
+            SlurmMissing: there is no sbatch.
+        """
+        said = await self._ask("sbatch", ["--parsable"], script.encode())
+        job_id = said.strip().partition(";")[0]  # `id;cluster` where there are several
+        if not _JOB_ID.fullmatch(job_id):
+            raise SlurmRefused(f"sbatch gave no job id, but {said.strip()[:200]!r}")
+        return job_id
+
+    async def jobs(self) -> tuple[JobRow, ...]:
+        """Every job of this user that the controller knows, those that ended lately too.
+
+        Raises:
+            SlurmError: it could not be asked.
+        """
+        said = await self._ask("squeue", ["--noheader", "--me", "--states=all", f"--format={_JOB_FORMAT}"])
+        return tuple(_job_row(line) for line in said.splitlines() if line)
+
+    async def cancel(self, name: str, *, only_waiting: bool = False) -> None:
+        """End this user's jobs of a name, or those of them that wait; where there is none, nothing is done.
+
+        By the name: an id may belong to another job by now.
+
+        Raises:
+            SlurmError: it could not be asked to.
+        """
+        await self._unless_gone("scancel", [*_ours(name), *(["--state=PENDING"] if only_waiting else [])])
+
+    async def signal(self, name: str, number: Literal["USR1", "USR2"]) -> None:
+        """Signal every process of the steps of this user's jobs of a name; where there is none, nothing is done.
+
+        Raises:
+            SlurmError: it could not be asked to.
+        """
+        await self._unless_gone("scancel", [*_ours(name), "--state=RUNNING", f"--signal={number}"])
+
+    async def was_preempted(self, job_id: str, name: str) -> bool:
+        """Whether a job that the controller still knows was told to leave for another one.
+
+        Raises:
+            SlurmError: it could not be asked.
+        """
+        said = await self._unless_gone("scontrol", ["--oneliner", "show", "job", job_id])
+        if f"JobName={name} " not in said:
+            return False
+        told = re.search(r"\bPreemptTime=(\S+)", said)
+        return told is not None and told[1] not in {"None", "N/A"}
+
+    async def partitions(self) -> tuple[Partition, ...]:
+        """The parts of the cluster that this user sees.
+
+        Raises:
+            SlurmError: it could not be asked.
+        """
+        said = await self._ask("sinfo", ["--noheader", f"--format={_PARTITION_FORMAT}"])
+        return _smallest(_partition(line) for line in said.splitlines() if line)
+
+    async def try_on_node(self, flags: Sequence[str], command: Sequence[str], seconds: float) -> str:
+        """What a command says on some node that is free now.
+
+        Raises:
+            SlurmError: it failed there, or no node was free.
+        """
+        own = ["--ntasks=1", "--immediate=5", "--job-name=mf-check", "--time=1", "--chdir=/"]
+        return await self._ask("srun", [*own, *flags, *command], seconds=seconds)
+
+    async def _unless_gone(self, program: Program, arguments: list[str]) -> str:
+        try:
+            return await self._ask(program, arguments)
+        except SlurmRefused as error:
+            if not any(words in str(error) for words in _GONE):
+                raise
+            return ""
+
+    async def _ask(
+        self, program: Program, arguments: list[str], given: bytes = b"", seconds: float = _LONGEST_SECONDS
+    ) -> str:
+        with _file(given) as stdin, _file() as stdout, _file() as stderr:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    program, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=self._environment, cwd="/"
+                )
+            except FileNotFoundError as error:
+                raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
+            try:
+                await asyncio.wait_for(process.wait(), timeout=seconds)
+            except TimeoutError as error:
+                raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            said, complaint = _content(stdout), _content(stderr)
+        words = " ".join(complaint.decode(errors="replace").split())
+        if process.returncode == 0:
+            return said.decode(errors="replace")
+        if any(one in words for one in _UNREACHABLE):
+            raise SlurmUnreachable(f"{program}: {words[-500:]}")
+        raise SlurmRefused(f"{program}: {words[-500:] or f'it ended with {process.returncode}'}")
+
+
+@contextlib.contextmanager
+def _file(content: bytes = b"") -> Iterator[int]:
+    """An open file without a name. Not a pipe: asyncio would wait for its end after a command that is cut short."""
+    descriptor = os.memfd_create("slurm")
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def command_environment() -> dict[str, str]:
+    """The server's environment without what would speak for one job, or in the place of what a script says."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SLURMD_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SRUN_"))
+    }
+
+
+def missing_programs(search: str | None = None) -> list[Program]:
+    """The commands that are not on the PATH."""
+    folders = [Path(one) for one in (search or os.environ.get("PATH", "")).split(os.pathsep) if one]
+    return [name for name in PROGRAMS if not any(os.access(folder / name, os.X_OK) for folder in folders)]
+
+
+def _ours(name: str) -> list[str]:
+    return [f"--user={getpass.getuser()}", f"--name={name}"]
+
+
+def _job_row(line: str) -> JobRow:
+    job_id, name, state, nodes, reason = [*line.split("|", 4), "", "", "", ""][:5]
+    return JobRow(job_id=job_id, name=name, state=job_state(state), nodes=nodes, reason=reason)
+
+
+def _partition(line: str) -> Partition:
+    name, available, limit, nodes, cpus, memory, gpus = [*line.split("|", 6), *[""] * 6][:7]
+    counts = [int(one) for one in re.findall(r"gpu:(?:[^:(),]+:)?([0-9]+)", gpus)]
+    return Partition(
+        name=name.removesuffix("*"),
+        is_up=available == "up",
+        is_default=name.endswith("*"),
+        time_limit=limit,
+        nodes=_number(nodes),
+        cpus=_number(cpus),
+        memory_mib=_number(memory),
+        gpus=sum(counts),
+    )
+
+
+def _number(text: str) -> int:
+    """A number that sinfo writes, which has a plus where nodes differ."""
+    match = re.match(r"[0-9]+", text)
+    return int(match[0]) if match else 0
+
+
+def _smallest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
+    """One line for each name: nodes of several kinds come as several."""
+    found: dict[str, Partition] = {}
+    for row in rows:
+        one = found.get(row.name)
+        found[row.name] = (
+            row
+            if one is None
+            else Partition(
+                name=row.name,
+                is_up=one.is_up or row.is_up,
+                is_default=row.is_default,
+                time_limit=row.time_limit,
+                nodes=one.nodes + row.nodes,
+                cpus=min(one.cpus, row.cpus),
+                memory_mib=min(one.memory_mib, row.memory_mib),
+                gpus=min(one.gpus, row.gpus),
+            )
+        )
+    return tuple(found.values())

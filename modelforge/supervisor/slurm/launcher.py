@@ -1,0 +1,247 @@
+"""Attempts as jobs of a Slurm cluster.
+
+An attempt is known by the name of its job, which no other has, and by the claim in its folder. Ids of jobs are only
+asked for: a controller that was killed forgets jobs and gives their ids out anew. That a job is not in the queue says
+nothing by itself.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from modelforge.domain.job import Reference, SlurmJob
+from modelforge.domain.scheduling import Cluster, Machine
+from modelforge.errors import NO_ROOM, LaunchFailed, SettingsInvalid
+from modelforge.layout import Layout
+from modelforge.machine.hub_secrets import remove_secrets
+from modelforge.supervisor.last_words import last_words
+from modelforge.supervisor.launcher import Ending, Waits
+from modelforge.supervisor.slurm.batch_script import job_name
+from modelforge.supervisor.slurm.commands import (
+    JobRow,
+    Slurm,
+    SlurmError,
+    SlurmMissing,
+    SlurmRefused,
+    SlurmUnreachable,
+)
+from modelforge.supervisor.slurm.ends import end_cause
+from modelforge.supervisor.slurm.life import Life
+from modelforge.supervisor.slurm.queue import Queue
+from modelforge.supervisor.slurm.signs import Signs, StepExit
+from modelforge.supervisor.slurm.states import waiting_reason
+from modelforge.supervisor.slurm.submission import Command, command_of, write_submission
+from trainer_entry import wire
+
+_log = structlog.get_logger()
+TRAINER = "trainer_entry.train"
+LOOK_SECONDS = 2.0
+_RETRY_SECONDS = 2.0
+
+
+class SlurmLauncher:
+    """Runs attempts as jobs that are called after `server`, in folders that every node sees.
+
+    `module` is what the ranks run, `command` runs it. `look_seconds`: between two looks at the queue.
+    `give_up_seconds`: for how long a controller that does not answer is asked to take a job.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        slurm: Slurm,
+        server: str,
+        defaults: wire.ClusterRequest,
+        *,
+        cluster: str = "",
+        module: str = TRAINER,
+        command: Command = command_of,
+        look_seconds: float = LOOK_SECONDS,
+        give_up_seconds: float = 600.0,
+    ) -> None:
+        self._layout = layout
+        self._slurm = slurm
+        self._server = server
+        self._defaults = defaults
+        self._cluster = cluster
+        self._module = module
+        self._command = command
+        self._queue = Queue(slurm, look_seconds)
+        self._give_up_seconds = give_up_seconds
+        self._lives: dict[tuple[str, int], Life] = {}
+
+    def place(self, server: Machine) -> Cluster:
+        """On the cluster."""
+        return Cluster(server=server, cpu_threads=self._defaults.cpus_per_node or 1)
+
+    async def submit(self, spec: wire.AttemptSpec) -> SlurmJob:
+        """Write the attempt's files, and have Slurm take its job."""
+        job_id, attempt = spec.job.job_id, spec.attempt
+        folder, name = self._layout.attempt(job_id, attempt), self._name(job_id, attempt)
+        asked = (spec.job.cluster or wire.ClusterRequest()).over(self._defaults)
+        if spec.job.work is not None:  # it is one process
+            asked = msgspec.structs.replace(asked, nodes=1)
+        spec = msgspec.structs.replace(spec, tokenized=str(self._layout.tokenized))
+        try:
+            script = await asyncio.to_thread(write_submission, folder, spec, name, asked, self._module, self._command)
+        except OSError as error:
+            raise LaunchFailed(
+                "The job could not be written for the cluster",
+                f"{folder}: {error}",
+                disk_full=error.errno in NO_ROOM,
+            ) from error
+        slurm_id = await self._submitted(name, script, Signs(folder))
+        self._life(job_id, attempt)
+        return self._reference(slurm_id, name)
+
+    async def _submitted(self, name: str, script: str, signs: Signs) -> str:
+        """The id that Slurm gave the job. Where it is not known whether it did, the job is looked for by its name.
+
+        Raises:
+            LaunchFailed: it was not taken, or is given up: should it begin all the same, it leaves at once.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._give_up_seconds
+        while True:
+            try:
+                return await self._slurm.submit(script)
+            except (SlurmRefused, SlurmMissing) as error:
+                raise LaunchFailed("Slurm did not take the job", str(error)) from error
+            except SlurmUnreachable as error:
+                _log.warning("slurm_unreachable", error=str(error))
+                if clock() > deadline:
+                    await asyncio.to_thread(signs.revoke)
+                    raise LaunchFailed("Slurm's controller did not answer", str(error)) from error
+            await asyncio.sleep(_RETRY_SECONDS)
+            if rows := (await self._queue.look(anew=True)).of(name):
+                return rows[-1].job_id
+
+    async def find(self, job_id: str, attempt: int) -> SlurmJob | None:
+        """Look at the attempt's folder, and then for its name in the queue, until Slurm has answered."""
+        signs, name = Signs(self._layout.attempt(job_id, attempt)), self._name(job_id, attempt)
+        if await asyncio.to_thread(lambda: signs.spec) is None:
+            return None
+        rows = await self._known_rows(name)
+        # After the queue: a job that ended before that look has left its claim.
+        claim = await asyncio.to_thread(lambda: signs.claim)
+        if not rows and claim is None:
+            return None
+        self._life(job_id, attempt)
+        return self._reference(rows[-1].job_id if claim is None else str(claim.slurm_id), name)
+
+    async def _known_rows(self, name: str) -> tuple[JobRow, ...]:
+        """The jobs of a name, once Slurm has answered."""
+        while True:
+            rows = (await self._queue.look(anew=True)).of(name)
+            if rows is not None:
+                return rows
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def know(self, job_id: str, attempt: int, reference: Reference) -> None:
+        """The job of an attempt."""
+        if not isinstance(reference, SlurmJob) or reference.name != self._name(job_id, attempt):
+            where = reference.name if isinstance(reference, SlurmJob) else f"process {reference.pid} of some machine"
+            raise SettingsInvalid(
+                "An attempt runs elsewhere",
+                f"{job_id} attempt {attempt} is {where}, and this server knows its attempts by names that begin with "
+                f"mf-{self._server}: start it as it was started, until that job has ended.",
+            )
+        self._life(job_id, attempt)
+
+    async def started(self, job_id: str, attempt: int, waits: Waits) -> bool:
+        """Until a node has claimed the attempt; what Slurm says meanwhile is told."""
+        life = self._life(job_id, attempt)
+        told = ""
+        while True:
+            state = await life.look()
+            if life.has_begun or state == "gone":
+                return life.has_begun
+            reason = waiting_reason(life.reason)
+            if reason and reason != told:
+                told = reason
+                await waits(reason)
+
+    async def stop(self, job_id: str, attempt: int) -> None:
+        """Leave word in its folder, cancel what waits, and signal what runs."""
+        life = self._life(job_id, attempt)
+        await asyncio.to_thread(life.signs.ask_to_stop)
+        await self._until_told(life, self._stop)
+
+    async def _stop(self, name: str) -> None:
+        await self._slurm.cancel(name, only_waiting=True)
+        await self._slurm.signal(name, "USR2")
+
+    async def save_checkpoint(self, job_id: str, attempt: int) -> None:
+        """Signal the step, where there is one."""
+        life = self._life(job_id, attempt)
+        if await asyncio.to_thread(lambda: life.signs.claim) is not None:
+            await self._until_told(life, lambda name: self._slurm.signal(name, "USR1"))
+
+    async def _until_told(self, life: Life, tell: Callable[[str], Awaitable[None]]) -> None:
+        """Tell the attempt something by Slurm, which may have to be asked again; one that has ended is left alone."""
+        while not await asyncio.to_thread(lambda: life.signs.exit):
+            try:
+                return await tell(life.name)
+            except SlurmError as error:
+                _log.warning("slurm_not_told", job=life.name, error=str(error))
+            await asyncio.sleep(_RETRY_SECONDS)
+        return None
+
+    async def wait(self, job_id: str, attempt: int) -> None:
+        """Until there is nobody who could still write: see `Life`."""
+        life = self._life(job_id, attempt)
+        while await life.look() != "gone":
+            pass
+
+    async def ending(self, job_id: str, attempt: int) -> Ending:
+        """Read `exit.json` and the logs, and ask Slurm why it ended what did not end by itself."""
+        life = self._life(job_id, attempt)
+        report = await asyncio.to_thread(lambda: life.signs.exit)
+        preempted = False
+        if report is not None and report.was_ended:
+            with contextlib.suppress(SlurmError):  # then less is known: that somebody else ended it
+                await life.settle()
+                if life.last_row is not None:
+                    preempted = await self._slurm.was_preempted(life.last_row.job_id, life.name)
+        ending = await asyncio.to_thread(_ending, life, report, preempted=preempted)
+        self._lives.pop((job_id, attempt), None)
+        return ending
+
+    def spool(self, job_id: str, attempt: int) -> Path:
+        """`stdout.jsonl` in the attempt's folder."""
+        return self._layout.attempt(job_id, attempt) / "stdout.jsonl"
+
+    def _name(self, job_id: str, attempt: int) -> str:
+        return job_name(self._server, job_id, attempt)
+
+    def _reference(self, slurm_id: str, name: str) -> SlurmJob:
+        return SlurmJob(slurm_id=int(slurm_id), cluster=self._cluster, name=name)
+
+    def _life(self, job_id: str, attempt: int) -> Life:
+        key = job_id, attempt
+        if key not in self._lives:
+            folder = self._layout.attempt(job_id, attempt)
+            self._lives[key] = Life(Signs(folder), self._name(job_id, attempt), self._queue, self._slurm)
+        return self._lives[key]
+
+
+def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:
+    folder = life.signs.folder
+    remove_secrets(folder)
+    words = last_words(folder / "stderr.log") or last_words(folder / "slurm.log")
+    return Ending(
+        exit=None if report is None else report.plain(),
+        last_words=words,
+        cause=end_cause(
+            life.last_row,
+            report,
+            words,
+            has_begun=life.has_begun,
+            was_asked=life.signs.stop_was_asked,
+            preempted=preempted,
+        ),
+    )

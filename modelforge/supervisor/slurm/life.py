@@ -1,0 +1,182 @@
+"""Whether an attempt waits, runs or is gone, by what Slurm says and by what its folder shows.
+
+Gone is an attempt that has reported its end; or that Slurm has brought to one, and whose heartbeat stands still; or of
+which neither Slurm nor a heartbeat shows anything for 90 s, while Slurm answers. It is revoked before that is said:
+whoever of it lives on unseen, or is begun by a controller that forgot its end, leaves at once. A job that Slurm has
+forgotten before any node began it is submitted again: its name and its claim see to it that it runs once.
+"""
+
+import asyncio
+from typing import Literal
+
+import structlog
+
+from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
+from modelforge.supervisor.slurm.queue import Look, Queue
+from modelforge.supervisor.slurm.signs import Claim, Signs
+
+_log = structlog.get_logger()
+State = Literal["waiting", "running", "gone"]
+_LOOK_SECONDS = 0.25
+"""Between two looks into the folder."""
+_UNSEEN_SECONDS = 90.0
+"""Neither Slurm nor a heartbeat has shown life for so long: it is gone."""
+_FORGOTTEN_SECONDS = 15.0
+"""A job that nobody has begun and that Slurm answers for so long not to know was forgotten."""
+_STILL_SECONDS = 3.0
+"""A heartbeat that stood still for so long after its revocation, of a job whose processes Slurm has killed."""
+_STILL_ON_LOST_NODE_SECONDS = 30.0
+"""The same on a node that Slurm cannot reach: its processes may live."""
+_LATE_SECONDS = 2.0
+"""A claim, and a report, may be seen so much later than Slurm says that the job is over."""
+_OTHER_NODES_SECONDS = 10.0
+"""After the first node's report: the others leave."""
+_SETTLING_SECONDS = 5.0
+"""Slurm knows so long after a step's end how the job ended."""
+_OVERTIME_SECONDS = 60.0
+"""After the grace of a stop: who is still there then is killed by Slurm."""
+
+
+class Life:
+    """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim."""
+
+    def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm) -> None:
+        self.signs = signs
+        self.name = name
+        self.reason = ""
+        self.has_begun = False
+        self.last_row: JobRow | None = None
+        self._queue = queue
+        self._slurm = slurm
+        self._clock = asyncio.get_running_loop().time
+        self._looked: Look | None = None
+        self._looking: asyncio.Task[Look] | None = None
+        self._heartbeat = b""
+        self._beat_at = self._clock()
+        self._seen_at = self._clock()
+        self._over_at: float | None = None
+        self._stop_at: float | None = None
+        self._reported_at: float | None = None
+        self._claim: Claim | None = None
+        self._has_other_nodes: bool | None = None
+        self._is_revoked = False
+
+    async def look(self) -> State:
+        """What it is now, a moment later than at the last call."""
+        await asyncio.sleep(_LOOK_SECONDS)
+        look = self._newest_look()  # before the folder: what Slurm said is read beside files that are as new
+        self._claim, reported, heartbeat, stopped = await asyncio.to_thread(self._read)
+        now = self._clock()
+        if reported or self._claim is not None:
+            self.has_begun = True
+        if heartbeat != self._heartbeat:
+            self._heartbeat, self._beat_at = heartbeat, now
+        rows = None if look is None else look.of(self.name)
+        alive = self._take(rows or ())
+        if reported:
+            self._reported_at = self._reported_at or now
+            others = alive and self._has_other_nodes and now < self._reported_at + _OTHER_NODES_SECONDS
+            return "running" if others else "gone"
+        if rows is None:
+            return self._as_before
+        if stopped and alive:
+            await self._end_overtime(now)
+        return await self._conclude(rows, now, alive=alive)
+
+    async def settle(self) -> None:
+        """Have Slurm say how it sees the end of an attempt that has reported one, where it does so soon."""
+        deadline = self._clock() + _SETTLING_SECONDS
+        while self._clock() < deadline:
+            rows = (await self._queue.look(anew=True)).of(self.name)
+            if rows is not None and not self._take(rows):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _newest_look(self) -> Look | None:
+        """The newest look at the queue that there is; another one is always under way."""
+        if self._looking is not None and self._looking.done():
+            self._looked, self._looking = self._looking.result(), None
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._queue.look())
+        return self._looked
+
+    def _read(self) -> tuple[Claim | None, bool, bytes, bool]:
+        signs = self.signs
+        if self._has_other_nodes is None:
+            self._has_other_nodes = signs.nodes > 1
+        return signs.claim, signs.exit is not None, signs.heartbeat, signs.stop_was_asked
+
+    def _take(self, rows: tuple[JobRow, ...]) -> bool:
+        """Remember the job that has the claim, or the last one; whether one of the name is not over."""
+        alive = [row for row in rows if row.state.phase != "over"]
+        if rows:
+            claimed = [row for row in rows if self._claim is not None and row.job_id == str(self._claim.slurm_id)]
+            self.last_row = (claimed or alive or rows)[-1]
+            self.reason = alive[-1].reason if alive and alive[-1].state.phase == "waiting" else ""
+        return bool(alive)
+
+    async def _conclude(self, rows: tuple[JobRow, ...], now: float, *, alive: bool) -> State:
+        if alive:
+            self._seen_at, self._over_at = now, None
+            return self._as_before
+        if rows:
+            return await self._conclude_end(now)
+        return await self._conclude_absence(now)
+
+    async def _conclude_end(self, now: float) -> State:
+        """Slurm says that it is over, and no report is there."""
+        self._over_at = now if self._over_at is None else self._over_at
+        if now < self._over_at + _LATE_SECONDS:
+            return self._as_before
+        await self._revoke()
+        if not self.has_begun:
+            return "gone"
+        lost = self.last_row is not None and self.last_row.state.cause == "NodeFailed"
+        still = _STILL_ON_LOST_NODE_SECONDS if lost else _STILL_SECONDS
+        return "gone" if now > max(self._over_at, self._beat_at) + still else "running"
+
+    async def _conclude_absence(self, now: float) -> State:
+        """Slurm answers, and has no job of this name."""
+        self._over_at = None
+        if self.has_begun:
+            if now < max(self._seen_at, self._beat_at) + _UNSEEN_SECONDS:
+                return "running"
+        elif now < self._seen_at + _FORGOTTEN_SECONDS:
+            return "waiting"
+        elif not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
+            self._seen_at = now
+            await self._submit_again()
+            return "waiting"
+        await self._revoke()
+        return "gone"
+
+    @property
+    def _as_before(self) -> State:
+        return "running" if self.has_begun else "waiting"
+
+    async def _submit_again(self) -> None:
+        """Hand the same script over anew."""
+        script = await asyncio.to_thread((self.signs.folder / "job.sh").read_text)
+        try:
+            slurm_id = await self._slurm.submit(script)
+        except SlurmError as error:
+            _log.warning("slurm_job_not_submitted_again", job=self.name, error=str(error))
+        else:
+            _log.warning("slurm_job_was_forgotten", job=self.name, slurm_id=slurm_id)
+
+    async def _revoke(self) -> None:
+        if not self._is_revoked:
+            await asyncio.to_thread(self.signs.revoke)
+            self._is_revoked = True
+
+    async def _end_overtime(self, now: float) -> None:
+        """Have Slurm kill what was asked to stop and has had its grace."""
+        if self._stop_at is None:
+            spec = await asyncio.to_thread(lambda: self.signs.spec)
+            self._stop_at = now + (0 if spec is None else spec.job.grace_seconds) + _OVERTIME_SECONDS
+        if now > self._stop_at:
+            self._stop_at = now + _OVERTIME_SECONDS
+            try:
+                await self._slurm.cancel(self.name)
+            except SlurmError as error:
+                _log.warning("slurm_not_told", job=self.name, error=str(error))

@@ -1,0 +1,129 @@
+"""The folder that a server shares with the nodes of its cluster: whose it is, and whether the nodes see it."""
+
+import secrets
+import sys
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from modelforge.errors import SettingsInvalid
+from modelforge.layout import Layout
+from modelforge.owner_files import write_owner_file
+from modelforge.supervisor.slurm.batch_script import is_safe_path
+from modelforge.supervisor.slurm.commands import Slurm, SlurmError, SlurmMissing, SlurmRefused, missing_programs
+from trainer_entry import wire
+
+_log = structlog.get_logger()
+_MARK = "modelforge-server.json"
+_NO_NODE = ("Immediate execution impossible", "Requested nodes are busy", "Unable to allocate resources: Connection")
+_TRY_SECONDS = 30.0
+_SEES = "import os, sys; import trainer_entry.cluster_step; sys.exit(0 if os.path.exists(sys.argv[1]) else 3)"
+
+
+class _Server(Struct, frozen=True, kw_only=True):
+    """Which data directory a shared root belongs to, and the Python that its nodes were seen to have."""
+
+    id: str
+    seen_with: str = ""
+
+
+def check_cluster_settings(shared: Path) -> None:
+    """Refuse what no job could be submitted with.
+
+    Raises:
+        SettingsInvalid: a command of Slurm is missing, or a path cannot stand in a batch script.
+    """
+    if missing := missing_programs():
+        raise SettingsInvalid(
+            "Slurm is not installed on this machine",
+            f"{', '.join(missing)}: not on the PATH. The server runs where jobs are submitted, as on a login node.",
+        )
+    for what, path in (("--shared-root", shared), ("Python's path", Path(sys.executable))):
+        if not is_safe_path(path):
+            raise SettingsInvalid(
+                "A path cannot be used on a cluster",
+                f"{what} {path}: letters, digits and ._+@- between slashes are what a batch script can have.",
+            )
+
+
+def claim_shared_root(layout: Layout) -> None:
+    """Make the shared root this data directory's, and links to its folders.
+
+    Raises:
+        SettingsInvalid: it is another one's, it cannot be written, or the data directory has such folders of its own.
+    """
+    shared = layout.at_nodes()
+    if not shared.is_dir():  # made here, it would lie on this machine's disk where the shared one is not mounted
+        raise SettingsInvalid("The shared root is not there", f"{shared}: make the folder, or mount its file system.")
+    try:
+        own, mark = _read(layout.root / _MARK), _read(shared / _MARK)
+        if mark is not None and (own is None or own.id != mark.id):
+            raise SettingsInvalid(
+                "The shared root belongs to another server",
+                f"{shared}: start the server with the data directory that it was made with, or use another folder.",
+            )
+        if mark is None:
+            mark = own or _Server(id=secrets.token_hex(8))
+            write_owner_file(layout.root / _MARK, msgspec.json.encode(mark))
+            write_owner_file(shared / _MARK, msgspec.json.encode(mark))
+        for folder in layout.on_nodes:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _link(layout.root / folder.name, folder)
+    except OSError as error:
+        raise SettingsInvalid("The shared root cannot be used", f"{shared}: {error.strerror or error}") from error
+
+
+def _link(link: Path, folder: Path) -> None:
+    if link.is_symlink():
+        if link.resolve() != folder.resolve():
+            raise SettingsInvalid("The data directory has another shared root", f"{link} leads to {link.resolve()}.")
+        return
+    if link.is_dir():
+        try:
+            link.rmdir()
+        except OSError as error:
+            raise SettingsInvalid(
+                "The data directory has jobs of its own machine",
+                f"{link} is not empty: what it has is not on the cluster's nodes. Use another --data-dir.",
+            ) from error
+    link.symlink_to(folder)
+
+
+async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterRequest) -> None:
+    """Have a node look whether it has the shared root and the server's Python; once for each Python.
+
+    Where no node is free, or nobody answers, that is left for the first job to show.
+
+    Raises:
+        SettingsInvalid: a node does not see them.
+    """
+    mark, python = _read(layout.at_nodes() / _MARK), sys.executable
+    if mark is None or mark.seen_with == python:
+        return
+    wishes = {"--partition": defaults.partition, "--account": defaults.account, "--qos": defaults.qos}
+    flags = [f"{flag}={value}" for flag, value in wishes.items() if value is not None]
+    try:
+        await slurm.try_on_node(flags, [python, "-c", _SEES, str(layout.at_nodes() / _MARK)], _TRY_SECONDS)
+    except SlurmMissing:
+        raise
+    except SlurmRefused as error:
+        if any(words in str(error) for words in _NO_NODE):
+            _log.warning("nodes_not_checked", why=str(error))
+            return
+        raise SettingsInvalid(
+            "A node of the cluster does not see what jobs need",
+            f"{layout.at_nodes()} and {python} have to be there on every node, at the same paths. Slurm says: {error}",
+        ) from error
+    except SlurmError as error:
+        _log.warning("nodes_not_checked", why=str(error))
+    else:
+        write_owner_file(layout.at_nodes() / _MARK, msgspec.json.encode(_Server(id=mark.id, seen_with=python)))
+
+
+def _read(path: Path) -> _Server | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Server)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,105 @@
+"""What an attempt's folder shows of the attempt: who claimed it, whether it lives, how it ended.
+
+Another machine writes these files, and they may be seen late: what is not there yet is no sign of anything. What is
+there was written whole. No clock of another machine is compared with ours: only whether something changed.
+"""
+
+import contextlib
+import signal
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from trainer_entry import wire
+
+_CLAIM, _HEARTBEAT, _REVOKED, _STOP = "claim", "heartbeat", "revoked", "stop-asked"  # as in trainer_entry.runtime.claim
+_T = TypeVar("_T")
+
+
+class Claim(Struct, frozen=True, kw_only=True, gc=False):
+    """Who runs the attempt: a Slurm job, how often it was started again, and the host of its first node."""
+
+    slurm_id: int
+    restarts: int
+    host: str
+
+
+class StepExit(wire.ExitReport, frozen=True, kw_only=True, gc=False):
+    """`exit.json` of a step. `stop_signal`: the first signal that asked it to end."""
+
+    stop_signal: int | None = None
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether something asked it to end, or killed it."""
+        return self.stop_signal is not None or self.signal == signal.SIGKILL
+
+    def plain(self) -> wire.ExitReport:
+        """As every attempt's end is reported."""
+        return wire.ExitReport(**{name: getattr(self, name) for name in wire.ExitReport.__struct_fields__})
+
+
+class _Step(Struct, frozen=True, kw_only=True, gc=False):
+    nodes: int = 1
+
+
+class Signs:
+    """The signs of one attempt. All that is asked here reads files: for a thread, where a disk may be far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def spec(self) -> wire.AttemptSpec | None:
+        """What was to be run; None where it was not written whole."""
+        return _read(self.folder / "spec.json", wire.AttemptSpec)
+
+    @property
+    def claim(self) -> Claim | None:
+        """Who runs it, or ran it; None where nobody has begun."""
+        return _read(self.folder / _CLAIM, Claim)
+
+    @property
+    def exit(self) -> StepExit | None:
+        """How it ended; None where nobody has said so."""
+        return _read(self.folder / "exit.json", StepExit)
+
+    @property
+    def heartbeat(self) -> bytes:
+        """Another one each second while it lives; empty before the first."""
+        try:
+            return (self.folder / _HEARTBEAT).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    @property
+    def stop_was_asked(self) -> bool:
+        """Whether a server asked it to end."""
+        return (self.folder / _STOP).exists()
+
+    @property
+    def nodes(self) -> int:
+        """On how many nodes it runs."""
+        step = _read(self.folder / "step.json", _Step)
+        return 1 if step is None else step.nodes
+
+    def ask_to_stop(self) -> None:
+        """Leave word that it is to end; the step looks for it each second."""
+        self._mark(_STOP)
+
+    def revoke(self) -> None:
+        """Give the attempt up: whoever runs it, or begins it later, leaves at once."""
+        self._mark(_REVOKED)
+
+    def _mark(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # an attempt whose folder is gone has nobody to tell
+            (self.folder / name).touch()
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):  # a remote file may be seen before its content is
+        return None

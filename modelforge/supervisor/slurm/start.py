@@ -1,0 +1,89 @@
+"""A server on a cluster: its launcher, what is checked before it starts, and what it knows of the cluster's parts."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+from msgspec import Struct
+
+from modelforge.layout import Layout
+from modelforge.machine.cluster import Partition, Partitions
+from modelforge.settings import Settings
+from modelforge.supervisor.divided import DividedLauncher
+from modelforge.supervisor.launcher import Launcher
+from modelforge.supervisor.slurm.commands import Slurm, SlurmError
+from modelforge.supervisor.slurm.launcher import LOOK_SECONDS, TRAINER, SlurmLauncher
+from modelforge.supervisor.slurm.shared_root import check_cluster_settings, check_nodes, claim_shared_root
+from modelforge.supervisor.slurm.submission import Command, command_of
+
+_FRESH_SECONDS = 60.0
+"""For so long the partitions are what they were."""
+
+
+class OnCluster(Struct, frozen=True):
+    """What a server has on a cluster. `launcher`: gives the cluster its jobs, and the rest to the server's machine."""
+
+    launcher: Launcher
+    partitions: Partitions
+    slurm: Slurm
+
+
+def on_cluster(
+    settings: Settings,
+    layout: Layout,
+    local: Launcher,
+    *,
+    module: str = TRAINER,
+    command: Command = command_of,
+    look_seconds: float = LOOK_SECONDS,
+) -> OnCluster:
+    """The parts of a server whose settings name a cluster.
+
+    Raises:
+        SettingsInvalid: no job could be submitted with them.
+    """
+    check_cluster_settings(layout.at_nodes())
+    slurm = Slurm()
+    cluster = SlurmLauncher(
+        layout,
+        slurm,
+        server_id(layout.at_nodes()),
+        settings.cluster,
+        module=module,
+        command=command,
+        look_seconds=look_seconds,
+    )
+    return OnCluster(DividedLauncher(cluster, local, layout), _partitions_of(slurm), slurm)
+
+
+async def prepare(settings: Settings, layout: Layout, slurm: Slurm) -> None:
+    """Take the shared root, and see that nodes have it.
+
+    Raises:
+        SettingsInvalid: it is not this server's, or not theirs.
+    """
+    await asyncio.to_thread(claim_shared_root, layout)
+    await check_nodes(layout, slurm, settings.cluster)
+
+
+def server_id(shared: Path) -> str:
+    """What the names of this server's jobs begin with: of its shared root, which no other server has."""
+    return hashlib.sha256(str(shared).encode()).hexdigest()[:8]
+
+
+def _partitions_of(slurm: Slurm) -> Partitions:
+    asked_at = -_FRESH_SECONDS
+    known: tuple[Partition, ...] = ()
+
+    async def partitions() -> tuple[Partition, ...] | None:
+        nonlocal asked_at, known
+        now = asyncio.get_running_loop().time()
+        if not known or now > asked_at + _FRESH_SECONDS:
+            try:
+                known = await slurm.partitions()
+            except SlurmError:  # who asks goes on without: Slurm itself refuses what it cannot give
+                return known or None
+            asked_at = now
+        return known
+
+    return partitions

@@ -1,0 +1,75 @@
+"""Slurm's commands, asked of a real cluster: what they answer, and how they fail."""
+
+from pathlib import Path
+
+import pytest
+from support.slurm_cluster import SlurmCluster
+
+from modelforge.supervisor.slurm.commands import (
+    Slurm,
+    SlurmMissing,
+    SlurmRefused,
+    SlurmUnreachable,
+    missing_programs,
+)
+from modelforge.supervisor.slurm.states import end_message, job_state, waiting_reason
+
+
+async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster: SlurmCluster) -> None:
+    slurm = Slurm(cluster.environment)
+    held = await slurm.submit("#!/bin/sh\n#SBATCH --job-name=held --hold --output=none\nsleep 60\n")
+    row = {one.job_id: one for one in await slurm.jobs()}[held]
+    assert (row.name, row.state.phase) == ("held", "waiting")
+    await slurm.cancel("held", only_waiting=True)
+    row = {one.job_id: one for one in await slurm.jobs()}[held]
+    assert (row.state.phase, row.state.cause) == ("over", "Cancelled")
+    # and again changes nothing, as of a job that never was
+    await slurm.cancel("held", only_waiting=True)
+    await slurm.signal("nobody", "USR1")
+
+
+async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) -> None:
+    with pytest.raises(SlurmRefused, match="invalid partition specified: nowhere"):
+        await Slurm(cluster.environment).submit("#!/bin/sh\n#SBATCH --partition=nowhere\ntrue\n")
+
+
+async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: SlurmCluster) -> None:
+    partitions = {one.name: one for one in await Slurm(cluster.environment).partitions()}
+    assert set(partitions) == {"main", "urgent"}
+    main = partitions["main"]
+    assert (main.nodes, main.cpus, main.memory_mib, main.gpus, main.is_up) == (3, 2, 2000, 2, True)
+
+
+async def test_a_controller_that_is_away_is_unknown_and_not_an_answer(cluster: SlurmCluster, tmp_path: Path) -> None:
+    away = tmp_path / "slurm.conf"
+    lines = cluster.conf.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("SlurmctldPort", "MessageTimeout", "SlurmctldTimeout"))]
+    away.write_text("\n".join([*kept, "SlurmctldPort=1", "MessageTimeout=1", "SlurmctldTimeout=1"]))
+    with pytest.raises(SlurmUnreachable):
+        await Slurm(cluster.environment | {"SLURM_CONF": str(away)}).jobs()
+
+
+async def test_a_command_that_is_not_installed_is_named() -> None:
+    with pytest.raises(SlurmMissing, match="squeue"):
+        await Slurm({"PATH": "/nowhere"}).jobs()
+    assert "sbatch" in missing_programs("/nowhere")
+
+
+@pytest.mark.parametrize("name", ["RUNNING", "CONFIGURING", "A_STATE_OF_A_LATER_RELEASE"])
+def test_a_state_that_no_release_here_knows_is_no_end(name: str) -> None:
+    assert job_state(name).phase == "running"
+
+
+def test_every_end_has_its_cause_and_its_words() -> None:
+    causes = {job_state(name).cause for name in ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "CANCELLED")}
+    assert causes == {"Preempted", "TimeLimit", "NodeFailed", "OutOfMemory", "Cancelled"}
+    assert all(end_message(cause) for cause in causes if cause is not None)
+    assert job_state("COMPLETED").cause is None
+
+
+def test_a_reason_to_wait_is_plain_and_keeps_slurms_own() -> None:
+    assert waiting_reason("Resources") == "it waits for free nodes (Slurm: Resources)"
+    assert waiting_reason("PartitionTimeLimit").startswith("it asks for more time")
+    assert waiting_reason("SomethingNew") == "Slurm: SomethingNew"
+    assert waiting_reason("None") == ""
+    assert waiting_reason("ReqNodeNotAvail, UnavailableNodes:n1").startswith("nodes that it needs are not available")

@@ -1,0 +1,148 @@
+"""Attempts as jobs of a real cluster: started, stopped, found again, broken, and why they ended."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.slurm_cluster import SlurmCluster
+from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
+
+from modelforge.errors import LaunchFailed
+from modelforge.supervisor.slurm import life
+from modelforge.supervisor.slurm.commands import Slurm
+from trainer_entry import wire
+
+
+@pytest.fixture
+def site(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmSite]:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    made = SlurmSite(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: SlurmSite) -> None:
+    launcher = site.launcher()
+    held = wire.ClusterRequest(nodes=3, time_limit="99:00:00")
+    await launcher.submit(site.spec("completes", "train_3", cluster=held))
+    told: list[str] = []
+
+    async def waits(reason: str) -> None:
+        told.append(reason)
+        await launcher.stop("train_3", 1)
+
+    assert not await launcher.started("train_3", 1, waits)
+    assert told
+    assert "more time than the partition gives" in told[0] or "partition cannot give" in told[0]
+    await launcher.wait("train_3", 1)
+    assert (await launcher.ending("train_3", 1)).exit is None
+    assert site.messages("train_3") == []
+
+
+async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothing(site: SlurmSite) -> None:
+    launcher = site.launcher()
+    await launcher.submit(site.spec("waits", "train_5", max_steps=60))
+    folder = site.layout.attempt("train_5", 1)
+    # such as a controller starts again that has forgotten how the first one went, and that they have one name
+    script = "\n".join(line for line in (folder / "job.sh").read_text().splitlines() if "singleton" not in line)
+    assert await launcher.started("train_5", 1, no_word)
+    await Slurm(site.cluster.environment).submit(script)
+    await launcher.wait("train_5", 1)
+    await until(lambda: "This attempt is not ours" in (folder / "slurm.log").read_text())
+    assert site.steps("train_5") == list(range(1, 61))
+
+
+async def test_what_slurm_refuses_fails_at_once_with_its_words(site: SlurmSite) -> None:
+    asked = wire.ClusterRequest(partition="nowhere")
+    with pytest.raises(LaunchFailed, match="invalid partition specified: nowhere"):
+        await site.launcher().submit(site.spec("completes", "train_6", cluster=asked))
+
+
+async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_grace_saved(site: SlurmSite) -> None:
+    launcher = site.launcher()
+    reference = await launcher.submit(site.spec("waits", "train_7", max_steps=100_000))
+    assert await launcher.started("train_7", 1, no_word)
+    await until(lambda: len(site.steps("train_7")) > 3)
+    site.cluster.run("scancel", str(reference.slurm_id))
+    await launcher.wait("train_7", 1)
+    ending = await launcher.ending("train_7", 1)
+    assert ending.cause is not None
+    assert ending.cause.kind == "Interrupted"
+    assert "cancelled in Slurm" in ending.cause.message
+    assert isinstance(site.messages("train_7")[-1], wire.TrainerStopped)
+
+
+async def test_several_nodes_take_part_and_one_of_them_writes(site: SlurmSite) -> None:
+    launcher = site.launcher()
+    await launcher.submit(site.spec("waits", "train_9", max_steps=30, cluster=wire.ClusterRequest(nodes=2)))
+    assert await launcher.started("train_9", 1, no_word)
+    await launcher.wait("train_9", 1)
+    assert (await launcher.ending("train_9", 1)).exit is not None
+    assert site.steps("train_9") == list(range(1, 31))
+    assert '"step":30' in (site.layout.attempt("train_9", 1) / "stderr-1.log").read_text()
+
+
+async def test_a_claimed_job_whose_processes_were_killed_is_gone_and_revoked(site: SlurmSite) -> None:
+    launcher = site.launcher()
+    await launcher.submit(site.spec("waits", "train_10", max_steps=100_000))
+    folder = site.layout.attempt("train_10", 1)
+    assert await launcher.started("train_10", 1, no_word)
+    kill_step(folder)
+    await launcher.wait("train_10", 1)
+    ending = await launcher.ending("train_10", 1)
+    assert ending.exit is None
+    assert (folder / "revoked").exists()
+    said = len(site.messages("train_10"))
+    await asyncio.sleep(0.5)
+    assert len(site.messages("train_10")) == said
+
+
+async def test_a_job_that_the_controller_forgets_runs_once_though_its_id_is_given_out_anew(
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_FORGOTTEN_SECONDS", 1.0)
+    cluster, launcher = site.cluster, site.launcher()
+    cluster.hold_partition()
+    reference = await launcher.submit(site.spec("waits", "train_11", max_steps=40))
+    cluster.kill_controller()
+    started = asyncio.create_task(launcher.started("train_11", 1, no_word))
+    # when the controller comes back it knows nothing of the job, and somebody else gets its id
+    cluster.start_controller()
+    cluster.await_nodes()
+    assert all(name != reference.name for name, _, _ in cluster.rows().values())
+    others = [cluster.run("sbatch", "--parsable", "-o", "none", script="#!/bin/sh\nsleep 60\n").strip()]
+    while int(others[-1]) < reference.slurm_id:
+        others.append(cluster.run("sbatch", "--parsable", "-o", "none", script="#!/bin/sh\nsleep 60\n").strip())
+    assert str(reference.slurm_id) in others
+    # then the attempt runs all the same, once, and who has its id is left alone
+    assert await started
+    await launcher.wait("train_11", 1)
+    assert (await launcher.ending("train_11", 1)).cause is None
+    assert site.steps("train_11") == list(range(1, 41))
+    assert cluster.rows()[str(reference.slurm_id)][1] in {"RUNNING", "PENDING"}
+    cluster.cancel_all()
+
+
+async def test_a_running_job_that_the_controller_forgets_goes_on_until_it_is_ended_and_loses_no_step(
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_UNSEEN_SECONDS", 3.0)
+    cluster, launcher = site.cluster, site.launcher()
+    reference = await launcher.submit(site.spec("waits", "train_12", max_steps=100_000))
+    assert await launcher.started("train_12", 1, no_word)
+    cluster.kill_controller()
+    gone = asyncio.create_task(launcher.wait("train_12", 1))
+    said = len(site.steps("train_12"))
+    await until(lambda: len(site.steps("train_12")) > said + 50)
+    assert not gone.done()
+    cluster.start_controller()
+    cluster.await_nodes(2)
+    if any(name == reference.name for name, _, _ in cluster.rows().values()):  # it was saved in time
+        await launcher.stop("train_12", 1)
+    await gone
+    steps = site.steps("train_12")
+    assert steps == list(range(1, len(steps) + 1))
+    await asyncio.sleep(0.3)
+    assert site.steps("train_12") == steps
+    cluster.resume_nodes()

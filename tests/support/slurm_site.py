@@ -1,0 +1,123 @@
+"""Attempts at scripted trainings, handed to a launcher on the tests' cluster without a server around it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from modelforge.domain.scheduling import Machine, Place
+from modelforge.layout import Layout
+from modelforge.supervisor.slurm.commands import Slurm
+from modelforge.supervisor.slurm.launcher import SlurmLauncher
+from support.attempt_files import processes_of
+from support.scenario import spec
+from support.slurm_cluster import cluster_of_tests, missing_programs
+from trainer_entry import wire
+
+TESTS = Path(__file__).parents[1]
+"""Where the scripted trainer lies: PYTHONPATH has to say so."""
+
+
+def command(_spec: wire.AttemptSpec, module: str, folder: Path, _nodes: int) -> list[str]:
+    return [sys.executable, "-m", module, str(folder)]
+
+
+class SlurmSite:
+    """The cluster of tests, and the folders of attempts on it: a site of the tests that every launcher passes."""
+
+    takes_place = True
+
+    def __init__(self, folder: Path) -> None:
+        if missing := missing_programs():
+            pytest.skip(f"Slurm is not installed here: {', '.join(missing)}")
+        self.cluster = cluster_of_tests()
+        self.layout = Layout(folder / "shared")
+        self.layout.make_folders()
+        self._server = os.urandom(4).hex()
+
+    def place(self) -> Place:
+        return self.launcher().place(Machine())
+
+    def hold(self, reason: str) -> bool:  # noqa: ARG002 - Slurm has words of its own
+        self.cluster.hold_partition()
+        return True
+
+    def release(self) -> None:
+        self.cluster.release_partition()
+
+    def take_place(self, attempt: wire.AttemptSpec) -> None:  # noqa: ARG002 - all places are taken
+        self.cluster.preempt_all(3)
+
+    def kill(self, attempt: wire.AttemptSpec) -> None:
+        kill_step(self.layout.attempt(attempt.job.job_id, attempt.attempt))
+        for pid in processes_of(attempt.token):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.cluster.release_partition()
+        self.cluster.cancel_all()
+
+    def launcher(self) -> SlurmLauncher:
+        """A launcher, as a server that starts has one."""
+        slurm = Slurm(self.cluster.environment)
+        defaults = wire.ClusterRequest(partition="main")
+        return SlurmLauncher(
+            self.layout,
+            slurm,
+            self._server,
+            defaults,
+            module="support.scripted_trainer",
+            command=command,
+            look_seconds=0.2,
+        )
+
+    def spec(
+        self, behaviour: str, job_id: str, *, max_steps: int = 10, cluster: wire.ClusterRequest | None = None
+    ) -> wire.AttemptSpec:
+        job = spec()
+        job = msgspec.structs.replace(
+            job,
+            output_name=behaviour,
+            job_id=job_id,
+            output_dir=str(self.layout.models / job_id),
+            checkpoint_dir=str(self.layout.checkpoints(job_id)),
+            grace_seconds=20.0,
+            parameters=msgspec.structs.replace(job.parameters, max_steps=max_steps),
+            cluster=cluster,
+        )
+        return wire.AttemptSpec(job=job, attempt=1, token=f"token-{job_id}", cpu_threads=1)
+
+    def messages(self, job_id: str, attempt: int = 1) -> list[wire.AnyTrainerMessage]:
+        """What its trainer has said."""
+        spool = self.layout.attempt(job_id, attempt) / "stdout.jsonl"
+        lines = spool.read_bytes().splitlines() if spool.exists() else []
+        return [msgspec.json.decode(line, type=wire.AnyTrainerMessage) for line in lines]
+
+    def steps(self, job_id: str, attempt: int = 1) -> list[int]:
+        return [one.step for one in self.messages(job_id, attempt) if isinstance(one, wire.StepLogged)]
+
+
+def kill_step(folder: Path) -> None:
+    """SIGKILL to what holds an attempt's processes together on its node."""
+    words = [b"trainer_entry.cluster_step", str(folder).encode()]
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words:
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+async def no_word(_reason: str) -> None:
+    pass
+
+
+async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - other processes make it so
+            await asyncio.sleep(0.05)

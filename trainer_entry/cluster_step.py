@@ -1,0 +1,180 @@
+"""Holds one attempt's processes together on a node of a cluster, as a step of its job, in the foreground.
+
+    python -m trainer_entry.cluster_step FOLDER
+
+What it is to run stands in FOLDER (`step.json`: command, module, grace, nodes; `environment.json`), which every node
+sees. On the first node it claims the attempt before anything else, and leaves at once where somebody else has: a job
+that the cluster started twice does nothing the second time. It writes `heartbeat` each second, brings the spool to
+where the server sees it as often, and says at the end how it went (`exit.json`). On the other nodes it waits for that
+claim, runs its part, and leaves when the first one has reported.
+
+SIGUSR2 (the server's stop, and the time limit coming near), SIGTERM (the job is preempted, or cancelled) and a file
+`stop-asked` ask the ranks to end, with GRACE for a checkpoint; SIGUSR1 asks for one. Slurm sends them to every process
+of the step: the launcher is deaf to them, and ranks that hear them twice do nothing twice. A file `revoked` ends
+everything at once.
+
+Standard library only.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TypedDict
+
+from trainer_entry.runtime.claim import CLAIM_VARIABLE, HEARTBEAT, REVOKED, STOP, claim_of, read_claim, take_claim
+from trainer_entry.runtime.process_tree import LOG, ProcessTree
+
+_BEAT_SECONDS = 1.0
+_CLAIM_SECONDS = 120.0
+"""How long the other nodes wait for the first one's claim: a shared file system may show it late."""
+_NOT_OURS = 3
+_SILENT_SECONDS = 60.0
+"""A node that cannot write its heartbeat for so long may have been given up: it gives up itself."""
+_OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""What Slurm says to a step of the devices that it has; all else comes from the server."""
+
+
+class Step(TypedDict):
+    """`step.json`. In `command`, `{node}` is the number of the node, `{host}` and `{port}` the place of the first."""
+
+    command: list[str]
+    module: str
+    grace_seconds: float
+    nodes: int
+
+
+def main(arguments: list[str]) -> int:
+    """Run the attempt, or this node's part of it; its exit code."""
+    os.umask(0o077)
+    folder = Path(arguments[0])
+    step: Step = json.loads((folder / "step.json").read_bytes())
+    node = int(os.environ.get("SLURM_NODEID", "0"))
+    job = {"slurm_id": int(os.environ["SLURM_JOB_ID"]), "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
+    tree = ProcessTree(
+        folder,
+        step["grace_seconds"],
+        step["module"],
+        log=LOG if node == 0 else f"stderr-{node}.log",
+        ignored=(signal.SIGTERM, signal.SIGUSR2),
+        is_asked_again=True,
+    )
+    tree.listen(signal.SIGTERM, signal.SIGUSR2)
+    claim = _claim(folder, job) if node == 0 else _claim_of_first(folder, job)
+    if claim is None:
+        sys.stderr.write(f"This attempt is not ours: its claim is {read_claim(folder)}.\n")
+        return _NOT_OURS
+    environment: dict[str, str] = json.loads((folder / "environment.json").read_bytes())
+    environment = {name: value for name, value in environment.items() if name not in _OF_THE_NODE}
+    environment |= {name: os.environ[name] for name in _OF_THE_NODE if name in os.environ}
+    environment[CLAIM_VARIABLE] = claim_of(folder, claim)
+    places = {"{node}": str(node), "{host}": str(claim["address"]), "{port}": str(claim["port"])}
+    command = [places.get(word, word) for word in step["command"]]
+    log = tree.open_log()
+    if node == 0:
+        spool = tree.open_spool()
+        tree.start(command, spool, log, environment=environment)
+        return _see_off_first(tree, spool)
+    tree.start(command, log, log, environment=environment)
+    return _see_off(tree)
+
+
+def _claim(folder: Path, job: dict[str, int]) -> dict[str, str | int] | None:
+    with socket.socket() as found:  # a port that is free now, for the ranks of several nodes to meet at
+        found.bind(("", 0))
+        port = int(found.getsockname()[1])
+    record: dict[str, str | int] = {
+        **job,
+        "host": socket.gethostname(),
+        "address": os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or socket.gethostname(),
+        "port": port,
+        "mark": secrets.token_hex(16),
+    }
+    return record if take_claim(folder, record) else None
+
+
+def _claim_of_first(folder: Path, job: dict[str, int]) -> dict[str, str | int] | None:
+    """The claim of this very run of the job on its first node; None once it is another's, or does not come."""
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while time.monotonic() < deadline and not (folder / REVOKED).exists():
+        claim = read_claim(folder)
+        if claim is not None:
+            return claim if {name: claim[name] for name in job} == job else None
+        time.sleep(0.2)
+    return None
+
+
+def _see_off_first(tree: ProcessTree, spool: int) -> int:
+    beats = _Beats(tree, spool)
+    tree.watch(beats.are_over)
+    tree.kill_all()
+    tree.remove_secrets()
+    os.fsync(spool)
+    tree.report(stop_signal=tree.stop_signal)
+    return 0
+
+
+def _see_off(tree: ProcessTree) -> int:
+    ended = _Poll(tree.folder / "exit.json", tree.folder / REVOKED)
+    tree.watch(ended.is_there)
+    tree.kill_all()
+    while not ended.is_there():  # srun takes a node that leaves early for one that failed
+        time.sleep(_BEAT_SECONDS)
+    return 0
+
+
+class _Poll:
+    """Whether one of some files is there, looked for once a second."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._paths = paths
+        self._next = 0.0
+
+    def is_there(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + _BEAT_SECONDS
+        return any(path.exists() for path in self._paths)
+
+
+class _Beats:
+    """What the holder of a claim does each second."""
+
+    def __init__(self, tree: ProcessTree, spool: int) -> None:
+        self._tree = tree
+        self._spool = spool
+        self._heartbeat = os.open(tree.folder / HEARTBEAT, os.O_WRONLY | os.O_CREAT, 0o600)
+        self._count = 0
+        self._next = 0.0
+        self._written_at = time.monotonic()
+
+    def are_over(self) -> bool:
+        """Beat, where a second has passed; whether the attempt was given up, or cannot show that it lives."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + _BEAT_SECONDS
+        folder = self._tree.folder
+        if (folder / REVOKED).exists():
+            return True
+        if (folder / STOP).exists():
+            self._tree.ask_to_stop(signal.SIGUSR2)
+        self._count += 1
+        try:
+            os.fdatasync(self._spool)
+            os.pwrite(self._heartbeat, f"{self._count:>12}\n".encode(), 0)
+            os.fdatasync(self._heartbeat)
+        except OSError as error:
+            sys.stderr.write(f"The heartbeat cannot be written: {error}\n")
+        else:
+            self._written_at = now
+        return time.monotonic() - self._written_at > _SILENT_SECONDS
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
