@@ -74,6 +74,7 @@ class CommandHandler:
         self._wake = asyncio.Event()
         self._written: _Draft | None = None
         self._next = self._draft_on(state, digest)
+        self._ends = False
         self._unusable: LogUnusable | None = None
 
     @property
@@ -89,6 +90,8 @@ class CommandHandler:
     async def submit(self, message: Command | Report, *, actor: Actor = API, cause: int | None = None) -> Outcome:
         """Decide a command or take in a report; returns when all of it is on the disk.
 
+        Once the writer ends, nobody is taken in any more, nor answered: whoever asks then is about to be ended himself.
+
         Raises:
             NotFound, Conflict: the command cannot be carried out; nothing was recorded.
             Unauthorized: the token of who asks was revoked before it was this command's turn.
@@ -98,8 +101,9 @@ class CommandHandler:
         if self._unusable is not None:
             raise self._unusable
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Submission(message, actor, cause, done))
-        self._wake.set()
+        if not self._ends:  # or those who ask again once they are answered would keep it from ending
+            self._waiting.append(_Submission(message, actor, cause, done))
+            self._wake.set()
         return await done  # who goes away takes the answer along, and not what was submitted
 
     async def run(self) -> None:
@@ -115,6 +119,7 @@ class CommandHandler:
                     self._wake.clear()
                     self._advance()
             except asyncio.CancelledError:
+                self._ends = True
                 self._advance()
                 while self._written is not None:
                     await asyncio.wait({self._written.commit})
@@ -152,6 +157,7 @@ class CommandHandler:
             written.answer(error)
             return
         self._state.adopt(written.state, self._next.state)
+        self._next.rebase(self._state)
         self._digest = written.digest
         self._on_append(written.records)
         self._written = None
@@ -204,6 +210,10 @@ class _Draft:
                 else:
                     self.take(earlier)
             self._taken.append((submission, error))
+
+    def rebase(self, before: State) -> None:
+        """Stand on the state that adopted what this was drafted on, and not on a draft on a draft on a draft."""
+        self._before = before
 
     def submissions(self) -> list[_Submission]:
         """What was decided in it, in order."""

@@ -173,8 +173,10 @@ _counted = msgspec.json.Decoder(_Counted).decode
 def _steps_in(data: str | bytes) -> int:
     """How many steps a record has: nothing but a step's own tag reads like it, for a quote within text has a backslash.
 
+    A damaged one may count too: a rebuild does not look at each, the digests of `modelforge verify` do.
+
     Raises:
-        msgspec.DecodeError: the record cannot be read.
+        msgspec.DecodeError: the record has no step's tag, and cannot be read.
     """
     found = data.count(_TAG) if isinstance(data, str) else data.count(_TAG_BYTES)
     return found or len(_counted(data).steps)

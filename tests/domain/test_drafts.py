@@ -1,5 +1,6 @@
 """A draft of the state, one on another, and what the state becomes of them."""
 
+import msgspec
 from support.scenario import launching, requested, uploaded
 
 from modelforge.domain.messages import Event
@@ -28,6 +29,17 @@ def test_a_draft_on_a_draft_sees_both_and_changes_neither() -> None:
     assert (first.jobs["train_000001"].status, first.running) == ("queued", ())
     assert (second.jobs["train_000001"].status, second.running) == ("starting", ("train_000001",))
     assert dict(second.datasets) == dict(state.datasets)
+
+
+def test_a_draft_on_a_draft_is_a_mapping_of_all_that_is_in_either() -> None:
+    a, b, c = (msgspec.structs.replace(uploaded(), filename=f"{name}.jsonl") for name in "abc")
+    again = msgspec.structs.replace(a, num_examples=7, revision=2)
+    second = drafted(drafted(folded(a), b), c, again)
+    whole = folded(a, b, c, again)
+    assert dict(second.datasets) == whole.datasets
+    assert list(second.datasets) == list(whole.datasets)
+    assert len(second.datasets) == len(whole.datasets)
+    assert [f"{name}.jsonl" in second.datasets for name in "abcd"] == [True, True, True, False]
 
 
 def test_what_is_adopted_is_as_if_it_was_applied_and_what_was_drafted_on_it_goes_on_from_there() -> None:

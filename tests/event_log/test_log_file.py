@@ -13,7 +13,7 @@ from support.running_log import environment_of_tests, first_break, records_in, r
 from support.scenario import launching, records_of, register_dataset, requested, start, uploaded
 
 from modelforge.errors import LogUnusable
-from modelforge.event_log.log_schema import SCHEMA, log_schema
+from modelforge.event_log.log_schema import PAGE_BYTES, SCHEMA, log_schema
 from modelforge.event_log.sqlite import EventLog, LogReader
 
 PAST = records_of(start(), requested(), launching(), register_dataset(), uploaded())
@@ -179,6 +179,14 @@ def test_an_empty_file_becomes_a_log(path: Path) -> None:
     write(path, PAST)
     assert records_in(path) == PAST
     assert path.read_bytes()[60:64] == SCHEMA.to_bytes(4, "big")
+    assert int.from_bytes(path.read_bytes()[16:18], "big") == PAGE_BYTES
+
+
+def test_a_log_of_an_older_release_keeps_its_pages(path: Path) -> None:
+    log_of_schema(1, path)
+    write(path, [])
+    assert schema_of(path)[0] == SCHEMA
+    assert int.from_bytes(path.read_bytes()[16:18], "big") == 4096
 
 
 def log_of_schema(number: int, path: Path) -> None:

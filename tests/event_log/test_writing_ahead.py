@@ -166,6 +166,15 @@ async def test_a_message_that_cannot_be_written_takes_nothing_of_what_was_decide
     assert first_break(rows_of(path)) is None
 
 
+async def test_what_nobody_foresaw_may_fail_in_each_transaction_for_ever(path: Path) -> None:
+    async with running_log(path) as running:
+        for turn in range(1100):  # so many drafts, each on the one before it, could not be read
+            with pytest.raises(UnicodeEncodeError):
+                await running.submit(named("\ud800"))
+            await running.submit(named(str(turn)))
+        assert running.standing() == standing_of(path)
+
+
 # ---- the disk is full, or fails ----
 
 
@@ -311,6 +320,29 @@ async def test_what_was_submitted_before_the_end_is_written_and_answered(path: P
     assert [one.result().position for one in submitted] == [1, 3, 5]
     assert running.standing() == standing_of(path)
     assert first_break(rows_of(path)) is None
+
+
+async def test_the_writer_ends_though_whoever_is_answered_asks_again(path: Path) -> None:
+    answered, is_time = 0, asyncio.Event()
+
+    async def asks(name: str) -> None:
+        nonlocal answered
+        for turn in range(100_000):
+            await running.submit(named(f"{name}-{turn}"))
+            answered += 1
+            if answered > 10:
+                is_time.set()
+
+    async with running_log(path) as running:
+        asking = [asyncio.ensure_future(asks("a"))]
+        await turns()
+        asking.append(asyncio.ensure_future(asks("b")))  # while what the other asked is written: so it goes on
+        await is_time.wait()
+    await turns()
+    assert len(records_in(path)) == 2 * answered
+    assert not any(one.done() for one in asking)
+    for one in asking:
+        one.cancel()
 
 
 # ---- any order ----
