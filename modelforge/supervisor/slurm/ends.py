@@ -1,5 +1,6 @@
 """Why an attempt on a cluster ended: what its step reported, beside what Slurm says of its job."""
 
+import re
 import signal
 
 from modelforge.domain.failure_causes import Cause
@@ -9,6 +10,8 @@ from modelforge.supervisor.slurm.states import EndCause, end_message
 
 _UNSEEN = "Neither Slurm nor the trainer's heartbeat showed life for 90 s, and Slurm did not know the job any more."
 _INTERRUPTED = "Something other than this server ended the job, as an administrator does; Slurm says no more of it."
+
+_STEP_KILLED = re.compile(r"srun: error: \S+: task \d+: Killed")
 
 
 def end_cause(
@@ -41,7 +44,7 @@ def end_cause(
 def _without_report(row: JobRow | None, ended: EndCause | None, words: str, *, has_begun: bool) -> Cause | None:
     if ended is not None:
         return _cause(ended)
-    if not has_begun:
+    if not has_begun and not _STEP_KILLED.search(words):
         state = "is not known" if row is None else f"is {row.state.name}"
         told = f" Its log ends with: {words}" if words else ""
         return Cause(

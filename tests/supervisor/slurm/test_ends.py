@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from modelforge.domain.failure_causes import RETRIED, cause_of
 from modelforge.supervisor.slurm.commands import JobRow
 from modelforge.supervisor.slurm.ends import end_cause
 from modelforge.supervisor.slurm.signs import StepExit
@@ -63,6 +64,15 @@ def test_a_job_that_ends_before_its_step_says_what_slurm_wrote() -> None:
     assert cause is not None
     assert cause.kind == "LaunchFailed"
     assert words in cause.message
+
+
+def test_a_step_that_is_killed_before_it_claims_its_attempt_is_killed_and_tried_again() -> None:
+    words = "srun: error: n1: task 0: Killed srun: Force Terminated StepId=2.0"
+    known = end_cause(row("FAILED"), None, words, has_begun=False, was_asked=False, preempted=False)
+    cause = cause_of(None, None, words, known=known)
+    assert cause.kind == "Killed"
+    assert words in cause.message
+    assert cause.kind in RETRIED
 
 
 def test_a_stop_by_the_server_needs_no_cause() -> None:
