@@ -173,6 +173,13 @@ class SlurmCluster:
                 self.run("scontrol", "update", f"nodename={name}", "state=resume")
         self.await_nodes()
 
+    def resume_set_aside(self) -> None:
+        """Have only the nodes take jobs again that the controller has set aside; jobs are left alone."""
+        for line in self.run("sinfo", "-h", "-N", "-p", PARTITION, "-o", "%N %T").splitlines():
+            name, state = line.split()
+            if state.startswith(("drain", "down")) and f"slurmd.{name}" in self._daemons:
+                self.run("scontrol", "update", f"nodename={name}", "state=resume")
+
     def hold_partition(self) -> None:
         """Have jobs wait that are submitted from now on."""
         self.run("scontrol", "update", f"partitionname={PARTITION}", "state=down")

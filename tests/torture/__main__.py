@@ -3,10 +3,11 @@
     python -m torture server --seed 1 --kills 1000     the server, at random instants of a training
     python -m torture syscalls --seed 1 --count 0      the server, at every system call of each command
     python -m torture processes --seed 1 --count 100   the launcher, the shim and the trainer of a training
+    python -m torture cluster --seed 1 --kills 100     server, slurmd, shim, trainer and slurmctld of a real Slurm
     python -m torture stops --seed 1 --count 20        no kills: a real training, stopped and resumed
 
 `--count` is, for `syscalls`, how many points of each command, chosen by the seed; 0 takes every one. The trainers
-of the first three are scripted, everything else is real. The exit code is 1 if a promise was broken.
+of all but the last are scripted, everything else is real. The exit code is 1 if a promise was broken.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from support import external_probe as seen
 from support.attempt_files import kill_trainers, model_in, training
 from support.running_server import RECORDS, RunningServer, environment
 
-from torture import processes, stops, syscalls
+from torture import cluster, processes, stops, syscalls
 from torture.promises import broken_promises
 
 _CHECKED_EVERY = 25
@@ -75,6 +76,7 @@ SCENARIOS: dict[str, tuple[Callable[[Path, int, int], list[str]], int]] = {
     "server": (torture, 100),
     "syscalls": (syscalls.torture, 3),
     "processes": (processes.torture, 3),
+    "cluster": (cluster.torture, 3),
     "stops": (stops.torture, 3),
 }
 """Each scenario, and how often it kills unless told."""

@@ -1,0 +1,157 @@
+"""What holds of attempts on a cluster besides: one runs once, nothing of it is left, and every end has its cause."""
+
+import contextlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from support import external_probe as seen
+from support.external_probe import Row
+from support.running_server import RunningServer
+from support.slurm_cluster import SlurmCluster
+
+from trainer_entry.runtime.claim import CLAIM, CLAIM_VARIABLE
+
+SHIM, TRAINER = "trainer_entry.cluster_step", "support.scripted_trainer"
+_KILLED = frozenset({"Killed", "OutOfMemory"})
+"""Where the kernel ended something else on this machine for want of memory, that is taken for the cause."""
+_OF_THE_CLUSTER = frozenset({"NodeFailed", "Interrupted", "LaunchFailed", "Killed"})
+
+Attempt = tuple[str, int]
+
+
+class Process(NamedTuple):
+    """A living process of an attempt. `module`: what it runs. `mark`: of its claim; empty of one that has none."""
+
+    pid: int
+    module: str
+    attempt: Attempt
+    mark: str
+
+
+def processes(jobs: Path) -> list[Process]:
+    """The shims and trainers of every attempt under a folder of jobs; a zombie has no words."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if words[1:2] == ["-m"] and words[2] in {SHIM, TRAINER} and words[3].startswith(f"{jobs}/"):
+                    folder = Path(words[3])
+                    attempt = folder.parent.name, int(folder.name.removeprefix("attempt-"))
+                    found.append(Process(int(entry.name), words[2], attempt, _mark(entry)))
+    return found
+
+
+def _mark(entry: Path) -> str:
+    for word in (entry / "environ").read_bytes().decode(errors="replace").split("\0"):
+        name, _, value = word.partition("=")
+        if name == CLAIM_VARIABLE:
+            return value.partition(":")[0]
+    return ""
+
+
+@dataclass
+class Witness:
+    """What was seen of processes, look by look. `jobs`: the folder of all. `killed`: what was done to which attempt."""
+
+    jobs: Path
+    killed: dict[Attempt, set[str]] = field(default_factory=lambda: defaultdict(set))
+    kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    _marks: dict[Attempt, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def look(self) -> list[Process]:
+        """Who lives now. Two claims of one attempt, or two attempts of one job at once, are broken promises."""
+        found = processes(self.jobs)
+        trainers = [one for one in found if one.module == TRAINER and one.mark]
+        attempts: dict[str, set[int]] = defaultdict(set)
+        for one in trainers:
+            attempts[one.attempt[0]].add(one.attempt[1])
+            self._marks[one.attempt].add(one.mark)
+            if len(self._marks[one.attempt]) > 1:
+                self._say(f"{one.attempt} was run with the claims {self._marks[one.attempt]}")
+        for job, numbers in attempts.items():
+            if len(numbers) > 1 and all(
+                any(_lives(one) for one in trainers if one.attempt == (job, n)) for n in numbers
+            ):
+                self._say(f"attempts {numbers} of {job} live at once")
+        return found
+
+    def note(self, victim: str) -> None:
+        """Something was done to the cluster, under every attempt that lives."""
+        for attempt in {one.attempt for one in processes(self.jobs)}:
+            self.killed[attempt].add(victim)
+
+    def _say(self, what: str) -> None:
+        if what not in self.broken:
+            self.broken.append(what)
+
+
+def _lives(one: Process) -> bool:
+    """Still, and no process that took its number."""
+    with contextlib.suppress(OSError):
+        return one.mark == _mark(Path(f"/proc/{one.pid}"))
+    return False
+
+
+def broken_on_cluster(server: RunningServer, cluster: SlurmCluster, witness: Witness, rows: list[Row]) -> Iterator[str]:
+    """What does not hold, once every job has ended."""
+    yield from witness.broken
+    yield from (f"process {one.pid} of {one.attempt} is left: {one.module}" for one in processes(witness.jobs))
+    for slurm_id, (name, state, _) in cluster.rows().items():
+        if name.startswith("mf-") and name != "mf-check" and state in {"PENDING", "RUNNING", "COMPLETING", "SUSPENDED"}:
+            yield f"job {slurm_id} of Slurm, {name}, is {state}"
+    for folder in witness.jobs.glob("*/attempt-*"):
+        if seen.spool(folder) and not (folder / CLAIM).exists():
+            yield f"{folder} has a spool, and nobody claimed it"
+    yield from _of_steps(server)
+    yield from _of_causes(witness, rows)
+
+
+def _of_steps(server: RunningServer) -> Iterator[str]:
+    for job in seen.jobs(server):
+        steps = [metric["step"] for metric in seen.metrics(server, job["job_id"])]
+        if job["status"] == "completed" and steps != list(range(1, job["total_steps"] + 1)):
+            yield f"{job['job_id']} is completed, and of its {job['total_steps']} steps {steps} are there"
+        if job["status"] not in seen.FINAL:
+            yield f"{job['job_id']} is {job['status']}"
+
+
+def _of_causes(witness: Witness, rows: list[Row]) -> Iterator[str]:
+    """Every attempt that failed says why, and what it says fits what was done to it."""
+    witness.kinds.clear()
+    attempt: Counter[str] = Counter()
+    for row in rows:
+        if row.type == "AttemptLaunching":
+            attempt[row.stream] = row.data["attempt"]
+        elif row.type in {"AttemptFailed", "TrainingFailed"}:
+            name = row.stream, attempt[row.stream]
+            done, kind = witness.killed[name], row.data["kind"]
+            witness.kinds["+".join(sorted(done)) or "nothing", kind] += 1
+            direct = bool(done & {"shim", "trainer"})
+            if not row.data["message"] or kind not in _expected(done):
+                yield f"{name} failed by {kind} ({row.data['message']}), and what was killed is {sorted(done)}"
+            elif direct and done <= {"shim", "trainer", "server"} and kind not in _KILLED:
+                yield f"{name} was killed, and failed by {kind}"
+
+
+def _expected(done: set[str]) -> frozenset[str]:
+    """The causes that an attempt may have after what was done to it; with nothing done, it does not fail."""
+    kinds: frozenset[str] = frozenset()
+    if done & {"shim", "trainer"}:
+        kinds |= _KILLED
+    if done & {"node", "controller"}:
+        kinds |= _OF_THE_CLUSTER
+    return kinds
+
+
+def kill(process: Process, number: int) -> bool:
+    """Signal a process, unless it has ended; whether it was signalled."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+        return True
+    return False
