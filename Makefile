@@ -81,7 +81,7 @@ coverage: setup
 matrix: setup
 	$(BIN)/python tests/matrix.py $(if $(REAL),--real) $(if $(ONLY),--only "$(ONLY)")
 
-## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls, processes or stops
+## torture: kill server and trainers, KILLS times, and check every promise; SCENARIO is server, syscalls, processes, cluster or stops
 torture: setup
 	PYTHONPATH=tests $(BIN)/python -m torture $(or $(SCENARIO),all) --seed $(or $(SEED),1) $(if $(KILLS),--kills $(KILLS))
 

@@ -1,10 +1,10 @@
 """Kills all that a training on a cluster consists of, on a real Slurm with three nodes: the server, the daemon of a
 node, the shim, the trainer, and the controller.
 
-Trainings come and go, up to six at once; one after another something is killed at a random instant, every second time
-within a second of a submission, and started again a moment later. Every 25 kills all jobs are let come to their end,
-and every promise is checked. Then the server is ended and started with three jobs that run and ten that wait, and
-twenty jobs go through the queue.
+First the server is ended and started again and again with three jobs that run and ten that wait, and twenty jobs go
+through the queue. Then trainings come and go, up to six at once; one after another something is killed at a random
+instant, every second time within a second of a submission, and started again a moment later. Every 25 kills all jobs
+are let come to their end, and every promise is checked.
 """
 
 import random
@@ -105,21 +105,24 @@ class Campaign:
                 self.server.start()
             case "node":
                 name = self.chance.choice(NODES)
-                self.witness.note(victim)
+                self._note(victim)
                 self.cluster.kill_node(name)
                 self.watch(after)
-                self.witness.note(victim)
                 self.cluster.start_node(name)
             case "controller":
-                self.witness.note(victim)
+                self._note(victim)
                 self.cluster.kill_controller()
                 self.watch(after)
-                self.witness.note(victim)
                 self.cluster.start_controller()
             case "shim" | "trainer":
                 if not self._kill_process(victim):
                     return
         self.kills[victim] += 1
+
+    def _note(self, victim: Victim) -> None:
+        """It is killed under every attempt that waits or runs."""
+        for job in self.unended():
+            self.witness.killed[job["job_id"], job["attempt"]].add(victim)
 
     def _kill_process(self, victim: Literal["shim", "trainer"]) -> bool:
         """The newest that there is, or comes within ten seconds."""
@@ -160,16 +163,16 @@ def torture(
     restarts: int | None = None,
     queued: int = _QUEUED,
 ) -> list[str]:
-    """The promises that did not hold, after `kills` kills of each, half as many restarts, and a queue."""
+    """The promises that did not hold, after half as many restarts as `kills`, a queue, and `kills` kills of each."""
     if missing := missing_programs():
         say(f"cluster: not run, Slurm is not installed here: {', '.join(missing)}")
         return []
     with running_cluster(folder / "cluster") as cluster:
         campaign = Campaign(folder, cluster, seed)
         try:
-            broken = kill_at_random(campaign, [victim for victim in victims for _ in range(kills)])
-            broken += restart(campaign, (kills + 1) // 2 if restarts is None else restarts)
+            broken = restart(campaign, (kills + 1) // 2 if restarts is None else restarts)
             broken += queue(campaign, queued)
+            broken += kill_at_random(campaign, [victim for victim in victims for _ in range(kills)])
             jobs = seen.jobs(campaign.server)
         finally:
             campaign.close()
@@ -214,9 +217,8 @@ def restart(campaign: Campaign, count: int) -> list[str]:
         campaign.server.wait_for(job_id, "training")
     campaign.cluster.hold_partition()
     waiting = [campaign.submit(20) for _ in range(_PENDING)]
-    until = time.monotonic() + 30
-    while len(_pending(campaign)) < _PENDING and time.monotonic() < until:
-        campaign.watch(0.2)
+    for job_id in waiting:
+        campaign.server.wait_for(job_id, "queued")
     broken = []
     before, rows = _standing(campaign), _pending(campaign)
     for number in range(1, count + 1):
@@ -238,6 +240,8 @@ def restart(campaign: Campaign, count: int) -> list[str]:
 
 def queue(campaign: Campaign, count: int) -> list[str]:
     """So many jobs at once: all are completed."""
+    if not count:
+        return []
     jobs = [campaign.submit(20) for _ in range(count)]
     ends = {job_id: campaign.server.wait_for(job_id) for job_id in jobs}
     broken = _unless(ends, jobs, "completed") + campaign.settle()

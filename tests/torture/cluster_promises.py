@@ -81,11 +81,6 @@ class Witness:
                 self._say(f"attempts {numbers} of {job} live at once")
         return found
 
-    def note(self, victim: str) -> None:
-        """Something was done to the cluster, under every attempt that lives."""
-        for attempt in {one.attempt for one in processes(self.jobs)}:
-            self.killed[attempt].add(victim)
-
     def _say(self, what: str) -> None:
         if what not in self.broken:
             self.broken.append(what)
@@ -125,12 +120,18 @@ def _of_causes(witness: Witness, rows: list[Row]) -> Iterator[str]:
     """Every attempt that failed says why, and what it says fits what was done to it."""
     witness.kinds.clear()
     attempt: Counter[str] = Counter()
+    ids: dict[Attempt, int] = {}
+    given = Counter(row.data["reference"]["slurm_id"] for row in rows if row.type == "AttemptSubmitted")
     for row in rows:
         if row.type == "AttemptLaunching":
             attempt[row.stream] = row.data["attempt"]
+        elif row.type == "AttemptSubmitted":
+            ids[row.stream, row.data["attempt"]] = row.data["reference"]["slurm_id"]
         elif row.type in {"AttemptFailed", "TrainingFailed"}:
             name = row.stream, attempt[row.stream]
-            done, kind = witness.killed[name], row.data["kind"]
+            done, kind = set(witness.killed[name]), row.data["kind"]
+            if given[ids.get(name, 0)] > 1:  # a node refuses a job whose id it knows as another's, and cancels it
+                done.add("id given anew")
             witness.kinds["+".join(sorted(done)) or "nothing", kind] += 1
             direct = bool(done & {"shim", "trainer"})
             if not row.data["message"] or kind not in _expected(done):
@@ -144,7 +145,7 @@ def _expected(done: set[str]) -> frozenset[str]:
     kinds: frozenset[str] = frozenset()
     if done & {"shim", "trainer"}:
         kinds |= _KILLED
-    if done & {"node", "controller"}:
+    if done & {"node", "controller", "id given anew"}:
         kinds |= _OF_THE_CLUSTER
     return kinds
 
