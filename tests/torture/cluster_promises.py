@@ -20,6 +20,7 @@ _KILLED = frozenset({"Killed", "OutOfMemory"})
 """Where the kernel ended something else on this machine for want of memory, that is taken for the cause."""
 _OF_THE_CLUSTER = frozenset({"NodeFailed", "Interrupted", "LaunchFailed", "Killed"})
 
+_MICROSECONDS = 1_000_000  # in a second: the log's times
 Attempt = tuple[str, int]
 
 
@@ -67,6 +68,11 @@ class Witness:
     def look(self) -> list[Process]:
         """Who lives now. Two claims of one attempt, or two attempts of one job at once, are broken promises."""
         found = processes(self.jobs)
+        self.see(found)
+        return found
+
+    def see(self, found: list[Process]) -> None:
+        """What one look has found."""
         trainers = [one for one in found if one.module == TRAINER and one.mark]
         attempts: dict[str, set[int]] = defaultdict(set)
         for one in trainers:
@@ -79,7 +85,6 @@ class Witness:
                 any(_lives(one) for one in trainers if one.attempt == (job, n)) for n in numbers
             ):
                 self._say(f"attempts {numbers} of {job} live at once")
-        return found
 
     def _say(self, what: str) -> None:
         if what not in self.broken:
@@ -103,11 +108,23 @@ def broken_on_cluster(server: RunningServer, cluster: SlurmCluster, witness: Wit
     for folder in witness.jobs.glob("*/attempt-*"):
         if seen.spool(folder) and not (folder / CLAIM).exists():
             yield f"{folder} has a spool, and nobody claimed it"
-    yield from _of_steps(server)
-    yield from _of_causes(witness, rows)
+    yield from of_spools(witness.jobs, rows)
+    yield from of_steps(server)
+    yield from of_causes(witness, rows)
 
 
-def _of_steps(server: RunningServer) -> Iterator[str]:
+def of_spools(jobs: Path, rows: list[Row]) -> Iterator[str]:
+    """Nobody wrote for an attempt once it was said to have ended; the next one is launched after that."""
+    for row in rows:
+        if row.type == "AttemptExited":
+            spool = jobs / row.stream / f"attempt-{row.data['attempt']}" / "stdout.jsonl"
+            late = spool.stat().st_mtime - row.at / _MICROSECONDS if spool.exists() else 0
+            if late > 0:
+                yield f"{row.stream}: attempt {row.data['attempt']} wrote {late:.3f} s after its end"
+
+
+def of_steps(server: RunningServer) -> Iterator[str]:
+    """Every job has ended; one that is completed has each of its steps once, in order."""
     for job in seen.jobs(server):
         steps = [metric["step"] for metric in seen.metrics(server, job["job_id"])]
         if job["status"] == "completed" and steps != list(range(1, job["total_steps"] + 1)):
@@ -116,7 +133,7 @@ def _of_steps(server: RunningServer) -> Iterator[str]:
             yield f"{job['job_id']} is {job['status']}"
 
 
-def _of_causes(witness: Witness, rows: list[Row]) -> Iterator[str]:
+def of_causes(witness: Witness, rows: list[Row]) -> Iterator[str]:
     """Every attempt that failed says why, and what it says fits what was done to it."""
     witness.kinds.clear()
     attempt: Counter[str] = Counter()
