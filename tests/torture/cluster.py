@@ -112,8 +112,15 @@ class Campaign:
             case "controller":
                 self._note(victim)
                 self.cluster.kill_controller()
+                is_alone = self.chance.random() < 0.7
+                if not is_alone:  # a server starts with nobody to ask
+                    self.server.end(signal.SIGKILL)
+                    self.server.spawn()
                 self.watch(after)
                 self.cluster.start_controller()
+                if not is_alone:
+                    self.server.listen()
+                    self.kills["server beside the controller"] += 1
             case "shim" | "trainer":
                 if not self._kill_process(victim):
                     return
@@ -146,7 +153,7 @@ class Campaign:
         broken = [f"{job['job_id']}, attempt {job['attempt']}, is still {job['status']}" for job in left]
         broken += broken_promises(self.server, self.data_dir, self.chance, self.asked, still=True)
         until = time.monotonic() + 15  # a job that a controller runs anew, having forgotten its end, leaves at once
-        while found := list(broken_on_cluster(self.server, self.cluster, self.witness, seen.rows_of(self.data_dir))):
+        while found := list(broken_on_cluster(self.server, self.witness, seen.rows_of(self.data_dir))):
             if time.monotonic() > until:
                 break
             self.mend_nodes()

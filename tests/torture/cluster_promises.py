@@ -11,7 +11,6 @@ from typing import NamedTuple
 from support import external_probe as seen
 from support.external_probe import Row
 from support.running_server import RunningServer
-from support.slurm_cluster import SlurmCluster
 
 from trainer_entry.runtime.claim import CLAIM, CLAIM_VARIABLE
 
@@ -98,13 +97,13 @@ def _lives(one: Process) -> bool:
     return False
 
 
-def broken_on_cluster(server: RunningServer, cluster: SlurmCluster, witness: Witness, rows: list[Row]) -> Iterator[str]:
-    """What does not hold, once every job has ended."""
+def broken_on_cluster(server: RunningServer, witness: Witness, rows: list[Row]) -> Iterator[str]:
+    """What does not hold, once every job has ended.
+
+    That Slurm has a job as running whose end its controller forgot is not among it: it finds out in a minute or two.
+    """
     yield from witness.broken
     yield from (f"process {one.pid} of {one.attempt} is left: {one.module}" for one in processes(witness.jobs))
-    for slurm_id, (name, state, _) in cluster.rows().items():
-        if name.startswith("mf-") and name != "mf-check" and state in {"PENDING", "RUNNING", "COMPLETING", "SUSPENDED"}:
-            yield f"job {slurm_id} of Slurm, {name}, is {state}"
     for folder in witness.jobs.glob("*/attempt-*"):
         if seen.spool(folder) and not (folder / CLAIM).exists():
             yield f"{folder} has a spool, and nobody claimed it"
