@@ -114,7 +114,7 @@ def _see_off_first(tree: ProcessTree, spool: int) -> int:
     tree.kill_all()
     tree.remove_secrets()
     os.fsync(spool)
-    tree.report(stop_signal=tree.stop_signal)
+    tree.report(stop_signal=tree.stop_signal, spool_bytes=os.fstat(spool).st_size)
     return 0
 
 

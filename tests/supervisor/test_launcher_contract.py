@@ -152,7 +152,9 @@ async def test_a_checkpoint_is_saved_on_request_and_the_attempt_goes_on(site: Si
     await says(launcher, attempt, wire.StepLogged, times=3)
     await launcher.save_checkpoint(JOB, 1)
     await says(launcher, attempt, wire.CheckpointWritten)
-    (site.layout.attempt(JOB, 1) / "order").write_text("finish")
+    ordered = site.layout.attempt(JOB, 1) / "ordered"
+    ordered.write_text("finish")
+    ordered.rename(ordered.with_name("order"))
     ending = await end_of(launcher)
     assert ending.exit is not None
     assert not ending.exit.stop_signalled
