@@ -44,8 +44,8 @@ class ProcessTree:
     """What an attempt starts, in the process that is the subreaper of all of it.
 
     `folder`: the attempt's, or another one until it has one. `log`: what its stderr is called there. `ignored`: signals
-    that the launcher is to take no notice of, beside SIGUSR1. `is_step`: of a cluster, which signals every
-    process itself. A rank has heard of a checkpoint then; that it is to end it may have missed, and is told each second.
+    that the launcher is to take no notice of, beside SIGUSR1. `is_step`: of a cluster, which signals every process
+    itself. A rank has heard of a checkpoint then; that it is to end it may have missed, and it is told each second.
     """
 
     def __init__(
