@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.attempt_files import steps_of
+from support.attempt_files import steps_of, until_step
 from support.late_site import LateSite
 from support.launcher_sites import JOB, attempt_at, said_in
 from support.running_server import RunningServer
@@ -92,14 +92,14 @@ async def test_an_attempt_whose_claim_and_report_come_long_after_its_job_has_end
 
 
 async def test_a_heartbeat_that_is_seen_late_is_no_death(late: Late, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(life, "_UNSEEN_SECONDS", 3.0)
-    site = late(heartbeat=1.5, stdout_jsonl=0.5)
+    monkeypatch.setattr(life, "_UNSEEN_SECONDS", 2.5)
+    site = late(heartbeat=1.2, stdout_jsonl=0.5)
     launcher = site.launcher()
-    await launcher.submit(attempt_at(site, "waits", max_steps=200))
+    await launcher.submit(attempt_at(site, "waits", max_steps=150))
     assert await launcher.started(JOB, 1, no_word)
     monkeypatch.setattr(Slurm, "jobs", knows_of_none)
     await launcher.wait(JOB, 1)
-    assert steps_in(launcher.spool(JOB, 1)) == list(range(1, 201))
+    assert steps_in(launcher.spool(JOB, 1)) == list(range(1, 151))
     assert not (site.under / "jobs" / JOB / "attempt-1" / "revoked").exists()
 
 
@@ -122,16 +122,24 @@ async def test_a_job_that_is_forgotten_while_its_claim_is_not_seen_yet_runs_once
 def test_a_training_on_a_cluster_whose_files_come_late_loses_no_step_and_none_comes_twice(
     late: Late, serve: Callable[..., RunningServer], start: Callable[..., str]
 ) -> None:
-    site = late(stdout_jsonl=1.5, exit_json=0)
+    site = late(stdout_jsonl=1.0, exit_json=0, longest=2.0)
     server = serve(
         MODELFORGE_LAUNCHER="slurm",
         MODELFORGE_SHARED_ROOT=str(site.layout.root),
         SLURM_CONF=str(site.cluster.conf),
     )
-    job_id = start(server, "waits", max_steps=60)
+    job_id = start(server, "saves", max_steps=180)
+    until_step(server, job_id, 5)
+    server.post(f"/api/jobs/{job_id}/stop").raise_for_status()
+    assert server.wait_for(job_id)["status"] == "stopped"
+    stopped_at = steps_of(server, job_id)[-1]
+    # when it goes on at once, it does from the checkpoint that it has saved, and not from one before that
+    server.post(f"/api/jobs/{job_id}/resume").raise_for_status()
     job = server.wait_for(job_id)
-    assert (job["status"], job["attempt"]) == ("completed", 1), job["error"]
-    assert steps_of(server, job_id) == list(range(1, 61))
+    assert (job["status"], job["attempt"]) == ("completed", 2), job["error"]
+    assert steps_of(server, job_id) == list(range(1, 181))
+    started = server.get(f"/api/events?stream={job_id}&type=TrainingStarted").json()["events"]
+    assert [event["data"]["report"]["resumed_step"] for event in started] == [0, stopped_at]
     assert Path(server.get(f"/api/models/{job['model_id']}").json()["path"]).is_dir()
 
 
