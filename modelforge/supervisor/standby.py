@@ -65,6 +65,7 @@ class Standby:
         self._cores = cpu_count()
         self._current: WaitingTrainer | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._is_launching = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
@@ -116,8 +117,7 @@ class Standby:
             LaunchFailed: there is no room on the disk.
             OSError: the attempt's files cannot be written.
         """
-        if self._starting is not None:
-            await asyncio.gather(self._starting, return_exceptions=True)
+        await self._settle()
         waiting, self._current = self._current, None
         self._wanted = False
         if waiting is None:
@@ -152,8 +152,7 @@ class Standby:
         self._is_open = False
         if self._timer is not None:
             self._timer.cancel()
-        if self._starting is not None:
-            await asyncio.gather(self._starting, return_exceptions=True)
+        await self._settle()
         waiting, self._current = self._current, None
         if waiting is not None:
             await waiting.end()
@@ -167,8 +166,16 @@ class Standby:
             self._starting = asyncio.get_running_loop().create_task(self._start())
             self._starting.add_done_callback(self._started)
 
+    async def _settle(self) -> None:
+        """Wait for one that is being launched. Where memory is still reckoned, which the hub may delay, none is."""
+        if self._starting is None:
+            return
+        if not self._is_launching:
+            self._starting.cancel()
+        await asyncio.gather(self._starting, return_exceptions=True)
+
     def _started(self, task: asyncio.Task[None]) -> None:
-        self._starting = None
+        self._starting, self._is_launching = None, False
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("standby_not_started", error=str(error))
 
@@ -191,6 +198,7 @@ class Standby:
         software = await asyncio.to_thread(software_state)
         command = [self._module, *self._command(share.threads)]
         folder = self._layout.standby / token
+        self._is_launching = True
         waiting = self._current = await WaitingTrainer.start(token, folder, environment, software, command)
         task = asyncio.get_running_loop().create_task(self._attend(waiting))
         self._tasks.add(task)

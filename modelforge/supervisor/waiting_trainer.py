@@ -55,10 +55,10 @@ class WaitingTrainer:
         Raises:
             OSError: it cannot be started. Nothing of it is left, as where the call is cancelled.
         """
-        _make(folder)
         ours, theirs = socket.socketpair()
         try:
             with theirs:
+                _make(folder)
                 await _start_shim(folder, environment, command, theirs)
             reader, writer = await asyncio.open_unix_connection(sock=ours)
         except BaseException:

@@ -1,7 +1,7 @@
 """How much memory and disk a training takes: what the formulas say, against what was counted and measured."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -9,13 +9,21 @@ from support.scenario import DATASET
 from support.scenario import spec as job_spec
 from support.tiny_model import Architecture, build_tiny, build_tiny_model
 
-from modelforge.admission.estimate import judging
+from modelforge.admission.estimate import fit, judging
 from modelforge.admission.estimate.architecture import Architecture as Shapes
 from modelforge.admission.estimate.architecture import architecture_of
 from modelforge.admission.estimate.capacity import Capacity
 from modelforge.admission.estimate.disk import disk_of
 from modelforge.admission.estimate.judging import check_evaluation_fits, evaluation_problem
-from modelforge.admission.estimate.memory import TRACKER_BYTES, Plan, evaluation_bytes, largest, memory_of, sizes_of
+from modelforge.admission.estimate.memory import (
+    PROCESS_BYTES,
+    TRACKER_BYTES,
+    Plan,
+    evaluation_bytes,
+    largest,
+    memory_of,
+    sizes_of,
+)
 from modelforge.admission.estimate.records import longest_record
 from modelforge.admission.estimate.remote_model import built_in
 from modelforge.admission.estimate.report import memory_fit
@@ -420,6 +428,26 @@ def test_the_processes_of_trackers_count_once_and_take_no_memory_of_a_gpu() -> N
     assert alone.required_bytes is not None
     assert beside.required_bytes == alone.required_bytes + beside.tracker_bytes
     assert msgspec.structs.replace(plan_of(report_to="wandb"), on_gpu=True).tracker_bytes == 0
+
+
+@pytest.mark.parametrize("device", ["host", "gpu"])
+async def test_of_the_machine_s_memory_a_job_takes_its_processes_and_trackers_once(
+    device: Literal["host", "gpu"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "memory_capacity", lambda **_: Capacity(device=device, available=10**11, total=10**11))
+
+    async def bytes_of(**parameters: object) -> int:
+        spec = msgspec.structs.replace(
+            job_spec(), model_path=wire.BUILT_IN_MODEL, parameters=msgspec.convert(parameters, wire.TrainingParameters)
+        )
+        needed = await fit.host_bytes(spec, tmp_path)
+        assert needed is not None
+        return needed
+
+    alone = await bytes_of()
+    assert (alone == PROCESS_BYTES) == (device == "gpu")
+    trackers = TRACKER_BYTES["mlflow"] + TRACKER_BYTES["wandb"]
+    assert await bytes_of(num_processes=3, report_to=["mlflow", "wandb"]) == 3 * alone + trackers
 
 
 def test_an_evaluation_is_refused_for_what_it_takes_and_told_the_batch_that_fits() -> None:

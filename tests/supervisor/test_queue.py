@@ -130,6 +130,28 @@ def test_what_the_server_was_told_of_its_heap_goes_before(
     assert "GLIBC_TUNABLES" not in environment_of(msgspec.structs.replace(share, gpus=("0",)), "token", {})
 
 
+@pytest.mark.parametrize("tunables", ["glibc.malloc.mmap_threshold=4096", "a=1:glibc.malloc.mmap_threshold=4096"])
+def test_a_limit_that_the_server_was_told_in_glibc_s_tunables_gets_none_beside_it(
+    tunables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    variables = environment_of(Share(threads=1, all_cores=True, gpus=None, recomputes=True), "token", {})
+    assert variables["GLIBC_TUNABLES"] == tunables
+    assert "MALLOC_MMAP_THRESHOLD_" not in variables
+
+
+@pytest.mark.parametrize("name", ["LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
+def test_trainers_on_the_cpu_keep_few_prepared_computations_unless_the_server_was_told_how_many(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    shares = [Share(threads=n, all_cores=n > 1, gpus=None, recomputes=n > 1) for n in (1, 2)]
+    assert [environment_of(share, "token", {})[name] for share in shares] == ["64", "64"]
+    monkeypatch.setenv(name, "300")
+    assert [environment_of(share, "token", {})[name] for share in shares] == ["300", "300"]
+    assert name not in environment_of(Share(threads=1, all_cores=True, gpus=("0",)), "token", {})
+
+
 def test_a_checkpoint_is_saved_on_request_and_the_training_goes_on(server: RunningServer, start: Start) -> None:
     job_id = start(server, "waits", max_steps=100_000)
     until_step(server, job_id, 3)

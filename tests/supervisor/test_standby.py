@@ -26,6 +26,7 @@ from modelforge.machine.host_memory import AHEAD_BYTES, HostMemory
 from modelforge.machine.software_state import software_state
 from modelforge.supervisor import standby as room
 from modelforge.supervisor import waiting_trainer
+from modelforge.supervisor.attempt_environment import share_of
 from modelforge.supervisor.standby import Standby
 from modelforge.supervisor.waiting_trainer import WaitingTrainer
 from trainer_entry import wire
@@ -232,6 +233,77 @@ def test_of_one_that_was_not_started_no_folder_is_left(
         asyncio.run(start())
     assert made == [folder]
     assert not folder.exists()
+
+
+def test_without_a_socket_no_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise OSError(errno.EMFILE, "too many files")
+
+    async def start() -> None:  # the loop has its own pair by now
+        monkeypatch.setattr(waiting_trainer.socket, "socketpair", none)
+        await WaitingTrainer.start("0" * 32, tmp_path / "standby" / ("0" * 32), {}, "", [])
+
+    with pytest.raises(OSError, match="too many files"):
+        asyncio.run(start())
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("who", ["the next attempt", "the end of the server"])
+def test_nobody_waits_while_only_the_memory_of_running_jobs_is_reckoned(tmp_path: Path, who: str) -> None:
+    spec = job_of(wire.TrainingParameters())
+    state = State(running=(spec.job_id,), jobs={spec.job_id: job.Job(spec=spec, status="training", attempt=1)})
+    attempt = wire.AttemptSpec(job=spec, attempt=1, token="", cpu_threads=1)
+
+    async def follow() -> None:
+        asked = asyncio.Event()
+
+        async def needs(_: wire.JobSpec) -> int | None:
+            asked.set()
+            await asyncio.Event().wait()  # the hub does not answer
+            return None
+
+        standby = Standby(Layout(tmp_path), lambda _: [], needs=needs)
+        standby.open(Machine(slots=2), state)
+        standby._begin()  # noqa: SLF001 - no clock has to run for it
+        await asyncio.wait_for(asked.wait(), 30)
+        if who == "the next attempt":
+            share = share_of(attempt, 1)
+            handed = standby.hand_over(attempt, share, tmp_path, lambda _: {})
+            assert await asyncio.wait_for(handed, 30) is None
+        await asyncio.wait_for(standby.close(), 30)
+
+    asyncio.run(follow())
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_one_that_is_being_launched_is_waited_for_and_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def follow() -> list[str]:
+        came: list[str] = []
+        memory = HostMemory(total=1 << 50, available=1 << 50, swap_total=0, swap_free=0)
+        launches, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def start(*_: object) -> WaitingTrainer:
+            launches.set()
+            await goes_on.wait()
+            came.append("launched")
+            raise OSError(errno.EMFILE, "too many files")
+
+        monkeypatch.setattr(WaitingTrainer, "start", start)
+        monkeypatch.setattr(room, "host_memory", lambda: memory)
+        standby = Standby(Layout(tmp_path), lambda _: [])
+        standby.open(Machine(), State())
+        standby._begin()  # noqa: SLF001 - no clock has to run for it
+        await asyncio.wait_for(launches.wait(), 30)
+        closes = asyncio.ensure_future(standby.close())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        goes_on.set()
+        await closes
+        return came
+
+    assert asyncio.run(follow()) == ["launched"]
 
 
 @pytest.mark.parametrize(("needed", "starts"), [(None, True), (1 << 30, True), (3 << 30, False)])

@@ -146,30 +146,38 @@ def _of_all_words(
     scaling: Scaling,
     learns: bool,  # noqa: FBT001 - as torch gives it
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same of few rows. `sums` and `pulls` are of exp(logit - highest), until the last word is seen."""
-    highest = rows.new_full((len(rows), 1), -torch.inf, dtype=torch.float32)
-    sums, of_answers = torch.zeros_like(highest), torch.zeros_like(highest)
+    """The same of few rows. `mine`, `others` and `pulls` are of exp(logit - highest), until the last word is seen.
+
+    The label's own share, `mine`, is in no product: in 16 bits one near 1 leaves no room for what other words add. It
+    is 1 - p = others / (others + mine) times the label's weights in the end.
+    """
+    # Finite, so that words of -inf, which have no share, may come first.
+    highest = rows.new_full((len(rows), 1), torch.finfo(torch.float32).min, dtype=torch.float32)
+    mine, others, of_answers = (torch.zeros_like(highest) for _ in range(3))
     pulls = rows.new_zeros(rows.shape, dtype=torch.float32) if learns else rows.new_zeros(())
     for first in range(0, len(matrix), _PIECE_WORDS):
         words = slice(first, first + _PIECE_WORDS)
         weights = matrix[words]
         logits = scaling.apply(_products(rows, weights, None if bias is None else bias[words]).float())
         places = answers - first
-        here = (places >= 0) & (places < len(weights))
-        of_answers += logits.gather(1, places.clamp(0, len(weights) - 1)).where(here, 0)
+        here, places = (places >= 0) & (places < len(weights)), places.clamp(0, len(weights) - 1)
+        of_answers += logits.gather(1, places).where(here, 0)
         before, highest = highest, torch.maximum(highest, logits.amax(1, keepdim=True))
         shrunk = (before - highest).exp_()
         bent = scaling.bend(logits) if learns else None
         shares = logits.sub_(highest).exp_()
-        sums.mul_(shrunk).add_(shares.sum(1, keepdim=True))
+        own = shares.gather(1, places)
+        mine.mul_(shrunk).add_(own.where(here, 0))
+        others.mul_(shrunk).add_(shares.scatter_(1, places, own.masked_fill(here, 0)).sum(1, keepdim=True))
         if learns:
             shares = shares if bent is None else shares.mul_(bent)
             pulls.mul_(shrunk).add_(times_transposed(shares.to(rows.dtype), weights.t()))
+    sums = mine.add_(others)
     loss = (sums.log() + highest - of_answers).sum()
     if learns:
         bent = scaling.bend(of_answers)
         right = matrix[answers[:, 0]].float()
-        pulls.div_(sums).sub_(right if bent is None else right.mul_(bent)).mul_(scaling.factor)
+        pulls.sub_(right.mul_(others if bent is None else bent.mul_(others))).div_(sums).mul_(scaling.factor)
     return loss, pulls
 
 

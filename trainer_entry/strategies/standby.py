@@ -52,25 +52,32 @@ def stand_by() -> Begun:
     redact_streams()
     hold_back()
     attempts: SimpleQueue[Begun] = SimpleQueue()
+    ordered = threading.Event()
     # A thread, so that a stop, or the server's end, is heard in the middle of an import.
-    threading.Thread(target=_take_order, args=(stdout, before, attempts), name="orders", daemon=True).start()
+    given = (stdout, before, attempts, ordered)
+    threading.Thread(target=_take_order, args=given, name="orders", daemon=True).start()
     hide_all()
     settle_environment()
     with importing():
         _import_all()
-    _practise()
+    if not ordered.is_set():  # else the attempt is there, and makes a step of its own
+        _practise()
     with contextlib.suppress(OSError):  # whoever it is for is gone, or has given the order already
         os.write(_ORDERS, b"warm\n")
     return attempts.get()
 
 
-def _take_order(stdout: int, before: Mapping[str, str], attempts: SimpleQueue[Begun]) -> None:
-    """Wait for the order, and begin the attempt; `before`: the environment as no import had changed it yet."""
+def _take_order(stdout: int, before: Mapping[str, str], attempts: SimpleQueue[Begun], ordered: threading.Event) -> None:
+    """Wait for the order, and begin the attempt; `before`: the environment as no import had changed it yet.
+
+    `ordered` is set as soon as something of the order is there.
+    """
     line = b""
     try:
         while not line.endswith(b"\n"):
             if not (said := os.read(_ORDERS, _MOST_BYTES)):
                 os._exit(0)
+            ordered.set()
             line += said
         order = msgspec.json.decode(line, type=StandbyOrder)
         _put_null_in_place_of_stdin()

@@ -14,7 +14,7 @@ from modelforge.admission.estimate.adapters import layer_names, linear_layers, t
 from modelforge.admission.estimate.architecture import Architecture, architecture_of
 from modelforge.admission.estimate.capacity import Capacity, free_disk, memory_capacity
 from modelforge.admission.estimate.disk import disk_of
-from modelforge.admission.estimate.memory import Plan, sizes_of
+from modelforge.admission.estimate.memory import TRACKER_BYTES, Plan, sizes_of
 from modelforge.admission.estimate.obstacles import known_obstacles
 from modelforge.admission.estimate.records import Longest, longest_record
 from modelforge.admission.estimate.remote_model import built_in, built_in_folder, fetch_remote_model
@@ -81,8 +81,10 @@ async def host_bytes(spec: wire.JobSpec, data_dir: Path) -> int | None:
         memory = (await estimate_training(spec, data_dir, waits=True)).memory
     except ForgeError:  # it was admitted, and its files or the hub do not answer now
         return None
-    each = memory.process_bytes if memory.device == "gpu" else memory.required_bytes
-    return None if each is None else each * spec.parameters.num_processes + memory.tracker_bytes
+    if memory.device == "host":  # of all processes and trackers
+        return memory.required_bytes
+    trackers = sum(TRACKER_BYTES[tracker] for tracker in spec.trackers)
+    return memory.process_bytes * spec.parameters.num_processes + trackers
 
 
 async def unknown_fit(batch_size: int, data_dir: Path, spare: int) -> Fit:

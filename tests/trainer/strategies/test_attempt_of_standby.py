@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from support.trainer_attempts import job_of, questions, write_dataset
 
+from modelforge.supervisor.attempt_environment import Share, environment_of
 from trainer_entry import wire
 from trainer_entry.wire.secret_files import TRACKERS_VARIABLE
 
@@ -41,8 +42,10 @@ os._exit(0)
 """
 
 
-def said_after(folder: Path, variables: dict[str, str], unset: tuple[str, ...] = ()) -> str:
-    """What a trainer that was ready says on stderr, once it was given an attempt with such changes."""
+def said_after(
+    folder: Path, variables: dict[str, str], unset: tuple[str, ...] = (), *, script: str = SCRIPT, waits: bool = True
+) -> str:
+    """What a trainer says on stderr, once it was given an attempt with such changes. `waits`: until it is ready."""
     (folder / "config.json").write_text("{}")
     job = job_of(
         wire.TrainingParameters(), model_path=str(folder), dataset=write_dataset(folder / "data.jsonl", questions(2))
@@ -51,7 +54,7 @@ def said_after(folder: Path, variables: dict[str, str], unset: tuple[str, ...] =
         msgspec.json.encode(wire.AttemptSpec(job=job, attempt=1, token="", cpu_threads=1))
     )
     ours, theirs = socket.socketpair()
-    script = f"SECRET = {SECRET!r}\n{SCRIPT}"
+    script = f"SECRET = {SECRET!r}\n{script}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTORCH_")}
     with ours:
         with theirs:
@@ -60,7 +63,7 @@ def said_after(folder: Path, variables: dict[str, str], unset: tuple[str, ...] =
                 stdin=theirs.fileno(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                 env={**environment, "GIVEN": "1"},
             )  # fmt: skip
-        assert ours.recv(64) == b"warm\n"
+        assert not waits or ours.recv(64) == b"warm\n"
         order = wire.StandbyOrder(folder=str(folder), grace_seconds=1, set=variables, unset=unset)
         ours.sendall(msgspec.json.encode(order) + b"\n")
         _, stderr = trainer.communicate(timeout=60)
@@ -74,6 +77,44 @@ def test_what_a_library_logs_that_was_imported_before_has_no_secret_of_the_attem
     said = said_after(tmp_path, {TRACKERS_VARIABLE: str(kept)})
     assert "the key is " in said
     assert SECRET not in said
+
+
+def test_an_order_that_comes_during_the_imports_does_not_wait_for_the_practice(tmp_path: Path) -> None:
+    script = """
+import threading
+from trainer_entry.strategies import standby
+
+began, begin = threading.Event(), standby.begin
+def begins(*given):
+    began.set()
+    return begin(*given)
+
+standby.begin, standby._import_all = begins, lambda: began.wait(30)
+standby._practise = lambda: standby.note("it practises")
+standby.stand_by()
+standby.note("it has begun")
+standby.os._exit(0)
+"""
+    said = said_after(tmp_path, {}, script=script, waits=False)
+    assert "it has begun" in said
+    assert "it practises" not in said
+
+
+def test_one_that_is_to_give_freed_memory_back_starts_anew_for_glibc_reads_that_at_its_start_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    share = Share(threads=1, all_cores=True, gpus=None)
+    stands = environment_of(share, "", {})
+    wanted = environment_of(msgspec.structs.replace(share, recomputes=True), "", {})
+    differ = {name: value for name, value in wanted.items() if stands.get(name) != value}
+    assert differ.keys() == {"MALLOC_MMAP_THRESHOLD_"}
+    monkeypatch.setenv("GLIBC_TUNABLES", stands["GLIBC_TUNABLES"])
+    said = said_after(tmp_path, differ, unset=tuple(stands.keys() - wanted.keys()))
+    environment = json.loads(said.splitlines()[-1])
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == wanted["MALLOC_MMAP_THRESHOLD_"]
+    assert "GLIBC_TUNABLES" not in environment
 
 
 @pytest.mark.parametrize("settled", ["SETTLED_BY_AN_IMPORT", "PYTORCH_ALLOC_CONF"])

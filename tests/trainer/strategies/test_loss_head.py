@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, Literal
 
 import pytest
@@ -132,6 +133,56 @@ def test_in_sixteen_bits_the_loss_is_as_near_as_they_are(
     assert loss == pytest.approx(expected, rel=1e-2)
     for name, gradient in gradients.items():
         assert torch.nn.functional.cosine_similarity(gradient.flatten(), own[name].flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("distance", [5, 50], ids=["in the label's piece", "in another piece"])
+def test_in_sixteen_bits_what_other_words_add_counts_where_the_label_is_nearly_certain(
+    distance: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given labels with a probability of 0.999, each with one word beside it that has nearly all the rest
+    monkeypatch.setattr(loss_head, "_PIECE_WORDS", 40)
+    torch.manual_seed(5)
+    labels = torch.arange(30)
+    head = torch.nn.Linear(128, WORDS, bias=False).requires_grad_(requires_grad=False)
+    head.weight.copy_(torch.randn(WORDS, 128).bfloat16())
+    wanted = torch.zeros(30, WORDS)
+    wanted[labels, labels], wanted[labels, labels + distance] = 20.0 + math.log(999), 20.0
+    hidden = (wanted @ torch.linalg.pinv(head.weight).t()).bfloat16().float()
+    exact = hidden.double().requires_grad_()
+    torch.nn.functional.cross_entropy(exact @ head.weight.double().t(), labels, reduction="sum").backward()
+    assert exact.grad is not None
+
+    def error_of(loss: Any) -> float:
+        given = hidden.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss(given).backward()
+        assert given.grad is not None
+        return float((given.grad - exact.grad).norm() / exact.grad.norm())
+
+    def ours(given: torch.Tensor) -> torch.Tensor:
+        first, rows = torch.tensor([-100]), torch.cat([given, torch.zeros(1, 128)])
+        return loss_head.summed_loss(rows[None], head, torch.cat([first, labels])[None], loss_head.Scaling())[0]
+
+    # then it is as near as autocast is
+    plain = error_of(lambda given: torch.nn.functional.cross_entropy(head(given).float(), labels, reduction="sum"))
+    assert error_of(ours) < 1.1 * plain
+
+
+def test_words_that_cannot_be_leave_the_loss_a_number_where_a_whole_piece_has_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loss_head, "_PIECE_WORDS", 40)
+    torch.manual_seed(5)
+    head = torch.nn.Linear(8, WORDS).requires_grad_(requires_grad=False)
+    head.bias[:50] = -torch.inf
+    hidden, labels = torch.randn(1, 9, 8, requires_grad=True), torch.randint(50, WORDS, (1, 9))
+    plain = hidden.detach().clone().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(head(plain)[0, :-1], labels[0, 1:], reduction="sum")
+    expected.backward()
+    loss, _ = loss_head.summed_loss(hidden, head, labels, loss_head.Scaling())
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(hidden.grad, plain.grad)
 
 
 def test_logits_of_any_height_leave_the_loss_of_a_frozen_head_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
