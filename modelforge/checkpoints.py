@@ -56,12 +56,13 @@ def _checkpoint(path: Path, step: int) -> Checkpoint:
         created_at=datetime.fromtimestamp(int(path.stat().st_mtime), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         size_mb=megabytes(sum(file.stat().st_size for file in files)),
         metrics=_metrics(path, step),
-        valid=_is_whole(path),
+        valid=is_whole(path),
         path=str(path),
     )
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
+    """Whether every file that its manifest names is there, and as long as it says."""
     try:
         manifest = msgspec.json.decode(read_file(path, CHECKPOINT_MANIFEST, _LONGEST), type=CheckpointManifest)
         return manifest.is_met(lambda name: (path / name).stat().st_size)

@@ -10,8 +10,8 @@ claim, runs its part, and leaves when the first one has reported.
 
 SIGUSR2 (the server's stop, and the time limit coming near), SIGTERM (the job is preempted, or cancelled) and a file
 `stop-asked` ask the ranks to end, with GRACE for a checkpoint; SIGUSR1 asks for one. Slurm sends them to every process
-of the step: the launcher is deaf to them, and ranks that hear them twice do nothing twice. A file `revoked` ends
-everything at once.
+of the step: the launcher is deaf to them, and ranks hear SIGUSR1 from Slurm alone, or they would save twice. A file
+`revoked` ends everything at once.
 
 Standard library only.
 """
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         step["module"],
         log=LOG if node == 0 else f"stderr-{node}.log",
         ignored=(signal.SIGTERM, signal.SIGUSR2),
-        is_asked_again=True,
+        is_step=True,
     )
     tree.listen(signal.SIGTERM, signal.SIGUSR2)
     claim = _claim(folder, job) if node == 0 else _claim_of_first(folder, job)
@@ -114,7 +114,7 @@ def _see_off_first(tree: ProcessTree, spool: int) -> int:
     tree.kill_all()
     tree.remove_secrets()
     os.fsync(spool)
-    tree.report(stop_signal=tree.stop_signal)
+    tree.report(stop_signal=tree.stop_signal, spool_bytes=os.fstat(spool).st_size)
     return 0
 
 

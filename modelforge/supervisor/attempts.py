@@ -1,12 +1,14 @@
 """Hands attempts over to the launcher, sees each through to its end, and reports what becomes of it."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import structlog
 
-from modelforge.checkpoints import newest_valid
+from modelforge.checkpoints import is_whole, newest_valid
 from modelforge.domain import job, policy
 from modelforge.domain.failure_causes import Cause
 from modelforge.errors import LaunchFailed
@@ -18,6 +20,9 @@ from modelforge.supervisor.trash import remove_unfinished
 from trainer_entry import wire
 
 _log = structlog.get_logger()
+_LATE_SECONDS = 60.0
+"""So much later at most a shared root shows what a trainer saved as it ended."""
+_LOOK_SECONDS = 0.25
 
 
 class Attempts:
@@ -102,6 +107,7 @@ class Attempts:
         if not isinstance(ended.last_word, wire.TrainerFinished):
             await self._remove_unfinished(ended.spec)
         ending = await self._launcher.ending(job_id, attempt)
+        await self._await_saved(ended.last_word)
         checkpoint = await asyncio.to_thread(newest_valid, self._layout.checkpoints(job_id))
         report = job.ReportGone(
             job_id=job_id,
@@ -112,6 +118,15 @@ class Attempts:
             checkpoint=None if checkpoint is None else checkpoint.path,
         )
         await self._reporting.submit(report)
+
+    async def _await_saved(self, last_word: job.LastWord | None) -> None:
+        """Wait for what the trainer saved last: who goes on from it, or uses it, may do so at once."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + (0 if self._layout.shared is None else _LATE_SECONDS)
+        while True:
+            if clock() >= deadline or await asyncio.to_thread(_is_seen, last_word):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _remove_unfinished(self, spec: wire.JobSpec) -> None:
         try:
@@ -131,3 +146,15 @@ class Attempts:
         """Who waits to ask it something need not."""
         self._is_known(job_id, attempt).set_result(False)
         del self._known[job_id, attempt]
+
+
+def _is_seen(last_word: job.LastWord | None) -> bool:
+    match last_word:
+        case wire.TrainerStopped(checkpoint=str() as checkpoint):
+            return is_whole(Path(checkpoint))
+        case wire.TrainerFinished(model=wire.SavedModel(path=path, size_bytes=size)):
+            with contextlib.suppress(FileNotFoundError):
+                return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()) >= size
+            return False
+        case _:
+            return True

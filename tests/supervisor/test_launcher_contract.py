@@ -152,11 +152,16 @@ async def test_a_checkpoint_is_saved_on_request_and_the_attempt_goes_on(site: Si
     await says(launcher, attempt, wire.StepLogged, times=3)
     await launcher.save_checkpoint(JOB, 1)
     await says(launcher, attempt, wire.CheckpointWritten)
-    (site.layout.attempt(JOB, 1) / "order").write_text("finish")
+    await asyncio.sleep(0.3)  # a second one would follow at once
+    ordered = site.layout.attempt(JOB, 1) / "ordered"
+    ordered.write_text("finish")
+    ordered.rename(ordered.with_name("order"))
     ending = await end_of(launcher)
     assert ending.exit is not None
     assert not ending.exit.stop_signalled
-    assert isinstance(is_told_once(launcher)[-1], wire.TrainerFinished)
+    messages = is_told_once(launcher)
+    assert sum(isinstance(message, wire.CheckpointWritten) for message in messages) == 1
+    assert isinstance(messages[-1], wire.TrainerFinished)
 
 
 async def test_an_attempt_that_has_ended_is_left_alone(site: Site) -> None:

@@ -1,6 +1,7 @@
 """Where attempts run, for the tests that every launcher passes (tests/supervisor/test_launcher_contract.py).
 
-A launcher is one of them by a class here with the methods of `Site`, and its line in `SITES`.
+A launcher is one of them by a class here with the methods of `Site`, and its line in `SITES`. A cluster whose server
+sees late what its nodes write is one more where the environment has MODELFORGE_TESTS_LATE: it takes a minute.
 """
 
 import os
@@ -17,6 +18,7 @@ from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Launcher
 from modelforge.supervisor.local import LocalLauncher
 from support.attempt_files import processes_of
+from support.late_site import LateSite
 from support.scenario import spec as job_spec
 from support.slurm_site import SlurmSite
 from support.waiting_launcher import WaitingLauncher, hold, note_preempted, release
@@ -145,3 +147,5 @@ class WaitingSite(LocalSite):
 
 
 SITES: dict[str, Callable[[Path], Site]] = {"local": LocalSite, "waiting": WaitingSite, "slurm": SlurmSite}
+if "MODELFORGE_TESTS_LATE" in os.environ:
+    SITES["late"] = LateSite

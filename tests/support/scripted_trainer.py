@@ -1,7 +1,8 @@
 """A trainer that speaks the wire and trains nothing: `python -m support.scripted_trainer FOLDER`, as a real program.
 
 What it does stands in the job's `output_name`: `completes`, `waits` (a step each 20 ms until SIGTERM, or until
-`max_steps`), `raises`, `dies` (SIGKILL to itself), `leaves-orphan`, `ignores-sigterm`, `garbage`, `speechless`,
+`max_steps`), `saves` (the same, with a checkpoint at SIGTERM), `raises`, `dies` (SIGKILL to itself),
+`leaves-orphan`, `ignores-sigterm`, `garbage`, `speechless`,
 `wedges` (says its last word and stays), `chatty` (ten thousand messages at once), `dies-once` (SIGKILL to itself in
 the first attempt, after a checkpoint), `devours` (takes memory until there is none), `nan` (figures that are none),
 `breathes` (says nothing for four seconds, and shows that it lives),
@@ -142,8 +143,12 @@ def finish() -> None:
 
 
 def stopped(at: int) -> None:
+    saved = None
+    if behaviour == "saves":
+        save_checkpoint(at)
+        saved = f"{spec.job.checkpoint_dir}/checkpoint-{at}"
     number = next_seq()
-    say(wire.TrainerStopped(attempt=spec.attempt, seq=number, step=at, messages=number, checkpoint=None))
+    say(wire.TrainerStopped(attempt=spec.attempt, seq=number, step=at, messages=number, checkpoint=saved))
 
 
 def next_order(at: int) -> str:
@@ -277,7 +282,7 @@ for at in range(first + 1, total + 1):
     if stop:
         stopped(at)
         sys.exit(0)
-    if behaviour in {"waits", "ignores-sigterm"}:
+    if behaviour in {"waits", "saves", "ignores-sigterm"}:
         time.sleep(0.02)
 finish()
 if behaviour == "wedges":

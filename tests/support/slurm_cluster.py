@@ -25,6 +25,7 @@ PARTITION, URGENT = "main", "urgent"
 GPUS_PER_NODE = 2
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 _FOLDERS_OF_DAEMONS = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # not on every user's PATH
+_APART = ("unshare", "--mount", "--propagation", "private")
 _UP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -84,6 +85,11 @@ def _program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(_FOLDERS_OF_DAEMONS))
 
 
+def can_be_apart() -> bool:
+    """Whether daemons can have mounts of their own here."""
+    return shutil.which(_APART[0]) is not None and subprocess.run([*_APART, "true"], check=False).returncode == 0
+
+
 def free_ports(count: int) -> list[int]:
     """So many ports of loopback that nobody listens on."""
     with contextlib.ExitStack() as held:
@@ -96,9 +102,10 @@ def free_ports(count: int) -> list[int]:
 class SlurmCluster:
     """A running cluster. `conf`: what SLURM_CONF has to say for its commands."""
 
-    def __init__(self, folder: Path, *, grace: int, node_timeout: int, min_job_age: int) -> None:
+    def __init__(self, folder: Path, *, grace: int, node_timeout: int, min_job_age: int, apart: bool = False) -> None:
         self.folder = folder
         self.conf = folder / "slurm.conf"
+        self._before = _APART if apart else ()
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         host = socket.gethostname().partition(".")[0]
         controller_port, *node_ports = free_ports(1 + len(NODES))
@@ -247,7 +254,7 @@ class SlurmCluster:
         assert program is not None
         with (self.folder / f"{key}.out").open("ab") as output:
             self._daemons[key] = subprocess.Popen(
-                [program, *flags],
+                [*self._before, program, *flags],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -295,14 +302,15 @@ def cluster_of_tests() -> SlurmCluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    folder: Path, *, grace: int = 5, node_timeout: int = 6, min_job_age: int = 300
+    folder: Path, *, grace: int = 5, node_timeout: int = 6, min_job_age: int = 300, apart: bool = False
 ) -> Iterator[SlurmCluster]:
     """A cluster of three idle nodes until the block ends. All in seconds.
 
     `grace`: what a job that is preempted has left. `node_timeout`: after it a node that says nothing is given up.
-    `min_job_age`: how long a job that ended is remembered.
+    `min_job_age`: how long a job that ended is remembered. `apart`: its daemons and jobs do not see what is mounted
+    from here on.
     """
-    cluster = SlurmCluster(folder, grace=grace, node_timeout=node_timeout, min_job_age=min_job_age)
+    cluster = SlurmCluster(folder, grace=grace, node_timeout=node_timeout, min_job_age=min_job_age, apart=apart)
     try:
         cluster.start_controller("-c")
         for name in NODES:

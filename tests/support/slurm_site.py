@@ -17,7 +17,7 @@ from modelforge.supervisor.slurm.commands import Slurm
 from modelforge.supervisor.slurm.launcher import SlurmLauncher
 from support.attempt_files import processes_of
 from support.scenario import spec
-from support.slurm_cluster import cluster_of_tests, missing_programs
+from support.slurm_cluster import SlurmCluster, cluster_of_tests, missing_programs
 from trainer_entry import wire
 
 TESTS = Path(__file__).parents[1]
@@ -33,10 +33,10 @@ class SlurmSite:
 
     takes_place = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cluster: SlurmCluster | None = None) -> None:
         if missing := missing_programs():
             pytest.skip(f"Slurm is not installed here: {', '.join(missing)}")
-        self.cluster = cluster_of_tests()
+        self.cluster = cluster or cluster_of_tests()
         self.layout = Layout(folder / "shared")
         self.layout.make_folders()
         self._server = os.urandom(4).hex()

@@ -44,8 +44,8 @@ class ProcessTree:
     """What an attempt starts, in the process that is the subreaper of all of it.
 
     `folder`: the attempt's, or another one until it has one. `log`: what its stderr is called there. `ignored`: signals
-    that the launcher is to take no notice of, beside SIGUSR1. `is_asked_again`: ranks may have missed that they are to
-    end, and are told each second.
+    that the launcher is to take no notice of, beside SIGUSR1. `is_step`: of a cluster, which signals every process
+    itself. A rank has heard of a checkpoint then; that it is to end it may have missed, and it is told each second.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class ProcessTree:
         *,
         log: str = LOG,
         ignored: Sequence[signal.Signals] = (),
-        is_asked_again: bool = False,
+        is_step: bool = False,
     ) -> None:
         self.folder = folder
         self.grace = grace
         self._module = module.encode()
         self._log = log
         self._ignored = (signal.SIGUSR1, *ignored)
-        self._is_asked_again = is_asked_again
+        self._is_step = is_step
         self.stop_signal: int | None = None
         self.launcher_status: int | None = None
         self._checkpoint_asked = False
@@ -144,13 +144,13 @@ class ProcessTree:
             if now - self._counted_at > _OOM_WINDOW_SECONDS:
                 self._counted_at = now
                 self._oom_kills_before, self._oom_kills = self._oom_kills, count_oom_kills()
-            if self._checkpoint_asked:
+            if self._checkpoint_asked and not self._is_step:
                 self._checkpoint_asked = False
                 for rank in self._ranks():
                     send(rank, signal.SIGUSR1)
             if self.stop_signal is not None:
                 deadline = deadline or now + self.grace
-                if self._is_asked_again and now > asked_at + _RETRY_SECONDS:
+                if self._is_step and now > asked_at + _RETRY_SECONDS:
                     asked_at = now
                     asked.clear()
                 for rank in self._ranks() - asked:

@@ -1,7 +1,8 @@
 """Whether an attempt waits, runs or is gone, by what Slurm says and by what its folder shows.
 
-Gone is an attempt that has reported its end; or that Slurm has brought to one, and whose heartbeat stands still; or of
-which neither Slurm nor a heartbeat shows anything for 90 s, while Slurm answers. It is revoked before that is said:
+Gone is an attempt that has reported its end, and whose spool is to be seen up to there; or that Slurm has brought to
+one, and whose heartbeat stands still; or of which neither Slurm nor a heartbeat shows anything for 90 s, while Slurm
+answers. It is revoked before that is said:
 whoever of it lives on unseen, or is begun by a controller that forgot its end, leaves at once. A job that Slurm has
 forgotten before any node began it is submitted again: its name and its claim see to it that it runs once.
 """
@@ -13,7 +14,7 @@ import structlog
 
 from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
 from modelforge.supervisor.slurm.queue import Look, Queue
-from modelforge.supervisor.slurm.signs import Claim, Signs
+from modelforge.supervisor.slurm.signs import Claim, Signs, StepExit
 
 _log = structlog.get_logger()
 State = Literal["waiting", "running", "gone"]
@@ -31,6 +32,8 @@ _LATE_SECONDS = 2.0
 """A claim, and a report, may be seen so much later than Slurm says that the job is over."""
 _OTHER_NODES_SECONDS = 10.0
 """After the first node's report: the others leave."""
+_DRAINING_SECONDS = 90.0
+"""After a report: so much later at most a shared file system shows the last of the spool."""
 _SETTLING_SECONDS = 5.0
 """Slurm knows so long after a step's end how the job ended."""
 _OVERTIME_SECONDS = 60.0
@@ -65,18 +68,16 @@ class Life:
         """What it is now, a moment later than at the last call."""
         await asyncio.sleep(_LOOK_SECONDS)
         look = self._newest_look()  # before the folder: what Slurm said is read beside files that are as new
-        self._claim, reported, heartbeat, stopped = await asyncio.to_thread(self._read)
+        self._claim, report, heartbeat, stopped = await asyncio.to_thread(self._read)
         now = self._clock()
-        if reported or self._claim is not None:
+        if report is not None or self._claim is not None:
             self.has_begun = True
         if heartbeat != self._heartbeat:
             self._heartbeat, self._beat_at = heartbeat, now
         rows = None if look is None else look.of(self.name)
         alive = self._take(rows or ())
-        if reported:
-            self._reported_at = self._reported_at or now
-            others = alive and self._has_other_nodes and now < self._reported_at + _OTHER_NODES_SECONDS
-            return "running" if others else "gone"
+        if report is not None:
+            return await self._conclude_report(report, now, alive=alive)
         if rows is None:
             return self._as_before
         if stopped and alive:
@@ -100,11 +101,11 @@ class Life:
             self._looking = asyncio.get_running_loop().create_task(self._queue.look())
         return self._looked
 
-    def _read(self) -> tuple[Claim | None, bool, bytes, bool]:
+    def _read(self) -> tuple[Claim | None, StepExit | None, bytes, bool]:
         signs = self.signs
         if self._has_other_nodes is None:
             self._has_other_nodes = signs.nodes > 1
-        return signs.claim, signs.exit is not None, signs.heartbeat, signs.stop_was_asked
+        return signs.claim, signs.exit, signs.heartbeat, signs.stop_was_asked
 
     def _take(self, rows: tuple[JobRow, ...]) -> bool:
         """Remember the job that has the claim, or the last one; whether one of the name is not over."""
@@ -114,6 +115,18 @@ class Life:
             self.last_row = (claimed or alive or rows)[-1]
             self.reason = alive[-1].reason if alive and alive[-1].state.phase == "waiting" else ""
         return bool(alive)
+
+    async def _conclude_report(self, report: StepExit, now: float, *, alive: bool) -> State:
+        """It says that it has ended: other nodes leave then, and what it said last may be seen later."""
+        self._reported_at = self._reported_at or now
+        if alive and self._has_other_nodes and now < self._reported_at + _OTHER_NODES_SECONDS:
+            return "running"
+        seen = await asyncio.to_thread(lambda: self.signs.spool_bytes)
+        if seen < report.spool_bytes:
+            if now < self._reported_at + _DRAINING_SECONDS:
+                return "running"
+            _log.warning("spool_not_seen_whole", job=self.name, bytes=seen, of=report.spool_bytes)
+        return "gone"
 
     async def _conclude(self, rows: tuple[JobRow, ...], now: float, *, alive: bool) -> State:
         if alive:
@@ -128,7 +141,8 @@ class Life:
         self._over_at = now if self._over_at is None else self._over_at
         if now < self._over_at + _LATE_SECONDS:
             return self._as_before
-        await self._revoke()
+        if await self._has_revoked():
+            return self._as_before
         if not self.has_begun:
             return "gone"
         lost = self.last_row is not None and self.last_row.state.cause == "NodeFailed"
@@ -147,8 +161,7 @@ class Life:
             self._seen_at = now
             await self._submit_again()
             return "waiting"
-        await self._revoke()
-        return "gone"
+        return self._as_before if await self._has_revoked() else "gone"
 
     @property
     def _as_before(self) -> State:
@@ -164,10 +177,13 @@ class Life:
         else:
             _log.warning("slurm_job_was_forgotten", job=self.name, slurm_id=slurm_id)
 
-    async def _revoke(self) -> None:
-        if not self._is_revoked:
-            await asyncio.to_thread(self.signs.revoke)
-            self._is_revoked = True
+    async def _has_revoked(self) -> bool:
+        """Revoke it, once; then it is looked at again: a shared folder that is changed here is seen as it is."""
+        if self._is_revoked:
+            return False
+        await asyncio.to_thread(self.signs.revoke)
+        self._is_revoked = True
+        return True
 
     async def _end_overtime(self, now: float) -> None:
         """Have Slurm kill what was asked to stop and has had its grace."""

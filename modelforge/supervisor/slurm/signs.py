@@ -5,6 +5,7 @@ there was written whole. No clock of another machine is compared with ours: only
 """
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import TypeVar
@@ -27,9 +28,10 @@ class Claim(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StepExit(wire.ExitReport, frozen=True, kw_only=True, gc=False):
-    """`exit.json` of a step. `stop_signal`: the first signal that asked it to end."""
+    """`exit.json` of a step. `stop_signal`: the first signal that asked it to end. `spool_bytes`: all that was said."""
 
     stop_signal: int | None = None
+    spool_bytes: int = 0
 
     @property
     def was_ended(self) -> bool:
@@ -65,6 +67,15 @@ class Signs:
     def exit(self) -> StepExit | None:
         """How it ended; None where nobody has said so."""
         return _read(self.folder / "exit.json", StepExit)
+
+    @property
+    def spool_bytes(self) -> int:
+        """How much of the spool is to be seen. It is opened: that has a remote file looked at anew."""
+        try:
+            with (self.folder / "stdout.jsonl").open("rb") as spool:
+                return os.fstat(spool.fileno()).st_size
+        except FileNotFoundError:
+            return 0
 
     @property
     def heartbeat(self) -> bytes:

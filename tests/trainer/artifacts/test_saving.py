@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +16,13 @@ from support.trainer_attempts import Attempt, job_of
 from transformers import AutoTokenizer, GenerationConfig
 
 from trainer_entry import wire
+from trainer_entry.artifacts import save
 from trainer_entry.artifacts.rehearsal import rehearse_merged, rehearse_saving
 from trainer_entry.data.examples import Examples
 from trainer_entry.data.generation_settings import settle_generation
 from trainer_entry.data.prompts import prompt_ids
 from trainer_entry.providers import huggingface
+from trainer_entry.runtime.claim import CLAIM_VARIABLE, REVOKED, ClaimLost, claim_of, take_claim
 from trainer_entry.runtime.disk import DiskFull
 from trainer_entry.runtime.failures import CannotBeSaved, ModelUnavailable
 from trainer_entry.strategies import sft
@@ -207,3 +210,64 @@ def test_a_training_ends_at_once_whose_model_could_not_be_saved(
     assert attempt.wait() == 1
     assert attempt.one(wire.TrainerFailed).kind == "CannotBeSaved"
     assert attempt.of_type(wire.StepLogged) == []
+
+
+class Publication:
+    """A model that is about to be published for an attempt that a mark has claimed; there is an earlier model."""
+
+    def __init__(self, folder: Path, holder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.attempt, self.output = folder / "attempt", folder / "models" / "job"
+        for one in (self.attempt, self.output):
+            one.mkdir(parents=True)
+        (self.output / "model").write_text("earlier")
+        assert take_claim(self.attempt, {"mark": holder})
+        monkeypatch.setenv(CLAIM_VARIABLE, claim_of(self.attempt, {"mark": "ours"}))
+        monkeypatch.setattr(save, "write_model", self._write)
+        self.is_revoked_meanwhile = False
+
+    def _write(self, partial: Path, *_rest: object) -> None:
+        (partial / "model").write_text("this one")
+        if self.is_revoked_meanwhile:
+            (self.attempt / REVOKED).touch()
+
+    def publish(self) -> None:
+        plain = types.SimpleNamespace(unwrap_model=lambda model: model)
+        trainer: Any = types.SimpleNamespace(accelerator=plain, model=None, is_world_process_zero=lambda: True)
+        loaded: Any = None
+        parameters = wire.TrainingParameters()
+        save.save_model(trainer, loaded, job_of(parameters, output_dir=str(self.output)), parameters, {})
+
+
+def test_a_model_is_published_by_the_holder_of_the_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Publication(tmp_path, "ours", monkeypatch)
+    ours.publish()
+    assert (ours.output / "model").read_text() == "this one"
+
+
+def test_a_model_of_an_attempt_that_others_hold_leaves_theirs_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Publication(tmp_path, "theirs", monkeypatch)
+    with pytest.raises(ClaimLost, match="its model is not published"):
+        theirs.publish()
+    assert (theirs.output / "model").read_text() == "earlier"
+
+
+def test_a_model_of_an_attempt_that_was_given_up_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revoked = Publication(tmp_path, "ours", monkeypatch)
+    (revoked.attempt / REVOKED).touch()
+    with pytest.raises(ClaimLost):
+        revoked.publish()
+    assert (revoked.output / "model").read_text() == "earlier"
+
+
+def test_a_model_of_an_attempt_that_is_given_up_while_it_is_written_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile = Publication(tmp_path, "ours", monkeypatch)
+    meanwhile.is_revoked_meanwhile = True
+    with pytest.raises(ClaimLost):
+        meanwhile.publish()
+    assert not meanwhile.output.exists()
