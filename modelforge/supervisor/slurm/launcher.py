@@ -129,7 +129,11 @@ class SlurmLauncher:
         # After the queue: a job that ended before that look has left its claim.
         claim = await asyncio.to_thread(lambda: signs.claim)
         if not rows and claim is None:
-            return None
+            # The sbatch of a server that was killed may live and get its job through yet: what begins then leaves.
+            await asyncio.to_thread(signs.revoke)
+            claim = await asyncio.to_thread(lambda: signs.claim)
+            if claim is None:
+                return None
         self._life(job_id, attempt)
         return self._reference(rows[-1].job_id if claim is None else str(claim.slurm_id), name)
 

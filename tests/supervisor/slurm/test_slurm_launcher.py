@@ -1,6 +1,8 @@
 """Attempts as jobs of a real cluster: started, stopped, found again, broken, and why they ended."""
 
 import asyncio
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,14 @@ def site(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made = SlurmSite(tmp_path)
     yield made
     made.close()
+
+
+def program(folder: Path, name: str, script: str) -> str:
+    """A PATH on which a command of Slurm's is a script, in which REAL is the command itself."""
+    real = shutil.which(name)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n".replace("REAL", str(real)))
+    (folder / name).chmod(0o700)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: SlurmSite) -> None:
@@ -146,3 +156,22 @@ async def test_a_running_job_that_the_controller_forgets_goes_on_until_it_is_end
     await asyncio.sleep(0.3)
     assert site.steps("train_12") == steps
     cluster.resume_nodes()
+
+
+async def test_a_submission_that_outlives_its_server_begins_nothing_beside_the_next_attempt(
+    site: SlurmSite, tmp_path: Path
+) -> None:
+    path = program(tmp_path, "sbatch", f'cat > "{tmp_path}/late.sh"; exec sleep 60')
+    submitting = asyncio.create_task(site.launcher(PATH=path).submit(site.spec("waits", "train_13", max_steps=100_000)))
+    late = tmp_path / "late.sh"
+    await until(lambda: late.exists() and late.read_text().endswith("attempt-1\n"))
+    submitting.cancel()
+    await asyncio.gather(submitting, return_exceptions=True)
+    # the next server looks before that sbatch gets its job through
+    launcher = site.launcher()
+    assert await launcher.find("train_13", 1) is None
+    await Slurm(site.cluster.environment).submit(late.read_text())
+    log = site.layout.attempt("train_13", 1) / "slurm.log"
+    await until(lambda: log.exists() and "This attempt is not ours" in log.read_text())
+    assert site.messages("train_13") == []
+    assert not (log.parent / "claim").exists()
