@@ -27,6 +27,7 @@ from modelforge.supervisor.slurm.commands import (
     SlurmError,
     SlurmMissing,
     SlurmRefused,
+    SlurmUnclear,
     SlurmUnreachable,
 )
 from modelforge.supervisor.slurm.ends import end_cause
@@ -41,6 +42,8 @@ _log = structlog.get_logger()
 TRAINER = "trainer_entry.train"
 LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
+_UNCLEAR_TRIES = 15
+"""So often one after the other sbatch fails in words that nobody knows before a job is given up."""
 
 
 class SlurmLauncher:
@@ -105,20 +108,32 @@ class SlurmLauncher:
             LaunchFailed: it was not taken, or is given up: should it begin all the same, it leaves at once.
         """
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._give_up_seconds
+        deadline, unclear = clock() + self._give_up_seconds, 0
         while True:
             try:
                 return await self._slurm.submit(script)
             except (SlurmRefused, SlurmMissing) as error:
+                await self._give_up(name, signs)
                 raise LaunchFailed("Slurm did not take the job", str(error)) from error
             except SlurmUnreachable as error:
                 _log.warning("slurm_unreachable", error=str(error))
-                if clock() > deadline:
-                    await asyncio.to_thread(signs.revoke)
-                    raise LaunchFailed("Slurm's controller did not answer", str(error)) from error
+                unclear = unclear + 1 if isinstance(error, SlurmUnclear) else 0
+                if clock() > deadline or unclear >= _UNCLEAR_TRIES:
+                    await self._give_up(name, signs)
+                    what = "Slurm did not take the job" if unclear else "Slurm's controller did not answer"
+                    raise LaunchFailed(what, str(error)) from error
             await asyncio.sleep(_RETRY_SECONDS)
             if rows := (await self._queue.look(anew=True)).of(name):
                 return rows[-1].job_id
+            claim = await asyncio.to_thread(lambda: signs.claim)
+            if claim is not None:
+                return str(claim.slurm_id)
+
+    async def _give_up(self, name: str, signs: Signs) -> None:
+        """See to it that nothing of a submission begins: an sbatch that failed may have been heard all the same."""
+        await asyncio.to_thread(signs.revoke)
+        with contextlib.suppress(SlurmError):  # where it cannot be asked now, the job leaves by itself
+            await self._slurm.cancel(name)
 
     async def find(self, job_id: str, attempt: int) -> SlurmJob | None:
         """Look at the attempt's folder, and then for its name in the queue, until Slurm has answered."""

@@ -7,8 +7,10 @@ from support.slurm_cluster import SlurmCluster
 
 from modelforge.supervisor.slurm.commands import (
     Slurm,
+    SlurmError,
     SlurmMissing,
     SlurmRefused,
+    SlurmUnclear,
     SlurmUnreachable,
     missing_programs,
 )
@@ -31,6 +33,37 @@ async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster:
 async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) -> None:
     with pytest.raises(SlurmRefused, match="invalid partition specified: nowhere"):
         await Slurm(cluster.environment).submit("#!/bin/sh\n#SBATCH --partition=nowhere\ntrue\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Batch job submission failed: Connection reset by peer", SlurmUnreachable),
+        ("Batch job submission failed: Message receive failure", SlurmUnreachable),
+        ("Batch job submission failed: Unspecified error", SlurmUnclear),
+        ("Batch job submission failed: Invalid authentication credential", SlurmUnclear),
+        ("", SlurmUnclear),
+        ("Batch job submission failed: Requested node configuration is not available", SlurmRefused),
+        ("Batch job submission failed: Job violates accounting/QOS policy (job submit limit)", SlurmRefused),
+        ("unrecognized option '--nonsense'", SlurmRefused),
+    ],
+)
+async def test_only_words_that_are_known_for_a_no_are_one(tmp_path: Path, said: str, kind: type[Exception]) -> None:
+    program = tmp_path / "sbatch"
+    program.write_text(f'#!/bin/sh\n[ -z "{said}" ] || echo "sbatch: error: {said}" >&2\nexit 1\n')
+    program.chmod(0o700)
+    with pytest.raises(SlurmError) as raised:
+        await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).submit("#!/bin/sh\n")
+    assert type(raised.value) is kind
+
+
+async def test_a_submission_without_an_id_or_an_end_of_its_own_is_in_doubt(tmp_path: Path) -> None:
+    program = tmp_path / "sbatch"
+    for script in ("true", "kill -9 $$"):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o700)
+        with pytest.raises(SlurmUnclear):
+            await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).submit("#!/bin/sh\n")
 
 
 async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: SlurmCluster) -> None:

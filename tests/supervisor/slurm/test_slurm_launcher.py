@@ -11,6 +11,7 @@ from support.slurm_cluster import SlurmCluster
 from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
 
 from modelforge.errors import LaunchFailed
+from modelforge.supervisor.slurm import launcher as launcher_module
 from modelforge.supervisor.slurm import life
 from modelforge.supervisor.slurm.commands import Slurm
 from trainer_entry import wire
@@ -67,6 +68,33 @@ async def test_what_slurm_refuses_fails_at_once_with_its_words(site: SlurmSite) 
     asked = wire.ClusterRequest(partition="nowhere")
     with pytest.raises(LaunchFailed, match="invalid partition specified: nowhere"):
         await site.launcher().submit(site.spec("completes", "train_6", cluster=asked))
+    assert (site.layout.attempt("train_6", 1) / "revoked").exists()
+
+
+@pytest.mark.parametrize("said", ["kill -9 $$", "exit 1", 'echo "sbatch: error: something new" >&2; exit 1'])
+async def test_a_job_that_was_taken_by_an_sbatch_that_failed_is_the_attempt(
+    site: SlurmSite, tmp_path: Path, said: str
+) -> None:
+    launcher = site.launcher(PATH=program(tmp_path, "sbatch", f'REAL "$@" >"{tmp_path}/id"; {said}'))
+    reference = await launcher.submit(site.spec("completes", "train_14"))
+    assert reference.slurm_id == int((tmp_path / "id").read_text())
+    assert await launcher.started("train_14", 1, no_word)
+    await launcher.wait("train_14", 1)
+
+
+async def test_an_sbatch_that_fails_for_ever_leaves_no_job_that_could_begin(
+    site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher_module, "_RETRY_SECONDS", 0.0)
+    site.cluster.hold_partition()
+    program(tmp_path, "sbatch", f'REAL "$@" >>"{tmp_path}/id"; echo "sbatch: error: something new" >&2; exit 1')
+    path = program(tmp_path, "squeue", "exit 0")  # and a controller that forgot the job, and gets it anew
+    with pytest.raises(LaunchFailed, match="something new"):
+        await site.launcher(PATH=path).submit(site.spec("completes", "train_15"))
+    jobs = (tmp_path / "id").read_text().split()
+    rows = site.cluster.rows()
+    assert {rows[job][1] for job in jobs} == {"CANCELLED"}
+    assert (site.layout.attempt("train_15", 1) / "revoked").exists()
 
 
 async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_grace_saved(site: SlurmSite) -> None:
