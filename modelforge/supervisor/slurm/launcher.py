@@ -30,7 +30,7 @@ from modelforge.supervisor.slurm.commands import (
     SlurmUnclear,
     SlurmUnreachable,
 )
-from modelforge.supervisor.slurm.ends import end_cause
+from modelforge.supervisor.slurm.ends import end_cause, refused_cause
 from modelforge.supervisor.slurm.life import Life
 from modelforge.supervisor.slurm.queue import Queue
 from modelforge.supervisor.slurm.signs import Signs, StepExit
@@ -252,6 +252,8 @@ def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:
     folder = life.signs.folder
     remove_secrets(folder)
     words = last_words(folder / "stderr.log") or last_words(folder / "slurm.log")
+    if life.refused and not life.has_begun and not life.signs.stop_was_asked:
+        return Ending(exit=None, last_words=words, cause=refused_cause(life.refused))
     return Ending(
         exit=None if report is None else report.plain(),
         last_words=words,

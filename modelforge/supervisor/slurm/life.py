@@ -11,7 +11,7 @@ from typing import Literal
 
 import structlog
 
-from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
+from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError, SlurmRefused
 from modelforge.supervisor.slurm.queue import Look, Queue
 from modelforge.supervisor.slurm.signs import Claim, Signs
 
@@ -38,7 +38,10 @@ _OVERTIME_SECONDS = 60.0
 
 
 class Life:
-    """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim."""
+    """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim.
+
+    `refused`: why Slurm did not take it again after it had forgotten it; it never begins then.
+    """
 
     def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm) -> None:
         self.signs = signs
@@ -46,6 +49,7 @@ class Life:
         self.reason = ""
         self.has_begun = False
         self.last_row: JobRow | None = None
+        self.refused = ""
         self._queue = queue
         self._slurm = slurm
         self._clock = asyncio.get_running_loop().time
@@ -143,7 +147,7 @@ class Life:
                 return "running"
         elif now < self._seen_at + _FORGOTTEN_SECONDS:
             return "waiting"
-        elif not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
+        elif not self.refused and not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
             self._seen_at = now
             await self._submit_again()
             return "waiting"
@@ -161,6 +165,9 @@ class Life:
             slurm_id = await self._slurm.submit(script)
         except SlurmError as error:
             _log.warning("slurm_job_not_submitted_again", job=self.name, error=str(error))
+            if isinstance(error, SlurmRefused):
+                self.refused = str(error)
+                self._seen_at = self._clock() - _FORGOTTEN_SECONDS
         else:
             _log.warning("slurm_job_was_forgotten", job=self.name, slurm_id=slurm_id)
 

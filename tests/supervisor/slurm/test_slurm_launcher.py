@@ -162,6 +162,24 @@ async def test_a_job_that_the_controller_forgets_runs_once_though_its_id_is_give
     cluster.cancel_all()
 
 
+async def test_a_forgotten_job_that_is_not_taken_again_fails_with_slurms_words(
+    site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_FORGOTTEN_SECONDS", 0.5)
+    first = site.launcher(PATH=program(tmp_path, "sbatch", "echo 7"))
+    reference = await first.submit(site.spec("completes", "train_16"))
+    words = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified"
+    launcher = site.launcher(PATH=program(tmp_path, "sbatch", f'echo "{words}" >&2; exit 1'))
+    launcher.know("train_16", 1, reference)
+    assert not await launcher.started("train_16", 1, no_word)
+    await launcher.wait("train_16", 1)
+    ending = await launcher.ending("train_16", 1)
+    assert ending.cause is not None
+    assert ending.cause.kind == "LaunchFailed"
+    assert "Invalid account" in ending.cause.message
+    assert (site.layout.attempt("train_16", 1) / "revoked").exists()
+
+
 async def test_a_running_job_that_the_controller_forgets_goes_on_until_it_is_ended_and_loses_no_step(
     site: SlurmSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
