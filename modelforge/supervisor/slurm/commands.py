@@ -181,30 +181,36 @@ class Slurm:
     async def _ask(
         self, program: Program, arguments: list[str], given: bytes = b"", seconds: float = _LONGEST_SECONDS
     ) -> str:
-        with _file(given) as stdin, _file() as stdout, _file() as stderr:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    program, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=self._environment, cwd="/"
-                )
-            except FileNotFoundError as error:
-                raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
-            try:
-                code = await asyncio.wait_for(process.wait(), timeout=seconds)
-            except TimeoutError as error:
-                raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-            said, complaint = _content(stdout), _content(stderr)
-        words = " ".join(complaint.decode(errors="replace").split())
+        try:
+            code, said, complaint = await self._run(program, arguments, given, seconds)
+        except FileNotFoundError as error:
+            raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
+        except TimeoutError as error:
+            raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
+        except OSError as error:  # no process, or no descriptor, is to be had now
+            raise SlurmUnreachable(f"{program} could not be started: {error}") from error
+        words = " ".join(complaint.split())
         if code == 0:
-            return said.decode(errors="replace")
+            return said
         if any(one in words for one in _UNREACHABLE):
             raise SlurmUnreachable(f"{program}: {words[-500:]}")
         if code < 0 or not words:  # killed, or ended without a word: that is no answer
             raise SlurmUnclear(f"{program} ended with {code}: {words[-500:] or 'without a word'}")
         raise SlurmRefused(f"{program}: {words[-500:]}")
+
+    async def _run(self, program: Program, arguments: list[str], given: bytes, seconds: float) -> tuple[int, str, str]:
+        """How a command ended, and what it wrote to its two outputs."""
+        with _file(given) as stdin, _file() as stdout, _file() as stderr:
+            process = await asyncio.create_subprocess_exec(
+                program, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=self._environment, cwd="/"
+            )
+            try:
+                code = await asyncio.wait_for(process.wait(), timeout=seconds)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            return code, _content(stdout).decode(errors="replace"), _content(stderr).decode(errors="replace")
 
 
 @contextlib.contextmanager

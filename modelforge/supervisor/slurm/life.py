@@ -64,10 +64,22 @@ class Life:
         self._claim: Claim | None = None
         self._has_other_nodes: bool | None = None
         self._is_revoked = False
+        self._is_hidden = False
 
     async def look(self) -> State:
-        """What it is now, a moment later than at the last call."""
+        """What it is now, a moment later than at the last call; as before where its folder cannot be read."""
         await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            state = await self._look()
+        except OSError as error:
+            if not self._is_hidden:
+                _log.warning("attempt_not_seen", job=self.name, error=str(error))
+            self._is_hidden = True
+            return self._as_before
+        self._is_hidden = False
+        return state
+
+    async def _look(self) -> State:
         look = self._newest_look()  # before the folder: what Slurm said is read beside files that are as new
         self._claim, reported, heartbeat, stopped = await asyncio.to_thread(self._read)
         now = self._clock()

@@ -1,5 +1,7 @@
 """Slurm's commands, asked of a real cluster: what they answer, and how they fail."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,21 @@ async def test_a_command_that_is_not_installed_is_named() -> None:
     with pytest.raises(SlurmMissing, match="squeue"):
         await Slurm({"PATH": "/nowhere"}).jobs()
     assert "sbatch" in missing_programs("/nowhere")
+
+
+async def test_a_machine_without_a_process_or_a_descriptor_to_give_answers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "squeue").write_text("no program")
+    with pytest.raises(SlurmUnreachable, match="could not be started"):
+        await Slurm({"PATH": str(tmp_path)}).jobs()
+
+    def none_left(_name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", none_left)
+    with pytest.raises(SlurmUnreachable, match="Too many open files"):
+        await Slurm().jobs()
 
 
 @pytest.mark.parametrize("name", ["RUNNING", "CONFIGURING", "A_STATE_OF_A_LATER_RELEASE"])

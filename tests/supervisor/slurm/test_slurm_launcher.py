@@ -221,3 +221,21 @@ async def test_a_submission_that_outlives_its_server_begins_nothing_beside_the_n
     await until(lambda: log.exists() and "This attempt is not ours" in log.read_text())
     assert site.messages("train_13") == []
     assert not (log.parent / "claim").exists()
+
+
+async def test_a_folder_that_cannot_be_read_says_nothing_of_its_attempt(site: SlurmSite) -> None:
+    launcher = site.launcher()
+    await launcher.submit(site.spec("completes", "train_17"))
+    report = site.layout.attempt("train_17", 1) / "exit.json"
+    await until(report.exists)
+    report.rename(report.with_name("kept"))
+    report.mkdir()  # reading it fails: EISDIR
+    gone = asyncio.create_task(launcher.wait("train_17", 1))
+    done, _ = await asyncio.wait({gone}, timeout=5)
+    assert not done
+    report.rmdir()
+    report.with_name("kept").rename(report)
+    await gone
+    ending = await launcher.ending("train_17", 1)
+    assert ending.exit is not None
+    assert ending.exit.code == 0
