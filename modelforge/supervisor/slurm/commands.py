@@ -6,7 +6,6 @@ an answer.
 
 import asyncio
 import contextlib
-import getpass
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -245,7 +244,7 @@ def missing_programs(search: str | None = None) -> list[Program]:
 
 
 def _ours(name: str) -> list[str]:
-    return [f"--user={getpass.getuser()}", f"--name={name}"]
+    return [f"--user={os.getuid()}", f"--name={name}"]
 
 
 def _job_row(line: str) -> JobRow:

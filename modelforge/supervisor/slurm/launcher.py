@@ -132,7 +132,7 @@ class SlurmLauncher:
 
     async def _give_up(self, name: str, signs: Signs) -> None:
         """See to it that nothing of a submission begins: an sbatch that failed may have been heard all the same."""
-        await until_it_answers(signs.revoke)
+        await until_it_answers(signs.give_up)
         with contextlib.suppress(SlurmError):  # where it cannot be asked now, the job leaves by itself
             await self._slurm.cancel(name)
 
@@ -146,7 +146,7 @@ class SlurmLauncher:
         claim = await until_it_answers(lambda: signs.claim)
         if not rows and claim is None:
             # The sbatch of a server that was killed may live and get its job through yet: what begins then leaves.
-            await until_it_answers(signs.revoke)
+            await until_it_answers(signs.give_up)
             claim = await until_it_answers(lambda: signs.claim)
             if claim is None:
                 return None

@@ -32,6 +32,16 @@ async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster:
     await slurm.signal("nobody", "USR1")
 
 
+async def test_jobs_are_cancelled_of_the_user_that_the_server_runs_as(
+    cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = Slurm(cluster.environment)
+    held = await slurm.submit("#!/bin/sh\n#SBATCH --job-name=ours --hold --output=none\nsleep 60\n")
+    monkeypatch.setenv("LOGNAME", "nobody")  # which speaks for another one
+    await slurm.cancel("ours")
+    assert {one.job_id: one for one in await slurm.jobs()}[held].state.cause == "Cancelled"
+
+
 async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) -> None:
     with pytest.raises(SlurmRefused, match="invalid partition specified: nowhere"):
         await Slurm(cluster.environment).submit("#!/bin/sh\n#SBATCH --partition=nowhere\ntrue\n")

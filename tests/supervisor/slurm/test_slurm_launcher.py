@@ -15,6 +15,7 @@ from modelforge.supervisor.slurm import launcher as launcher_module
 from modelforge.supervisor.slurm import life
 from modelforge.supervisor.slurm.commands import Slurm
 from trainer_entry import wire
+from trainer_entry.wire.secret_files import SECRET_FILES
 
 
 @pytest.fixture
@@ -66,9 +67,13 @@ async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothin
 
 async def test_what_slurm_refuses_fails_at_once_with_its_words(site: SlurmSite) -> None:
     asked = wire.ClusterRequest(partition="nowhere")
+    spec, folder = site.spec("completes", "train_6", cluster=asked), site.layout.attempt("train_6", 1)
+    folder.mkdir(parents=True)
+    (folder / SECRET_FILES[0]).write_text("hf_secret")
     with pytest.raises(LaunchFailed, match="invalid partition specified: nowhere"):
-        await site.launcher().submit(site.spec("completes", "train_6", cluster=asked))
-    assert (site.layout.attempt("train_6", 1) / "revoked").exists()
+        await site.launcher().submit(spec)
+    assert (folder / "revoked").exists()
+    assert not (folder / SECRET_FILES[0]).exists()
 
 
 @pytest.mark.parametrize("said", ["kill -9 $$", "exit 1", 'echo "sbatch: error: something new" >&2; exit 1'])
