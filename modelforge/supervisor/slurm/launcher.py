@@ -43,6 +43,8 @@ _log = structlog.get_logger()
 TRAINER = "trainer_entry.train"
 LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
+_TELL_SECONDS = 30.0
+"""Between two reasons for which one attempt waits: each is a record, and Slurm's may change at each look."""
 _UNCLEAR_TRIES = 15
 """So often one after the other sbatch fails in words that nobody knows before a job is given up."""
 
@@ -175,14 +177,14 @@ class SlurmLauncher:
     async def started(self, job_id: str, attempt: int, waits: Waits) -> bool:
         """Until a node has claimed the attempt; what Slurm says meanwhile is told."""
         life = self._life(job_id, attempt)
-        told = ""
+        told, tell_at, clock = "", 0.0, asyncio.get_running_loop().time
         while True:
             state = await life.look()
             if life.has_begun or state == "gone":
                 return life.has_begun
             reason = waiting_reason(life.reason)
-            if reason and reason != told:
-                told = reason
+            if reason and reason != told and clock() >= tell_at:
+                told, tell_at = reason, clock() + _TELL_SECONDS
                 await waits(reason)
 
     async def stop(self, job_id: str, attempt: int) -> None:

@@ -19,6 +19,8 @@ _log = structlog.get_logger()
 State = Literal["waiting", "running", "gone"]
 _LOOK_SECONDS = 0.25
 """Between two looks into the folder."""
+_WAITING_LOOK_SECONDS = 1.0
+"""The same while Slurm says why the job waits: there may be hundreds."""
 _UNSEEN_SECONDS = 90.0
 """Neither Slurm nor a heartbeat has shown life for so long: it is gone."""
 _FORGOTTEN_SECONDS = 15.0
@@ -68,7 +70,7 @@ class Life:
 
     async def look(self) -> State:
         """What it is now, a moment later than at the last call; as before where its folder cannot be read."""
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_WAITING_LOOK_SECONDS if self.reason else _LOOK_SECONDS)
         try:
             state = await self._look()
         except OSError as error:

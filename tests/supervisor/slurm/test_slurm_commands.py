@@ -1,5 +1,6 @@
 """Slurm's commands, asked of a real cluster: what they answer, and how they fail."""
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from modelforge.supervisor.slurm.commands import (
     SlurmUnreachable,
     missing_programs,
 )
+from modelforge.supervisor.slurm.start import partitions_of
 from modelforge.supervisor.slurm.states import end_message, job_state, waiting_reason
 
 
@@ -83,6 +85,16 @@ async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: 
     assert set(partitions) == {"main", "urgent"}
     main = partitions["main"]
     assert (main.nodes, main.cpus, main.memory_mib, main.gpus, main.is_up) == (3, 2, 2000, 2, True)
+
+
+async def test_a_controller_that_is_away_is_not_asked_for_the_partitions_at_each_request(tmp_path: Path) -> None:
+    program = tmp_path / "sinfo"
+    program.write_text(f'#!/bin/sh\necho asked >>"{tmp_path}/asked"\necho "Connection refused" >&2\nexit 1\n')
+    program.chmod(0o700)
+    partitions = partitions_of(Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}))
+    assert await asyncio.gather(*(partitions() for _ in range(5))) == [None] * 5
+    assert await partitions() is None
+    assert (tmp_path / "asked").read_text().split() == ["asked"]
 
 
 async def test_a_controller_that_is_away_is_unknown_and_not_an_answer(cluster: SlurmCluster, tmp_path: Path) -> None:

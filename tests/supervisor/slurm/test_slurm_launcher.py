@@ -52,6 +52,26 @@ async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: Slur
     assert site.messages("train_3") == []
 
 
+async def test_reasons_that_change_at_each_look_are_told_now_and_then(
+    site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_WAITING_LOOK_SECONDS", 0.05)
+    site.cluster.hold_partition()
+    reference = await site.launcher().submit(site.spec("completes", "train_18"))
+    script = f'cd "{tmp_path}"; echo >>asked; [ $(($(wc -l <asked) % 2)) = 0 ] && why=Priority || why=Resources'
+    launcher = site.launcher(PATH=program(tmp_path, "squeue", f'{script}; echo "7|{reference.name}|PENDING||$why"'))
+    told: list[str] = []
+
+    async def waits(reason: str) -> None:
+        told.append(reason)
+
+    starting = asyncio.create_task(launcher.started("train_18", 1, waits))
+    await until(lambda: (tmp_path / "asked").exists() and len((tmp_path / "asked").read_text()) > 6)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert len(told) == 1
+
+
 async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothing(site: SlurmSite) -> None:
     launcher = site.launcher()
     await launcher.submit(site.spec("waits", "train_5", max_steps=60))
