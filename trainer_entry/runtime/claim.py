@@ -57,7 +57,7 @@ def claim_of(folder: Path, claim: dict[str, str | int]) -> str:
 
 
 def check_claim() -> None:
-    """Refuse to publish for an attempt that is claimed by others, or given up; one that needs no claim may.
+    """Refuse to publish or save for an attempt that is claimed by others, or given up; one that needs no claim may.
 
     Raises:
         ClaimLost: it is.
