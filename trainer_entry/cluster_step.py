@@ -139,7 +139,11 @@ class _Poll:
         if now < self._next:
             return False
         self._next = now + _BEAT_SECONDS
-        return any(path.exists() for path in self._paths)
+        try:
+            return any(path.exists() for path in self._paths)
+        except OSError as error:
+            sys.stderr.write(f"The attempt's folder cannot be read: {error}\n")
+            return False
 
 
 class _Beats:
@@ -160,12 +164,12 @@ class _Beats:
             return False
         self._next = now + _BEAT_SECONDS
         folder = self._tree.folder
-        if (folder / REVOKED).exists():
-            return True
-        if (folder / STOP).exists():
-            self._tree.ask_to_stop(signal.SIGUSR2)
         self._count += 1
         try:
+            if (folder / REVOKED).exists():
+                return True
+            if (folder / STOP).exists():
+                self._tree.ask_to_stop(signal.SIGUSR2)
             os.fdatasync(self._spool)
             os.pwrite(self._heartbeat, f"{self._count:>12}\n".encode(), 0)
             os.fdatasync(self._heartbeat)

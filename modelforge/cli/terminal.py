@@ -82,7 +82,7 @@ def describe(message: StatusMessage) -> str:
     if message.stalled:
         return "training, but silent"
     if message.waiting_for is not None:
-        return f"queued: {visible(message.waiting_for)}"
+        return f"{message.status}: {visible(message.waiting_for)}"
     if message.status in {"starting", "training"} and message.phase is not None:
         return _PHASES[message.phase]
     return message.status

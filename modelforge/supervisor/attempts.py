@@ -15,6 +15,7 @@ from modelforge.errors import LaunchFailed
 from modelforge.layout import Layout
 from modelforge.supervisor.following import Following
 from modelforge.supervisor.launcher import Launcher
+from modelforge.supervisor.patient_reads import until_it_answers
 from modelforge.supervisor.reporting import Reporting
 from modelforge.supervisor.trash import remove_unfinished
 from trainer_entry import wire
@@ -108,7 +109,7 @@ class Attempts:
             await self._remove_unfinished(ended.spec)
         ending = await self._launcher.ending(job_id, attempt)
         await self._await_saved(ended.last_word)
-        checkpoint = await asyncio.to_thread(newest_valid, self._layout.checkpoints(job_id))
+        checkpoint = await until_it_answers(lambda: newest_valid(self._layout.checkpoints(job_id)))
         report = job.ReportGone(
             job_id=job_id,
             attempt=attempt,

@@ -1,6 +1,7 @@
 """Reads an attempt's spool from a byte offset: whole lines become messages, everything else is quarantined."""
 
 import asyncio
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from modelforge.domain.job import QuarantinedLine
+from modelforge.supervisor.patient_reads import until_it_answers
 from trainer_entry import wire
 
 _CHUNK_BYTES = 1 << 19
@@ -39,17 +41,23 @@ class Spool:
         """Whether its writer has shown since the last time it was asked that it lives, by a line or without one."""
         try:
             touched_ns = self._path.stat().st_mtime_ns
-        except FileNotFoundError:
+        except OSError:
             return False
         touched, self._touched_ns = touched_ns != self._touched_ns, touched_ns
         return touched
 
     async def next(self, *, ended: bool = False) -> Batch | None:
-        """What `read` gives, in a thread. Where there is more, that is read while the caller has this."""
+        """What `read` gives, in a thread. Where there is more, that is read while the caller has this.
+
+        A disk that fails is asked again: what is there may be read later.
+        """
         ahead, self._ahead = self._ahead, None
-        batch = None if ahead is None else await ahead
+        batch = None
+        if ahead is not None:
+            with contextlib.suppress(OSError):  # it is read again below
+                batch = await ahead
         if batch is None:
-            batch = await asyncio.to_thread(self.read, ended=ended)
+            batch = await until_it_answers(lambda: self.read(ended=ended))
         if batch is not None and batch.more:
             self._ahead = asyncio.get_running_loop().create_task(asyncio.to_thread(self.read))
         return batch

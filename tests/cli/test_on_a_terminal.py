@@ -8,6 +8,9 @@ from support.running_server import RunningServer
 from support.terminal import COLOURS, OnTerminal
 
 from modelforge.cli import main
+from modelforge.cli.terminal import describe
+from modelforge.projections.jobs import Status
+from modelforge.projections.status_messages import StatusMessage
 
 Begin = Callable[..., str]
 
@@ -35,6 +38,12 @@ def model(talking: RunningServer, base: str) -> str:
     body = {"task": "text-generation", "model_name": base, "dataset": "data.jsonl", "output_name": "completes"}
     job = talking.post("/api/start_training", body).json()
     return str(talking.wait_for(job["job_id"])["model_id"])
+
+
+@pytest.mark.parametrize("status", ["queued", "stopping"])
+def test_a_job_that_waits_at_a_cluster_is_what_it_is(status: Status) -> None:
+    message = StatusMessage(status=status, waiting_for="no node", position=1, type="AttemptWaits", at=1)
+    assert describe(message) == f"{status}: no node"
 
 
 def test_ctrl_c_ends_the_watching_and_says_what_is_left_to_do(

@@ -1,13 +1,16 @@
 """Whatever bytes stand in a spool, and in whatever pieces they come: every line is taken in exactly once."""
 
+import asyncio
 import tempfile
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelforge.domain.job import QuarantinedLine
+from modelforge.supervisor import patient_reads
 from modelforge.supervisor.spool import Spool
 from trainer_entry import wire
 
@@ -102,3 +105,20 @@ def test_a_long_line_costs_no_memory_and_is_hashed_whole(tmp_path: Path) -> None
         (len(long), hashlib.sha256(long).hexdigest()),
         (100, hashlib.sha256(b"\0" * 100).hexdigest()),
     ]
+
+
+async def test_a_disk_that_fails_is_read_again_and_nothing_of_the_end_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patient_reads, "RETRY_SECONDS", 0.01)
+    path = tmp_path / "spool"
+    path.mkdir()  # reading it fails: EISDIR
+    spool = Spool(path, 0)
+    reading = asyncio.create_task(spool.next(ended=True))
+    done, _ = await asyncio.wait({reading}, timeout=0.2)
+    assert not done
+    path.rmdir()
+    path.write_bytes(message(1) + b"\n")
+    batch = await reading
+    assert batch is not None
+    assert len(batch.messages) == 1

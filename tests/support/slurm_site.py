@@ -64,9 +64,9 @@ class SlurmSite:
         self.cluster.release_partition()
         self.cluster.cancel_all()
 
-    def launcher(self) -> SlurmLauncher:
-        """A launcher, as a server that starts has one."""
-        slurm = Slurm(self.cluster.environment)
+    def launcher(self, **environment: str) -> SlurmLauncher:
+        """A launcher, as a server that starts has one. `environment`: more of its commands'."""
+        slurm = Slurm(self.cluster.environment | environment)
         defaults = wire.ClusterRequest(partition="main")
         return SlurmLauncher(
             self.layout,

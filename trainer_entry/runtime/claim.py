@@ -36,7 +36,8 @@ def take_claim(folder: Path, record: dict[str, str | int]) -> bool:
     try:
         with contextlib.suppress(OSError):  # an answer may be lost whose request was carried out: the links tell
             os.link(own, folder / CLAIM)
-        return own.stat().st_nlink > 1
+        # The server revokes an attempt and then looks for its claim, we the other way round: one of us sees the other.
+        return own.stat().st_nlink > 1 and not (folder / REVOKED).exists()
     finally:
         own.unlink()
 
@@ -56,7 +57,7 @@ def claim_of(folder: Path, claim: dict[str, str | int]) -> str:
 
 
 def check_claim() -> None:
-    """Refuse to publish for an attempt that is claimed by others, or given up; one that needs no claim may.
+    """Refuse to publish or save for an attempt that is claimed by others, or given up; one that needs no claim may.
 
     Raises:
         ClaimLost: it is.

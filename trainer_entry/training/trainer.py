@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
 from trainer_entry.data.examples import LINE, Examples, in_words
 from trainer_entry.runtime import distributed
+from trainer_entry.runtime.claim import check_claim
 from trainer_entry.runtime.disk import disk_full_errors, sync_entry
 from trainer_entry.runtime.failures import LossNotFinite, NotTrainedWhole
 from trainer_entry.training.checkpoint import prune, remove, seal
@@ -132,11 +133,13 @@ class AttemptTrainer(WeighedEvaluation):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             return
+        check_claim()  # or a step that a later attempt has saved would not be whole any more
         # An earlier attempt may have saved this step: from now until the end that checkpoint is not whole.
         (saved / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
         with disk_full_errors(saved):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process saves the state of its random numbers
+            check_claim()
             seal(saved, self.steps_before + step)
         if saved != kept:
             if kept.exists():

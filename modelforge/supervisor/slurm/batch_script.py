@@ -10,6 +10,8 @@ from trainer_entry.wire.cluster import ClusterRequest
 
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._+@/-]*")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_LONGEST_LEAD_SECONDS = 65_535
+"""Slurm takes no more."""
 _LEAD_SECONDS = 60
 """Slurm sends the signal before a time limit up to a minute early or half a minute late."""
 
@@ -43,7 +45,7 @@ def batch_script(name: str, folder: Path, asked: ClusterRequest, grace_seconds: 
         ("open-mode", "append"),
         ("output", f"{folder}/slurm.log"),
         ("chdir", str(folder)),
-        ("signal", f"USR2@{int(grace_seconds) + _LEAD_SECONDS}"),
+        ("signal", f"USR2@{min(int(grace_seconds) + _LEAD_SECONDS, _LONGEST_LEAD_SECONDS)}"),
         ("nodes", nodes),
         ("ntasks-per-node", 1),
     ]

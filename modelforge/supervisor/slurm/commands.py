@@ -6,7 +6,6 @@ an answer.
 
 import asyncio
 import contextlib
-import getpass
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,8 +30,28 @@ _UNREACHABLE = (
     "Zero Bytes were transmitted or received",
     "Slurm backup controller in standby mode",
     "Communication connection failure",
+    "Communication shutdown failure",
     "Unexpected message received",
+    "Message receive failure",
+    "Message send failure",
+    "Controller is in standby mode",
+    "Failed to connect to authentication agent",
+    "Could not establish a configuration source",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Transport endpoint is not connected",
+    "No route to host",
+    "Network is unreachable",
+    "Resource temporarily unavailable",
+    "Slurm temporarily unable to accept job",
 )
+_REFUSED = re.compile(
+    r"\binvalid\b(?! (?:authentication|job) credential)|not valid|not available|denied|violates|not permitted|exceed|"
+    r"not allowed|can ?not be satisfied|failed to validate|duplicate|specification|unrecognized option|"
+    r"does not look like",
+    re.IGNORECASE,
+)
+"""Words by which sbatch says that the controller does not take a job, or that it did not ask."""
 _GONE = ("Invalid job id specified", "Job/step already completing or completed")
 _JOB_ID = re.compile(r"[1-9][0-9]*")
 
@@ -43,6 +62,10 @@ class SlurmError(Exception):
 
 class SlurmUnreachable(SlurmError):
     """Nobody answered: what was asked for may have happened or not, and is asked again."""
+
+
+class SlurmUnclear(SlurmUnreachable):
+    """Something else went wrong, in words that no release here knows: it is asked again for a while."""
 
 
 class SlurmRefused(SlurmError):
@@ -78,10 +101,15 @@ class Slurm:
             SlurmRefused: it was not taken.
             SlurmMissing: there is no sbatch.
         """
-        said = await self._ask("sbatch", ["--parsable"], script.encode())
+        try:
+            said = await self._ask("sbatch", ["--parsable"], script.encode())
+        except SlurmRefused as error:
+            if _REFUSED.search(str(error)):
+                raise
+            raise SlurmUnclear(str(error)) from error
         job_id = said.strip().partition(";")[0]  # `id;cluster` where there are several
         if not _JOB_ID.fullmatch(job_id):
-            raise SlurmRefused(f"sbatch gave no job id, but {said.strip()[:200]!r}")
+            raise SlurmUnclear(f"sbatch gave no job id, but {said.strip()[:200]!r}")
         return job_id
 
     async def jobs(self) -> tuple[JobRow, ...]:
@@ -152,28 +180,36 @@ class Slurm:
     async def _ask(
         self, program: Program, arguments: list[str], given: bytes = b"", seconds: float = _LONGEST_SECONDS
     ) -> str:
+        try:
+            code, said, complaint = await self._run(program, arguments, given, seconds)
+        except FileNotFoundError as error:
+            raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
+        except TimeoutError as error:
+            raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
+        except OSError as error:  # no process, or no descriptor, is to be had now
+            raise SlurmUnreachable(f"{program} could not be started: {error}") from error
+        words = " ".join(complaint.split())
+        if code == 0:
+            return said
+        if any(one in words for one in _UNREACHABLE):
+            raise SlurmUnreachable(f"{program}: {words[-500:]}")
+        if code < 0 or not words:  # killed, or ended without a word: that is no answer
+            raise SlurmUnclear(f"{program} ended with {code}: {words[-500:] or 'without a word'}")
+        raise SlurmRefused(f"{program}: {words[-500:]}")
+
+    async def _run(self, program: Program, arguments: list[str], given: bytes, seconds: float) -> tuple[int, str, str]:
+        """How a command ended, and what it wrote to its two outputs."""
         with _file(given) as stdin, _file() as stdout, _file() as stderr:
+            process = await asyncio.create_subprocess_exec(
+                program, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=self._environment, cwd="/"
+            )
             try:
-                process = await asyncio.create_subprocess_exec(
-                    program, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=self._environment, cwd="/"
-                )
-            except FileNotFoundError as error:
-                raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
-            try:
-                await asyncio.wait_for(process.wait(), timeout=seconds)
-            except TimeoutError as error:
-                raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
+                code = await asyncio.wait_for(process.wait(), timeout=seconds)
             finally:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-            said, complaint = _content(stdout), _content(stderr)
-        words = " ".join(complaint.decode(errors="replace").split())
-        if process.returncode == 0:
-            return said.decode(errors="replace")
-        if any(one in words for one in _UNREACHABLE):
-            raise SlurmUnreachable(f"{program}: {words[-500:]}")
-        raise SlurmRefused(f"{program}: {words[-500:] or f'it ended with {process.returncode}'}")
+            return code, _content(stdout).decode(errors="replace"), _content(stderr).decode(errors="replace")
 
 
 @contextlib.contextmanager
@@ -208,7 +244,7 @@ def missing_programs(search: str | None = None) -> list[Program]:
 
 
 def _ours(name: str) -> list[str]:
-    return [f"--user={getpass.getuser()}", f"--name={name}"]
+    return [f"--user={os.getuid()}", f"--name={name}"]
 
 
 def _job_row(line: str) -> JobRow:

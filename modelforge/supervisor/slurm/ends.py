@@ -41,6 +41,13 @@ def end_cause(
     return Cause(kind="Interrupted", message=_INTERRUPTED)
 
 
+def refused_cause(words: str) -> Cause:
+    """The cause of an attempt that Slurm forgot before it began, and did not take again; `words`: why not."""
+    return Cause(
+        kind="LaunchFailed", message=f"Slurm forgot the job before it began, and did not take it again: {words}"
+    )
+
+
 def _without_report(row: JobRow | None, ended: EndCause | None, words: str, *, has_begun: bool) -> Cause | None:
     if ended is not None:
         return _cause(ended)

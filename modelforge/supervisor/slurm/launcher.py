@@ -20,6 +20,7 @@ from modelforge.layout import Layout
 from modelforge.machine.hub_secrets import remove_secrets
 from modelforge.supervisor.last_words import last_words
 from modelforge.supervisor.launcher import Ending, Waits
+from modelforge.supervisor.patient_reads import until_it_answers
 from modelforge.supervisor.slurm.batch_script import job_name
 from modelforge.supervisor.slurm.commands import (
     JobRow,
@@ -27,9 +28,10 @@ from modelforge.supervisor.slurm.commands import (
     SlurmError,
     SlurmMissing,
     SlurmRefused,
+    SlurmUnclear,
     SlurmUnreachable,
 )
-from modelforge.supervisor.slurm.ends import end_cause
+from modelforge.supervisor.slurm.ends import end_cause, refused_cause
 from modelforge.supervisor.slurm.life import Life
 from modelforge.supervisor.slurm.queue import Queue
 from modelforge.supervisor.slurm.signs import Signs, StepExit
@@ -41,6 +43,10 @@ _log = structlog.get_logger()
 TRAINER = "trainer_entry.train"
 LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
+_TELL_SECONDS = 30.0
+"""Between two reasons for which one attempt waits: each is a record, and Slurm's may change at each look."""
+_UNCLEAR_TRIES = 15
+"""So often one after the other sbatch fails in words that nobody knows before a job is given up."""
 
 
 class SlurmLauncher:
@@ -105,31 +111,47 @@ class SlurmLauncher:
             LaunchFailed: it was not taken, or is given up: should it begin all the same, it leaves at once.
         """
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._give_up_seconds
+        deadline, unclear = clock() + self._give_up_seconds, 0
         while True:
             try:
                 return await self._slurm.submit(script)
             except (SlurmRefused, SlurmMissing) as error:
+                await self._give_up(name, signs)
                 raise LaunchFailed("Slurm did not take the job", str(error)) from error
             except SlurmUnreachable as error:
                 _log.warning("slurm_unreachable", error=str(error))
-                if clock() > deadline:
-                    await asyncio.to_thread(signs.revoke)
-                    raise LaunchFailed("Slurm's controller did not answer", str(error)) from error
+                unclear = unclear + 1 if isinstance(error, SlurmUnclear) else 0
+                if clock() > deadline or unclear >= _UNCLEAR_TRIES:
+                    await self._give_up(name, signs)
+                    what = "Slurm did not take the job" if unclear else "Slurm's controller did not answer"
+                    raise LaunchFailed(what, str(error)) from error
             await asyncio.sleep(_RETRY_SECONDS)
             if rows := (await self._queue.look(anew=True)).of(name):
                 return rows[-1].job_id
+            claim = await until_it_answers(lambda: signs.claim)
+            if claim is not None:
+                return str(claim.slurm_id)
+
+    async def _give_up(self, name: str, signs: Signs) -> None:
+        """See to it that nothing of a submission begins: an sbatch that failed may have been heard all the same."""
+        await until_it_answers(signs.give_up)
+        with contextlib.suppress(SlurmError):  # where it cannot be asked now, the job leaves by itself
+            await self._slurm.cancel(name)
 
     async def find(self, job_id: str, attempt: int) -> SlurmJob | None:
         """Look at the attempt's folder, and then for its name in the queue, until Slurm has answered."""
         signs, name = Signs(self._layout.attempt(job_id, attempt)), self._name(job_id, attempt)
-        if await asyncio.to_thread(lambda: signs.spec) is None:
+        if await until_it_answers(lambda: signs.spec) is None:
             return None
         rows = await self._known_rows(name)
         # After the queue: a job that ended before that look has left its claim.
-        claim = await asyncio.to_thread(lambda: signs.claim)
+        claim = await until_it_answers(lambda: signs.claim)
         if not rows and claim is None:
-            return None
+            # The sbatch of a server that was killed may live and get its job through yet: what begins then leaves.
+            await until_it_answers(signs.give_up)
+            claim = await until_it_answers(lambda: signs.claim)
+            if claim is None:
+                return None
         self._life(job_id, attempt)
         return self._reference(rows[-1].job_id if claim is None else str(claim.slurm_id), name)
 
@@ -155,20 +177,20 @@ class SlurmLauncher:
     async def started(self, job_id: str, attempt: int, waits: Waits) -> bool:
         """Until a node has claimed the attempt; what Slurm says meanwhile is told."""
         life = self._life(job_id, attempt)
-        told = ""
+        told, tell_at, clock = "", 0.0, asyncio.get_running_loop().time
         while True:
             state = await life.look()
             if life.has_begun or state == "gone":
                 return life.has_begun
             reason = waiting_reason(life.reason)
-            if reason and reason != told:
-                told = reason
+            if reason and reason != told and clock() >= tell_at:
+                told, tell_at = reason, clock() + _TELL_SECONDS
                 await waits(reason)
 
     async def stop(self, job_id: str, attempt: int) -> None:
         """Leave word in its folder, cancel what waits, and signal what runs."""
         life = self._life(job_id, attempt)
-        await asyncio.to_thread(life.signs.ask_to_stop)
+        await until_it_answers(life.signs.ask_to_stop)
         await self._until_told(life, self._stop)
 
     async def _stop(self, name: str) -> None:
@@ -178,12 +200,12 @@ class SlurmLauncher:
     async def save_checkpoint(self, job_id: str, attempt: int) -> None:
         """Signal the step, where there is one."""
         life = self._life(job_id, attempt)
-        if await asyncio.to_thread(lambda: life.signs.claim) is not None:
+        if await until_it_answers(lambda: life.signs.claim) is not None:
             await self._until_told(life, lambda name: self._slurm.signal(name, "USR1"))
 
     async def _until_told(self, life: Life, tell: Callable[[str], Awaitable[None]]) -> None:
         """Tell the attempt something by Slurm, which may have to be asked again; one that has ended is left alone."""
-        while not await asyncio.to_thread(lambda: life.signs.exit):
+        while not await until_it_answers(lambda: life.signs.exit):
             try:
                 return await tell(life.name)
             except SlurmError as error:
@@ -200,14 +222,14 @@ class SlurmLauncher:
     async def ending(self, job_id: str, attempt: int) -> Ending:
         """Read `exit.json` and the logs, and ask Slurm why it ended what did not end by itself."""
         life = self._life(job_id, attempt)
-        report = await asyncio.to_thread(lambda: life.signs.exit)
+        report = await until_it_answers(lambda: life.signs.exit)
         preempted = False
         if report is not None and report.was_ended:
             with contextlib.suppress(SlurmError):  # then less is known: that somebody else ended it
                 await life.settle()
                 if life.last_row is not None:
                     preempted = await self._slurm.was_preempted(life.last_row.job_id, life.name)
-        ending = await asyncio.to_thread(_ending, life, report, preempted=preempted)
+        ending = await until_it_answers(lambda: _ending(life, report, preempted=preempted))
         self._lives.pop((job_id, attempt), None)
         return ending
 
@@ -231,8 +253,14 @@ class SlurmLauncher:
 
 def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:
     folder = life.signs.folder
-    remove_secrets(folder)
-    words = last_words(folder / "stderr.log") or last_words(folder / "slurm.log")
+    words = ""
+    try:
+        remove_secrets(folder)
+        words = last_words(folder / "stderr.log") or last_words(folder / "slurm.log")
+    except OSError as error:  # no job waits for that
+        _log.warning("attempt_not_tidied", job=life.name, error=str(error))
+    if life.refused and not life.has_begun and not life.signs.stop_was_asked:
+        return Ending(exit=None, last_words=words, cause=refused_cause(life.refused))
     return Ending(
         exit=None if report is None else report.plain(),
         last_words=words,

@@ -12,7 +12,7 @@ from typing import Literal
 
 import structlog
 
-from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
+from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError, SlurmRefused
 from modelforge.supervisor.slurm.queue import Look, Queue
 from modelforge.supervisor.slurm.signs import Claim, Signs, StepExit
 
@@ -20,6 +20,8 @@ _log = structlog.get_logger()
 State = Literal["waiting", "running", "gone"]
 _LOOK_SECONDS = 0.25
 """Between two looks into the folder."""
+_WAITING_LOOK_SECONDS = 1.0
+"""The same while Slurm says why the job waits: there may be hundreds."""
 _UNSEEN_SECONDS = 90.0
 """Neither Slurm nor a heartbeat has shown life for so long: it is gone."""
 _FORGOTTEN_SECONDS = 15.0
@@ -41,7 +43,10 @@ _OVERTIME_SECONDS = 60.0
 
 
 class Life:
-    """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim."""
+    """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim.
+
+    `refused`: why Slurm did not take it again after it had forgotten it; it never begins then.
+    """
 
     def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm) -> None:
         self.signs = signs
@@ -49,6 +54,7 @@ class Life:
         self.reason = ""
         self.has_begun = False
         self.last_row: JobRow | None = None
+        self.refused = ""
         self._queue = queue
         self._slurm = slurm
         self._clock = asyncio.get_running_loop().time
@@ -63,10 +69,22 @@ class Life:
         self._claim: Claim | None = None
         self._has_other_nodes: bool | None = None
         self._is_revoked = False
+        self._is_hidden = False
 
     async def look(self) -> State:
-        """What it is now, a moment later than at the last call."""
-        await asyncio.sleep(_LOOK_SECONDS)
+        """What it is now, a moment later than at the last call; as before where its folder cannot be read."""
+        await asyncio.sleep(_WAITING_LOOK_SECONDS if self.reason else _LOOK_SECONDS)
+        try:
+            state = await self._look()
+        except OSError as error:
+            if not self._is_hidden:
+                _log.warning("attempt_not_seen", job=self.name, error=str(error))
+            self._is_hidden = True
+            return self._as_before
+        self._is_hidden = False
+        return state
+
+    async def _look(self) -> State:
         look = self._newest_look()  # before the folder: what Slurm said is read beside files that are as new
         self._claim, report, heartbeat, stopped = await asyncio.to_thread(self._read)
         now = self._clock()
@@ -157,7 +175,7 @@ class Life:
                 return "running"
         elif now < self._seen_at + _FORGOTTEN_SECONDS:
             return "waiting"
-        elif not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
+        elif not self.refused and not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
             self._seen_at = now
             await self._submit_again()
             return "waiting"
@@ -174,6 +192,9 @@ class Life:
             slurm_id = await self._slurm.submit(script)
         except SlurmError as error:
             _log.warning("slurm_job_not_submitted_again", job=self.name, error=str(error))
+            if isinstance(error, SlurmRefused):
+                self.refused = str(error)
+                self._seen_at = self._clock() - _FORGOTTEN_SECONDS
         else:
             _log.warning("slurm_job_was_forgotten", job=self.name, slurm_id=slurm_id)
 

@@ -103,6 +103,9 @@ async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterReques
     if mark is None or mark.seen_with == python:
         return
     wishes = {"--partition": defaults.partition, "--account": defaults.account, "--qos": defaults.qos}
+    wishes["--gpus-per-node"] = (
+        str(defaults.gpus_per_node) if defaults.gpus_per_node else None
+    )  # some take none without
     flags = [f"{flag}={value}" for flag, value in wishes.items() if value is not None]
     try:
         await slurm.try_on_node(flags, [python, "-c", _SEES, str(layout.at_nodes() / _MARK)], _TRY_SECONDS)

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from modelforge.machine.hub_secrets import remove_secrets
 from trainer_entry import wire
 
 _CLAIM, _HEARTBEAT, _REVOKED, _STOP = "claim", "heartbeat", "revoked", "stop-asked"  # as in trainer_entry.runtime.claim
@@ -103,6 +104,11 @@ class Signs:
     def revoke(self) -> None:
         """Give the attempt up: whoever runs it, or begins it later, leaves at once."""
         self._mark(_REVOKED)
+
+    def give_up(self) -> None:
+        """Revoke an attempt that nobody has begun, and take its secrets away."""
+        self.revoke()
+        remove_secrets(self.folder)
 
     def _mark(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # an attempt whose folder is gone has nobody to tell

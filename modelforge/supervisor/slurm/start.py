@@ -18,6 +18,8 @@ from modelforge.supervisor.slurm.submission import Command, command_of
 
 _FRESH_SECONDS = 60.0
 """For so long the partitions are what they were."""
+_AWAY_SECONDS = 15.0
+"""After a controller did not answer nobody asks it for so long: each would wait for as long as it takes to find out."""
 
 
 class OnCluster(Struct, frozen=True):
@@ -53,7 +55,7 @@ def on_cluster(
         command=command,
         look_seconds=look_seconds,
     )
-    return OnCluster(DividedLauncher(cluster, local, layout), _partitions_of(slurm), slurm)
+    return OnCluster(DividedLauncher(cluster, local, layout), partitions_of(slurm), slurm)
 
 
 async def prepare(settings: Settings, layout: Layout, slurm: Slurm) -> None:
@@ -71,19 +73,22 @@ def server_id(shared: Path) -> str:
     return hashlib.sha256(str(shared).encode()).hexdigest()[:8]
 
 
-def _partitions_of(slurm: Slurm) -> Partitions:
-    asked_at = -_FRESH_SECONDS
+def partitions_of(slurm: Slurm) -> Partitions:
+    """What asks for the cluster's parts: once for all who ask at a time, and not each time anew."""
+    ask_at = 0.0
     known: tuple[Partition, ...] = ()
+    asking = asyncio.Lock()
 
     async def partitions() -> tuple[Partition, ...] | None:
-        nonlocal asked_at, known
-        now = asyncio.get_running_loop().time()
-        if not known or now > asked_at + _FRESH_SECONDS:
-            try:
-                known = await slurm.partitions()
-            except SlurmError:  # who asks goes on without: Slurm itself refuses what it cannot give
-                return known or None
-            asked_at = now
-        return known
+        nonlocal ask_at, known
+        clock = asyncio.get_running_loop().time
+        async with asking:
+            if clock() >= ask_at:
+                try:
+                    known = await slurm.partitions()
+                    ask_at = clock() + _FRESH_SECONDS
+                except SlurmError:  # who asks goes on without: Slurm itself refuses what it cannot give
+                    ask_at = clock() + _AWAY_SECONDS
+        return known or None
 
     return partitions

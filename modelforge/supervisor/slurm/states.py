@@ -38,7 +38,7 @@ _CAUSES: dict[str, EndCause | None] = {
 _REASONS = {
     "Resources": "it waits for free nodes",
     "Priority": "other jobs of the cluster are before it",
-    "Dependency": "an earlier attempt of it is not gone yet",
+    "Dependency": "an earlier submission of it is not gone yet",
     "BeginTime": "its time to begin has not come",
     "JobHeldUser": "it is held by its user; `scontrol release` lets it go",
     "JobHeldAdmin": "it is held by an administrator of the cluster",

@@ -67,6 +67,10 @@ def test_the_script_has_what_an_attempt_needs_to_run_once_and_end_in_time() -> N
     assert script.endswith(f"trainer_entry.cluster_step {FOLDER}\n")
 
 
+def test_the_longest_grace_is_one_that_slurm_takes() -> None:
+    assert "#SBATCH --signal=USR2@65535\n" in batch_script(NAME, FOLDER, wire.ClusterRequest(), 86_400)
+
+
 def test_what_a_job_says_wins_over_the_servers_defaults() -> None:
     defaults = wire.ClusterRequest(partition="main", nodes=2, gpus_per_node=1)
     assert wire.ClusterRequest(nodes=1, gpus_per_node=0).over(defaults) == wire.ClusterRequest(

@@ -1,5 +1,8 @@
 """Slurm's commands, asked of a real cluster: what they answer, and how they fail."""
 
+import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -7,11 +10,14 @@ from support.slurm_cluster import SlurmCluster
 
 from modelforge.supervisor.slurm.commands import (
     Slurm,
+    SlurmError,
     SlurmMissing,
     SlurmRefused,
+    SlurmUnclear,
     SlurmUnreachable,
     missing_programs,
 )
+from modelforge.supervisor.slurm.start import partitions_of
 from modelforge.supervisor.slurm.states import end_message, job_state, waiting_reason
 
 
@@ -28,9 +34,50 @@ async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster:
     await slurm.signal("nobody", "USR1")
 
 
+async def test_jobs_are_cancelled_of_the_user_that_the_server_runs_as(
+    cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = Slurm(cluster.environment)
+    held = await slurm.submit("#!/bin/sh\n#SBATCH --job-name=ours --hold --output=none\nsleep 60\n")
+    monkeypatch.setenv("LOGNAME", "nobody")  # which speaks for another one
+    await slurm.cancel("ours")
+    assert {one.job_id: one for one in await slurm.jobs()}[held].state.cause == "Cancelled"
+
+
 async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) -> None:
     with pytest.raises(SlurmRefused, match="invalid partition specified: nowhere"):
         await Slurm(cluster.environment).submit("#!/bin/sh\n#SBATCH --partition=nowhere\ntrue\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Batch job submission failed: Connection reset by peer", SlurmUnreachable),
+        ("Batch job submission failed: Message receive failure", SlurmUnreachable),
+        ("Batch job submission failed: Unspecified error", SlurmUnclear),
+        ("Batch job submission failed: Invalid authentication credential", SlurmUnclear),
+        ("", SlurmUnclear),
+        ("Batch job submission failed: Requested node configuration is not available", SlurmRefused),
+        ("Batch job submission failed: Job violates accounting/QOS policy (job submit limit)", SlurmRefused),
+        ("unrecognized option '--nonsense'", SlurmRefused),
+    ],
+)
+async def test_only_words_that_are_known_for_a_no_are_one(tmp_path: Path, said: str, kind: type[Exception]) -> None:
+    program = tmp_path / "sbatch"
+    program.write_text(f'#!/bin/sh\n[ -z "{said}" ] || echo "sbatch: error: {said}" >&2\nexit 1\n')
+    program.chmod(0o700)
+    with pytest.raises(SlurmError) as raised:
+        await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).submit("#!/bin/sh\n")
+    assert type(raised.value) is kind
+
+
+async def test_a_submission_without_an_id_or_an_end_of_its_own_is_in_doubt(tmp_path: Path) -> None:
+    program = tmp_path / "sbatch"
+    for script in ("true", "kill -9 $$"):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o700)
+        with pytest.raises(SlurmUnclear):
+            await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).submit("#!/bin/sh\n")
 
 
 async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: SlurmCluster) -> None:
@@ -38,6 +85,16 @@ async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: 
     assert set(partitions) == {"main", "urgent"}
     main = partitions["main"]
     assert (main.nodes, main.cpus, main.memory_mib, main.gpus, main.is_up) == (3, 2, 2000, 2, True)
+
+
+async def test_a_controller_that_is_away_is_not_asked_for_the_partitions_at_each_request(tmp_path: Path) -> None:
+    program = tmp_path / "sinfo"
+    program.write_text(f'#!/bin/sh\necho asked >>"{tmp_path}/asked"\necho "Connection refused" >&2\nexit 1\n')
+    program.chmod(0o700)
+    partitions = partitions_of(Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}))
+    assert await asyncio.gather(*(partitions() for _ in range(5))) == [None] * 5
+    assert await partitions() is None
+    assert (tmp_path / "asked").read_text().split() == ["asked"]
 
 
 async def test_a_controller_that_is_away_is_unknown_and_not_an_answer(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -53,6 +110,21 @@ async def test_a_command_that_is_not_installed_is_named() -> None:
     with pytest.raises(SlurmMissing, match="squeue"):
         await Slurm({"PATH": "/nowhere"}).jobs()
     assert "sbatch" in missing_programs("/nowhere")
+
+
+async def test_a_machine_without_a_process_or_a_descriptor_to_give_answers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "squeue").write_text("no program")
+    with pytest.raises(SlurmUnreachable, match="could not be started"):
+        await Slurm({"PATH": str(tmp_path)}).jobs()
+
+    def none_left(_name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", none_left)
+    with pytest.raises(SlurmUnreachable, match="Too many open files"):
+        await Slurm().jobs()
 
 
 @pytest.mark.parametrize("name", ["RUNNING", "CONFIGURING", "A_STATE_OF_A_LATER_RELEASE"])

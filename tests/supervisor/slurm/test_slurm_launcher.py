@@ -1,6 +1,8 @@
 """Attempts as jobs of a real cluster: started, stopped, found again, broken, and why they ended."""
 
 import asyncio
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +11,11 @@ from support.slurm_cluster import SlurmCluster
 from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
 
 from modelforge.errors import LaunchFailed
+from modelforge.supervisor.slurm import launcher as launcher_module
 from modelforge.supervisor.slurm import life
 from modelforge.supervisor.slurm.commands import Slurm
 from trainer_entry import wire
+from trainer_entry.wire.secret_files import SECRET_FILES
 
 
 @pytest.fixture
@@ -20,6 +24,14 @@ def site(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made = SlurmSite(tmp_path)
     yield made
     made.close()
+
+
+def program(folder: Path, name: str, script: str) -> str:
+    """A PATH on which a command of Slurm's is a script, in which REAL is the command itself."""
+    real = shutil.which(name)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n".replace("REAL", str(real)))
+    (folder / name).chmod(0o700)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: SlurmSite) -> None:
@@ -40,6 +52,26 @@ async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: Slur
     assert site.messages("train_3") == []
 
 
+async def test_reasons_that_change_at_each_look_are_told_now_and_then(
+    site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_WAITING_LOOK_SECONDS", 0.05)
+    site.cluster.hold_partition()
+    reference = await site.launcher().submit(site.spec("completes", "train_18"))
+    script = f'cd "{tmp_path}"; echo >>asked; [ $(($(wc -l <asked) % 2)) = 0 ] && why=Priority || why=Resources'
+    launcher = site.launcher(PATH=program(tmp_path, "squeue", f'{script}; echo "7|{reference.name}|PENDING||$why"'))
+    told: list[str] = []
+
+    async def waits(reason: str) -> None:
+        told.append(reason)
+
+    starting = asyncio.create_task(launcher.started("train_18", 1, waits))
+    await until(lambda: (tmp_path / "asked").exists() and len((tmp_path / "asked").read_text()) > 6)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert len(told) == 1
+
+
 async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothing(site: SlurmSite) -> None:
     launcher = site.launcher()
     await launcher.submit(site.spec("waits", "train_5", max_steps=60))
@@ -55,8 +87,39 @@ async def test_a_second_job_of_the_same_attempt_leaves_at_once_and_writes_nothin
 
 async def test_what_slurm_refuses_fails_at_once_with_its_words(site: SlurmSite) -> None:
     asked = wire.ClusterRequest(partition="nowhere")
+    spec, folder = site.spec("completes", "train_6", cluster=asked), site.layout.attempt("train_6", 1)
+    folder.mkdir(parents=True)
+    (folder / SECRET_FILES[0]).write_text("hf_secret")
     with pytest.raises(LaunchFailed, match="invalid partition specified: nowhere"):
-        await site.launcher().submit(site.spec("completes", "train_6", cluster=asked))
+        await site.launcher().submit(spec)
+    assert (folder / "revoked").exists()
+    assert not (folder / SECRET_FILES[0]).exists()
+
+
+@pytest.mark.parametrize("said", ["kill -9 $$", "exit 1", 'echo "sbatch: error: something new" >&2; exit 1'])
+async def test_a_job_that_was_taken_by_an_sbatch_that_failed_is_the_attempt(
+    site: SlurmSite, tmp_path: Path, said: str
+) -> None:
+    launcher = site.launcher(PATH=program(tmp_path, "sbatch", f'REAL "$@" >"{tmp_path}/id"; {said}'))
+    reference = await launcher.submit(site.spec("completes", "train_14"))
+    assert reference.slurm_id == int((tmp_path / "id").read_text())
+    assert await launcher.started("train_14", 1, no_word)
+    await launcher.wait("train_14", 1)
+
+
+async def test_an_sbatch_that_fails_for_ever_leaves_no_job_that_could_begin(
+    site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher_module, "_RETRY_SECONDS", 0.0)
+    site.cluster.hold_partition()
+    program(tmp_path, "sbatch", f'REAL "$@" >>"{tmp_path}/id"; echo "sbatch: error: something new" >&2; exit 1')
+    path = program(tmp_path, "squeue", "exit 0")  # and a controller that forgot the job, and gets it anew
+    with pytest.raises(LaunchFailed, match="something new"):
+        await site.launcher(PATH=path).submit(site.spec("completes", "train_15"))
+    jobs = (tmp_path / "id").read_text().split()
+    rows = site.cluster.rows()
+    assert {rows[job][1] for job in jobs} == {"CANCELLED"}
+    assert (site.layout.attempt("train_15", 1) / "revoked").exists()
 
 
 async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_grace_saved(site: SlurmSite) -> None:
@@ -124,6 +187,24 @@ async def test_a_job_that_the_controller_forgets_runs_once_though_its_id_is_give
     cluster.cancel_all()
 
 
+async def test_a_forgotten_job_that_is_not_taken_again_fails_with_slurms_words(
+    site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_FORGOTTEN_SECONDS", 0.5)
+    first = site.launcher(PATH=program(tmp_path, "sbatch", "echo 7"))
+    reference = await first.submit(site.spec("completes", "train_16"))
+    words = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified"
+    launcher = site.launcher(PATH=program(tmp_path, "sbatch", f'echo "{words}" >&2; exit 1'))
+    launcher.know("train_16", 1, reference)
+    assert not await launcher.started("train_16", 1, no_word)
+    await launcher.wait("train_16", 1)
+    ending = await launcher.ending("train_16", 1)
+    assert ending.cause is not None
+    assert ending.cause.kind == "LaunchFailed"
+    assert "Invalid account" in ending.cause.message
+    assert (site.layout.attempt("train_16", 1) / "revoked").exists()
+
+
 async def test_a_running_job_that_the_controller_forgets_goes_on_until_it_is_ended_and_loses_no_step(
     site: SlurmSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,3 +227,40 @@ async def test_a_running_job_that_the_controller_forgets_goes_on_until_it_is_end
     await asyncio.sleep(0.3)
     assert site.steps("train_12") == steps
     cluster.resume_nodes()
+
+
+async def test_a_submission_that_outlives_its_server_begins_nothing_beside_the_next_attempt(
+    site: SlurmSite, tmp_path: Path
+) -> None:
+    path = program(tmp_path, "sbatch", f'cat > "{tmp_path}/late.sh"; exec sleep 60')
+    submitting = asyncio.create_task(site.launcher(PATH=path).submit(site.spec("waits", "train_13", max_steps=100_000)))
+    late = tmp_path / "late.sh"
+    await until(lambda: late.exists() and late.read_text().endswith("attempt-1\n"))
+    submitting.cancel()
+    await asyncio.gather(submitting, return_exceptions=True)
+    # the next server looks before that sbatch gets its job through
+    launcher = site.launcher()
+    assert await launcher.find("train_13", 1) is None
+    await Slurm(site.cluster.environment).submit(late.read_text())
+    log = site.layout.attempt("train_13", 1) / "slurm.log"
+    await until(lambda: log.exists() and "This attempt is not ours" in log.read_text())
+    assert site.messages("train_13") == []
+    assert not (log.parent / "claim").exists()
+
+
+async def test_a_folder_that_cannot_be_read_says_nothing_of_its_attempt(site: SlurmSite) -> None:
+    launcher = site.launcher()
+    await launcher.submit(site.spec("completes", "train_17"))
+    report = site.layout.attempt("train_17", 1) / "exit.json"
+    await until(report.exists)
+    report.rename(report.with_name("kept"))
+    report.mkdir()  # reading it fails: EISDIR
+    gone = asyncio.create_task(launcher.wait("train_17", 1))
+    done, _ = await asyncio.wait({gone}, timeout=5)
+    assert not done
+    report.rmdir()
+    report.with_name("kept").rename(report)
+    await gone
+    ending = await launcher.ending("train_17", 1)
+    assert ending.exit is not None
+    assert ending.exit.code == 0

@@ -6,8 +6,9 @@ import os
 import pickle
 import resource
 import signal
+import types
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -18,9 +19,11 @@ from support.trainer_attempts import Attempt, questions, write_dataset
 from test_gradients import build
 
 from trainer_entry import wire
+from trainer_entry.runtime.claim import CLAIM_VARIABLE, REVOKED, ClaimLost, claim_of, take_claim
 from trainer_entry.runtime.disk import DiskFull, disk_full_errors
 from trainer_entry.runtime.failures import kind_of
 from trainer_entry.training.checkpoint import prune, seal
+from trainer_entry.training.trainer import AttemptTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +134,27 @@ def test_a_checkpoint_on_request_is_saved_at_the_next_step_and_training_goes_on(
     assert whole(Path(saved[-1].path).parent) == [saved[-1].step]
     attempt.process.send_signal(signal.SIGTERM)
     assert attempt.wait() == 0, attempt.stderr()
+
+
+@pytest.mark.slow
+def test_an_attempt_that_was_given_up_leaves_the_checkpoints_of_the_next_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt, job = tmp_path / "attempt", tmp_path / "job"
+    attempt.mkdir()
+    assert take_claim(attempt, {"mark": "ours"})
+    monkeypatch.setenv(CLAIM_VARIABLE, claim_of(attempt, {"mark": "ours"}))
+    (attempt / REVOKED).touch()
+    checkpoint(job, 3, sealed=True)
+    trainer: Any = types.SimpleNamespace(
+        args=types.SimpleNamespace(output_dir=str(job), should_save=True),
+        state=types.SimpleNamespace(global_step=3),
+        checkpoint_at=lambda step: job / f"checkpoint-{step}",
+    )
+    model: Any = None
+    with pytest.raises(ClaimLost):
+        AttemptTrainer._save_checkpoint(trainer, model, None)  # noqa: SLF001 - as transformers calls it
+    assert whole(job) == [3]
 
 
 @pytest.mark.training
