@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.slurm_cluster import SlurmCluster
+from support.slurm_site import until
 
 from modelforge.supervisor.slurm.commands import (
     Slurm,
@@ -31,6 +32,32 @@ async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster:
 async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) -> None:
     with pytest.raises(SlurmRefused, match="invalid partition specified: nowhere"):
         await Slurm(cluster.environment).submit("#!/bin/sh\n#SBATCH --partition=nowhere\ntrue\n")
+
+
+async def test_no_secret_of_the_servers_environment_reaches_a_job(
+    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        "HF_TOKEN": "hf_hidden",
+        "SOME_PASSWORD": "hidden1",
+        "DATABASE": "postgres://lab:hidden2@host/x",
+        "https_proxy": "http://lab:hidden3@proxy:8080",
+    }
+    for name, value in (secrets | {"TMPDIR": "/run/login", "CUDA_VISIBLE_DEVICES": "7"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+    found = tmp_path / "environ"
+    script = (
+        f"#!/bin/sh\n#SBATCH --output=none\nsrun sh -c 'cat /proc/$PPID/environ /proc/self/environ > {found}.new'\n"
+    )
+    await Slurm().submit(f"{script}mv {found}.new {found}\n")
+    await until(found.exists)
+    environ = found.read_text()
+    assert "PATH=" in environ
+    assert "https_proxy=http://proxy:8080" in environ
+    assert "hidden" not in environ
+    assert "/run/login" not in environ
+    assert "CUDA_VISIBLE_DEVICES=7" not in environ
 
 
 async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: SlurmCluster) -> None:
