@@ -35,8 +35,11 @@ _CLAIM_SECONDS = 120.0
 _NOT_OURS = 3
 _SILENT_SECONDS = 60.0
 """A node that cannot write its heartbeat for so long may have been given up: it gives up itself."""
-_OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""What Slurm says to a step of the devices that it has; all else comes from the server."""
+_OF_THE_NODE = (
+    *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
+    *("TMPDIR", "XDG_RUNTIME_DIR"),
+)
+"""What Slurm says to a step of the devices that it has, and of its node's folders; all else comes from the server."""
 
 
 class Step(TypedDict):
@@ -69,7 +72,6 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"This attempt is not ours: its claim is {read_claim(folder)}.\n")
         return _NOT_OURS
     environment: dict[str, str] = json.loads((folder / "environment.json").read_bytes())
-    environment = {name: value for name, value in environment.items() if name not in _OF_THE_NODE}
     environment |= {name: os.environ[name] for name in _OF_THE_NODE if name in os.environ}
     environment[CLAIM_VARIABLE] = claim_of(folder, claim)
     places = {"{node}": str(node), "{host}": str(claim["address"]), "{port}": str(claim["port"])}

@@ -1,6 +1,7 @@
 """Attempts as jobs of a real cluster: started, stopped, found again, broken, and why they ended."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,24 @@ async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_gr
     assert ending.cause.kind == "Interrupted"
     assert "cancelled in Slurm" in ending.cause.message
     assert isinstance(site.messages("train_7")[-1], wire.TrainerStopped)
+
+
+async def test_a_job_has_the_gpus_that_it_asked_for_and_the_folders_of_its_node(
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = site.launcher()
+    monkeypatch.setenv("TMPDIR", "/run/login")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    seen = {}
+    asked = {"train_21": 2, "train_22": 0, "train_23": None}
+    for job_id, gpus in asked.items():
+        await launcher.submit(site.spec("completes", job_id, cluster=wire.ClusterRequest(gpus_per_node=gpus)))
+    for job_id, gpus in asked.items():
+        await launcher.wait(job_id, 1)
+        environment = json.loads((site.layout.attempt(job_id, 1) / "environment.json").read_bytes())
+        assert environment.get("TMPDIR") != "/run/login"
+        seen[gpus] = environment.get("CUDA_VISIBLE_DEVICES")
+    assert seen == {2: "0,1", 0: "", None: ""}
 
 
 async def test_several_nodes_take_part_and_one_of_them_writes(site: SlurmSite) -> None:
