@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
 from modelforge.errors import LaunchFailed
 from modelforge.supervisor.slurm import life
 from modelforge.supervisor.slurm.commands import Slurm
+from modelforge.supervisor.slurm.submission import command_of
 from trainer_entry import wire
 
 
@@ -100,6 +103,22 @@ async def test_several_nodes_take_part_and_one_of_them_writes(site: SlurmSite) -
     assert (await launcher.ending("train_9", 1)).exit is not None
     assert site.steps("train_9") == list(range(1, 31))
     assert '"step":30' in (site.layout.attempt("train_9", 1) / "stderr-1.log").read_text()
+
+
+async def test_torchrun_has_two_nodes_meet_and_a_lost_contact_is_named(site: SlurmSite) -> None:
+    launcher = site.launcher("support.meeting_ranks", command_of)
+    attempt = site.spec("meets", "train_24", num_processes=2, cluster=wire.ClusterRequest(nodes=2))
+    await launcher.submit(attempt)
+    met = [site.layout.attempt("train_24", 1) / f"met-{rank}.json" for rank in (0, 1)]
+    await until(lambda: all(path.exists() for path in met), seconds=60)
+    found = [json.loads(path.read_bytes()) for path in met]
+    assert [(one["total"], one["network"]) for one in found] == [(3, None)] * 2
+    os.kill(found[1]["pid"], signal.SIGKILL)
+    await launcher.wait("train_24", 1)
+    assert (await launcher.ending("train_24", 1)).cause is None
+    (said,) = site.messages("train_24")
+    assert isinstance(said, wire.TrainerFailed)
+    assert said.kind == "NodeFailed"
 
 
 async def test_a_claimed_job_whose_processes_were_killed_is_gone_and_revoked(site: SlurmSite) -> None:
