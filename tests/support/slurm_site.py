@@ -111,12 +111,14 @@ class SlurmSite:
         return [one.step for one in self.messages(job_id, attempt) if isinstance(one, wire.StepLogged)]
 
 
-def kill_step(folder: Path) -> None:
-    """SIGKILL to what holds an attempt's processes together on its node."""
+def kill_step(folder: Path, node: int = 0) -> None:
+    """SIGKILL to what holds an attempt's processes together on a node of it."""
     words = [b"trainer_entry.cluster_step", str(folder).encode()]
+    number = f"SLURM_NODEID={node}".encode()
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words:
+            is_step = process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words
+            if is_step and number in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGKILL)
 
 

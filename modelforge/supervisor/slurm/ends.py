@@ -8,6 +8,7 @@ from modelforge.supervisor.slurm.signs import StepExit
 from modelforge.supervisor.slurm.states import EndCause, end_message
 
 _UNSEEN = "Neither Slurm nor the trainer's heartbeat showed life for 90 s, and Slurm did not know the job any more."
+_PART_FAILED = "The processes on node {node} of the job ended with an error; stderr-{node}.log in its folder has why."
 _INTERRUPTED = "Something other than this server ended the job, as an administrator does; Slurm says no more of it."
 
 
@@ -26,7 +27,8 @@ def end_cause(
     if ended == "OutOfMemory":
         return _cause(ended)
     if not report.was_ended:
-        return None
+        node = report.failed_node
+        return None if node is None else Cause(kind="NodeFailed", message=_PART_FAILED.format(node=node))
     if preempted:
         return _cause("Preempted")
     if ended is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.attempt_files import processes_of
 from support.slurm_cluster import SlurmCluster
 from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
 
@@ -103,6 +104,19 @@ async def test_several_nodes_take_part_and_one_of_them_writes(site: SlurmSite) -
     assert (await launcher.ending("train_9", 1)).exit is not None
     assert site.steps("train_9") == list(range(1, 31))
     assert '"step":30' in (site.layout.attempt("train_9", 1) / "stderr-1.log").read_text()
+
+
+@pytest.mark.parametrize("node", [0, 1])
+async def test_when_the_step_of_one_of_two_nodes_is_killed_the_other_ends_too(site: SlurmSite, node: int) -> None:
+    launcher, job_id = site.launcher(), f"train_2{5 + node}"
+    await launcher.submit(site.spec("waits", job_id, max_steps=100_000, cluster=wire.ClusterRequest(nodes=2)))
+    folder = site.layout.attempt(job_id, 1)
+    assert await launcher.started(job_id, 1, no_word)
+    await until(lambda: len(site.steps(job_id)) > 3 and '"step":3' in (folder / "stderr-1.log").read_text())
+    kill_step(folder, node)
+    await launcher.wait(job_id, 1)
+    await launcher.ending(job_id, 1)
+    await until(lambda: not processes_of(f"token-{job_id}"))
 
 
 async def test_torchrun_has_two_nodes_meet_and_a_lost_contact_is_named(site: SlurmSite) -> None:
