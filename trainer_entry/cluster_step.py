@@ -16,6 +16,7 @@ everything at once.
 Standard library only.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -128,7 +129,8 @@ def _see_off(tree: ProcessTree, node: int) -> int:
     tree.watch(ended.is_there)
     tree.kill_all()
     if tree.launcher_status:
-        (tree.folder / f"{_FAILED}{node}").touch()
+        with contextlib.suppress(OSError):  # then the first node learns of it from its ranks
+            (tree.folder / f"{_FAILED}{node}").touch()
     while not ended.is_there():  # srun takes a node that leaves early for one that failed
         time.sleep(_BEAT_SECONDS)
     return 0

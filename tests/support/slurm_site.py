@@ -111,15 +111,15 @@ class SlurmSite:
         return [one.step for one in self.messages(job_id, attempt) if isinstance(one, wire.StepLogged)]
 
 
-def kill_step(folder: Path, node: int = 0) -> None:
-    """SIGKILL to what holds an attempt's processes together on a node of it."""
+def kill_step(folder: Path, node: int = 0, number: signal.Signals = signal.SIGKILL) -> None:
+    """A signal to what holds an attempt's processes together on a node of it."""
     words = [b"trainer_entry.cluster_step", str(folder).encode()]
-    number = f"SLURM_NODEID={node}".encode()
+    place = f"SLURM_NODEID={node}".encode()
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             is_step = process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words
-            if is_step and number in (process / "environ").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)
+            if is_step and place in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), number)
 
 
 async def no_word(_reason: str) -> None:

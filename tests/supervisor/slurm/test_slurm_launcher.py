@@ -119,6 +119,28 @@ async def test_when_the_step_of_one_of_two_nodes_is_killed_the_other_ends_too(si
     await until(lambda: not processes_of(f"token-{job_id}"))
 
 
+async def test_what_runs_for_slurm_without_a_heartbeat_is_killed_and_what_is_suspended_is_not(
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_STILL_WHILE_RUNNING_SECONDS", 2.0)
+    launcher = site.launcher()
+    reference = await launcher.submit(site.spec("waits", "train_28", max_steps=100_000))
+    assert await launcher.started("train_28", 1, no_word)
+    gone = asyncio.create_task(launcher.wait("train_28", 1))
+    site.cluster.run("scontrol", "suspend", str(reference.slurm_id))
+    await asyncio.sleep(4)
+    site.cluster.run("scontrol", "resume", str(reference.slurm_id))
+    said = len(site.steps("train_28"))
+    await until(lambda: len(site.steps("train_28")) > said + 50)
+    assert not gone.done()
+    kill_step(site.layout.attempt("train_28", 1), number=signal.SIGSTOP)
+    await gone
+    cause = (await launcher.ending("train_28", 1)).cause
+    assert cause is not None
+    assert "heartbeat stood still" in cause.message
+    await until(lambda: not processes_of("token-train_28"))
+
+
 async def test_torchrun_has_two_nodes_meet_and_a_lost_contact_is_named(site: SlurmSite) -> None:
     launcher = site.launcher("support.meeting_ranks", command_of)
     attempt = site.spec("meets", "train_24", num_processes=2, cluster=wire.ClusterRequest(nodes=2))
