@@ -1,5 +1,6 @@
 """`--launcher slurm`: what a user sees of a server whose trainings run on a real cluster."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,27 @@ def test_a_shared_root_is_one_servers_and_has_to_be_there(tmp_path: Path) -> Non
     assert (first.root / "models").resolve() == shared / "models"
     with pytest.raises(SettingsInvalid, match="belongs to another server"):
         claim_shared_root(second)
+
+
+def test_a_shared_root_that_others_own_or_can_write_into_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    layout = Layout(tmp_path / "data", shared)
+    layout.make_folders()
+    shared.chmod(0o770)
+    with pytest.raises(SettingsInvalid, match="chmod go-w"):
+        claim_shared_root(layout)
+    shared.chmod(0o755)
+    claim_shared_root(layout)
+    layout.jobs.chmod(0o777)
+    with pytest.raises(SettingsInvalid, match=f"chmod go-w {layout.jobs}"):
+        claim_shared_root(layout)
+    layout.jobs.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(SettingsInvalid, match="the server runs as 4711"):
+        claim_shared_root(layout)
 
 
 def test_a_data_directory_with_jobs_of_its_machine_does_not_move_to_a_cluster(tmp_path: Path) -> None:
