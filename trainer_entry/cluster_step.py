@@ -6,7 +6,7 @@ What it is to run stands in FOLDER (`step.json`: command, module, grace, nodes; 
 sees. On the first node it claims the attempt before anything else, and leaves at once where somebody else has: a job
 that the cluster started twice does nothing the second time. It writes `heartbeat` each second, brings the spool to
 where the server sees it as often, and says at the end how it went (`exit.json`). On the other nodes it waits for that
-claim, runs its part, and leaves when the first one has reported.
+claim, runs its part, and leaves when the first one has reported; a part that fails is told by a file `failed-NODE`.
 
 SIGUSR2 (the server's stop, and the time limit coming near), SIGTERM (the job is preempted, or cancelled) and a file
 `stop-asked` ask the ranks to end, with GRACE for a checkpoint; SIGUSR1 asks for one. Slurm sends them to every process
@@ -16,6 +16,7 @@ of the step: the launcher is deaf to them, and ranks hear SIGUSR1 from Slurm alo
 Standard library only.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -35,8 +36,14 @@ _CLAIM_SECONDS = 120.0
 _NOT_OURS = 3
 _SILENT_SECONDS = 60.0
 """A node that cannot write its heartbeat for so long may have been given up: it gives up itself."""
-_OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""What Slurm says to a step of the devices that it has; all else comes from the server."""
+_FAILED = "failed-"
+_FAILED_SECONDS = 20.0
+"""How long the ranks of the first node have to notice by themselves that another node's have failed, and to say so."""
+_OF_THE_NODE = (
+    *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
+    *("TMPDIR", "XDG_RUNTIME_DIR"),
+)
+"""What Slurm says to a step of the devices that it has, and of its node's folders; all else comes from the server."""
 
 
 class Step(TypedDict):
@@ -69,7 +76,6 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"This attempt is not ours: its claim is {read_claim(folder)}.\n")
         return _NOT_OURS
     environment: dict[str, str] = json.loads((folder / "environment.json").read_bytes())
-    environment = {name: value for name, value in environment.items() if name not in _OF_THE_NODE}
     environment |= {name: os.environ[name] for name in _OF_THE_NODE if name in os.environ}
     environment[CLAIM_VARIABLE] = claim_of(folder, claim)
     places = {"{node}": str(node), "{host}": str(claim["address"]), "{port}": str(claim["port"])}
@@ -78,9 +84,9 @@ def main(arguments: list[str]) -> int:
     if node == 0:
         spool = tree.open_spool()
         tree.start(command, spool, log, environment=environment)
-        return _see_off_first(tree, spool)
+        return _see_off_first(tree, spool, step["nodes"])
     tree.start(command, log, log, environment=environment)
-    return _see_off(tree)
+    return _see_off(tree, node)
 
 
 def _claim(folder: Path, job: dict[str, int]) -> dict[str, str | int] | None:
@@ -108,20 +114,23 @@ def _claim_of_first(folder: Path, job: dict[str, int]) -> dict[str, str | int] |
     return None
 
 
-def _see_off_first(tree: ProcessTree, spool: int) -> int:
-    beats = _Beats(tree, spool)
-    tree.watch(beats.are_over)
+def _see_off_first(tree: ProcessTree, spool: int, nodes: int) -> int:
+    beats, others = _Beats(tree, spool), _Others(tree.folder, nodes)
+    tree.watch(lambda: beats.are_over() or others.have_failed())
     tree.kill_all()
     tree.remove_secrets()
     os.fsync(spool)
-    tree.report(stop_signal=tree.stop_signal, spool_bytes=os.fstat(spool).st_size)
+    tree.report(stop_signal=tree.stop_signal, spool_bytes=os.fstat(spool).st_size, failed_node=others.given_up)
     return 0
 
 
-def _see_off(tree: ProcessTree) -> int:
+def _see_off(tree: ProcessTree, node: int) -> int:
     ended = _Poll(tree.folder / "exit.json", tree.folder / REVOKED)
     tree.watch(ended.is_there)
     tree.kill_all()
+    if tree.launcher_status:
+        with contextlib.suppress(OSError):  # then the first node learns of it from its ranks
+            (tree.folder / f"{_FAILED}{node}").touch()
     while not ended.is_there():  # srun takes a node that leaves early for one that failed
         time.sleep(_BEAT_SECONDS)
     return 0
@@ -144,6 +153,36 @@ class _Poll:
         except OSError as error:
             sys.stderr.write(f"The attempt's folder cannot be read: {error}\n")
             return False
+
+
+class _Others:
+    """The other nodes, as the first one sees them. `given_up`: the one for whose failure the attempt was."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        self._folder = folder
+        self._nodes = nodes
+        self._next = self._failed_at = 0.0
+        self.given_up: int | None = None
+
+    def have_failed(self) -> bool:
+        """Whether one has, and the ranks here have had their time since; looked for once a second."""
+        now = time.monotonic()
+        if self._nodes == 1 or now < self._next:
+            return False
+        self._next = now + _BEAT_SECONDS
+        try:
+            failed = [int(name.removeprefix(_FAILED)) for name in os.listdir(self._folder) if name.startswith(_FAILED)]  # noqa: PTH208
+        except OSError as error:  # a shared file system may be away for a while
+            sys.stderr.write(f"The other nodes cannot be looked for: {error}\n")
+            return False
+        if not failed:
+            return False
+        self._failed_at = self._failed_at or now
+        if now < self._failed_at + _FAILED_SECONDS:
+            return False
+        self.given_up = min(failed)
+        sys.stderr.write(f"The part of node {self.given_up} failed: stderr-{self.given_up}.log has why.\n")
+        return True
 
 
 class _Beats:

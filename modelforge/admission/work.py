@@ -119,7 +119,8 @@ def _export_place(name: str, settings: Settings, layout: Layout) -> ExportPlace:
     if not is_absolute:
         raise BadInput("The path is not absolute", f"{name}: begin it with a slash.", field="path")
     roots = (*settings.model_roots, layout.exports)
-    is_ours = path.is_relative_to(layout.root) and not path.is_relative_to(layout.exports)
+    own = (layout.root.resolve(), layout.at_nodes().resolve())
+    is_ours = any(path.is_relative_to(one) for one in own) and not path.is_relative_to(layout.exports)
     around = [root for root in roots if path.is_relative_to(root)]
     if is_ours or path in roots or not around:
         raise BadInput(

@@ -102,9 +102,11 @@ def _refuse_place(layout: Layout, backup: Path) -> None:
         raise BackupUnusable("There is something already", f"{backup}: name a folder that is not there yet.")
     if not backup.parent.is_dir():
         raise BackupUnusable("The backup has no place", f"Make {backup.parent} first.")
-    if backup.parent.resolve().is_relative_to(layout.root.resolve()):
-        detail = f"{backup} would be lost with {layout.root}: name a place elsewhere, at best on another disk."
-        raise BackupUnusable("The backup lies in what it is of", detail)
+    jobs = layout.root / layout.jobs.name  # on a cluster a link into the shared root, also for who does not name that
+    for own in (layout.root.resolve(), layout.at_nodes().resolve(), jobs.resolve().parent):
+        if backup.parent.resolve().is_relative_to(own):
+            detail = f"{backup} would be lost with {own}: name a place elsewhere, at best on another disk."
+            raise BackupUnusable("The backup lies in what it is of", detail)
 
 
 class _Taking:

@@ -15,6 +15,7 @@ from modelforge.domain.scheduling import Machine, Place
 from modelforge.layout import Layout
 from modelforge.supervisor.slurm.commands import Slurm
 from modelforge.supervisor.slurm.launcher import SlurmLauncher
+from modelforge.supervisor.slurm.submission import Command
 from support.attempt_files import processes_of
 from support.scenario import spec
 from support.slurm_cluster import SlurmCluster, cluster_of_tests, missing_programs
@@ -64,7 +65,9 @@ class SlurmSite:
         self.cluster.release_partition()
         self.cluster.cancel_all()
 
-    def launcher(self, **environment: str) -> SlurmLauncher:
+    def launcher(
+        self, module: str = "support.scripted_trainer", command: Command = command, **environment: str
+    ) -> SlurmLauncher:
         """A launcher, as a server that starts has one. `environment`: more of its commands'."""
         slurm = Slurm(self.cluster.environment | environment)
         defaults = wire.ClusterRequest(partition="main")
@@ -73,13 +76,19 @@ class SlurmSite:
             slurm,
             self._server,
             defaults,
-            module="support.scripted_trainer",
+            module=module,
             command=command,
             look_seconds=0.2,
         )
 
     def spec(
-        self, behaviour: str, job_id: str, *, max_steps: int = 10, cluster: wire.ClusterRequest | None = None
+        self,
+        behaviour: str,
+        job_id: str,
+        *,
+        max_steps: int = 10,
+        num_processes: int = 1,
+        cluster: wire.ClusterRequest | None = None,
     ) -> wire.AttemptSpec:
         job = spec()
         job = msgspec.structs.replace(
@@ -89,7 +98,7 @@ class SlurmSite:
             output_dir=str(self.layout.models / job_id),
             checkpoint_dir=str(self.layout.checkpoints(job_id)),
             grace_seconds=20.0,
-            parameters=msgspec.structs.replace(job.parameters, max_steps=max_steps),
+            parameters=msgspec.structs.replace(job.parameters, max_steps=max_steps, num_processes=num_processes),
             cluster=cluster,
         )
         return wire.AttemptSpec(job=job, attempt=1, token=f"token-{job_id}", cpu_threads=1)
@@ -104,13 +113,15 @@ class SlurmSite:
         return [one.step for one in self.messages(job_id, attempt) if isinstance(one, wire.StepLogged)]
 
 
-def kill_step(folder: Path) -> None:
-    """SIGKILL to what holds an attempt's processes together on its node."""
+def kill_step(folder: Path, node: int = 0, number: signal.Signals = signal.SIGKILL) -> None:
+    """A signal to what holds an attempt's processes together on a node of it."""
     words = [b"trainer_entry.cluster_step", str(folder).encode()]
+    place = f"SLURM_NODEID={node}".encode()
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words:
-                os.kill(int(process.name), signal.SIGKILL)
+            is_step = process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words
+            if is_step and place in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), number)
 
 
 async def no_word(_reason: str) -> None:

@@ -18,6 +18,10 @@ from trainer_entry.runtime.stdout import LineWriter, Wire, claim_stdout, note
 from trainer_entry.wire import AttemptSpec, TrainerFailed, TrainerStopped
 
 _TRACEBACK_CHARACTERS = 16_384
+_NODE_LOST = (
+    "A process on another node is no longer reached: it ended without a word, or its node or the network did. "
+    "What it said last is in stderr-NODE.log, in the attempt's folder."
+)
 
 
 class Stopped(Exception):
@@ -84,9 +88,17 @@ def _report_stopped(wire: Wire, spec: AttemptSpec, step: int, checkpoint: str | 
 
 
 def _report_failure(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseException) -> None:
-    if distributed.lost_contact(error) and distributed.another_ended():
-        _report_other_failure(wire, folder)
-        return
+    if distributed.lost_contact(error):
+        if distributed.another_ended():
+            _report_other_failure(wire, folder)
+            return
+        if distributed.spans_nodes():
+            lost = TrainerFailed(
+                attempt=spec.attempt, seq=0, messages=0, kind="NodeFailed", message=_NODE_LOST, traceback=""
+            )
+            word = distributed.word_of_another(folder) or lost
+            wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
+            return
     lines = redact("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
     word = TrainerFailed(
         attempt=spec.attempt, seq=0, messages=0, kind=kind_of(error), message=message_of(error), traceback=lines

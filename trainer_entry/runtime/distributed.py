@@ -43,17 +43,27 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def spans_nodes() -> bool:
+    """Whether some of them are on other machines."""
+    return _local_count() < count()
+
+
+def _local_count() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or count())
+
+
 def threads(of_all: int) -> int:
     """One process's share of the processor's threads."""
     return max(1, of_all // count())
 
 
 def prepare() -> None:
-    """Keep to this machine's own network, and to this process's own device."""
+    """Keep to this machine's own network, where all of them are on it, and to this process's own device."""
     if count() == 1:
         return
-    for library in ("GLOO", "NCCL"):
-        os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
+    if not spans_nodes():
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     import torch
 
     if torch.cuda.is_available():  # a quantized model is loaded to the current one
@@ -126,8 +136,8 @@ def lost_contact(error: BaseException) -> bool:
 
 
 def another_ended() -> bool:
-    """Whether one of them is gone, or is soon."""
-    return count() > 1 and comes_true(lambda: _count_alive() < count())
+    """Whether one of them on this machine is gone, or is soon."""
+    return count() > 1 and comes_true(lambda: _count_alive() < _local_count())
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:

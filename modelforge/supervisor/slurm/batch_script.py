@@ -66,7 +66,7 @@ def batch_script(name: str, folder: Path, asked: ClusterRequest, grace_seconds: 
     step = shlex.join(
         [
             *("srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
-            *("--input=none", "--kill-on-bad-exit=0"),
+            *("--input=none", "--kill-on-bad-exit=1"),
             *(sys.executable, "-m", "trainer_entry.cluster_step", str(folder)),
         ]
     )

@@ -14,6 +14,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from modelforge.machine.child_environment import child_environment
 from modelforge.machine.cluster import Partition
 from modelforge.supervisor.slurm.states import JobState, job_state
 
@@ -22,6 +23,11 @@ PROGRAMS: tuple[Program, ...] = ("sbatch", "squeue", "scancel", "scontrol", "sin
 _LONGEST_SECONDS = 60.0
 _JOB_FORMAT = "%i|%j|%T|%N|%r"  # the reason last: it is the one that may have a bar in it
 _PARTITION_FORMAT = "%P|%a|%l|%D|%c|%m|%G"
+OF_THE_NODE = (
+    *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
+    *("TMPDIR", "XDG_RUNTIME_DIR"),
+)
+"""Variables that mean something else on each machine: a job has those of its node, and not the server's."""
 _UNREACHABLE = (
     "Unable to contact slurm controller",
     "Connection refused",
@@ -90,7 +96,7 @@ class Slurm:
     """The cluster that the server's environment names (SLURM_CONF, or the machine's own configuration)."""
 
     def __init__(self, environment: dict[str, str] | None = None) -> None:
-        """`environment`: of the commands, and of what they submit; by default the server's, without job's variables."""
+        """`environment`: of the commands, and of what they submit; by default `command_environment`."""
         self._environment = command_environment() if environment is None else environment
 
     async def submit(self, script: str) -> str:
@@ -229,12 +235,13 @@ def _content(descriptor: int) -> bytes:
 
 
 def command_environment() -> dict[str, str]:
-    """The server's environment without what would speak for one job, or in the place of what a script says."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SLURMD_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SRUN_"))
-    }
+    """What Slurm's commands may know of the server's environment: sbatch and srun hand all of it on to a job.
+
+    That is what a child of the server has, which no secret is among, without what the node says by itself; and which
+    cluster it is about.
+    """
+    environment = {name: value for name, value in child_environment().items() if name not in OF_THE_NODE}
+    return environment | {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
 
 
 def missing_programs(search: str | None = None) -> list[Program]:

@@ -31,7 +31,7 @@ from modelforge.supervisor.slurm.commands import (
     SlurmUnclear,
     SlurmUnreachable,
 )
-from modelforge.supervisor.slurm.ends import end_cause, refused_cause
+from modelforge.supervisor.slurm.ends import end_cause, refused_cause, still_cause
 from modelforge.supervisor.slurm.life import Life
 from modelforge.supervisor.slurm.queue import Queue
 from modelforge.supervisor.slurm.signs import Signs, StepExit
@@ -264,7 +264,9 @@ def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:
     return Ending(
         exit=None if report is None else report.plain(),
         last_words=words,
-        cause=end_cause(
+        cause=still_cause()
+        if life.stood_still and not life.signs.stop_was_asked
+        else end_cause(
             life.last_row,
             report,
             words,

@@ -38,6 +38,10 @@ _DRAINING_SECONDS = 90.0
 """After a report: so much later at most a shared file system shows the last of the spool."""
 _SETTLING_SECONDS = 5.0
 """Slurm knows so long after a step's end how the job ended."""
+_STILL_WHILE_RUNNING_SECONDS = 180.0
+"""A heartbeat that stands still for so long, while Slurm says that the job runs: it hangs."""
+_UNWATCHED_SECONDS = 30.0
+"""Between two looks that are so far apart nobody knows what the heartbeat did."""
 _OVERTIME_SECONDS = 60.0
 """After the grace of a stop: who is still there then is killed by Slurm."""
 
@@ -46,6 +50,7 @@ class Life:
     """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim.
 
     `refused`: why Slurm did not take it again after it had forgotten it; it never begins then.
+    `stood_still`: it was given up because its heartbeat did, while its job ran.
     """
 
     def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm) -> None:
@@ -55,6 +60,7 @@ class Life:
         self.has_begun = False
         self.last_row: JobRow | None = None
         self.refused = ""
+        self.stood_still = False
         self._queue = queue
         self._slurm = slurm
         self._clock = asyncio.get_running_loop().time
@@ -64,6 +70,8 @@ class Life:
         self._beat_at = self._clock()
         self._seen_at = self._clock()
         self._over_at: float | None = None
+        self._running_since: float | None = None
+        self._watched_at = self._clock()
         self._stop_at: float | None = None
         self._reported_at: float | None = None
         self._claim: Claim | None = None
@@ -149,6 +157,7 @@ class Life:
     async def _conclude(self, rows: tuple[JobRow, ...], now: float, *, alive: bool) -> State:
         if alive:
             self._seen_at, self._over_at = now, None
+            await self._end_still(rows, now)
             return self._as_before
         if rows:
             return await self._conclude_end(now)
@@ -206,6 +215,20 @@ class Life:
         self._is_revoked = True
         return True
 
+    async def _end_still(self, rows: tuple[JobRow, ...], now: float) -> None:
+        """Have Slurm kill what runs without a sign of life, as where a node hangs; what it suspends is left alone."""
+        was_watched = now < self._watched_at + _UNWATCHED_SECONDS
+        self._watched_at = now
+        if not (was_watched and self.has_begun and any(row.state.name == "RUNNING" for row in rows)):
+            self._running_since = None
+            return
+        self._running_since = self._running_since or now
+        if now < max(self._running_since, self._beat_at) + _STILL_WHILE_RUNNING_SECONDS:
+            return
+        self._running_since, self.stood_still = None, True
+        await self._has_revoked()
+        await self._cancel()
+
     async def _end_overtime(self, now: float) -> None:
         """Have Slurm kill what was asked to stop and has had its grace."""
         if self._stop_at is None:
@@ -213,7 +236,10 @@ class Life:
             self._stop_at = now + (0 if spec is None else spec.job.grace_seconds) + _OVERTIME_SECONDS
         if now > self._stop_at:
             self._stop_at = now + _OVERTIME_SECONDS
-            try:
-                await self._slurm.cancel(self.name)
-            except SlurmError as error:
-                _log.warning("slurm_not_told", job=self.name, error=str(error))
+            await self._cancel()
+
+    async def _cancel(self) -> None:
+        try:
+            await self._slurm.cancel(self.name)
+        except SlurmError as error:
+            _log.warning("slurm_not_told", job=self.name, error=str(error))

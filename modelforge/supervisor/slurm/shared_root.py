@@ -1,6 +1,8 @@
 """The folder that a server shares with the nodes of its cluster: whose it is, and whether the nodes see it."""
 
+import os
 import secrets
+import stat
 import sys
 from pathlib import Path
 
@@ -52,12 +54,14 @@ def claim_shared_root(layout: Layout) -> None:
     """Make the shared root this data directory's, and links to its folders.
 
     Raises:
-        SettingsInvalid: it is another one's, it cannot be written, or the data directory has such folders of its own.
+        SettingsInvalid: it is another one's, it cannot be written, others could write into it, or the data directory
+            has such folders of its own.
     """
     shared = layout.at_nodes()
     if not shared.is_dir():  # made here, it would lie on this machine's disk where the shared one is not mounted
         raise SettingsInvalid("The shared root is not there", f"{shared}: make the folder, or mount its file system.")
     try:
+        _refuse_others(shared)
         own, mark = _read(layout.root / _MARK), _read(shared / _MARK)
         if mark is not None and (own is None or own.id != mark.id):
             raise SettingsInvalid(
@@ -70,9 +74,22 @@ def claim_shared_root(layout: Layout) -> None:
             write_owner_file(shared / _MARK, msgspec.json.encode(mark))
         for folder in layout.on_nodes:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_others(folder)
             _link(layout.root / folder.name, folder)
     except OSError as error:
         raise SettingsInvalid("The shared root cannot be used", f"{shared}: {error.strerror or error}") from error
+
+
+def _refuse_others(folder: Path) -> None:
+    """Refuse what somebody else could put files into, which jobs of this user would run or load."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise SettingsInvalid(
+            "The shared root is somebody else's",
+            f"{folder} belongs to uid {found.st_uid}, and the server runs as {os.geteuid()}: name a folder of its own.",
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SettingsInvalid("Others can write into the shared root", f"{folder}: run `chmod go-w {folder}`.")
 
 
 def _link(link: Path, folder: Path) -> None:

@@ -29,10 +29,14 @@ class Claim(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StepExit(wire.ExitReport, frozen=True, kw_only=True, gc=False):
-    """`exit.json` of a step. `stop_signal`: the first signal that asked it to end. `spool_bytes`: all that was said."""
+    """`exit.json` of a step. `stop_signal`: the first signal that asked it to end. `spool_bytes`: all that was said.
+
+    `failed_node`: the number of the node whose part had failed while the first node's went on.
+    """
 
     stop_signal: int | None = None
     spool_bytes: int = 0
+    failed_node: int | None = None
 
     @property
     def was_ended(self) -> bool:

@@ -10,6 +10,7 @@ from modelforge.machine.hub_secrets import write_secrets
 from modelforge.owner_files import write_owner_file
 from modelforge.supervisor.attempt_environment import environment_of, share_of
 from modelforge.supervisor.slurm.batch_script import batch_script
+from modelforge.supervisor.slurm.commands import OF_THE_NODE
 from trainer_entry import wire
 
 Command = Callable[[wire.AttemptSpec, str, Path, int], list[str]]
@@ -41,6 +42,9 @@ def write_submission(
     script = batch_script(name, folder, asked, spec.job.grace_seconds)
     secrets = write_secrets(folder, spec.job)
     environment = environment_of(share_of(spec, cores=0), spec.token, secrets)
+    environment = {name: value for name, value in environment.items() if name not in OF_THE_NODE}
+    if not asked.gpus_per_node:  # those of a node that shows all that it has are somebody else's
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     environment |= {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO"}
     write_owner_file(folder / "environment.json", msgspec.json.encode(environment))
     write_owner_file(folder / "step.json", msgspec.json.encode(step))

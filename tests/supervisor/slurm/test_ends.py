@@ -15,7 +15,7 @@ def row(state: str) -> JobRow:
     return JobRow(job_id="7", name="mf-a-train_1-1", state=job_state(state), nodes="n1", reason="")
 
 
-def step_exit(*, number: int | None = None, stop: int | None = None) -> StepExit:
+def step_exit(*, number: int | None = None, stop: int | None = None, failed_node: int | None = None) -> StepExit:
     return StepExit(
         code=None if number else 0,
         signal=number,
@@ -25,6 +25,7 @@ def step_exit(*, number: int | None = None, stop: int | None = None) -> StepExit
         user_seconds=0.0,
         system_seconds=0.0,
         stop_signal=stop,
+        failed_node=failed_node,
     )
 
 
@@ -44,6 +45,8 @@ def step_exit(*, number: int | None = None, stop: int | None = None) -> StepExit
         ("CANCELLED", step_exit(stop=signal.SIGTERM), False, "Interrupted"),
         ("COMPLETED", step_exit(stop=signal.SIGTERM), False, "Interrupted"),
         ("FAILED", None, False, None),
+        ("COMPLETED", step_exit(failed_node=1), False, "NodeFailed"),
+        ("COMPLETED", step_exit(stop=signal.SIGTERM, failed_node=1), True, "Preempted"),
         (None, None, False, "NodeFailed"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.slurm_cluster import SlurmCluster
+from support.slurm_site import until
 
 from modelforge.supervisor.slurm.commands import (
     Slurm,
@@ -78,6 +79,32 @@ async def test_a_submission_without_an_id_or_an_end_of_its_own_is_in_doubt(tmp_p
         program.chmod(0o700)
         with pytest.raises(SlurmUnclear):
             await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).submit("#!/bin/sh\n")
+
+
+async def test_no_secret_of_the_servers_environment_reaches_a_job(
+    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        "HF_TOKEN": "hf_hidden",
+        "SOME_PASSWORD": "hidden1",
+        "DATABASE": "postgres://lab:hidden2@host/x",
+        "https_proxy": "http://lab:hidden3@proxy:8080",
+    }
+    for name, value in (secrets | {"TMPDIR": "/run/login", "CUDA_VISIBLE_DEVICES": "7"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+    found = tmp_path / "environ"
+    script = (
+        f"#!/bin/sh\n#SBATCH --output=none\nsrun sh -c 'cat /proc/$PPID/environ /proc/self/environ > {found}.new'\n"
+    )
+    await Slurm().submit(f"{script}mv {found}.new {found}\n")
+    await until(found.exists)
+    environ = found.read_text()
+    assert "PATH=" in environ
+    assert "https_proxy=http://proxy:8080" in environ
+    assert "hidden" not in environ
+    assert "/run/login" not in environ
+    assert "CUDA_VISIBLE_DEVICES=7" not in environ
 
 
 async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: SlurmCluster) -> None:

@@ -1,12 +1,15 @@
 """Attempts as jobs of a real cluster: started, stopped, found again, broken, and why they ended."""
 
 import asyncio
+import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.attempt_files import processes_of
 from support.slurm_cluster import SlurmCluster
 from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
 
@@ -14,6 +17,7 @@ from modelforge.errors import LaunchFailed
 from modelforge.supervisor.slurm import launcher as launcher_module
 from modelforge.supervisor.slurm import life
 from modelforge.supervisor.slurm.commands import Slurm
+from modelforge.supervisor.slurm.submission import command_of
 from trainer_entry import wire
 from trainer_entry.wire.secret_files import SECRET_FILES
 
@@ -136,6 +140,24 @@ async def test_a_job_that_somebody_cancels_was_interrupted_and_keeps_what_its_gr
     assert isinstance(site.messages("train_7")[-1], wire.TrainerStopped)
 
 
+async def test_a_job_has_the_gpus_that_it_asked_for_and_the_folders_of_its_node(
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = site.launcher()
+    monkeypatch.setenv("TMPDIR", "/run/login")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    seen = {}
+    asked = {"train_21": 2, "train_22": 0, "train_23": None}
+    for job_id, gpus in asked.items():
+        await launcher.submit(site.spec("completes", job_id, cluster=wire.ClusterRequest(gpus_per_node=gpus)))
+    for job_id, gpus in asked.items():
+        await launcher.wait(job_id, 1)
+        environment = json.loads((site.layout.attempt(job_id, 1) / "environment.json").read_bytes())
+        assert environment.get("TMPDIR") != "/run/login"
+        seen[gpus] = environment.get("CUDA_VISIBLE_DEVICES")
+    assert seen == {2: "0,1", 0: "", None: ""}
+
+
 async def test_several_nodes_take_part_and_one_of_them_writes(site: SlurmSite) -> None:
     launcher = site.launcher()
     await launcher.submit(site.spec("waits", "train_9", max_steps=30, cluster=wire.ClusterRequest(nodes=2)))
@@ -144,6 +166,57 @@ async def test_several_nodes_take_part_and_one_of_them_writes(site: SlurmSite) -
     assert (await launcher.ending("train_9", 1)).exit is not None
     assert site.steps("train_9") == list(range(1, 31))
     assert '"step":30' in (site.layout.attempt("train_9", 1) / "stderr-1.log").read_text()
+
+
+@pytest.mark.parametrize("node", [0, 1])
+async def test_when_the_step_of_one_of_two_nodes_is_killed_the_other_ends_too(site: SlurmSite, node: int) -> None:
+    launcher, job_id = site.launcher(), f"train_2{5 + node}"
+    await launcher.submit(site.spec("waits", job_id, max_steps=100_000, cluster=wire.ClusterRequest(nodes=2)))
+    folder = site.layout.attempt(job_id, 1)
+    assert await launcher.started(job_id, 1, no_word)
+    await until(lambda: len(site.steps(job_id)) > 3 and '"step":3' in (folder / "stderr-1.log").read_text())
+    kill_step(folder, node)
+    await launcher.wait(job_id, 1)
+    await launcher.ending(job_id, 1)
+    await until(lambda: not processes_of(f"token-{job_id}"))
+
+
+async def test_what_runs_for_slurm_without_a_heartbeat_is_killed_and_what_is_suspended_is_not(
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_STILL_WHILE_RUNNING_SECONDS", 2.0)
+    launcher = site.launcher()
+    reference = await launcher.submit(site.spec("waits", "train_28", max_steps=100_000))
+    assert await launcher.started("train_28", 1, no_word)
+    gone = asyncio.create_task(launcher.wait("train_28", 1))
+    site.cluster.run("scontrol", "suspend", str(reference.slurm_id))
+    await asyncio.sleep(4)
+    site.cluster.run("scontrol", "resume", str(reference.slurm_id))
+    said = len(site.steps("train_28"))
+    await until(lambda: len(site.steps("train_28")) > said + 50)
+    assert not gone.done()
+    kill_step(site.layout.attempt("train_28", 1), number=signal.SIGSTOP)
+    await gone
+    cause = (await launcher.ending("train_28", 1)).cause
+    assert cause is not None
+    assert "heartbeat stood still" in cause.message
+    await until(lambda: not processes_of("token-train_28"))
+
+
+async def test_torchrun_has_two_nodes_meet_and_a_lost_contact_is_named(site: SlurmSite) -> None:
+    launcher = site.launcher("support.meeting_ranks", command_of)
+    attempt = site.spec("meets", "train_24", num_processes=2, cluster=wire.ClusterRequest(nodes=2))
+    await launcher.submit(attempt)
+    met = [site.layout.attempt("train_24", 1) / f"met-{rank}.json" for rank in (0, 1)]
+    await until(lambda: all(path.exists() for path in met), seconds=60)
+    found = [json.loads(path.read_bytes()) for path in met]
+    assert [(one["total"], one["network"]) for one in found] == [(3, None)] * 2
+    os.kill(found[1]["pid"], signal.SIGKILL)
+    await launcher.wait("train_24", 1)
+    assert (await launcher.ending("train_24", 1)).cause is None
+    (said,) = site.messages("train_24")
+    assert isinstance(said, wire.TrainerFailed)
+    assert said.kind == "NodeFailed"
 
 
 async def test_a_claimed_job_whose_processes_were_killed_is_gone_and_revoked(site: SlurmSite) -> None:

@@ -1,5 +1,6 @@
 """`--launcher slurm`: what a user sees of a server whose trainings run on a real cluster."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from support.attempt_files import steps_of, training, until_step
 from support.running_server import RECORDS, RunningServer
 from support.slurm_cluster import SlurmCluster
 
-from modelforge.errors import SettingsInvalid
+from modelforge.backup.restoring import restore_backup
+from modelforge.backup.taking import take_backup
+from modelforge.errors import BackupUnusable, SettingsInvalid
 from modelforge.layout import Layout
 from modelforge.settings import load_settings
 from modelforge.supervisor.slurm.shared_root import check_cluster_settings, claim_shared_root
@@ -72,6 +75,32 @@ def test_a_preempted_training_goes_on_as_the_next_attempt_from_the_checkpoint_of
     assert [one["data"]["kind"] for one in failed] == ["Preempted"]
 
 
+def test_a_backup_is_served_again_once_its_folders_were_moved_into_a_shared_root(
+    on_cluster: Callable[[], RunningServer], start: Start, data_dir: Path, tmp_path: Path
+) -> None:
+    server, shared = on_cluster(), tmp_path / "shared"
+    before = server.wait_for(start(server, "completes", max_steps=5))
+    server.end()
+    for layout in (Layout(data_dir), Layout(data_dir, shared)):
+        with pytest.raises(BackupUnusable, match="would be lost"):
+            take_backup(layout, shared / "backup")
+    taken = take_backup(Layout(data_dir), tmp_path / "backup")
+    assert taken.missing == taken.left_out == ()
+    data_dir.rename(tmp_path / "lost-data")
+    shared.rename(tmp_path / "lost-shared")
+    # the moves of docs/cluster.md
+    restore_backup(tmp_path / "backup", Layout(data_dir))
+    shared.mkdir(mode=0o700)
+    for name in ("jobs", "datasets", "models"):
+        (data_dir / name).rename(shared / name)
+    server = on_cluster()
+    model = server.get(f"/api/models/{before['model_id']}").json()
+    assert Path(model["path"]).is_relative_to(shared)
+    assert Path(model["path"]).is_dir()
+    again = server.wait_for(start(server, "completes", max_steps=5))
+    assert (again["status"], again["job_id"] != before["job_id"]) == ("completed", True)
+
+
 def test_what_the_cluster_cannot_give_is_refused_by_name(
     on_cluster: Callable[[], RunningServer], start: Start, model_folder: Path
 ) -> None:
@@ -128,6 +157,27 @@ def test_a_shared_root_is_one_servers_and_has_to_be_there(tmp_path: Path) -> Non
     assert (first.root / "models").resolve() == shared / "models"
     with pytest.raises(SettingsInvalid, match="belongs to another server"):
         claim_shared_root(second)
+
+
+def test_a_shared_root_that_others_own_or_can_write_into_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    layout = Layout(tmp_path / "data", shared)
+    layout.make_folders()
+    shared.chmod(0o770)
+    with pytest.raises(SettingsInvalid, match="chmod go-w"):
+        claim_shared_root(layout)
+    shared.chmod(0o755)
+    claim_shared_root(layout)
+    layout.jobs.chmod(0o777)
+    with pytest.raises(SettingsInvalid, match=f"chmod go-w {layout.jobs}"):
+        claim_shared_root(layout)
+    layout.jobs.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(SettingsInvalid, match="the server runs as 4711"):
+        claim_shared_root(layout)
 
 
 def test_a_data_directory_with_jobs_of_its_machine_does_not_move_to_a_cluster(tmp_path: Path) -> None:
