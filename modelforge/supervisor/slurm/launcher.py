@@ -116,13 +116,15 @@ class SlurmLauncher:
             try:
                 return await self._slurm.submit(script)
             except (SlurmRefused, SlurmMissing) as error:
-                await self._give_up(name, signs)
+                if begun := await self._give_up(name, signs):
+                    return begun
                 raise LaunchFailed("Slurm did not take the job", str(error)) from error
             except SlurmUnreachable as error:
                 _log.warning("slurm_unreachable", error=str(error))
                 unclear = unclear + 1 if isinstance(error, SlurmUnclear) else 0
                 if clock() > deadline or unclear >= _UNCLEAR_TRIES:
-                    await self._give_up(name, signs)
+                    if begun := await self._give_up(name, signs):
+                        return begun
                     what = "Slurm did not take the job" if unclear else "Slurm's controller did not answer"
                     raise LaunchFailed(what, str(error)) from error
             await asyncio.sleep(_RETRY_SECONDS)
@@ -132,11 +134,18 @@ class SlurmLauncher:
             if claim is not None:
                 return str(claim.slurm_id)
 
-    async def _give_up(self, name: str, signs: Signs) -> None:
-        """See to it that nothing of a submission begins: an sbatch that failed may have been heard all the same."""
+    async def _give_up(self, name: str, signs: Signs) -> str:
+        """See to it that nothing of a submission begins: an sbatch that failed may have been heard all the same.
+
+        The id of a job that had begun; it leaves within a second, and its end is awaited as of any attempt.
+        """
         await until_it_answers(signs.give_up)
+        claim = await until_it_answers(lambda: signs.claim)
+        if claim is not None:
+            return str(claim.slurm_id)
         with contextlib.suppress(SlurmError):  # where it cannot be asked now, the job leaves by itself
             await self._slurm.cancel(name)
+        return ""
 
     async def find(self, job_id: str, attempt: int) -> SlurmJob | None:
         """Look at the attempt's folder, and then for its name in the queue, until Slurm has answered."""

@@ -111,6 +111,22 @@ async def test_a_job_that_was_taken_by_an_sbatch_that_failed_is_the_attempt(
     await launcher.wait("train_14", 1)
 
 
+async def test_an_attempt_that_has_begun_is_awaited_though_its_submission_was_given_up(
+    site: SlurmSite, tmp_path: Path
+) -> None:
+    folder = site.layout.attempt("train_19", 1)
+    begins = f'REAL "$@"; until [ -e "{folder}/claim" ]; do sleep 0.1; done'
+    words = "Batch job submission failed: Duplicate job id"
+    path = program(tmp_path, "sbatch", f'{begins}; echo "{words}" >&2; exit 1')
+    launcher = site.launcher(PATH=path)
+    await launcher.submit(site.spec("waits", "train_19", max_steps=100_000))
+    assert await launcher.started("train_19", 1, no_word)
+    await launcher.wait("train_19", 1)
+    steps = site.steps("train_19")
+    await asyncio.sleep(0.5)
+    assert site.steps("train_19") == steps
+
+
 async def test_an_sbatch_that_fails_for_ever_leaves_no_job_that_could_begin(
     site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
