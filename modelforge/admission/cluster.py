@@ -69,9 +69,9 @@ def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ..
     limit = wire.seconds_of(partition.time_limit)
     wishes = (
         ("nodes", asked.nodes or 1, partition.nodes, "nodes"),
-        ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its smallest node"),
-        ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its smallest node"),
-        ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its smallest node"),
+        ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its largest node"),
+        ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its largest node"),
+        ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its largest node"),
         ("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit or None, "seconds at most"),
     )
     for name, wanted, has, of_what in wishes:
@@ -92,13 +92,14 @@ def partition_of(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) 
 
 
 async def cluster_capacity(admission: Admission, asked: wire.ClusterRequest) -> Capacity:
-    """The memory of one node for a job; nothing is known of a GPU's, and then it is 0."""
+    """The memory of each node for a job; nothing is known of a GPU's, and then it is 0."""
     partitions = None if admission.partitions is None else await admission.partitions()
     partition = partition_of(asked, partitions or ())
+    nodes = asked.nodes or 1
     if asked.gpus_per_node:
-        return Capacity(device="gpu", available=0, total=0)
+        return Capacity(device="gpu", available=0, total=0, nodes=nodes)
     mib = _mib(asked.memory) or (0 if partition is None else partition.memory_mib)
-    return Capacity(device="host", available=mib << 20, total=mib << 20)
+    return Capacity(device="host", available=mib << 20, total=mib << 20, nodes=nodes)
 
 
 def _mib(memory: str | None) -> int:
