@@ -56,6 +56,14 @@ async def check_cluster_request(
     return whole
 
 
+def gpus_asked(admission: Admission, asked: wire.ClusterRequest | None) -> int | None:
+    """How many GPUs of the cluster a job asks for; None where it runs on the server's machine."""
+    if admission.partitions is None:
+        return None
+    whole = (asked or wire.ClusterRequest()).over(admission.settings.cluster)
+    return (whole.gpus_per_node or 0) * (whole.nodes or 1)
+
+
 def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) -> None:
     partition = partition_of(asked, partitions)
     if partition is None:
