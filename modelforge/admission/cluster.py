@@ -1,5 +1,7 @@
 """What a job asks of the cluster: refused by name where the cluster, or the server, cannot give it."""
 
+import msgspec
+
 from modelforge.admission.context import Admission
 from modelforge.admission.estimate.capacity import Capacity
 from modelforge.errors import BadInput
@@ -108,6 +110,13 @@ async def cluster_capacity(admission: Admission, asked: wire.ClusterRequest) -> 
         return Capacity(device="gpu", available=0, total=0, nodes=nodes)
     mib = _mib(asked.memory) or (0 if partition is None else partition.memory_mib)
     return Capacity(device="host", available=mib << 20, total=mib << 20, nodes=nodes)
+
+
+async def evaluation_capacity(admission: Admission) -> Capacity | None:
+    """The memory for an evaluation, which has one node of what the settings ask for; None on the server's machine."""
+    if admission.partitions is None:
+        return None
+    return await cluster_capacity(admission, msgspec.structs.replace(admission.settings.cluster, nodes=1))
 
 
 def _mib(memory: str | None) -> int:

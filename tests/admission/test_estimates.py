@@ -494,5 +494,9 @@ async def test_the_evaluation_of_a_model_on_this_machine_is_measured_against_its
     room = Capacity(device="host", available=1_000_000, total=64_000_000_000)
     monkeypatch.setattr(judging, "memory_capacity", lambda **_: room)
     await check_evaluation_fits(job, waits=True)
+    # a node of a cluster may have more, or nothing is known of it
+    for elsewhere in (64_000_000_000, 0):
+        node = Capacity(device="host", available=elsewhere, total=elsewhere)
+        await check_evaluation_fits(job, waits=False, elsewhere=node)
     with pytest.raises(BadInput, match="The evaluation needs about"):
         await check_evaluation_fits(job, waits=False)
