@@ -1,5 +1,7 @@
 """What a job asks of the cluster: refused by name where the cluster, or the server, cannot give it."""
 
+import msgspec
+
 from modelforge.admission.context import Admission
 from modelforge.admission.estimate.capacity import Capacity
 from modelforge.errors import BadInput
@@ -56,6 +58,14 @@ async def check_cluster_request(
     return whole
 
 
+def gpus_asked(admission: Admission, asked: wire.ClusterRequest | None) -> int | None:
+    """How many GPUs of the cluster a job asks for; None where it runs on the server's machine."""
+    if admission.partitions is None:
+        return None
+    whole = (asked or wire.ClusterRequest()).over(admission.settings.cluster)
+    return (whole.gpus_per_node or 0) * (whole.nodes or 1)
+
+
 def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) -> None:
     partition = partition_of(asked, partitions)
     if partition is None:
@@ -69,9 +79,9 @@ def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ..
     limit = wire.seconds_of(partition.time_limit)
     wishes = (
         ("nodes", asked.nodes or 1, partition.nodes, "nodes"),
-        ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its smallest node"),
-        ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its smallest node"),
-        ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its smallest node"),
+        ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its largest node"),
+        ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its largest node"),
+        ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its largest node"),
         ("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit or None, "seconds at most"),
     )
     for name, wanted, has, of_what in wishes:
@@ -92,13 +102,21 @@ def partition_of(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) 
 
 
 async def cluster_capacity(admission: Admission, asked: wire.ClusterRequest) -> Capacity:
-    """The memory of one node for a job; nothing is known of a GPU's, and then it is 0."""
+    """The memory of each node for a job; nothing is known of a GPU's, and then it is 0."""
     partitions = None if admission.partitions is None else await admission.partitions()
     partition = partition_of(asked, partitions or ())
+    nodes = asked.nodes or 1
     if asked.gpus_per_node:
-        return Capacity(device="gpu", available=0, total=0)
+        return Capacity(device="gpu", available=0, total=0, nodes=nodes)
     mib = _mib(asked.memory) or (0 if partition is None else partition.memory_mib)
-    return Capacity(device="host", available=mib << 20, total=mib << 20)
+    return Capacity(device="host", available=mib << 20, total=mib << 20, nodes=nodes)
+
+
+async def evaluation_capacity(admission: Admission) -> Capacity | None:
+    """The memory for an evaluation, which has one node of what the settings ask for; None on the server's machine."""
+    if admission.partitions is None:
+        return None
+    return await cluster_capacity(admission, msgspec.structs.replace(admission.settings.cluster, nodes=1))
 
 
 def _mib(memory: str | None) -> int:

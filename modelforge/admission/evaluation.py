@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from modelforge.admission.cluster import evaluation_capacity
 from modelforge.admission.context import Admission
 from modelforge.admission.estimate.judging import check_evaluation_fits
 from modelforge.admission.mixture import (
@@ -98,7 +99,8 @@ async def _spec(
     await check_files(admission, spec, work)
     slots, running = admission.settings.max_concurrent_jobs, admission.handler.state.running
     waits, spare = body.queue or len(running) >= slots, await asyncio.to_thread(admission.spare_bytes)
-    await check_evaluation_fits(judging_job(spec, work), waits=waits, spare=spare)
+    room = await evaluation_capacity(admission)
+    await check_evaluation_fits(judging_job(spec, work), waits=waits, spare=spare, elsewhere=room)
     for place, file in places:
         with naming(place):
             await try_out(admission, judging_job(spec, msgspec.structs.replace(work, dataset=file)))

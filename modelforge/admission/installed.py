@@ -16,8 +16,12 @@ _LIGER_BY_LAYER = (1, 16)
 """The release of trl from which on liger's kernels stand in layers alone, and no loss is taken from it."""
 
 
-def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters) -> None:
+def check_installed(
+    provider: wire.Provider, parameters: wire.TrainingParameters, cluster_gpus: int | None = None
+) -> None:
     """Refuse what needs a package, a GPU or a compiler that is not here.
+
+    `cluster_gpus`: how many a job of the cluster asks for; None where it runs on this machine.
 
     Raises:
         BadInput: it says how to install it, or how many there are.
@@ -31,14 +35,14 @@ def check_installed(provider: wire.Provider, parameters: wire.TrainingParameters
             field="provider",
         )
     if parameters.attn_implementation == "flash_attention_2":
-        _check_flash_attention()
+        _check_flash_attention(cluster_gpus)
     if parameters.liger:
-        _check_liger()
+        _check_liger(cluster_gpus)
     if parameters.use_vllm:
-        _check_vllm()
+        _check_vllm(cluster_gpus)
     if parameters.torch_compile:
         _check_compiler()
-    gpus = len(visible_gpus()) if parameters.num_processes > 1 else 0
+    gpus = len(visible_gpus()) if parameters.num_processes > 1 and cluster_gpus is None else 0
     if 0 < gpus < parameters.num_processes:
         raise BadInput(
             f"num_processes {parameters.num_processes} is more than there are GPUs",
@@ -67,10 +71,17 @@ def _is_package(name: str) -> bool:
     return found is not None and found.origin is not None
 
 
-def _check_flash_attention() -> None:
+def _lacks_gpu(cluster_gpus: int | None) -> str:
+    """Why a job has no GPU; empty where it has one."""
+    if cluster_gpus is not None:
+        return "" if cluster_gpus else "The job asks the cluster for none: give cluster.gpus_per_node, or"
+    return "" if visible_gpus() else "This machine has none that trainers may use:"
+
+
+def _check_flash_attention(cluster_gpus: int | None) -> None:
     """Refuse attention by a package that is not here, or runs on no device of this machine."""
-    if not visible_gpus():
-        message, remedy = "flash_attention_2 needs a GPU", 'This machine has none that trainers may use: send "sdpa".'
+    if lacks := _lacks_gpu(cluster_gpus):
+        message, remedy = "flash_attention_2 needs a GPU", f'{lacks} send "sdpa".'
     elif not any(importlib.util.find_spec(name) for name in ("flash_attn", "kernels")):
         message = "flash_attention_2 is not installed"
         remedy = 'Install it beside the server (pip install flash-attn, or kernels), or send "sdpa".'
@@ -79,10 +90,10 @@ def _check_flash_attention() -> None:
     raise BadInput(message, f"{remedy} Left out, transformers chooses.", field="attn_implementation")
 
 
-def _check_liger() -> None:
+def _check_liger(cluster_gpus: int | None) -> None:
     """Refuse kernels by a package that is not here, runs on no device of this machine, or replaces losses too."""
-    if not visible_gpus():
-        message, remedy = "liger needs a GPU", "This machine has none that trainers may use: leave it out."
+    if lacks := _lacks_gpu(cluster_gpus):
+        message, remedy = "liger needs a GPU", f"{lacks} leave it out."
     elif importlib.util.find_spec("liger_kernel") is None:
         message, remedy = "liger-kernel is not installed", "Install it beside the server (pip install liger-kernel)."
     elif tuple(map(int, importlib.metadata.version("trl").split(".")[:2])) < _LIGER_BY_LAYER:
@@ -92,10 +103,10 @@ def _check_liger() -> None:
     raise BadInput(message, remedy, field="liger")
 
 
-def _check_vllm() -> None:
+def _check_vllm(cluster_gpus: int | None) -> None:
     """Refuse generation by a package that is not here, or runs on no device of this machine."""
-    if not visible_gpus():
-        message, remedy = "use_vllm needs a GPU", "This machine has none that trainers may use: leave it out."
+    if lacks := _lacks_gpu(cluster_gpus):
+        message, remedy = "use_vllm needs a GPU", f"{lacks} leave it out."
     elif importlib.util.find_spec("vllm") is None:
         message = "vllm is not installed"
         remedy = "Install it beside the server (pip install 'trl[vllm]', which knows the releases), or leave it out."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from modelforge.admission.cluster import check_cluster_request
+from modelforge.admission.cluster import check_cluster_request, gpus_asked
 from modelforge.admission.context import Admission
 from modelforge.admission.dataset import allowed_file
 from modelforge.admission.evaluation import check_files
@@ -66,7 +66,7 @@ def _check_deleted(dataset: DatasetReference) -> None:
 async def _readmit_training(admission: Admission, spec: wire.JobSpec, *, queue: bool) -> wire.JobSpec:
     layout, settings = admission.layout, admission.settings
     await check_cluster_request(admission, spec.cluster, spec.parameters.num_processes)
-    check_installed(spec.provider, spec.parameters)
+    check_installed(spec.provider, spec.parameters, gpus_asked(admission, spec.cluster))
     parameters = await _same_rewards(spec.parameters, settings.reward_roots)
     await asyncio.to_thread(_check_adapter, spec.adapter)
     purpose = Purpose(spec.task, spec.strategy, spec.provider)

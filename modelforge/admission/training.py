@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from modelforge.admission.cluster import check_cluster_request, cluster_capacity
+from modelforge.admission.cluster import check_cluster_request, cluster_capacity, gpus_asked
 from modelforge.admission.context import Admission
 from modelforge.admission.estimate.fit import Fit, estimate_training, unknown_fit
 from modelforge.admission.estimate.report import DiskFit, MemoryFit
@@ -135,7 +135,7 @@ async def _resolve(
         evaluates = body.validation_dataset is not None
         check_combination(body.task, body.strategy, body.provider, parameters, evaluates=evaluates)
     with problems.collecting("provider"):
-        check_installed(body.provider, parameters)
+        check_installed(body.provider, parameters, gpus_asked(admission, body.cluster))
     cluster: wire.ClusterRequest | None = None
     with problems.collecting("cluster"):
         cluster = await check_cluster_request(admission, body.cluster, parameters.num_processes)

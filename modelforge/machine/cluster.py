@@ -8,7 +8,7 @@ from msgspec import Struct
 class Partition(Struct, frozen=True, kw_only=True, gc=False):
     """A part of the cluster, as Slurm has it.
 
-    `cpus`, `memory_mib`, `gpus`: of its smallest node. `time_limit`: as `[D-]HH:MM:SS`, or `infinite`.
+    `cpus`, `memory_mib`, `gpus`: the most that a node of it has. `time_limit`: as `[D-]HH:MM:SS`, or `infinite`.
     `is_default`: for jobs that name none.
     """
 

@@ -450,6 +450,19 @@ async def test_of_the_machine_s_memory_a_job_takes_its_processes_and_trackers_on
     assert await bytes_of(num_processes=3, report_to=["mlflow", "wandb"]) == 3 * alone + trackers
 
 
+def test_the_processes_of_several_nodes_share_the_memory_of_their_own_one() -> None:
+    plan = plan_of(num_processes=4)
+    sizes = sizes_of(BUILT_IN.weights, plan.parameters)
+    needed = [
+        memory_fit(
+            plan, sizes, BUILT_IN.architecture, Capacity(device="host", available=1, total=1, nodes=nodes), ""
+        ).required_bytes
+        for nodes in (1, 2)
+    ]
+    assert needed[1] is not None
+    assert needed[0] == 2 * needed[1]
+
+
 def test_an_evaluation_is_refused_for_what_it_takes_and_told_the_batch_that_fits() -> None:
     plan = msgspec.structs.replace(plan_of(per_device_eval_batch_size=16, length=1024), evaluates=True)
     sizes = sizes_of(BUILT_IN.weights, plan.parameters)
@@ -481,5 +494,9 @@ async def test_the_evaluation_of_a_model_on_this_machine_is_measured_against_its
     room = Capacity(device="host", available=1_000_000, total=64_000_000_000)
     monkeypatch.setattr(judging, "memory_capacity", lambda **_: room)
     await check_evaluation_fits(job, waits=True)
+    # a node of a cluster may have more, or nothing is known of it
+    for elsewhere in (64_000_000_000, 0):
+        node = Capacity(device="host", available=elsewhere, total=elsewhere)
+        await check_evaluation_fits(job, waits=False, elsewhere=node)
     with pytest.raises(BadInput, match="The evaluation needs about"):
         await check_evaluation_fits(job, waits=False)

@@ -224,6 +224,28 @@ def test_liger_needs_a_gpu_its_package_and_a_trl_that_keeps_its_losses(monkeypat
     check_installed("huggingface", asked)
 
 
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"liger": True}, "liger"),
+        ({"use_vllm": True}, "use_vllm"),
+        ({"attn_implementation": "flash_attention_2"}, "attn_implementation"),
+    ],
+)
+def test_a_job_of_the_cluster_needs_gpus_that_it_asks_for_and_none_of_the_server(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], field: str
+) -> None:
+    monkeypatch.setattr(installed, "visible_gpus", lambda: ("0",))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.16.0")
+    parameters = wire.TrainingParameters(num_processes=2, **asked)
+    with pytest.raises(BadInput, match=r"cluster\.gpus_per_node") as refusal:
+        check_installed("huggingface", parameters, 0)
+    assert refusal.value.field == field
+    monkeypatch.setattr(installed, "visible_gpus", tuple)
+    check_installed("huggingface", parameters, 2)
+
+
 def test_what_is_compiled_needs_a_compiler_and_the_headers_of_python(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,11 +13,12 @@ Device = Literal["gpu", "host"]
 
 
 class Capacity(Struct, frozen=True, kw_only=True, gc=False):
-    """Memory in bytes: what is free now, and what there is in all."""
+    """Memory in bytes: what is free now, and what there is in all. `nodes`: how many have so much each."""
 
     device: Device
     available: int
     total: int
+    nodes: int = 1
 
 
 def memory_capacity(root: Path = Path("/"), *, spare: int = 0) -> Capacity:

@@ -61,7 +61,7 @@ def known_obstacles(spec: wire.JobSpec, architecture: Architecture | None, folde
         obstacles.in_seed(parameters, strategy),
         obstacles.in_context(parameters, strategy, context) if context is not None else None,
         obstacles.on_cpu_with_unsloth(parameters, strategy)
-        if spec.provider == "unsloth" and not visible_gpus()
+        if spec.provider == "unsloth" and not (visible_gpus() if spec.cluster is None else spec.cluster.gpus_per_node)
         else None,
         *(_in_build(spec, folder) if folder is not None else ()),
         _in_reward_model(spec),

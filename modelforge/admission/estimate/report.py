@@ -216,8 +216,8 @@ def disk_problem(fit: DiskFit, plan: Plan) -> BadInput | None:
 
 
 def _sharers(plan: Plan, room: Capacity) -> int:
-    """The processes that share the memory: each has a GPU of its own, where there are any."""
-    return plan.parameters.num_processes if room.device == "host" else 1
+    """The processes of a node, which share its memory: each has a GPU of its own, where there are any."""
+    return max(1, plan.parameters.num_processes // room.nodes) if room.device == "host" else 1
 
 
 def _each(plan: Plan, room: Capacity) -> int:

@@ -163,8 +163,8 @@ class Slurm:
         Raises:
             SlurmError: it could not be asked.
         """
-        said = await self._ask("sinfo", ["--noheader", f"--format={_PARTITION_FORMAT}"])
-        return _smallest(_partition(line) for line in said.splitlines() if line)
+        said = await self._ask("sinfo", ["--noheader", "--all", "--exact", f"--format={_PARTITION_FORMAT}"])
+        return _largest(_partition(line) for line in said.splitlines() if line)
 
     async def try_on_node(self, flags: Sequence[str], command: Sequence[str], seconds: float) -> str:
         """What a command says on some node that is free now.
@@ -280,8 +280,8 @@ def _number(text: str) -> int:
     return int(match[0]) if match else 0
 
 
-def _smallest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
-    """One line for each name: nodes of several kinds come as several."""
+def _largest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
+    """One line for each name: nodes of several kinds come as several. Whether one has all of it at once Slurm says."""
     found: dict[str, Partition] = {}
     for row in rows:
         one = found.get(row.name)
@@ -294,9 +294,9 @@ def _smallest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
                 is_default=row.is_default,
                 time_limit=row.time_limit,
                 nodes=one.nodes + row.nodes,
-                cpus=min(one.cpus, row.cpus),
-                memory_mib=min(one.memory_mib, row.memory_mib),
-                gpus=min(one.gpus, row.gpus),
+                cpus=max(one.cpus, row.cpus),
+                memory_mib=max(one.memory_mib, row.memory_mib),
+                gpus=max(one.gpus, row.gpus),
             )
         )
     return tuple(found.values())

@@ -124,6 +124,20 @@ async def test_a_controller_that_is_away_is_not_asked_for_the_partitions_at_each
     assert (tmp_path / "asked").read_text().split() == ["asked"]
 
 
+async def test_a_partition_has_what_its_largest_node_has_and_is_known_though_it_is_hidden(tmp_path: Path) -> None:
+    sinfo = tmp_path / "sinfo"
+    sinfo.write_text(
+        """#!/bin/sh
+case "$*" in *--all*--exact*) ;; *) exit 1 ;; esac
+echo 'main*|up|infinite|4|8|64000|(null)'
+echo 'main*|up|infinite|2|64|512000|gpu:a100:8(S:0-1)'
+"""
+    )
+    sinfo.chmod(0o700)
+    (main,) = await Slurm({"PATH": f"{tmp_path}:/bin:/usr/bin"}).partitions()
+    assert (main.nodes, main.cpus, main.memory_mib, main.gpus) == (6, 64, 512_000, 8)
+
+
 async def test_a_controller_that_is_away_is_unknown_and_not_an_answer(cluster: SlurmCluster, tmp_path: Path) -> None:
     away = tmp_path / "slurm.conf"
     lines = cluster.conf.read_text().splitlines()
