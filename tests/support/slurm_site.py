@@ -104,9 +104,9 @@ class SlurmSite:
         return wire.AttemptSpec(job=job, attempt=1, token=f"token-{job_id}", cpu_threads=1)
 
     def messages(self, job_id: str, attempt: int = 1) -> list[wire.AnyTrainerMessage]:
-        """What its trainer has said."""
+        """What its trainer has said, in whole lines."""
         spool = self.layout.attempt(job_id, attempt) / "stdout.jsonl"
-        lines = spool.read_bytes().splitlines() if spool.exists() else []
+        lines = spool.read_bytes().split(b"\n")[:-1] if spool.exists() else []
         return [msgspec.json.decode(line, type=wire.AnyTrainerMessage) for line in lines]
 
     def steps(self, job_id: str, attempt: int = 1) -> list[int]:

@@ -26,8 +26,8 @@ async def check_evaluation_fits(
     """Refuse an evaluation for which there is not the memory; one of a model whose files cannot be read is let be.
 
     `job`: the evaluation as a training on its own records. `waits`: it may wait until others have given theirs back.
-    `spare`: bytes that come free when it starts. `elsewhere`: what a node has, where it runs on a cluster; 0 bytes in all
-    are not known.
+    `spare`: bytes that come free when it starts. `elsewhere`: what a node has, where it runs on a cluster; 0 bytes
+    in all are not known.
 
     Raises:
         BadInput: there is too little; it says how many records at a time fit.
@@ -37,7 +37,7 @@ async def check_evaluation_fits(
     weights, architecture = await read_apart(lambda: _read(job))
     if weights is None or architecture is None:
         return
-    room = elsewhere or await asyncio.to_thread(memory_capacity, spare=spare)
+    room = await asyncio.to_thread(memory_capacity, spare=spare) if elsewhere is None else elsewhere
     if waits:
         room = msgspec.structs.replace(room, available=room.total)
     length, answer, _ = await asyncio.to_thread(length_of, job, architecture)

@@ -190,7 +190,8 @@ async def test_when_the_step_of_one_of_two_nodes_is_killed_the_other_ends_too(si
     await launcher.submit(site.spec("waits", job_id, max_steps=100_000, cluster=wire.ClusterRequest(nodes=2)))
     folder = site.layout.attempt(job_id, 1)
     assert await launcher.started(job_id, 1, no_word)
-    await until(lambda: len(site.steps(job_id)) > 3 and '"step":3' in (folder / "stderr-1.log").read_text())
+    log = folder / "stderr-1.log"
+    await until(lambda: len(site.steps(job_id)) > 3 and log.exists() and '"step":3' in log.read_text())
     kill_step(folder, node)
     await launcher.wait(job_id, 1)
     await launcher.ending(job_id, 1)
