@@ -1,6 +1,7 @@
 """The frame of an attempt: its spec is read, it is run, and its last word is sent, whatever happens."""
 
 import os
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from trainer_entry.runtime.stdout import LineWriter, Wire, claim_stdout, note
 from trainer_entry.wire import AttemptSpec, TrainerFailed, TrainerStopped
 
 _TRACEBACK_CHARACTERS = 16_384
+_ENDED_BY_LAUNCHER_SECONDS = 5.0  # it looks ten times a second
 _NODE_LOST = (
     "A process on another node is no longer reached: it ended without a word, or its node or the network did. "
     "What it said last is in stderr-NODE.log, in the attempt's folder."
@@ -90,6 +92,8 @@ def _report_stopped(wire: Wire, spec: AttemptSpec, step: int, checkpoint: str | 
 def _report_failure(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseException) -> None:
     if distributed.lost_contact(error):
         if distributed.another_ended():
+            if distributed.word_of_another(folder) is None:  # it was killed: the first to go is what the launcher names
+                time.sleep(_ENDED_BY_LAUNCHER_SECONDS)
             _report_other_failure(wire, folder)
             return
         if distributed.spans_nodes():
