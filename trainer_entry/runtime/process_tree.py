@@ -69,6 +69,7 @@ class ProcessTree:
         self._checkpoint_asked = False
         self._killed_after_grace = False
         self._launcher = 0
+        self._held: subprocess.Popen[bytes] | None = None
         self._is_wrapped = False
         self._oom_kills = self._oom_kills_before = count_oom_kills()
         self._counted_at = time.monotonic()
@@ -124,6 +125,7 @@ class ProcessTree:
             self.launcher_status = ERROR << 8  # as of a launcher that ended with it
         else:
             self._launcher = launcher.pid
+            self._held = launcher  # once it is let go of, it takes the status of one that has ended itself
 
     @property
     def is_over(self) -> bool:

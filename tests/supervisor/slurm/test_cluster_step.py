@@ -12,6 +12,29 @@ from modelforge.supervisor.slurm.signs import StepExit
 _STEP = "import sys; from trainer_entry import cluster_step as step; step._FAILED_SECONDS = 1; step.main(sys.argv[1:])"
 
 
+_ENDS_AT_ONCE = """
+import os, subprocess, sys
+from trainer_entry import cluster_step
+
+class EndsAtOnce(subprocess.Popen):
+    def __init__(self, *given, **named):
+        super().__init__(*given, **named)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+subprocess.Popen = EndsAtOnce
+cluster_step.main(sys.argv[1:])
+"""
+
+
+def test_how_a_launcher_ended_is_known_however_soon_it_did(tmp_path: Path) -> None:
+    step = {"command": ["/bin/sh", "-c", "exit 5"], "module": "none", "grace_seconds": 5, "nodes": 1}
+    (tmp_path / "step.json").write_bytes(msgspec.json.encode(step))
+    (tmp_path / "environment.json").write_text("{}")
+    environment = os.environ | {"SLURM_JOB_ID": "5"}
+    subprocess.run([sys.executable, "-c", _ENDS_AT_ONCE, str(tmp_path)], env=environment, check=True, timeout=20)
+    assert msgspec.json.decode((tmp_path / "exit.json").read_bytes(), type=StepExit).code == 5
+
+
 def test_a_part_that_fails_alone_ends_the_first_node_s_too(tmp_path: Path) -> None:
     command = ["/bin/sh", "-c", "test $0 = 0 && exec sleep 600; exit 5", "{node}"]
     step = {"command": command, "module": "none", "grace_seconds": 5, "nodes": 2}
