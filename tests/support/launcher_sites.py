@@ -6,7 +6,6 @@ sees late what its nodes write is one more where the environment has MODELFORGE_
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +19,7 @@ from modelforge.supervisor.local import LocalLauncher
 from support.attempt_files import processes_of
 from support.late_site import LateSite
 from support.scenario import spec as job_spec
+from support.scripted_command import command
 from support.slurm_site import SlurmSite
 from support.waiting_launcher import WaitingLauncher, hold, note_preempted, release
 from trainer_entry import wire
@@ -78,10 +78,6 @@ def said_in(spool: Path) -> list[wire.AnyTrainerMessage]:
     return [msgspec.json.decode(line, type=wire.AnyTrainerMessage) for line in lines]
 
 
-def _command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
-    return [sys.executable, "-m", module, str(folder)]
-
-
 class LocalSite:
     """This machine."""
 
@@ -96,7 +92,7 @@ class LocalSite:
         return self._local()
 
     def _local(self) -> LocalLauncher:
-        return LocalLauncher(self.layout, module=_TRAINER, command=_command)
+        return LocalLauncher(self.layout, module=_TRAINER, command=command)
 
     def place(self) -> Place:
         return self.launcher().place(_SERVER)

@@ -34,6 +34,7 @@ from modelforge.supervisor.local import LocalLauncher, accelerate_command
 from modelforge.supervisor.slurm.start import on_cluster
 from modelforge.supervisor.standby import Standby
 from support.followed import let_be_followed
+from support.scripted_command import command
 from support.scripted_inference import ScriptedInference
 from support.waiting_launcher import WaitingLauncher
 from trainer_entry import wire
@@ -41,15 +42,6 @@ from trainer_entry import wire
 _TRAINER = "support.scripted_trainer"
 POOL_THREAD = "pool"
 """The name under which /proc has the one thread of `--one-thread`."""
-
-
-def command(_spec: wire.AttemptSpec, module: str, folder: Path) -> list[str]:
-    return [sys.executable, "-m", module, str(folder)]
-
-
-def step_command(_spec: wire.AttemptSpec, module: str, folder: Path, _nodes: int) -> list[str]:
-    """What a step of a cluster's job runs."""
-    return [sys.executable, "-m", module, str(folder)]
 
 
 def scripted(data_dir: Path, *, accelerate: bool = False, ahead: Standby | None = None) -> LocalLauncher:
@@ -171,7 +163,7 @@ def main() -> None:
     if options.view_seconds is not None:
         preview_workers._SECONDS = options.view_seconds  # noqa: SLF001 - a test waits for its end
     # Where the settings name a cluster, its trainers are scripted too.
-    app.on_cluster = functools.partial(on_cluster, module=_TRAINER, command=step_command, look_seconds=0.3)  # type: ignore[attr-defined]
+    app.on_cluster = functools.partial(on_cluster, module=_TRAINER, command=command, look_seconds=0.3)  # type: ignore[attr-defined]
     if options.scripted_answers:
         app.InferenceWorker = ScriptedInference  # type: ignore[assignment, attr-defined]
     roots = [str(options.data_dir.parent), str(options.data_dir.parent.parent)]

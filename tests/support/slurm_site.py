@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,15 +17,12 @@ from modelforge.supervisor.slurm.launcher import SlurmLauncher
 from modelforge.supervisor.slurm.submission import Command
 from support.attempt_files import processes_of
 from support.scenario import spec
+from support.scripted_command import command
 from support.slurm_cluster import SlurmCluster, cluster_of_tests, missing_programs
 from trainer_entry import wire
 
 TESTS = Path(__file__).parents[1]
 """Where the scripted trainer lies: PYTHONPATH has to say so."""
-
-
-def command(_spec: wire.AttemptSpec, module: str, folder: Path, _nodes: int) -> list[str]:
-    return [sys.executable, "-m", module, str(folder)]
 
 
 class SlurmSite:

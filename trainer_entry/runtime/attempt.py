@@ -101,7 +101,7 @@ def _report_failure(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseExce
                 attempt=spec.attempt, seq=0, messages=0, kind="NodeFailed", message=_NODE_LOST, traceback=""
             )
             word = distributed.word_of_another(folder) or lost
-            wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
+            _send_failure(wire, word)
             return
     lines = redact("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
     word = TrainerFailed(
@@ -109,6 +109,10 @@ def _report_failure(wire: Wire, spec: AttemptSpec, folder: Path, error: BaseExce
     )
     if distributed.rank() > 0:
         distributed.leave_word(folder, word)
+    _send_failure(wire, word)
+
+
+def _send_failure(wire: Wire, word: TrainerFailed) -> None:
     wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
 
 
@@ -116,5 +120,5 @@ def _report_other_failure(wire: Wire, folder: Path) -> bool:
     """Why another process failed, if it said so. Of one that was killed the shim reports."""
     word = distributed.word_of_another(folder)
     if word is not None:
-        wire.send(lambda seq: msgspec.structs.replace(word, seq=seq, messages=seq))
+        _send_failure(wire, word)
     return True

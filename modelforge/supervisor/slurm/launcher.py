@@ -34,7 +34,7 @@ from modelforge.supervisor.slurm.commands import (
 from modelforge.supervisor.slurm.ends import end_cause, refused_cause, still_cause
 from modelforge.supervisor.slurm.life import Life
 from modelforge.supervisor.slurm.queue import Queue
-from modelforge.supervisor.slurm.signs import Signs, StepExit
+from modelforge.supervisor.slurm.signs import Claim, Signs, StepExit
 from modelforge.supervisor.slurm.states import waiting_reason
 from modelforge.supervisor.slurm.submission import Command, command_of, write_submission
 from trainer_entry import wire
@@ -139,8 +139,7 @@ class SlurmLauncher:
 
         The id of a job that had begun; it leaves within a second, and its end is awaited as of any attempt.
         """
-        await until_it_answers(signs.give_up)
-        claim = await until_it_answers(lambda: signs.claim)
+        claim = await _claim_of_given_up(signs)
         if claim is not None:
             return str(claim.slurm_id)
         with contextlib.suppress(SlurmError):  # where it cannot be asked now, the job leaves by itself
@@ -157,8 +156,7 @@ class SlurmLauncher:
         claim = await until_it_answers(lambda: signs.claim)
         if not rows and claim is None:
             # The sbatch of a server that was killed may live and get its job through yet: what begins then leaves.
-            await until_it_answers(signs.give_up)
-            claim = await until_it_answers(lambda: signs.claim)
+            claim = await _claim_of_given_up(signs)
             if claim is None:
                 return None
         self._life(job_id, attempt)
@@ -258,6 +256,12 @@ class SlurmLauncher:
             folder = self._layout.attempt(job_id, attempt)
             self._lives[key] = Life(Signs(folder), self._name(job_id, attempt), self._queue, self._slurm)
         return self._lives[key]
+
+
+async def _claim_of_given_up(signs: Signs) -> Claim | None:
+    """Give an attempt up, and then see whether it has begun all the same: one of both sees the other."""
+    await until_it_answers(signs.give_up)
+    return await until_it_answers(lambda: signs.claim)
 
 
 def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:

@@ -2,9 +2,9 @@
 
 Gone is an attempt that has reported its end, and whose spool is to be seen up to there; or that Slurm has brought to
 one, and whose heartbeat stands still; or of which neither Slurm nor a heartbeat shows anything for 90 s, while Slurm
-answers. It is revoked before that is said:
-whoever of it lives on unseen, or is begun by a controller that forgot its end, leaves at once. A job that Slurm has
-forgotten before any node began it is submitted again: its name and its claim see to it that it runs once.
+answers. It is revoked before that is said: whoever of it lives on unseen, or is begun by a controller that forgot its
+end, leaves at once. A job that Slurm has forgotten before any node began it is submitted again: its name and its claim
+see to it that it runs once.
 """
 
 import asyncio
@@ -168,7 +168,7 @@ class Life:
         self._over_at = now if self._over_at is None else self._over_at
         if now < self._over_at + _LATE_SECONDS:
             return self._as_before
-        if await self._has_revoked():
+        if await self._revoke():
             return self._as_before
         if not self.has_begun:
             return "gone"
@@ -188,7 +188,7 @@ class Life:
             self._seen_at = now
             await self._submit_again()
             return "waiting"
-        return self._as_before if await self._has_revoked() else "gone"
+        return self._as_before if await self._revoke() else "gone"
 
     @property
     def _as_before(self) -> State:
@@ -207,8 +207,11 @@ class Life:
         else:
             _log.warning("slurm_job_was_forgotten", job=self.name, slurm_id=slurm_id)
 
-    async def _has_revoked(self) -> bool:
-        """Revoke it, once; then it is looked at again: a shared folder that is changed here is seen as it is."""
+    async def _revoke(self) -> bool:
+        """Revoke it, once; whether that was now.
+
+        It is looked at again then: a shared folder that is changed here is seen as it is.
+        """
         if self._is_revoked:
             return False
         await asyncio.to_thread(self.signs.revoke)
@@ -226,7 +229,7 @@ class Life:
         if now < max(self._running_since, self._beat_at) + _STILL_WHILE_RUNNING_SECONDS:
             return
         self._running_since, self.stood_still = None, True
-        await self._has_revoked()
+        await self._revoke()
         await self._cancel()
 
     async def _end_overtime(self, now: float) -> None:

@@ -30,9 +30,7 @@ class Queue:
     async def look(self, *, anew: bool = False) -> Look:
         """The newest look that is under way or to come; `anew`: at once, where the one before has ended."""
         clock = asyncio.get_running_loop().time
-        if anew and (self._asking is None or self._asking.done()):
-            self._asked_at = clock() - self._seconds
-        if self._asking is None or (self._asking.done() and clock() >= self._asked_at + self._seconds):
+        if self._asking is None or (self._asking.done() and (anew or clock() >= self._asked_at + self._seconds)):
             self._asked_at = clock()
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         elif self._asking.done():
