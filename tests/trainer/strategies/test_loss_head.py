@@ -11,14 +11,14 @@ import pytest
 import torch
 import transformers as hf
 
-from trainer_entry.strategies import loss_head
+from trainer_entry.strategies import summed_loss
 from trainer_entry.strategies.loss_head import add_loss_head
 
 pytestmark = pytest.mark.slow
 
 WORDS = 96
-Kind = Literal["tied", "untied", "bias", "capped", "scaled", "divided", "multiplied", "gpt2"]
-KINDS: tuple[Kind, ...] = ("tied", "untied", "bias", "capped", "scaled", "divided", "multiplied", "gpt2")
+Kind = Literal["tied", "untied", "bias", "capped", "scaled", "divided", "multiplied", "gpt2", "opt"]
+KINDS: tuple[Kind, ...] = ("tied", "untied", "bias", "capped", "scaled", "divided", "multiplied", "gpt2", "opt")
 
 
 def model_of(kind: Kind) -> Any:
@@ -36,6 +36,16 @@ def model_of(kind: Kind) -> Any:
         "divided": lambda: hf.GraniteConfig(**sizes, logits_scaling=3.0),
         "multiplied": lambda: hf.FalconH1Config(
             **sizes, lm_head_multiplier=0.4, mamba_d_ssm=32, mamba_n_heads=2, mamba_d_head=16, mamba_d_state=8
+        ),
+        "opt": lambda: hf.OPTConfig(
+            vocab_size=WORDS,
+            hidden_size=32,
+            word_embed_proj_dim=16,
+            ffn_dim=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            dropout=0.0,
+            pad_token_id=0,
         ),
         "gpt2": lambda: hf.GPT2Config(
             vocab_size=WORDS, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
@@ -72,7 +82,7 @@ def test_the_loss_and_every_gradient_are_the_model_s_own(
 ) -> None:
     # given pieces of 16 tokens, or of 9 and 40 words where the head is frozen, of which the last is not full
     for name, value in (("_PIECE_BYTES", 1), ("_PIECE_TOKENS", 9), ("_PIECE_WORDS", 40)):
-        monkeypatch.setattr(loss_head, name, value)
+        monkeypatch.setattr(summed_loss, name, value)
     plain = model_of(kind)
     if frozen:
         plain.get_output_embeddings().requires_grad_(requires_grad=False)
@@ -140,7 +150,7 @@ def test_in_sixteen_bits_what_other_words_add_counts_where_the_label_is_nearly_c
     distance: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given labels with a probability of 0.999, each with one word beside it that has nearly all the rest
-    monkeypatch.setattr(loss_head, "_PIECE_WORDS", 40)
+    monkeypatch.setattr(summed_loss, "_PIECE_WORDS", 40)
     torch.manual_seed(5)
     labels = torch.arange(30)
     head = torch.nn.Linear(128, WORDS, bias=False).requires_grad_(requires_grad=False)
@@ -161,7 +171,7 @@ def test_in_sixteen_bits_what_other_words_add_counts_where_the_label_is_nearly_c
 
     def ours(given: torch.Tensor) -> torch.Tensor:
         first, rows = torch.tensor([-100]), torch.cat([given, torch.zeros(1, 128)])
-        return loss_head.summed_loss(rows[None], head, torch.cat([first, labels])[None], loss_head.Scaling())[0]
+        return summed_loss.summed_loss(rows[None], head, torch.cat([first, labels])[None], summed_loss.Scaling())[0]
 
     # then it is as near as autocast is
     plain = error_of(lambda given: torch.nn.functional.cross_entropy(head(given).float(), labels, reduction="sum"))
@@ -171,7 +181,7 @@ def test_in_sixteen_bits_what_other_words_add_counts_where_the_label_is_nearly_c
 def test_words_that_cannot_be_leave_the_loss_a_number_where_a_whole_piece_has_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loss_head, "_PIECE_WORDS", 40)
+    monkeypatch.setattr(summed_loss, "_PIECE_WORDS", 40)
     torch.manual_seed(5)
     head = torch.nn.Linear(8, WORDS).requires_grad_(requires_grad=False)
     head.bias[:50] = -torch.inf
@@ -179,7 +189,7 @@ def test_words_that_cannot_be_leave_the_loss_a_number_where_a_whole_piece_has_no
     plain = hidden.detach().clone().requires_grad_()
     expected = torch.nn.functional.cross_entropy(head(plain)[0, :-1], labels[0, 1:], reduction="sum")
     expected.backward()
-    loss, _ = loss_head.summed_loss(hidden, head, labels, loss_head.Scaling())
+    loss, _ = summed_loss.summed_loss(hidden, head, labels, summed_loss.Scaling())
     loss.backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(hidden.grad, plain.grad)
@@ -187,7 +197,7 @@ def test_words_that_cannot_be_leave_the_loss_a_number_where_a_whole_piece_has_no
 
 def test_logits_of_any_height_leave_the_loss_of_a_frozen_head_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     # given logits in the thousands, which no exponential in 32 bits holds, the highest in the last piece of words
-    monkeypatch.setattr(loss_head, "_PIECE_WORDS", 40)
+    monkeypatch.setattr(summed_loss, "_PIECE_WORDS", 40)
     model = model_of("untied")
     with torch.no_grad():
         model.lm_head.weight.mul_(2000).mul_(torch.linspace(0.1, 1, WORDS)[:, None])
@@ -216,6 +226,24 @@ def test_a_model_that_makes_something_else_of_its_logits_keeps_its_own_loss() ->
     assert model.forward == own
     model.lm_head = torch.nn.Sequential(torch.nn.Linear(32, WORDS))
     assert not add_loss_head(model)
+
+
+def test_a_model_that_gives_its_layers_something_else_is_tried_with_them_and_keeps_its_own_loss() -> None:
+    class Shifted(hf.LlamaForCausalLM):
+        def forward(self, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+            return super().forward(input_ids=input_ids + 1, **kwargs)
+
+    assert not add_loss_head(Shifted(model_of("tied").config))
+
+
+def test_the_trial_leaves_the_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("tied")
+    before = torch.get_rng_state()
+    with monkeypatch.context() as patched:
+        patched.setattr(model.model.layers[0], "forward", lambda *_, **__: pytest.fail("a layer was run"))
+        assert add_loss_head(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "forward" not in vars(model.model)
 
 
 def test_a_model_that_takes_no_trial_keeps_its_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:
