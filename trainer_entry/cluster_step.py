@@ -191,7 +191,6 @@ class _Beats:
     def __init__(self, tree: ProcessTree, spool: int) -> None:
         self._tree = tree
         self._spool = spool
-        self._heartbeat = os.open(tree.folder / HEARTBEAT, os.O_WRONLY | os.O_CREAT, 0o600)
         self._count = 0
         self._next = 0.0
         self._written_at = time.monotonic()
@@ -205,18 +204,29 @@ class _Beats:
         folder = self._tree.folder
         self._count += 1
         try:
+            os.fdatasync(self._spool)
+            self._write()
             if (folder / REVOKED).exists():
                 return True
             if (folder / STOP).exists():
                 self._tree.ask_to_stop(signal.SIGUSR2)
-            os.fdatasync(self._spool)
-            os.pwrite(self._heartbeat, f"{self._count:>12}\n".encode(), 0)
-            os.fdatasync(self._heartbeat)
         except OSError as error:
             sys.stderr.write(f"The heartbeat cannot be written: {error}\n")
         else:
             self._written_at = now
         return time.monotonic() - self._written_at > _SILENT_SECONDS
+
+    def _write(self) -> None:
+        """Put a new file in the place of the last one: who changes names in a remote folder has it looked at anew.
+
+        A name that was not there is else remembered as such for a while, and word of the server comes as late.
+        """
+        partial = self._tree.folder / f".{HEARTBEAT}"
+        with partial.open("w") as file:
+            file.write(f"{self._count}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(self._tree.folder / HEARTBEAT)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +16,13 @@ from msgspec import Struct
 
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.cluster import Partition
+from modelforge.supervisor.slurm.partition_rows import PARTITION_FORMAT, partitions_in
 from modelforge.supervisor.slurm.states import JobState, job_state
 
 Program = Literal["sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun"]
 PROGRAMS: tuple[Program, ...] = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 _LONGEST_SECONDS = 60.0
 _JOB_FORMAT = "%i|%j|%T|%N|%r"  # the reason last: it is the one that may have a bar in it
-_PARTITION_FORMAT = "%P|%a|%l|%D|%c|%m|%G"
 OF_THE_NODE = (
     *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
     *("TMPDIR", "XDG_RUNTIME_DIR"),
@@ -163,8 +163,18 @@ class Slurm:
         Raises:
             SlurmError: it could not be asked.
         """
-        said = await self._ask("sinfo", ["--noheader", "--all", "--exact", f"--format={_PARTITION_FORMAT}"])
-        return _largest(_partition(line) for line in said.splitlines() if line)
+        said = await self._ask("sinfo", ["--noheader", "--all", "--exact", f"--format={PARTITION_FORMAT}"])
+        return partitions_in(said)
+
+    async def cluster_name(self) -> str:
+        """What the cluster is called.
+
+        Raises:
+            SlurmError: it could not be asked.
+        """
+        said = await self._ask("scontrol", ["show", "config"])
+        found = re.search(r"^ClusterName\s*=\s*(\S+)", said, re.MULTILINE)
+        return "" if found is None else found[1]
 
     async def try_on_node(self, flags: Sequence[str], command: Sequence[str], seconds: float) -> str:
         """What a command says on some node that is free now.
@@ -257,46 +267,3 @@ def _ours(name: str) -> list[str]:
 def _job_row(line: str) -> JobRow:
     job_id, name, state, nodes, reason = [*line.split("|", 4), "", "", "", ""][:5]
     return JobRow(job_id=job_id, name=name, state=job_state(state), nodes=nodes, reason=reason)
-
-
-def _partition(line: str) -> Partition:
-    name, available, limit, nodes, cpus, memory, gpus = [*line.split("|", 6), *[""] * 6][:7]
-    counts = [int(one) for one in re.findall(r"gpu:(?:[^:(),]+:)?([0-9]+)", gpus)]
-    return Partition(
-        name=name.removesuffix("*"),
-        is_up=available == "up",
-        is_default=name.endswith("*"),
-        time_limit=limit,
-        nodes=_number(nodes),
-        cpus=_number(cpus),
-        memory_mib=_number(memory),
-        gpus=sum(counts),
-    )
-
-
-def _number(text: str) -> int:
-    """A number that sinfo writes, which has a plus where nodes differ."""
-    match = re.match(r"[0-9]+", text)
-    return int(match[0]) if match else 0
-
-
-def _largest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
-    """One line for each name: nodes of several kinds come as several. Whether one has all of it at once Slurm says."""
-    found: dict[str, Partition] = {}
-    for row in rows:
-        one = found.get(row.name)
-        found[row.name] = (
-            row
-            if one is None
-            else Partition(
-                name=row.name,
-                is_up=one.is_up or row.is_up,
-                is_default=row.is_default,
-                time_limit=row.time_limit,
-                nodes=one.nodes + row.nodes,
-                cpus=max(one.cpus, row.cpus),
-                memory_mib=max(one.memory_mib, row.memory_mib),
-                gpus=max(one.gpus, row.gpus),
-            )
-        )
-    return tuple(found.values())

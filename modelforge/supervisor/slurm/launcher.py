@@ -63,7 +63,6 @@ class SlurmLauncher:
         server: str,
         defaults: wire.ClusterRequest,
         *,
-        cluster: str = "",
         module: str = TRAINER,
         command: Command = command_of,
         look_seconds: float = LOOK_SECONDS,
@@ -73,7 +72,7 @@ class SlurmLauncher:
         self._slurm = slurm
         self._server = server
         self._defaults = defaults
-        self._cluster = cluster
+        self._cluster = ""
         self._module = module
         self._command = command
         self._queue = Queue(slurm, look_seconds)
@@ -102,7 +101,7 @@ class SlurmLauncher:
             ) from error
         slurm_id = await self._submitted(name, script, Signs(folder))
         self._life(job_id, attempt)
-        return self._reference(slurm_id, name)
+        return await self._reference(slurm_id, name)
 
     async def _submitted(self, name: str, script: str, signs: Signs) -> str:
         """The id that Slurm gave the job. Where it is not known whether it did, the job is looked for by its name.
@@ -160,7 +159,7 @@ class SlurmLauncher:
             if claim is None:
                 return None
         self._life(job_id, attempt)
-        return self._reference(rows[-1].job_id if claim is None else str(claim.slurm_id), name)
+        return await self._reference(rows[-1].job_id if claim is None else str(claim.slurm_id), name)
 
     async def _known_rows(self, name: str) -> tuple[JobRow, ...]:
         """The jobs of a name, once Slurm has answered."""
@@ -247,7 +246,10 @@ class SlurmLauncher:
     def _name(self, job_id: str, attempt: int) -> str:
         return job_name(self._server, job_id, attempt)
 
-    def _reference(self, slurm_id: str, name: str) -> SlurmJob:
+    async def _reference(self, slurm_id: str, name: str) -> SlurmJob:
+        if not self._cluster:
+            with contextlib.suppress(SlurmError):  # for who reads it later: nothing here asks for a cluster by its name
+                self._cluster = await self._slurm.cluster_name()
         return SlurmJob(slurm_id=int(slurm_id), cluster=self._cluster, name=name)
 
     def _life(self, job_id: str, attempt: int) -> Life:

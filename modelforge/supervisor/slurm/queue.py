@@ -28,8 +28,10 @@ class Queue:
         self._asked_at = -seconds
 
     async def look(self, *, anew: bool = False) -> Look:
-        """The newest look that is under way or to come; `anew`: at once, where the one before has ended."""
+        """The newest look that is under way or to come; `anew`: one that begins now, or when that one has ended."""
         clock = asyncio.get_running_loop().time
+        if anew and self._asking is not None and not self._asking.done():
+            await asyncio.shield(self._asking)  # it may have begun before what is looked for
         if self._asking is None or (self._asking.done() and (anew or clock() >= self._asked_at + self._seconds)):
             self._asked_at = clock()
             self._asking = asyncio.get_running_loop().create_task(self._ask())

@@ -45,6 +45,10 @@ async def test_jobs_are_cancelled_of_the_user_that_the_server_runs_as(
     assert {one.job_id: one for one in await slurm.jobs()}[held].state.cause == "Cancelled"
 
 
+async def test_a_cluster_says_what_it_is_called(cluster: SlurmCluster) -> None:
+    assert await Slurm(cluster.environment).cluster_name() == "tests"
+
+
 async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) -> None:
     with pytest.raises(SlurmRefused, match="invalid partition specified: nowhere"):
         await Slurm(cluster.environment).submit("#!/bin/sh\n#SBATCH --partition=nowhere\ntrue\n")

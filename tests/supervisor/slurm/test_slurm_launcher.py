@@ -106,7 +106,7 @@ async def test_a_job_that_was_taken_by_an_sbatch_that_failed_is_the_attempt(
 ) -> None:
     launcher = site.launcher(PATH=program(tmp_path, "sbatch", f'REAL "$@" >"{tmp_path}/id"; {said}'))
     reference = await launcher.submit(site.spec("completes", "train_14"))
-    assert reference.slurm_id == int((tmp_path / "id").read_text())
+    assert (reference.slurm_id, reference.cluster) == (int((tmp_path / "id").read_text()), "tests")
     assert await launcher.started("train_14", 1, no_word)
     await launcher.wait("train_14", 1)
 
