@@ -8,6 +8,7 @@ from functools import partial
 
 from aiohttp import web
 
+from modelforge.admission.ahead import check_ahead
 from modelforge.admission.context import FETCHES_AT_ONCE, Admission
 from modelforge.admission.estimate.fit import host_bytes
 from modelforge.command_handler import CommandHandler
@@ -67,6 +68,7 @@ from modelforge.supervisor.standby import Standby
 from modelforge.supervisor.trash import empty, remove
 from modelforge.webhooks.deliverer import Deliverer
 from modelforge.webhooks.secrets import SecretFiles
+from trainer_entry import wire
 from trainer_entry.wire.redaction import Redaction
 
 FAILED = web.AppKey("failed", asyncio.Future[None])
@@ -103,6 +105,7 @@ def make_app(
         layout,
         standby_command,
         warmed=partial(_prepare_playground, app),
+        meanwhile=partial(_check_ahead, app),
         keeps_one=keeps_one,
         needs=partial(host_bytes, data_dir=layout.root),
     )
@@ -152,6 +155,14 @@ def _prepare_playground(app: web.Application) -> None:
     """Where there is a model to ask, have a worker started ahead."""
     if PLAYGROUND in app and app[PROJECTOR].read_models.models:
         app[PLAYGROUND].prepare()
+
+
+async def _check_ahead(app: web.Application) -> None:
+    """Look at the models that are likely asked for next: the last one, and the one that comes with this."""
+    models, status = {wire.BUILT_IN_MODEL}, app[PROJECTOR].read_models.status()
+    if status.job_id is not None:
+        models.add(app[HANDLER].state.jobs[status.job_id].spec.model_path)
+    await check_ahead(models)
 
 
 def _sweep(layout: Layout) -> None:

@@ -8,7 +8,7 @@ fit, or does not answer, the attempt is started in the ordinary way.
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import msgspec
@@ -50,11 +50,16 @@ class Standby:
         module: str = TRAINER,
         warmed: Callable[[], None] = lambda: None,
         *,
+        meanwhile: Callable[[], Coroutine[None, None, None]] | None = None,
         keeps_one: bool = True,
         needs: Needs | None = None,
     ) -> None:
-        """`module`: what the trainer runs. `warmed` is called when one is ready. `needs`: of a job beside it."""
+        """`module`: what the trainer runs. `needs`: of a job beside it.
+
+        `meanwhile` is called when one was started, and `warmed` when it is ready.
+        """
         self._warmed = warmed
+        self._meanwhile = meanwhile
         self._layout = layout
         self._module = module
         self._machine = Machine()
@@ -200,7 +205,13 @@ class Standby:
         folder = self._layout.standby / token
         self._is_launching = True
         waiting = self._current = await WaitingTrainer.start(token, folder, environment, software, command)
-        task = asyncio.get_running_loop().create_task(self._attend(waiting))
+        self._keep(self._attend(waiting))
+        if self._meanwhile is not None:
+            self._keep(self._meanwhile())
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        """Do something beside, until the end."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

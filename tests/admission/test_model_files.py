@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support.attempt_files import write_weights
 
+from modelforge.admission.ahead import check_ahead
+from modelforge.admission.estimate import tokenizer
 from modelforge.admission.estimate.architecture import architecture_of
 from modelforge.admission.estimate.tokenizer import check_chat_template, check_tokenizer
 from modelforge.admission.estimate.weights import weights_in
@@ -140,6 +142,20 @@ async def test_a_tokenizer_that_can_be_read_is_accepted_until_it_changes(tmp_pat
     path.write_text(json.dumps({**TOKENIZER, "model": {"type": "Nonsense"}}))
     with pytest.raises(BadInput, match=r"tokenizer\.json"):
         await check_tokenizer("m", tmp_path, "model_name")
+
+
+async def test_a_model_that_was_looked_at_ahead_is_not_read_while_somebody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder, text in ((good, json.dumps(TOKENIZER)), (bad, "{")):
+        folder.mkdir()
+        (folder / "tokenizer.json").write_text(text)
+    await check_ahead([str(bad), "nobody/has-it", str(good)])
+    with pytest.raises(BadInput, match=r"tokenizer\.json"):
+        await check_tokenizer("m", bad, "model_name")
+    monkeypatch.setattr(tokenizer, "run_module", lambda *_, **__: pytest.fail("it was read again"))
+    await check_tokenizer("m", good, "model_name")
 
 
 async def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

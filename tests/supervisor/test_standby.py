@@ -276,6 +276,38 @@ def test_nobody_waits_while_only_the_memory_of_running_jobs_is_reckoned(tmp_path
     assert [*tmp_path.iterdir()] == []
 
 
+def test_meanwhile_something_is_done_that_ends_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    async def meanwhile() -> None:
+        said.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            said.append("over")
+
+    async def follow() -> None:
+        waiting = await WaitingTrainer.start(
+            "0" * 32, tmp_path / "standby" / ("0" * 32), dict(os.environ), "", ["none"]
+        )
+
+        async def start(*_: object) -> WaitingTrainer:
+            return waiting
+
+        monkeypatch.setattr(WaitingTrainer, "start", start)
+        standby = Standby(Layout(tmp_path), lambda _: [], meanwhile=meanwhile)
+        standby.open(Machine(), State())
+        standby._begin()  # noqa: SLF001 - no clock has to run for it
+        for _ in range(3000):
+            if said:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(standby.close(), 30)
+
+    asyncio.run(follow())
+    assert said == ["begun", "over"]
+
+
 def test_one_that_is_being_launched_is_waited_for_and_not_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

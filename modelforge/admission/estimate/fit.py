@@ -28,7 +28,7 @@ from modelforge.model_files import read_file
 from trainer_entry import wire
 
 _UNKNOWN_LENGTH = 2048
-_FIELD = "model_name"
+FIELD = "model_name"
 
 
 class Fit(Struct, frozen=True, kw_only=True, gc=False):
@@ -108,16 +108,16 @@ async def _read(spec: wire.JobSpec, folder: Path, problems: list[BadInput]) -> _
 
     def read_files() -> None:
         with _gathered(problems):
-            model.weights = weights_in(name, folder, _FIELD)
+            model.weights = weights_in(name, folder, FIELD)
         with contextlib.suppress(OSError):  # the check of the model has said so
             model.architecture = architecture_of(read_file(folder, "config.json"))
         has_tools = any(file.has_tools for file in spec.files)
         if has_tools or any(file.format in {"messages", "conversations"} for file in spec.files):
             with _gathered(problems):
-                check_chat_template(name, folder, _FIELD, tools=has_tools)
+                check_chat_template(name, folder, FIELD, tools=has_tools)
 
     with _gathered(problems):
-        await check_tokenizer(name, folder, _FIELD)
+        await check_tokenizer(name, folder, FIELD)
     await read_apart(read_files)
     return model
 
