@@ -112,7 +112,7 @@ def logged_numbers(rows: list[Row], job_id: str, attempt: int) -> list[int]:
 
 def standing_by(data_dir: Path) -> list[str]:
     """The tokens of the trainers that were started ahead for a data directory, whether they have an attempt by now."""
-    found = []
+    found = set[str]()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -121,8 +121,8 @@ def standing_by(data_dir: Path) -> list[str]:
                 continue
             if b"trainer_entry.shim" in words and b"--standby" in words:
                 folder = Path(words[words.index(b"--standby") + 1].decode())
-                found += [folder.name] if folder.parent == data_dir / "standby" else []
-    return found
+                found |= {folder.name} if folder.parent == data_dir / "standby" else set()
+    return sorted(found)  # of one that has just forked there are two processes with its words
 
 
 def living() -> dict[str, list[Living]]:
