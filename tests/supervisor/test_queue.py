@@ -97,8 +97,8 @@ def test_without_gpus_a_job_alone_has_all_processors_and_cuda_is_left_as_it_is(
     assert variables["OMP_NUM_THREADS"] == str(CORES)
     assert "OMP_WAIT_POLICY" not in variables
     assert variables["CUDA_VISIBLE_DEVICES"] == ""
-    assert "MALLOC_MMAP_THRESHOLD_" not in variables
-    assert variables["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert variables["MALLOC_TRIM_THRESHOLD_"] == str(1 << 40)
+    assert variables["MALLOC_MMAP_THRESHOLD_"] == str(32 << 20)
 
 
 def test_a_training_that_computes_activations_again_on_the_cpu_gives_memory_back_that_it_has_freed(
@@ -109,25 +109,28 @@ def test_a_training_that_computes_activations_again_on_the_cpu_gives_memory_back
     server.wait_for(job_id)
     variables = given_to(data_dir, job_id)
     assert int(variables["MALLOC_MMAP_THRESHOLD_"]) == 1 << 20
-    assert "GLIBC_TUNABLES" not in variables
+    assert "MALLOC_TRIM_THRESHOLD_" not in variables
 
 
 @pytest.mark.parametrize(
-    ("own", "expected"),
+    ("own", "trim", "mmap"),
     [
-        ("glibc.malloc.arena_max=1", "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"),
-        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, str(1 << 40), str(32 << 20)),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=1"}, None, str(32 << 20)),
+        ({"MALLOC_MMAP_THRESHOLD_": "7"}, str(1 << 40), "7"),
     ],
 )
 def test_what_the_server_was_told_of_its_heap_goes_before(
-    own: str, expected: str, monkeypatch: pytest.MonkeyPatch
+    own: dict[str, str], trim: str | None, mmap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GLIBC_TUNABLES", own)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
     share = Share(threads=1, all_cores=True, gpus=None)
-    assert environment_of(share, "token", {})["GLIBC_TUNABLES"] == expected
-    recomputes = msgspec.structs.replace(share, recomputes=True)
-    assert environment_of(recomputes, "token", {})["GLIBC_TUNABLES"] == own
-    assert "GLIBC_TUNABLES" not in environment_of(msgspec.structs.replace(share, gpus=("0",)), "token", {})
+    told = environment_of(share, "token", {})
+    assert told.get("GLIBC_TUNABLES") == own.get("GLIBC_TUNABLES")
+    assert (told.get("MALLOC_TRIM_THRESHOLD_"), told.get("MALLOC_MMAP_THRESHOLD_")) == (trim, mmap)
+    on_gpu = environment_of(msgspec.structs.replace(share, gpus=("0",)), "token", {})
+    assert on_gpu.get("MALLOC_TRIM_THRESHOLD_") is None
 
 
 @pytest.mark.parametrize("tunables", ["glibc.malloc.mmap_threshold=4096", "a=1:glibc.malloc.mmap_threshold=4096"])
