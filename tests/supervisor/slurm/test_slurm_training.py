@@ -30,6 +30,16 @@ def server(cluster: SlurmCluster, tmp_path: Path) -> Iterator[RunningServer]:
     cluster.cancel_all()
 
 
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server that trains on its own machine, with such a model and the same dataset."""
+    build_tiny_model(tmp_path / "alone" / "model")
+    server = real_server(tmp_path / "alone")
+    server.upload(RECORDS).raise_for_status()
+    yield server
+    server.end()
+
+
 def start(server: RunningServer, model: Path, **parameters: object) -> str:
     body = {"task": "text-generation", "model_name": str(model), "dataset": "data.jsonl", "max_steps": STEPS}
     answer = server.post("/api/start_training", body | parameters)
@@ -37,9 +47,9 @@ def start(server: RunningServer, model: Path, **parameters: object) -> str:
     return str(answer.json()["job_id"])
 
 
-def losses_of(server: RunningServer, job_id: str) -> dict[int, float]:
+def losses_of(server: RunningServer, job_id: str, steps: int = STEPS) -> dict[int, float]:
     metrics = server.get(f"/api/jobs/{job_id}/metrics?limit=100000").json()["metrics"]
-    assert [one["step"] for one in metrics] == list(range(1, STEPS + 1))
+    assert [one["step"] for one in metrics] == list(range(1, steps + 1))
     return {one["step"]: one["loss"] for one in metrics}
 
 
@@ -65,3 +75,36 @@ def test_a_training_that_is_preempted_and_comes_to_its_time_limit_has_the_losses
     resumed = [one["data"]["report"]["resumed_step"] for one in events if one["type"] == "TrainingStarted"]
     assert resumed == [0, *saved[:2]]
     assert losses_of(server, job_id) == pytest.approx(losses_of(server, whole), rel=1e-5)
+
+
+def test_what_is_saved_stopped_and_resumed_on_a_cluster_is_the_training_of_one_machine(
+    server: RunningServer, alone: RunningServer, tmp_path: Path
+) -> None:
+    asked = {"provider": "huggingface", "strategy": "sft", "max_seq_length": 64, "per_device_train_batch_size": 4}
+    there = start(server, tmp_path / "model", **asked)
+    until_step(server, there, 10)
+    assert server.get("/api/training_status").json()["status"] == "training"
+    server.post(f"/api/jobs/{there}/checkpoint").raise_for_status()
+    until_step(server, there, 30)
+    assert server.post("/api/stop_training").json()["status"] == "stopped"
+    assert server.get(f"/api/jobs/{there}").json()["status"] == "stopped"
+    checkpoints = [one["step"] for one in server.get(f"/api/jobs/{there}/checkpoints").json()["checkpoints"]]
+    assert len(checkpoints) == 2
+    server.post(f"/api/jobs/{there}/resume").raise_for_status()
+    here = start(alone, tmp_path / "alone" / "model", **asked)
+    assert (server.wait_for(there)["status"], alone.wait_for(here)["status"]) == ("completed", "completed")
+    assert losses_of(server, there) == pytest.approx(losses_of(alone, here), rel=1e-5)
+    assert [model["name"] for model in server.get("/api/models").json()["models"]] == ["my-model-finetuned"]
+
+
+def test_one_process_on_each_of_two_nodes_trains_as_two_on_one_machine(
+    server: RunningServer, alone: RunningServer, tmp_path: Path
+) -> None:
+    two = {"num_processes": 2, "max_steps": 8}
+    there = start(server, tmp_path / "model", **two, cluster={"nodes": 2})
+    assert server.wait_for(there)["status"] == "completed"
+    here = start(alone, tmp_path / "alone" / "model", **two)
+    assert alone.wait_for(here)["status"] == "completed"
+    assert losses_of(server, there, 8) == pytest.approx(losses_of(alone, here, 8), rel=1e-5)
+    started = server.get(f"/api/events?stream={there}&type=TrainingStarted").json()["events"]
+    assert [one["data"]["report"]["environment"]["world_size"] for one in started] == [2]
