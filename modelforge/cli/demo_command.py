@@ -27,7 +27,7 @@ from modelforge.errors import LaunchFailed
 from modelforge.machine.trainer_libraries import check_trainer_libraries
 from trainer_entry import wire
 
-_SETTINGS = ("num_train_epochs=3", "per_device_train_batch_size=4", "learning_rate=5e-4", "max_seq_length=256")
+_SETTINGS = ("num_train_epochs=2", "per_device_train_batch_size=4", "learning_rate=5e-4", "max_seq_length=256")
 _LISTENS = re.compile(r"listens on (http://\S+)")
 _LONGEST_ANSWER = 90
 
