@@ -125,7 +125,7 @@ class Attempts:
         clock = asyncio.get_running_loop().time
         deadline = clock() + (0 if self._layout.shared is None else _LATE_SECONDS)
         while True:
-            if clock() >= deadline or await asyncio.to_thread(_is_seen, last_word):
+            if clock() >= deadline or await until_it_answers(lambda: _is_seen(last_word)):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
