@@ -1,4 +1,4 @@
-"""How an attempt's end is reported, where the disk that its files are on fails."""
+"""How an attempt's end is reported, where the disk that its files are on fails, or has lost them."""
 
 import errno
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 from support.scenario import JOB, SAVED, SLURM_JOB, attempt_submitted, ended, finished, given, launching, requested
 
 from modelforge.domain import job
+from modelforge.domain.failure_causes import Cause
 from modelforge.domain.job import Reference
 from modelforge.domain.messages import Actor, Command, Event, Report
 from modelforge.layout import Layout
@@ -68,3 +69,11 @@ async def test_a_disk_that_fails_while_a_model_is_looked_for_is_asked_again(
     )
     report = await end_of(Heard(ended(word), ending=Ending(exit=None, last_words="")), tmp_path)
     assert (report.job_id, fails) == (JOB, [])
+
+
+async def test_an_attempt_that_the_log_has_as_started_is_never_said_not_to_have_been(tmp_path: Path) -> None:
+    before = Cause(kind="LaunchFailed", message="The job ended before a trainer was started")
+    report = await end_of(Heard(ending=Ending(exit=None, last_words="", cause=before)), tmp_path)
+    assert report.cause is not None
+    assert report.cause.kind == "NodeFailed"
+    assert "had started" in report.cause.message
