@@ -55,7 +55,7 @@ def claim_shared_root(layout: Layout) -> None:
 
     Raises:
         SettingsInvalid: it is another one's, it cannot be written, others could write into it, or the data directory
-            has such folders of its own.
+            has such folders of its own; or it is not what this server left there, as where it is not mounted.
     """
     shared = layout.at_nodes()
     if not shared.is_dir():  # made here, it would lie on this machine's disk where the shared one is not mounted
@@ -69,6 +69,7 @@ def claim_shared_root(layout: Layout) -> None:
                 f"{shared}: start the server with the data directory that it was made with, or use another folder.",
             )
         if mark is None:
+            _refuse_unmounted(layout)
             mark = own or _Server(id=secrets.token_hex(8))
             write_owner_file(layout.root / _MARK, msgspec.json.encode(mark))
             write_owner_file(shared / _MARK, msgspec.json.encode(mark))
@@ -78,6 +79,24 @@ def claim_shared_root(layout: Layout) -> None:
             _link(layout.root / folder.name, folder)
     except OSError as error:
         raise SettingsInvalid("The shared root cannot be used", f"{shared}: {error.strerror or error}") from error
+
+
+def _refuse_unmounted(layout: Layout) -> None:
+    """Refuse a root without a mark where this data directory has been served from it: its attempts would seem gone.
+
+    Its links tell, which are made after the mark; a data directory that was restored has none.
+    """
+    shared = layout.at_nodes()
+    links = [layout.root / folder.name for folder in layout.on_nodes if (layout.root / folder.name).is_symlink()]
+    if not links:
+        return
+    for link in links:
+        _refuse_other_root(link, shared / link.name)
+    raise SettingsInvalid(
+        "The shared root is not what this server left",
+        f"{shared} has no {_MARK}: mount its file system. If it was lost, give the folder back what it had, and copy "
+        f"{layout.root / _MARK} into it.",
+    )
 
 
 def _refuse_others(folder: Path) -> None:
@@ -94,8 +113,7 @@ def _refuse_others(folder: Path) -> None:
 
 def _link(link: Path, folder: Path) -> None:
     if link.is_symlink():
-        if link.resolve() != folder.resolve():
-            raise SettingsInvalid("The data directory has another shared root", f"{link} leads to {link.resolve()}.")
+        _refuse_other_root(link, folder)
         return
     if link.is_dir():
         try:
@@ -106,6 +124,11 @@ def _link(link: Path, folder: Path) -> None:
                 f"{link} is not empty: what it has is not on the cluster's nodes. Use another --data-dir.",
             ) from error
     link.symlink_to(folder)
+
+
+def _refuse_other_root(link: Path, folder: Path) -> None:
+    if link.resolve() != folder.resolve():
+        raise SettingsInvalid("The data directory has another shared root", f"{link} leads to {link.resolve()}.")
 
 
 async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterRequest) -> None:
