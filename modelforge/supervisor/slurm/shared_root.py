@@ -1,6 +1,7 @@
 """The folder that a server shares with the nodes of its cluster: whose it is, and whether the nodes see it."""
 
 import os
+import re
 import secrets
 import stat
 import sys
@@ -19,7 +20,8 @@ from trainer_entry import wire
 
 _log = structlog.get_logger()
 _MARK = "modelforge-server.json"
-_NO_NODE = ("Immediate execution impossible", "Requested nodes are busy", "Unable to allocate resources: Connection")
+_RAN = re.compile(r"\btask \d+: Exited with exit code|\bexecve\b")
+"""What srun says where a node ran the command, or could not; all else is about getting a node."""
 _TRY_SECONDS = 30.0
 _SEES = "import os, sys; import trainer_entry.cluster_step; sys.exit(0 if os.path.exists(sys.argv[1]) else 3)"
 
@@ -134,7 +136,7 @@ def _refuse_other_root(link: Path, folder: Path) -> None:
 async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterRequest) -> None:
     """Have a node look whether it has the shared root and the server's Python; once for each Python.
 
-    Where no node is free, or nobody answers, that is left for the first job to show.
+    Where Slurm gives no node for it, or nobody answers, that is left for the first job to show.
 
     Raises:
         SettingsInvalid: a node does not see them.
@@ -151,15 +153,13 @@ async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterReques
         await slurm.try_on_node(flags, [python, "-c", _SEES, str(layout.at_nodes() / _MARK)], _TRY_SECONDS)
     except SlurmMissing:
         raise
-    except SlurmRefused as error:
-        if any(words in str(error) for words in _NO_NODE):
-            _log.warning("nodes_not_checked", why=str(error))
-            return
-        raise SettingsInvalid(
-            "A node of the cluster does not see what jobs need",
-            f"{layout.at_nodes()} and {python} have to be there on every node, at the same paths. Slurm says: {error}",
-        ) from error
     except SlurmError as error:
+        if isinstance(error, SlurmRefused) and _RAN.search(str(error)):
+            raise SettingsInvalid(
+                "A node of the cluster does not see what jobs need",
+                f"{layout.at_nodes()} and {python} have to be there on every node, at the same paths. "
+                f"Slurm says: {error}",
+            ) from error
         _log.warning("nodes_not_checked", why=str(error))
     else:
         write_owner_file(layout.at_nodes() / _MARK, msgspec.json.encode(_Server(id=mark.id, seen_with=python)))

@@ -1,15 +1,21 @@
-"""The folder that a server shares with its nodes: one that is not mounted is not taken for an empty one."""
+"""The folder that a server shares with its nodes: one that is not mounted, and nodes that do not see it."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
+from support.slurm_cluster import SlurmCluster
 
 from modelforge.errors import SettingsInvalid
 from modelforge.layout import Layout
-from modelforge.supervisor.slurm.shared_root import claim_shared_root
+from modelforge.supervisor.slurm.commands import Slurm
+from modelforge.supervisor.slurm.shared_root import check_nodes, claim_shared_root
+from trainer_entry import wire
 
 MARK = "modelforge-server.json"
+MAIN = wire.ClusterRequest(partition="main")
 
 
 @pytest.fixture
@@ -61,3 +67,40 @@ def test_a_first_start_that_was_killed_between_both_marks_is_made_anew(tmp_path:
     (layout.root / MARK).write_text('{"id":"c0ffee"}')
     claim_shared_root(layout)
     assert "c0ffee" in (layout.at_nodes() / MARK).read_text()
+
+
+@pytest.mark.parametrize("state", ["drain", "inactive"])
+async def test_a_partition_that_takes_no_jobs_is_no_fault_of_its_nodes(
+    layout: Layout, cluster: SlurmCluster, state: str
+) -> None:
+    cluster.run("scontrol", "update", "partitionname=main", f"state={state}")
+    try:
+        with capture_logs() as said:
+            await check_nodes(layout, Slurm(cluster.environment), MAIN)
+    finally:
+        cluster.release_partition()
+    assert [line["event"] for line in said] == ["nodes_not_checked"]
+    # and once it takes jobs, they are seen to have what jobs need
+    await check_nodes(layout, Slurm(cluster.environment), MAIN)
+    assert sys.executable in (layout.at_nodes() / MARK).read_text()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"), [("root", "exit code 3"), ("python", "execve"), ("packages", "trainer_entry")]
+)
+async def test_a_node_that_does_not_see_what_jobs_need_is_named(
+    layout: Layout, cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, words: str
+) -> None:
+    environment = cluster.environment
+    if lacking == "root":
+        srun = tmp_path / "srun"  # the mark is gone by the time that a node looks for it
+        srun.write_text(f'#!/bin/sh\nrm "{layout.at_nodes() / MARK}"\nexec {shutil.which("srun")} "$@"\n')
+        srun.chmod(0o700)
+        environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    else:
+        monkeypatch.setattr(
+            sys, "executable", "/usr/bin/python3" if lacking == "packages" else str(tmp_path / "python")
+        )
+    with pytest.raises(SettingsInvalid, match="does not see what jobs need") as raised:
+        await check_nodes(layout, Slurm(environment), MAIN)
+    assert words in str(raised.value)
