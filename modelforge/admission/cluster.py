@@ -76,16 +76,19 @@ def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ..
             f"cluster.partition is {asked.partition}; there are {', '.join(one.name for one in partitions)}.",
             field="cluster",
         )
+    wishes: list[tuple[str, int, int, str]] = []
+    if partition.nodes:  # else they are powered down, as in a cloud, and what they have is not known
+        wishes += [
+            ("nodes", asked.nodes or 1, partition.nodes, "nodes"),
+            ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its largest node"),
+            ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its largest node"),
+            ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its largest node"),
+        ]
     limit = wire.seconds_of(partition.time_limit)
-    wishes = (
-        ("nodes", asked.nodes or 1, partition.nodes, "nodes"),
-        ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its largest node"),
-        ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its largest node"),
-        ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its largest node"),
-        ("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit or None, "seconds at most"),
-    )
+    if limit:
+        wishes.append(("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit, "seconds at most"))
     for name, wanted, has, of_what in wishes:
-        if has is not None and wanted > has:
+        if wanted > has:
             raise BadInput(
                 "The partition cannot give what the job asks for",
                 f"cluster.{name} comes to {wanted}, and {partition.name} has {has} {of_what}.",
