@@ -85,7 +85,7 @@ def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ..
             ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its largest node"),
         ]
     limit = wire.seconds_of(partition.time_limit)
-    if limit:
+    if limit and asked.qos is None:  # which may lift the limit
         wishes.append(("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit, "seconds at most"))
     for name, wanted, has, of_what in wishes:
         if wanted > has:

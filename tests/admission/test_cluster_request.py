@@ -53,6 +53,7 @@ async def check(asked: dict[str, Any], partition: dict[str, Any]) -> None:
         ({"nodes": 4, "cpus_per_node": 64, "gpus_per_node": 8, "memory": "512G"}, POWERED_DOWN),
         ({}, POWERED_DOWN),
         ({}, {}),
+        ({"time_limit": "4-00:00:00", "qos": "long"}, {}),
     ],
 )
 async def test_what_a_partition_may_give_is_left_to_slurm(asked: dict[str, Any], partition: dict[str, Any]) -> None:
