@@ -19,6 +19,7 @@ MAIN = Partition(
     is_up=True,
     is_default=True,
     time_limit="1:00:00",
+    default_time="n/a",
     nodes=3,
     cpus=2,
     memory_mib=2000,
@@ -53,7 +54,11 @@ async def check(asked: dict[str, Any], partition: dict[str, Any]) -> None:
         ({"nodes": 4, "cpus_per_node": 64, "gpus_per_node": 8, "memory": "512G"}, POWERED_DOWN),
         ({}, POWERED_DOWN),
         ({}, {}),
+        ({}, {"default_time": "4:00"}),
+        ({}, {"default_time": "infinite", "time_limit": "infinite"}),
+        ({"time_limit": "0:04:00"}, {"default_time": "2:00"}),
         ({"time_limit": "4-00:00:00", "qos": "long"}, {}),
+        ({"qos": "long"}, {"default_time": "2:00"}),
     ],
 )
 async def test_what_a_partition_may_give_is_left_to_slurm(asked: dict[str, Any], partition: dict[str, Any]) -> None:
@@ -66,6 +71,12 @@ async def test_what_a_partition_may_give_is_left_to_slurm(asked: dict[str, Any],
         ({"cpus_per_node": 3}, {}, "cluster", "main has 2 processors"),
         ({"time_limit": "1:00:01"}, {}, "cluster", "main has 3600 seconds at most"),
         ({"time_limit": "1:00:01"}, POWERED_DOWN, "cluster", "main has 3600 seconds at most"),
+        ({}, {"default_time": "3:59"}, "cluster.time_limit", "has 239 s in main.* give cluster.time_limit"),
+        ({}, {"default_time": "2:00", "time_limit": "infinite"}, "cluster.time_limit", "give cluster.time_limit"),
+        *(
+            ({}, {"default_time": default, "time_limit": "2:00"}, "cluster.time_limit", "name another partition")
+            for default in ("n/a", "NONE", "", "2:00")
+        ),
     ],
 )
 async def test_what_a_partition_cannot_give_is_refused_by_name(
