@@ -54,7 +54,7 @@ async def check_cluster_request(
         )
     partitions = await admission.partitions()
     if partitions is not None:  # else Slurm says it once it answers
-        _check_partition(whole, partitions)
+        _check_partition(whole, partitions, least)
     return whole
 
 
@@ -66,7 +66,7 @@ def gpus_asked(admission: Admission, asked: wire.ClusterRequest | None) -> int |
     return (whole.gpus_per_node or 0) * (whole.nodes or 1)
 
 
-def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) -> None:
+def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ...], least: float) -> None:
     partition = partition_of(asked, partitions)
     if partition is None:
         if asked.partition is None:
@@ -76,21 +76,40 @@ def _check_partition(asked: wire.ClusterRequest, partitions: tuple[Partition, ..
             f"cluster.partition is {asked.partition}; there are {', '.join(one.name for one in partitions)}.",
             field="cluster",
         )
+    wishes: list[tuple[str, int, int, str]] = []
+    if partition.nodes:  # else they are powered down, as in a cloud, and what they have is not known
+        wishes += [
+            ("nodes", asked.nodes or 1, partition.nodes, "nodes"),
+            ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its largest node"),
+            ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its largest node"),
+            ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its largest node"),
+        ]
     limit = wire.seconds_of(partition.time_limit)
-    wishes = (
-        ("nodes", asked.nodes or 1, partition.nodes, "nodes"),
-        ("gpus_per_node", asked.gpus_per_node or 0, partition.gpus, "GPUs on its largest node"),
-        ("cpus_per_node", asked.cpus_per_node or 0, partition.cpus, "processors on its largest node"),
-        ("memory", _mib(asked.memory), partition.memory_mib, "MiB on its largest node"),
-        ("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit or None, "seconds at most"),
-    )
+    if limit and asked.qos is None:  # which may lift the limit
+        wishes.append(("time_limit", wire.seconds_of(asked.time_limit or "0:00:00"), limit, "seconds at most"))
     for name, wanted, has, of_what in wishes:
-        if has is not None and wanted > has:
+        if wanted > has:
             raise BadInput(
                 "The partition cannot give what the job asks for",
                 f"cluster.{name} comes to {wanted}, and {partition.name} has {has} {of_what}.",
                 field="cluster",
             )
+    if asked.time_limit is None and asked.qos is None:
+        _check_default_time(partition, limit, least)
+
+
+def _check_default_time(partition: Partition, limit: int, least: float) -> None:
+    """Refuse a job that asks for no time, where what it gets then is too short: each attempt would end the same."""
+    given = wire.seconds_of(partition.default_time) or limit
+    if not given or given >= least:
+        return
+    remedy = f"name another partition: it gives {limit} s at most" if 0 < limit < least else "give cluster.time_limit"
+    raise BadInput(
+        "The partition's own time leaves no time to train",
+        f"A job without cluster.time_limit has {given} s in {partition.name}, and a checkpoint before its end takes up "
+        f"to {least:.0f} s: {remedy}.",
+        field="cluster.time_limit",
+    )
 
 
 def partition_of(asked: wire.ClusterRequest, partitions: tuple[Partition, ...]) -> Partition | None:

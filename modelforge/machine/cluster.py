@@ -9,13 +9,15 @@ class Partition(Struct, frozen=True, kw_only=True, gc=False):
     """A part of the cluster, as Slurm has it.
 
     `cpus`, `memory_mib`, `gpus`: the most that a node of it has. `time_limit`: as `[D-]HH:MM:SS`, or `infinite`.
-    `is_default`: for jobs that name none.
+    `default_time`: the same of jobs that ask for no time; `n/a` where that is its limit. `is_default`: for jobs that
+    name none. `nodes`: those that Slurm shows, which are not the ones of a cloud that are powered down.
     """
 
     name: str
     is_up: bool
     is_default: bool
     time_limit: str
+    default_time: str
     nodes: int
     cpus: int
     memory_mib: int

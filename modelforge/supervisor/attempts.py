@@ -24,6 +24,9 @@ _log = structlog.get_logger()
 _LATE_SECONDS = 60.0
 """So much later at most a shared root shows what a trainer saved as it ended."""
 _LOOK_SECONDS = 0.25
+_LEFT_NO_TRACE = Cause(
+    kind="NodeFailed", message="The trainer had started, and its folder has nothing of it any more, nor how it ended."
+)
 
 
 class Attempts:
@@ -115,7 +118,7 @@ class Attempts:
             attempt=attempt,
             exit=ending.exit,
             last_words=ending.last_words,
-            cause=ending.cause,
+            cause=_LEFT_NO_TRACE if ended.spawned and _denies_start(ending.cause) else ending.cause,
             checkpoint=None if checkpoint is None else checkpoint.path,
         )
         await self._reporting.submit(report)
@@ -125,7 +128,7 @@ class Attempts:
         clock = asyncio.get_running_loop().time
         deadline = clock() + (0 if self._layout.shared is None else _LATE_SECONDS)
         while True:
-            if clock() >= deadline or await asyncio.to_thread(_is_seen, last_word):
+            if clock() >= deadline or await until_it_answers(lambda: _is_seen(last_word)):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -147,6 +150,10 @@ class Attempts:
         """Who waits to ask it something need not."""
         self._is_known(job_id, attempt).set_result(False)
         del self._known[job_id, attempt]
+
+
+def _denies_start(cause: Cause | None) -> bool:
+    return cause is not None and cause.kind == "LaunchFailed"
 
 
 def _is_seen(last_word: job.LastWord | None) -> bool:

@@ -8,6 +8,7 @@ from modelforge.domain.job import LocalProcess, Reference
 from modelforge.domain.scheduling import Machine, Place, is_for_cluster
 from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Ending, Launcher, Waits
+from modelforge.supervisor.patient_reads import until_it_answers
 from trainer_entry import wire
 
 
@@ -31,9 +32,9 @@ class DividedLauncher:
 
     async def find(self, job_id: str, attempt: int) -> Reference | None:
         """Ask the launcher that was to have it, by the spec that each writes before anything else."""
-        try:
-            spec = msgspec.json.decode(self._spec_file(job_id, attempt).read_bytes(), type=wire.AttemptSpec)
-        except FileNotFoundError:
+        file = self._layout.attempt(job_id, attempt) / "spec.json"
+        spec = await until_it_answers(lambda: _read(file))
+        if spec is None:
             return None
         return await self._give(job_id, attempt, spec.job).find(job_id, attempt)
 
@@ -75,5 +76,9 @@ class DividedLauncher:
         launcher = self._given[job_id, attempt] = self._cluster if is_for_cluster(spec) else self._local
         return launcher
 
-    def _spec_file(self, job_id: str, attempt: int) -> Path:
-        return self._layout.attempt(job_id, attempt) / "spec.json"
+
+def _read(file: Path) -> wire.AttemptSpec | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=wire.AttemptSpec)
+    except (FileNotFoundError, msgspec.DecodeError):  # nothing is submitted before its spec is there whole
+        return None

@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG002 - a launcher that does nothing takes what any takes
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from support.scenario import JOB, OTHER_JOB, PROCESS, SLURM_JOB, spec
 from modelforge.domain.job import LocalProcess, Reference, SlurmJob
 from modelforge.domain.scheduling import Cluster, Machine
 from modelforge.layout import Layout
+from modelforge.supervisor import patient_reads
 from modelforge.supervisor.divided import DividedLauncher
 from modelforge.supervisor.launcher import Ending, Waits
 from trainer_entry import wire
@@ -119,6 +121,29 @@ async def test_an_attempt_is_looked_for_where_it_was_to_be_submitted(
     (folder / "spec.json").write_bytes(msgspec.json.encode(attempt_at(work)))
     assert await divided.find(JOB, 1) == (SLURM_JOB if work is None else PROCESS)
     assert (cluster.asked, local.asked) == ((["find"], []) if work is None else ([], ["find"]))
+
+
+async def test_an_attempt_is_looked_for_again_where_the_disk_fails(
+    divided: DividedLauncher, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patient_reads, "RETRY_SECONDS", 0.01)
+    fails = [errno.ESTALE, errno.EIO]
+
+    def read(_file: Path) -> bytes:
+        if fails:
+            raise OSError(fails.pop(), "It fails")
+        return msgspec.json.encode(attempt_at(None))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert await divided.find(JOB, 1) == SLURM_JOB
+    assert fails == []
+
+
+async def test_an_attempt_whose_spec_is_not_whole_was_never_submitted(divided: DividedLauncher, layout: Layout) -> None:
+    folder = layout.attempt(JOB, 1)
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_bytes(msgspec.json.encode(attempt_at(None))[:-9])
+    assert await divided.find(JOB, 1) is None
 
 
 async def test_a_training_that_began_on_the_servers_machine_is_seen_off_there(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from modelforge.machine.cluster import Partition
 
-PARTITION_FORMAT = "%P|%a|%l|%D|%c|%m|%G"
+PARTITION_FORMAT = "%P|%a|%l|%L|%D|%c|%m|%G"
 
 
 def partitions_in(said: str) -> tuple[Partition, ...]:
@@ -14,13 +14,14 @@ def partitions_in(said: str) -> tuple[Partition, ...]:
 
 
 def _partition(line: str) -> Partition:
-    name, available, limit, nodes, cpus, memory, gpus = [*line.split("|", 6), *[""] * 6][:7]
+    name, available, limit, default, nodes, cpus, memory, gpus = [*line.split("|", 7), *[""] * 7][:8]
     counts = [int(one) for one in re.findall(r"gpu:(?:[^:(),]+:)?([0-9]+)", gpus)]
     return Partition(
         name=name.removesuffix("*"),
         is_up=available == "up",
         is_default=name.endswith("*"),
         time_limit=limit,
+        default_time=default,
         nodes=_number(nodes),
         cpus=_number(cpus),
         memory_mib=_number(memory),
@@ -47,6 +48,7 @@ def _largest(rows: Iterable[Partition]) -> tuple[Partition, ...]:
                 is_up=one.is_up or row.is_up,
                 is_default=row.is_default,
                 time_limit=row.time_limit,
+                default_time=row.default_time,
                 nodes=one.nodes + row.nodes,
                 cpus=max(one.cpus, row.cpus),
                 memory_mib=max(one.memory_mib, row.memory_mib),

@@ -1,6 +1,7 @@
 """The folder that a server shares with the nodes of its cluster: whose it is, and whether the nodes see it."""
 
 import os
+import re
 import secrets
 import stat
 import sys
@@ -19,7 +20,8 @@ from trainer_entry import wire
 
 _log = structlog.get_logger()
 _MARK = "modelforge-server.json"
-_NO_NODE = ("Immediate execution impossible", "Requested nodes are busy", "Unable to allocate resources: Connection")
+_RAN = re.compile(r"\btask \d+: Exited with exit code|\bexecve\b")
+"""What srun says where a node ran the command, or could not; all else is about getting a node."""
 _TRY_SECONDS = 30.0
 _SEES = "import os, sys; import trainer_entry.cluster_step; sys.exit(0 if os.path.exists(sys.argv[1]) else 3)"
 
@@ -55,7 +57,7 @@ def claim_shared_root(layout: Layout) -> None:
 
     Raises:
         SettingsInvalid: it is another one's, it cannot be written, others could write into it, or the data directory
-            has such folders of its own.
+            has such folders of its own; or it is not what this server left there, as where it is not mounted.
     """
     shared = layout.at_nodes()
     if not shared.is_dir():  # made here, it would lie on this machine's disk where the shared one is not mounted
@@ -69,6 +71,7 @@ def claim_shared_root(layout: Layout) -> None:
                 f"{shared}: start the server with the data directory that it was made with, or use another folder.",
             )
         if mark is None:
+            _refuse_unmounted(layout)
             mark = own or _Server(id=secrets.token_hex(8))
             write_owner_file(layout.root / _MARK, msgspec.json.encode(mark))
             write_owner_file(shared / _MARK, msgspec.json.encode(mark))
@@ -78,6 +81,24 @@ def claim_shared_root(layout: Layout) -> None:
             _link(layout.root / folder.name, folder)
     except OSError as error:
         raise SettingsInvalid("The shared root cannot be used", f"{shared}: {error.strerror or error}") from error
+
+
+def _refuse_unmounted(layout: Layout) -> None:
+    """Refuse a root without a mark where this data directory has been served from it: its attempts would seem gone.
+
+    Its links tell, which are made after the mark; a data directory that was restored has none.
+    """
+    shared = layout.at_nodes()
+    links = [layout.root / folder.name for folder in layout.on_nodes if (layout.root / folder.name).is_symlink()]
+    if not links:
+        return
+    for link in links:
+        _refuse_other_root(link, shared / link.name)
+    raise SettingsInvalid(
+        "The shared root is not what this server left",
+        f"{shared} has no {_MARK}: mount its file system. If it was lost, give the folder back what it had, and copy "
+        f"{layout.root / _MARK} into it.",
+    )
 
 
 def _refuse_others(folder: Path) -> None:
@@ -94,8 +115,7 @@ def _refuse_others(folder: Path) -> None:
 
 def _link(link: Path, folder: Path) -> None:
     if link.is_symlink():
-        if link.resolve() != folder.resolve():
-            raise SettingsInvalid("The data directory has another shared root", f"{link} leads to {link.resolve()}.")
+        _refuse_other_root(link, folder)
         return
     if link.is_dir():
         try:
@@ -108,10 +128,15 @@ def _link(link: Path, folder: Path) -> None:
     link.symlink_to(folder)
 
 
+def _refuse_other_root(link: Path, folder: Path) -> None:
+    if link.resolve() != folder.resolve():
+        raise SettingsInvalid("The data directory has another shared root", f"{link} leads to {link.resolve()}.")
+
+
 async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterRequest) -> None:
     """Have a node look whether it has the shared root and the server's Python; once for each Python.
 
-    Where no node is free, or nobody answers, that is left for the first job to show.
+    Where Slurm gives no node for it, or nobody answers, that is left for the first job to show.
 
     Raises:
         SettingsInvalid: a node does not see them.
@@ -128,15 +153,13 @@ async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterReques
         await slurm.try_on_node(flags, [python, "-c", _SEES, str(layout.at_nodes() / _MARK)], _TRY_SECONDS)
     except SlurmMissing:
         raise
-    except SlurmRefused as error:
-        if any(words in str(error) for words in _NO_NODE):
-            _log.warning("nodes_not_checked", why=str(error))
-            return
-        raise SettingsInvalid(
-            "A node of the cluster does not see what jobs need",
-            f"{layout.at_nodes()} and {python} have to be there on every node, at the same paths. Slurm says: {error}",
-        ) from error
     except SlurmError as error:
+        if isinstance(error, SlurmRefused) and _RAN.search(str(error)):
+            raise SettingsInvalid(
+                "A node of the cluster does not see what jobs need",
+                f"{layout.at_nodes()} and {python} have to be there on every node, at the same paths. "
+                f"Slurm says: {error}",
+            ) from error
         _log.warning("nodes_not_checked", why=str(error))
     else:
         write_owner_file(layout.at_nodes() / _MARK, msgspec.json.encode(_Server(id=mark.id, seen_with=python)))

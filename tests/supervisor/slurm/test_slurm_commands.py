@@ -118,6 +118,25 @@ async def test_the_partitions_are_known_with_the_limits_of_their_nodes(cluster: 
     assert (main.nodes, main.cpus, main.memory_mib, main.gpus, main.is_up) == (3, 2, 2000, 2, True)
 
 
+async def test_what_a_partition_gives_a_job_that_asks_for_no_time_is_known_and_that_it_shows_no_node(
+    cluster: SlurmCluster,
+) -> None:
+    made = {"short": ("nodes=n1", "maxtime=1:00:00", "defaulttime=0:02:00"), "bare": ("maxtime=infinite",)}
+    try:
+        for name, fields in made.items():
+            cluster.run("scontrol", "create", f"partitionname={name}", *fields)
+        found = {one.name: one for one in await Slurm(cluster.environment).partitions()}
+    finally:
+        for name in made:
+            cluster.run("scontrol", "delete", f"partitionname={name}")
+    assert {one.name: (one.default_time, one.time_limit, one.nodes) for one in found.values()} == {
+        "main": ("n/a", "1:00:00", 3),
+        "urgent": ("n/a", "1:00:00", 3),
+        "short": ("2:00", "1:00:00", 1),
+        "bare": ("n/a", "infinite", 0),
+    }
+
+
 async def test_a_controller_that_is_away_is_not_asked_for_the_partitions_at_each_request(tmp_path: Path) -> None:
     program = tmp_path / "sinfo"
     program.write_text(f'#!/bin/sh\necho asked >>"{tmp_path}/asked"\necho "Connection refused" >&2\nexit 1\n')
@@ -133,8 +152,8 @@ async def test_a_partition_has_what_its_largest_node_has_and_is_known_though_it_
     sinfo.write_text(
         """#!/bin/sh
 case "$*" in *--all*--exact*) ;; *) exit 1 ;; esac
-echo 'main*|up|infinite|4|8|64000|(null)'
-echo 'main*|up|infinite|2|64|512000|gpu:a100:8(S:0-1)'
+echo 'main*|up|infinite|n/a|4|8|64000|(null)'
+echo 'main*|up|infinite|n/a|2|64|512000|gpu:a100:8(S:0-1)'
 """
     )
     sinfo.chmod(0o700)
