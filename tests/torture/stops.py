@@ -14,7 +14,7 @@ from pathlib import Path
 from support.running_server import RECORDS, RunningServer, real_server
 from support.tiny_model import build_tiny_model
 
-STEPS_A_STOP = 150
+STEPS_A_STOP = 600
 LONGEST_WAIT = 14.0
 NOISE = 1e-5
 
