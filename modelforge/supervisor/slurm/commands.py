@@ -124,7 +124,8 @@ class Slurm:
         Raises:
             SlurmError: it could not be asked.
         """
-        said = await self._ask("squeue", ["--noheader", "--me", "--states=all", f"--format={_JOB_FORMAT}"])
+        # --all: of partitions, too, that are hidden, or would be for groups that this user is not in.
+        said = await self._ask("squeue", ["--noheader", "--me", "--all", "--states=all", f"--format={_JOB_FORMAT}"])
         return tuple(_job_row(line) for line in said.splitlines() if line)
 
     async def cancel(self, name: str, *, only_waiting: bool = False) -> None:

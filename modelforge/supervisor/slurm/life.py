@@ -127,6 +127,13 @@ class Life:
             self._looking = asyncio.get_running_loop().create_task(self._queue.look())
         return self._looked
 
+    def _look_anew(self) -> None:
+        """Conclude nothing from a look that began before what was done here just now."""
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looked = None
+        self._looking = asyncio.get_running_loop().create_task(self._queue.look(anew=True))
+
     def _read(self) -> tuple[Claim | None, StepExit | None, bytes, bool]:
         signs = self.signs
         if self._has_other_nodes is None:
@@ -187,6 +194,7 @@ class Life:
         elif not self.refused and not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
             self._seen_at = now
             await self._submit_again()
+            self._look_anew()
             return "waiting"
         return self._as_before if await self._revoke() else "gone"
 
@@ -195,8 +203,13 @@ class Life:
         return "running" if self.has_begun else "waiting"
 
     async def _submit_again(self) -> None:
-        """Hand the same script over anew."""
+        """Hand the same script over anew, in the place of what waits unseen: jobs of a name must not pile up."""
         script = await asyncio.to_thread((self.signs.folder / "job.sh").read_text)
+        try:
+            await self._slurm.cancel(self.name, only_waiting=True)
+        except SlurmError as error:
+            _log.warning("slurm_not_told", job=self.name, error=str(error))
+            return
         try:
             slurm_id = await self._slurm.submit(script)
         except SlurmError as error:

@@ -3,15 +3,12 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.attempt_files import processes_of
-from support.slurm_cluster import SlurmCluster
-from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
+from support.slurm_site import SlurmSite, kill_step, no_word, program, until
 
 from modelforge.errors import LaunchFailed
 from modelforge.supervisor.slurm import launcher as launcher_module
@@ -20,22 +17,6 @@ from modelforge.supervisor.slurm.commands import Slurm
 from modelforge.supervisor.slurm.submission import command_of
 from trainer_entry import wire
 from trainer_entry.wire.secret_files import SECRET_FILES
-
-
-@pytest.fixture
-def site(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmSite]:
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
-    made = SlurmSite(tmp_path)
-    yield made
-    made.close()
-
-
-def program(folder: Path, name: str, script: str) -> str:
-    """A PATH on which a command of Slurm's is a script, in which REAL is the command itself."""
-    real = shutil.which(name)
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n".replace("REAL", str(real)))
-    (folder / name).chmod(0o700)
-    return f"{folder}:{os.environ['PATH']}"
 
 
 async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: SlurmSite) -> None:
