@@ -12,9 +12,11 @@ from typing import Literal
 
 import structlog
 
-from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError, SlurmRefused
+from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
+from modelforge.supervisor.slurm.hand_over import HandOver
 from modelforge.supervisor.slurm.queue import Look, Queue
 from modelforge.supervisor.slurm.signs import Claim, Signs, StepExit
+from modelforge.supervisor.slurm.states import waiting_reason
 
 _log = structlog.get_logger()
 State = Literal["waiting", "running", "gone"]
@@ -49,18 +51,18 @@ _OVERTIME_SECONDS = 60.0
 class Life:
     """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim.
 
-    `refused`: why Slurm did not take it again after it had forgotten it; it never begins then.
+    `hand_over`: what has it taken by Slurm, again where that has forgotten it, or did not take it for now.
     `stood_still`: it was given up because its heartbeat did, while its job ran.
     """
 
-    def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm) -> None:
+    def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm, hand_over: HandOver) -> None:
         self.signs = signs
         self.name = name
-        self.reason = ""
+        self.hand_over = hand_over
         self.has_begun = False
         self.last_row: JobRow | None = None
-        self.refused = ""
         self.stood_still = False
+        self._reason = ""
         self._queue = queue
         self._slurm = slurm
         self._clock = asyncio.get_running_loop().time
@@ -79,9 +81,14 @@ class Life:
         self._is_revoked = False
         self._is_hidden = False
 
+    @property
+    def waits_for(self) -> str:
+        """Why it waits for its start, in plain words with Slurm's own; the empty text where that is not known."""
+        return self.hand_over.reason or waiting_reason(self._reason)
+
     async def look(self) -> State:
         """What it is now, a moment later than at the last call; as before where its folder cannot be read."""
-        await asyncio.sleep(_WAITING_LOOK_SECONDS if self.reason else _LOOK_SECONDS)
+        await asyncio.sleep(_WAITING_LOOK_SECONDS if self.waits_for else _LOOK_SECONDS)
         try:
             state = await self._look()
         except OSError as error:
@@ -108,7 +115,7 @@ class Life:
             return self._as_before
         if stopped and alive:
             await self._end_overtime(now)
-        return await self._conclude(rows, now, alive=alive)
+        return await self._conclude(rows, now, alive=alive, stopped=stopped)
 
     async def settle(self) -> None:
         """Have Slurm say how it sees the end of an attempt that has reported one, where it does so soon."""
@@ -146,7 +153,7 @@ class Life:
         if rows:
             claimed = [row for row in rows if self._claim is not None and row.job_id == str(self._claim.slurm_id)]
             self.last_row = (claimed or alive or rows)[-1]
-            self.reason = alive[-1].reason if alive and alive[-1].state.phase == "waiting" else ""
+            self._reason = alive[-1].reason if alive and alive[-1].state.phase == "waiting" else ""
         return bool(alive)
 
     async def _conclude_report(self, report: StepExit, now: float, *, alive: bool) -> State:
@@ -161,14 +168,15 @@ class Life:
             _log.warning("spool_not_seen_whole", job=self.name, bytes=seen, of=report.spool_bytes)
         return "gone"
 
-    async def _conclude(self, rows: tuple[JobRow, ...], now: float, *, alive: bool) -> State:
+    async def _conclude(self, rows: tuple[JobRow, ...], now: float, *, alive: bool, stopped: bool) -> State:
         if alive:
             self._seen_at, self._over_at = now, None
+            self.hand_over.is_seen()
             await self._end_still(rows, now)
             return self._as_before
-        if rows:
+        if rows and (self.has_begun or not self.hand_over.not_taken):
             return await self._conclude_end(now)
-        return await self._conclude_absence(now)
+        return await self._conclude_absence(now, stopped=stopped)
 
     async def _conclude_end(self, now: float) -> State:
         """Slurm says that it is over, and no report is there."""
@@ -183,42 +191,31 @@ class Life:
         still = _STILL_ON_LOST_NODE_SECONDS if lost else _STILL_SECONDS
         return "gone" if now > max(self._over_at, self._beat_at) + still else "running"
 
-    async def _conclude_absence(self, now: float) -> State:
-        """Slurm answers, and has no job of this name."""
+    async def _conclude_absence(self, now: float, *, stopped: bool) -> State:
+        """Slurm answers, and has no job of this name, or none but those that another one was to replace."""
         self._over_at = None
         if self.has_begun:
             if now < max(self._seen_at, self._beat_at) + _UNSEEN_SECONDS:
                 return "running"
-        elif now < self._seen_at + _FORGOTTEN_SECONDS:
-            return "waiting"
-        elif not self.refused and not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
-            self._seen_at = now
-            await self._submit_again()
-            self._look_anew()
-            return "waiting"
+        elif not self.hand_over.refused:
+            if not self._is_due(now, stopped=stopped):
+                return "waiting"
+            if not stopped:
+                self._seen_at = now
+                await self.hand_over.again()
+                self._look_anew()
+                return "waiting"
         return self._as_before if await self._revoke() else "gone"
+
+    def _is_due(self, now: float, *, stopped: bool) -> bool:
+        """Whether what waits nowhere is to be submitted again, or to be given up where it was stopped."""
+        if self.hand_over.not_taken:
+            return stopped or self.hand_over.is_due
+        return now >= self._seen_at + _FORGOTTEN_SECONDS
 
     @property
     def _as_before(self) -> State:
         return "running" if self.has_begun else "waiting"
-
-    async def _submit_again(self) -> None:
-        """Hand the same script over anew, in the place of what waits unseen: jobs of a name must not pile up."""
-        script = await asyncio.to_thread((self.signs.folder / "job.sh").read_text)
-        try:
-            await self._slurm.cancel(self.name, only_waiting=True)
-        except SlurmError as error:
-            _log.warning("slurm_not_told", job=self.name, error=str(error))
-            return
-        try:
-            slurm_id = await self._slurm.submit(script)
-        except SlurmError as error:
-            _log.warning("slurm_job_not_submitted_again", job=self.name, error=str(error))
-            if isinstance(error, SlurmRefused):
-                self.refused = str(error)
-                self._seen_at = self._clock() - _FORGOTTEN_SECONDS
-        else:
-            _log.warning("slurm_job_was_forgotten", job=self.name, slurm_id=slurm_id)
 
     async def _revoke(self) -> bool:
         """Revoke it, once; whether that was now.

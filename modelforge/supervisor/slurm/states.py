@@ -5,6 +5,8 @@ from typing import Literal, assert_never
 
 from msgspec import Struct
 
+from modelforge.supervisor.slurm.complaints import plain
+
 Phase = Literal["waiting", "running", "ending", "over"]
 EndCause = Literal["Preempted", "TimeLimit", "NodeFailed", "OutOfMemory", "Cancelled"]
 """Why Slurm ended a job that did not end by itself."""
@@ -87,6 +89,11 @@ def waiting_reason(reason: str) -> str:
     plain = _REASONS.get(re.split(r"[^A-Za-z]", reason, maxsplit=1)[0])
     said = reason[:_LONGEST_REASON]
     return f"Slurm: {said}" if plain is None else f"{plain} (Slurm: {said})"
+
+
+def not_taken_reason(words: str) -> str:
+    """Why a job waits that Slurm does not take for now; `words`: sbatch's."""
+    return f"Slurm takes no such job for now, and is asked again (Slurm: {plain(words)[:_LONGEST_REASON]})"
 
 
 def end_message(cause: EndCause) -> str:

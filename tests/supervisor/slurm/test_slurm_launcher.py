@@ -11,8 +11,7 @@ from support.attempt_files import processes_of
 from support.slurm_site import SlurmSite, kill_step, no_word, program, until
 
 from modelforge.errors import LaunchFailed
-from modelforge.supervisor.slurm import launcher as launcher_module
-from modelforge.supervisor.slurm import life
+from modelforge.supervisor.slurm import hand_over, life
 from modelforge.supervisor.slurm.commands import Slurm
 from modelforge.supervisor.slurm.submission import command_of
 from trainer_entry import wire
@@ -111,7 +110,7 @@ async def test_an_attempt_that_has_begun_is_awaited_though_its_submission_was_gi
 async def test_an_sbatch_that_fails_for_ever_leaves_no_job_that_could_begin(
     site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(hand_over, "_RETRY_SECONDS", 0.0)
     site.cluster.hold_partition()
     program(tmp_path, "sbatch", f'REAL "$@" >>"{tmp_path}/id"; echo "sbatch: error: something new" >&2; exit 1')
     path = program(tmp_path, "squeue", "exit 0")  # and a controller that forgot the job, and gets it anew
