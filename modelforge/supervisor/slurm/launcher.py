@@ -23,7 +23,7 @@ from modelforge.supervisor.launcher import Ending, Waits
 from modelforge.supervisor.patient_reads import until_it_answers
 from modelforge.supervisor.slurm.batch_script import job_name
 from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
-from modelforge.supervisor.slurm.ends import end_cause, still_cause
+from modelforge.supervisor.slurm.ends import end_cause
 from modelforge.supervisor.slurm.hand_over import HandOver, claim_of_given_up
 from modelforge.supervisor.slurm.life import Life
 from modelforge.supervisor.slurm.queue import Queue
@@ -224,8 +224,8 @@ def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:
     return Ending(
         exit=None if report is None else report.plain(),
         last_words=words,
-        cause=still_cause()
-        if life.stood_still and not life.signs.stop_was_asked
+        cause=life.given_up
+        if life.given_up is not None and not life.signs.stop_was_asked
         else end_cause(
             life.last_row,
             report,

@@ -8,7 +8,7 @@ see to it that it runs once.
 """
 
 import asyncio
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -16,7 +16,11 @@ from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
 from modelforge.supervisor.slurm.hand_over import HandOver
 from modelforge.supervisor.slurm.queue import Look, Queue
 from modelforge.supervisor.slurm.signs import Claim, Signs, StepExit
+from modelforge.supervisor.slurm.standstill import Standstill
 from modelforge.supervisor.slurm.states import waiting_reason
+
+if TYPE_CHECKING:
+    from modelforge.domain.failure_causes import Cause
 
 _log = structlog.get_logger()
 State = Literal["waiting", "running", "gone"]
@@ -40,10 +44,6 @@ _DRAINING_SECONDS = 90.0
 """After a report: so much later at most a shared file system shows the last of the spool."""
 _SETTLING_SECONDS = 5.0
 """Slurm knows so long after a step's end how the job ended."""
-_STILL_WHILE_RUNNING_SECONDS = 180.0
-"""A heartbeat that stands still for so long, while Slurm says that the job runs: it hangs."""
-_UNWATCHED_SECONDS = 30.0
-"""Between two looks that are so far apart nobody knows what the heartbeat did."""
 _OVERTIME_SECONDS = 60.0
 """After the grace of a stop: who is still there then is killed by Slurm."""
 
@@ -52,7 +52,7 @@ class Life:
     """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim.
 
     `hand_over`: what has it taken by Slurm, again where that has forgotten it, or did not take it for now.
-    `stood_still`: it was given up because its heartbeat did, while its job ran.
+    `given_up`: why, where its job did not end, or not by itself.
     """
 
     def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm, hand_over: HandOver) -> None:
@@ -61,7 +61,7 @@ class Life:
         self.hand_over = hand_over
         self.has_begun = False
         self.last_row: JobRow | None = None
-        self.stood_still = False
+        self.given_up: Cause | None = None
         self._reason = ""
         self._queue = queue
         self._slurm = slurm
@@ -72,8 +72,7 @@ class Life:
         self._beat_at = self._clock()
         self._seen_at = self._clock()
         self._over_at: float | None = None
-        self._running_since: float | None = None
-        self._watched_at = self._clock()
+        self._standstill = Standstill(self._clock())
         self._stop_at: float | None = None
         self._reported_at: float | None = None
         self._claim: Claim | None = None
@@ -172,8 +171,7 @@ class Life:
         if alive:
             self._seen_at, self._over_at = now, None
             self.hand_over.is_seen()
-            await self._end_still(rows, now)
-            return self._as_before
+            return await self._end_still(rows, now)
         if rows and (self.has_begun or not self.hand_over.not_taken):
             return await self._conclude_end(now)
         return await self._conclude_absence(now, stopped=stopped)
@@ -228,19 +226,20 @@ class Life:
         self._is_revoked = True
         return True
 
-    async def _end_still(self, rows: tuple[JobRow, ...], now: float) -> None:
-        """Have Slurm kill what runs without a sign of life, as where a node hangs; what it suspends is left alone."""
-        was_watched = now < self._watched_at + _UNWATCHED_SECONDS
-        self._watched_at = now
-        if not (was_watched and self.has_begun and any(row.state.name == "RUNNING" for row in rows)):
-            self._running_since = None
-            return
-        self._running_since = self._running_since or now
-        if now < max(self._running_since, self._beat_at) + _STILL_WHILE_RUNNING_SECONDS:
-            return
-        self._running_since, self.stood_still = None, True
+    async def _end_still(self, rows: tuple[JobRow, ...], now: float) -> State:
+        """Have Slurm kill what stands still, as where a node hangs; gone is what it cannot kill."""
+        is_revoked = self._is_revoked
+        cause = self._standstill.cause(rows, self._beat_at, now, has_begun=self.has_begun, is_revoked=is_revoked)
+        if cause is None:
+            return self._as_before
+        is_ending = self._standstill.stage == "ending"
+        if is_revoked or not is_ending:
+            self.given_up = self.given_up or cause
+        if is_revoked and is_ending:
+            return "gone"
         await self._revoke()
         await self._cancel()
+        return self._as_before
 
     async def _end_overtime(self, now: float) -> None:
         """Have Slurm kill what was asked to stop and has had its grace."""

@@ -11,7 +11,7 @@ from support.attempt_files import processes_of
 from support.slurm_site import SlurmSite, kill_step, no_word, program, until
 
 from modelforge.errors import LaunchFailed
-from modelforge.supervisor.slurm import hand_over, life
+from modelforge.supervisor.slurm import hand_over, life, standstill
 from modelforge.supervisor.slurm.commands import Slurm
 from modelforge.supervisor.slurm.submission import command_of
 from trainer_entry import wire
@@ -181,7 +181,7 @@ async def test_when_the_step_of_one_of_two_nodes_is_killed_the_other_ends_too(si
 async def test_what_runs_for_slurm_without_a_heartbeat_is_killed_and_what_is_suspended_is_not(
     site: SlurmSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(life, "_STILL_WHILE_RUNNING_SECONDS", 2.0)
+    monkeypatch.setattr(standstill, "_STILL_WHILE_RUNNING_SECONDS", 2.0)
     launcher = site.launcher()
     reference = await launcher.submit(site.spec("waits", "train_28", max_steps=100_000))
     assert await launcher.started("train_28", 1, no_word)
