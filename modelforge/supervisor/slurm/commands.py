@@ -119,13 +119,13 @@ class Slurm:
         """
         await self._unless_gone("scancel", [*_ours(name), *(["--state=PENDING"] if only_waiting else [])])
 
-    async def signal(self, name: str, number: Literal["USR1", "USR2"]) -> None:
-        """Signal every process of the steps of this user's jobs of a name; where there is none, nothing is done.
+    async def signal(self, name: str) -> None:
+        """SIGUSR2 to every process of the steps of this user's jobs of a name; where there is none, nothing is done.
 
         Raises:
             SlurmError: it could not be asked to.
         """
-        await self._unless_gone("scancel", [*_ours(name), "--state=RUNNING", f"--signal={number}"])
+        await self._unless_gone("scancel", [*_ours(name), "--state=RUNNING", "--signal=USR2"])
 
     async def was_preempted(self, job_id: str, name: str) -> bool:
         """Whether a job that the controller still knows was told to leave for another one.

@@ -150,13 +150,13 @@ class SlurmLauncher:
 
     async def _stop(self, name: str) -> None:
         await self._slurm.cancel(name, only_waiting=True)
-        await self._slurm.signal(name, "USR2")
+        await self._slurm.signal(name)
 
     async def save_checkpoint(self, job_id: str, attempt: int) -> None:
-        """Signal the step, where there is one."""
-        life = self._life(job_id, attempt)
-        if await until_it_answers(lambda: life.signs.claim) is not None:
-            await self._until_told(life, lambda name: self._slurm.signal(name, "USR1"))
+        """Leave word in its folder, where it has begun: a signal would be lost on what is suspended."""
+        signs = self._life(job_id, attempt).signs
+        if await until_it_answers(lambda: signs.claim) is not None:
+            await until_it_answers(signs.ask_for_checkpoint)
 
     async def _until_told(self, life: Life, tell: Callable[[str], Awaitable[None]]) -> None:
         """Tell the attempt something by Slurm, which may have to be asked again; one that has ended is left alone."""

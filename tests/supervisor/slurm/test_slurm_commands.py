@@ -33,7 +33,7 @@ async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster:
     assert (row.state.phase, row.state.cause) == ("over", "Cancelled")
     # and again changes nothing, as of a job that never was
     await slurm.cancel("held", only_waiting=True)
-    await slurm.signal("nobody", "USR1")
+    await slurm.signal("nobody")
 
 
 async def test_jobs_are_cancelled_of_the_user_that_the_server_runs_as(

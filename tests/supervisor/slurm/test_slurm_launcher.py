@@ -200,6 +200,30 @@ async def test_what_runs_for_slurm_without_a_heartbeat_is_killed_and_what_is_sus
     await until(lambda: not processes_of("token-train_28"))
 
 
+async def test_a_checkpoint_that_is_asked_for_while_the_job_is_suspended_is_saved_once_it_goes_on(
+    site: SlurmSite,
+) -> None:
+    launcher = site.launcher()
+    reference = await launcher.submit(site.spec("waits", "train_29", max_steps=100_000))
+    assert await launcher.started("train_29", 1, no_word)
+    await until(lambda: bool(site.steps("train_29")))
+    site.cluster.run("scontrol", "suspend", str(reference.slurm_id))
+    await launcher.save_checkpoint("train_29", 1)
+    site.cluster.run("scontrol", "resume", str(reference.slurm_id))
+    await until(lambda: bool(saved(site, "train_29")), seconds=10)
+    said = len(site.steps("train_29"))
+    await until(lambda: len(site.steps("train_29")) > said + 75)  # two beats later
+    assert len(saved(site, "train_29")) == 1
+    await launcher.save_checkpoint("train_29", 1)
+    await until(lambda: len(saved(site, "train_29")) == 2, seconds=10)
+    await launcher.stop("train_29", 1)
+    await launcher.wait("train_29", 1)
+
+
+def saved(site: SlurmSite, job_id: str) -> list[wire.CheckpointWritten]:
+    return [one for one in site.messages(job_id) if isinstance(one, wire.CheckpointWritten)]
+
+
 async def test_torchrun_has_two_nodes_meet_and_a_lost_contact_is_named(site: SlurmSite) -> None:
     launcher = site.launcher("support.meeting_ranks", command_of)
     attempt = site.spec("meets", "train_24", num_processes=2, cluster=wire.ClusterRequest(nodes=2))
