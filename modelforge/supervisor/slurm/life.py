@@ -44,6 +44,8 @@ _DRAINING_SECONDS = 90.0
 """After a report: so much later at most a shared file system shows the last of the spool."""
 _SETTLING_SECONDS = 5.0
 """Slurm knows so long after a step's end how the job ended."""
+_STARTING_SECONDS = 5.0
+"""A job that left the queue so long ago, and that no node has claimed yet, says so."""
 _OVERTIME_SECONDS = 60.0
 """After the grace of a stop: who is still there then is killed by Slurm."""
 
@@ -73,6 +75,7 @@ class Life:
         self._seen_at = self._clock()
         self._over_at: float | None = None
         self._standstill = Standstill(self._clock())
+        self._in_queue_at = self._clock()
         self._stop_at: float | None = None
         self._reported_at: float | None = None
         self._claim: Claim | None = None
@@ -152,8 +155,15 @@ class Life:
         if rows:
             claimed = [row for row in rows if self._claim is not None and row.job_id == str(self._claim.slurm_id)]
             self.last_row = (claimed or alive or rows)[-1]
-            self._reason = alive[-1].reason if alive and alive[-1].state.phase == "waiting" else ""
+            self._reason = self._reason_of(alive[-1]) if alive and not self.has_begun else ""
         return bool(alive)
+
+    def _reason_of(self, row: JobRow) -> str:
+        """Why a job waits that no node has claimed, as Slurm has it."""
+        if row.state.phase == "waiting":
+            self._in_queue_at = self._clock()
+            return row.reason
+        return row.state.name if self._clock() > self._in_queue_at + _STARTING_SECONDS else ""
 
     async def _conclude_report(self, report: StepExit, now: float, *, alive: bool) -> State:
         """It says that it has ended: other nodes leave then, and what it said last may be seen later."""

@@ -11,13 +11,19 @@ from modelforge.supervisor.slurm.ends import still_cause
 
 _STILL_WHILE_RUNNING_SECONDS = 180.0
 """A heartbeat that stands still for so long, while Slurm says that the job runs: it hangs."""
+_UNCLAIMED_SECONDS = 600.0
+"""A job that runs for Slurm for so long, and that no node has claimed: it hangs before its start."""
 _STILL_WHILE_ENDING_SECONDS = 90.0
 """A heartbeat that stands still for so long while Slurm ends the job: it is not saving a checkpoint any more."""
 _STILL_WHILE_REVOKED_SECONDS = 30.0
 """The same after its revocation: who of it lived has seen that."""
 _UNWATCHED_SECONDS = 30.0
 """Between two looks that are so far apart nobody knows what the heartbeat did."""
-Stage = Literal["running", "ending"]
+Stage = Literal["starting", "running", "ending"]
+_UNCLAIMED = Cause(
+    kind="NodeFailed",
+    message="The job ran for Slurm, but no trainer was started for ten minutes: its node, or a disk of it, hung.",
+)
 _UNENDED = Cause(
     kind="NodeFailed",
     message="Slurm did not come to an end with the job, and its heartbeat stood still for minutes: its node hung, or "
@@ -45,6 +51,7 @@ class Standstill:
         if stage is None:
             return None
         seconds, cause = {
+            "starting": (_UNCLAIMED_SECONDS, _UNCLAIMED),
             "running": (_STILL_WHILE_RUNNING_SECONDS, still_cause()),
             "ending": (_STILL_WHILE_REVOKED_SECONDS if is_revoked else _STILL_WHILE_ENDING_SECONDS, _UNENDED),
         }[stage]
@@ -55,7 +62,7 @@ class Standstill:
 
 
 def _stage(rows: tuple[JobRow, ...], *, has_begun: bool) -> Stage | None:
-    if has_begun and any(row.state.name == "RUNNING" for row in rows):
-        return "running"
+    if any(row.state.name == "RUNNING" for row in rows):
+        return "running" if has_begun else "starting"
     phases = {row.state.phase for row in rows} - {"over"}
     return "ending" if phases == {"ending"} else None

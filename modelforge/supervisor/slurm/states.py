@@ -65,6 +65,10 @@ _REASONS = {
     "Licenses": "it waits for a licence",
     "Reservation": "it waits for its reservation",
     "Cleaning": "an earlier run of it is being cleared away",
+    "CONFIGURING": "its nodes are made ready",
+    "RUNNING": "its node starts it",
+    "SUSPENDED": "it is suspended",
+    "COMPLETING": "it is ended before it began",
 }
 _LONGEST_REASON = 200
 

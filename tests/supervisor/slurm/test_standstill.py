@@ -7,7 +7,8 @@ import pytest
 from support.slurm_site import SlurmSite, no_word, program
 
 from modelforge.domain.failure_causes import RETRIED
-from modelforge.supervisor.slurm import standstill
+from modelforge.supervisor.slurm import launcher as launcher_module
+from modelforge.supervisor.slurm import life, standstill
 
 
 async def test_a_job_that_slurm_does_not_come_to_an_end_with_is_given_up(
@@ -42,3 +43,25 @@ async def test_what_still_saves_while_slurm_ends_it_is_let(
     await launcher.wait("train_51", 1)
     assert site.steps("train_51") == list(range(1, 151))
     assert (await launcher.ending("train_51", 1)).cause is None
+
+
+async def test_a_job_that_runs_for_slurm_and_never_begins_says_so_and_is_given_up(
+    site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher_module, "_TELL_SECONDS", 0.0)
+    monkeypatch.setattr(life, "_STARTING_SECONDS", 0.1)
+    monkeypatch.setattr(standstill, "_UNCLAIMED_SECONDS", 2.0)
+    hangs = "sed 's/^exec srun .*/exec sleep 60/' | REAL \"$@\""  # before the step begins
+    launcher, told = site.launcher(PATH=program(tmp_path, "sbatch", hangs)), list[str]()
+    await launcher.submit(site.spec("completes", "train_52"))
+
+    async def waits(reason: str) -> None:
+        told.append(reason)
+
+    assert not await launcher.started("train_52", 1, waits)
+    assert told[-1] == "its node starts it (Slurm: RUNNING)"
+    await launcher.wait("train_52", 1)
+    cause = (await launcher.ending("train_52", 1)).cause
+    assert cause is not None
+    assert cause.kind in RETRIED
+    assert "no trainer was started for ten minutes" in cause.message
