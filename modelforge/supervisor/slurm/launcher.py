@@ -184,6 +184,9 @@ class SlurmLauncher:
                 await life.settle()
                 if life.last_row is not None:
                     preempted = await self._slurm.was_preempted(life.last_row.job_id, life.name)
+        if life.is_in_queue:  # somebody had it put back there: it would wait, or begin and leave, for nobody
+            with contextlib.suppress(SlurmError):
+                await self._slurm.cancel(life.name, only_waiting=True)
         ending = await until_it_answers(lambda: _ending(life, report, preempted=preempted))
         self._lives.pop((job_id, attempt), None)
         return ending

@@ -54,7 +54,7 @@ class Life:
     """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim.
 
     `hand_over`: what has it taken by Slurm, again where that has forgotten it, or did not take it for now.
-    `given_up`: why, where its job did not end, or not by itself.
+    `given_up`: why, where its job did not end, or not by itself. `is_in_queue`: all that there is of it waits.
     """
 
     def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm, hand_over: HandOver) -> None:
@@ -64,6 +64,7 @@ class Life:
         self.has_begun = False
         self.last_row: JobRow | None = None
         self.given_up: Cause | None = None
+        self.is_in_queue = False
         self._reason = ""
         self._queue = queue
         self._slurm = slurm
@@ -124,7 +125,7 @@ class Life:
         deadline = self._clock() + _SETTLING_SECONDS
         while self._clock() < deadline:
             rows = (await self._queue.look(anew=True)).of(self.name)
-            if rows is not None and not self._take(rows):
+            if rows is not None and (not self._take(rows) or self.is_in_queue):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -152,6 +153,7 @@ class Life:
     def _take(self, rows: tuple[JobRow, ...]) -> bool:
         """Remember the job that has the claim, or the last one; whether one of the name is not over."""
         alive = [row for row in rows if row.state.phase != "over"]
+        self.is_in_queue = bool(alive) and all(row.state.phase == "waiting" for row in alive)
         if rows:
             claimed = [row for row in rows if self._claim is not None and row.job_id == str(self._claim.slurm_id)]
             self.last_row = (claimed or alive or rows)[-1]

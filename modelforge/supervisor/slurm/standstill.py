@@ -65,4 +65,6 @@ def _stage(rows: tuple[JobRow, ...], *, has_begun: bool) -> Stage | None:
     if any(row.state.name == "RUNNING" for row in rows):
         return "running" if has_begun else "starting"
     phases = {row.state.phase for row in rows} - {"over"}
-    return "ending" if phases == {"ending"} else None
+    if has_begun:  # what has begun and waits again was put back, and does not begin a second time
+        phases -= {"waiting"}
+    return "ending" if phases <= {"ending"} else None

@@ -45,6 +45,29 @@ async def test_what_still_saves_while_slurm_ends_it_is_let(
     assert (await launcher.ending("train_51", 1)).cause is None
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_of_an_attempt_whose_job_was_put_back_into_the_queue_nothing_is_left_there(
+    site: SlurmSite, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool
+) -> None:
+    monkeypatch.setattr(standstill, "_STILL_WHILE_ENDING_SECONDS", 2.0)
+    launcher, job_id = site.launcher(), f"train_5{3 + is_killed}"
+    attempt = site.spec("waits", job_id, max_steps=100_000)
+    reference = await launcher.submit(attempt)
+    assert await launcher.started(job_id, 1, no_word)
+    gone = asyncio.create_task(launcher.wait(job_id, 1))
+    number = str(reference.slurm_id)
+    site.cluster.run("scontrol", "update", f"jobid={number}", "requeue=1")
+    if is_killed:
+        site.kill(attempt)
+    site.cluster.run("scontrol", "requeuehold", number)
+    async with asyncio.timeout(20):
+        await gone
+    cause = (await launcher.ending(job_id, 1)).cause
+    assert cause is not None
+    assert cause.kind in RETRIED
+    assert site.cluster.rows()[number][1] == "CANCELLED"
+
+
 async def test_a_job_that_runs_for_slurm_and_never_begins_says_so_and_is_given_up(
     site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
