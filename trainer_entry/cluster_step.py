@@ -9,9 +9,9 @@ where the server sees it as often, and says at the end how it went (`exit.json`)
 claim, runs its part, and leaves when the first one has reported; a part that fails is told by a file `failed-NODE`.
 
 SIGUSR2 (the server's stop, and the time limit coming near), SIGTERM (the job is preempted, or cancelled) and a file
-`stop-asked` ask the ranks to end, with GRACE for a checkpoint; SIGUSR1 asks for one. Slurm sends them to every process
-of the step: the launcher is deaf to them, and ranks hear SIGUSR1 from Slurm alone, or they would save twice. A file
-`revoked` ends everything at once.
+`stop-asked` ask the ranks to end, with GRACE for a checkpoint. Slurm sends them to every process of the step: the
+launcher is deaf to them. A file `checkpoint-asked`, which the first node takes away, asks the ranks there for one, and
+the ranks of all nodes agree on it. A file `revoked` ends everything at once.
 
 Standard library only.
 """
@@ -27,7 +27,16 @@ import time
 from pathlib import Path
 from typing import TypedDict
 
-from trainer_entry.runtime.claim import CLAIM_VARIABLE, HEARTBEAT, REVOKED, STOP, claim_of, read_claim, take_claim
+from trainer_entry.runtime.claim import (
+    CHECKPOINT,
+    CLAIM_VARIABLE,
+    HEARTBEAT,
+    REVOKED,
+    STOP,
+    claim_of,
+    read_claim,
+    take_claim,
+)
 from trainer_entry.runtime.process_tree import LOG, ProcessTree
 
 _BEAT_SECONDS = 1.0
@@ -210,6 +219,9 @@ class _Beats:
                 return True
             if (folder / STOP).exists():
                 self._tree.ask_to_stop(signal.SIGUSR2)
+            if (folder / CHECKPOINT).exists():
+                self._tree.ask_for_checkpoint()
+                (folder / CHECKPOINT).unlink(missing_ok=True)
         except OSError as error:
             sys.stderr.write(f"The heartbeat cannot be written: {error}\n")
         else:

@@ -26,7 +26,8 @@ def _active_finding(layout: Layout, known: job.Job, server: Server | None, activ
     waits = "" if server is not None else ": no server follows it, and the next one misses nothing"
     if isinstance(known.reference, job.SlurmJob):
         slurm = known.reference
-        return ok("job", f"{active} is {known.status}, job {slurm.slurm_id} ({slurm.name}) of {slurm.cluster}{waits}")
+        named = f"{slurm.slurm_id} ({slurm.name})" if slurm.slurm_id else slurm.name
+        return ok("job", f"{active} is {known.status}, job {named} of {slurm.cluster}{waits}")
     there = remains_of(active, known.reference, layout)
     if there.pid is not None:
         return ok("job", f"{active} is {known.status}, process {there.pid}{waits}")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,14 @@ def kill_step(folder: Path, node: int = 0, number: signal.Signals = signal.SIGKI
             is_step = process.name.isdigit() and (process / "cmdline").read_bytes().split(b"\0")[2:4] == words
             if is_step and place in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), number)
+
+
+def program(folder: Path, name: str, script: str) -> str:
+    """A PATH on which a command of Slurm's is a script, in which REAL is the command itself."""
+    real = shutil.which(name)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n".replace("REAL", str(real)))
+    (folder / name).chmod(0o700)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 async def no_word(_reason: str) -> None:

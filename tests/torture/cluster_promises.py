@@ -138,6 +138,7 @@ def of_causes(witness: Witness, rows: list[Row]) -> Iterator[str]:
     attempt: Counter[str] = Counter()
     ids: dict[Attempt, int] = {}
     given = Counter(row.data["reference"]["slurm_id"] for row in rows if row.type == "AttemptSubmitted")
+    del given[0]  # of those that were not taken at first
     for row in rows:
         if row.type == "AttemptLaunching":
             attempt[row.stream] = row.data["attempt"]

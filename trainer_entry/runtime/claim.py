@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 
-CLAIM, HEARTBEAT, REVOKED, STOP = "claim", "heartbeat", "revoked", "stop-asked"
+CLAIM, HEARTBEAT, REVOKED, STOP, CHECKPOINT = "claim", "heartbeat", "revoked", "stop-asked", "checkpoint-asked"
 CLAIM_VARIABLE = "MODELFORGE_CLAIM"
 """Every process of a claimed attempt has the claim's mark and its folder in its environment under this name."""
 

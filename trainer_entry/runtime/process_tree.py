@@ -45,7 +45,7 @@ class ProcessTree:
 
     `folder`: the attempt's, or another one until it has one. `log`: what its stderr is called there. `ignored`: signals
     that the launcher is to take no notice of, beside SIGUSR1. `is_step`: of a cluster, which signals every process
-    itself. A rank has heard of a checkpoint then; that it is to end it may have missed, and it is told each second.
+    itself. That it is to end a rank may have missed then, and it is told each second; SIGUSR1 it has heard.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ProcessTree:
         """Hear what is asked from now on: before anything is started, so that a stop that comes at once is not lost."""
         for number in stops:
             signal.signal(number, self._ask_to_stop)
-        signal.signal(signal.SIGUSR1, self._ask_for_checkpoint)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN if self._is_step else self._note_checkpoint)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -146,10 +146,9 @@ class ProcessTree:
             if now - self._counted_at > _OOM_WINDOW_SECONDS:
                 self._counted_at = now
                 self._oom_kills_before, self._oom_kills = self._oom_kills, count_oom_kills()
-            if self._checkpoint_asked and not self._is_step:
+            if self._checkpoint_asked:
                 self._checkpoint_asked = False
-                for rank in self._ranks():
-                    send(rank, signal.SIGUSR1)
+                self.ask_for_checkpoint()
             if self.stop_signal is not None:
                 deadline = deadline or now + self.grace
                 if self._is_step and now > asked_at + _RETRY_SECONDS:
@@ -168,10 +167,15 @@ class ProcessTree:
         if self.stop_signal is None:
             self.stop_signal = number
 
+    def ask_for_checkpoint(self) -> None:
+        """Ask the ranks for a checkpoint."""
+        for rank in self._ranks():
+            send(rank, signal.SIGUSR1)
+
     def _ask_to_stop(self, number: int, _frame: FrameType | None) -> None:
         self.ask_to_stop(number)
 
-    def _ask_for_checkpoint(self, _signal: int, _frame: FrameType | None) -> None:
+    def _note_checkpoint(self, _signal: int, _frame: FrameType | None) -> None:
         self._checkpoint_asked = True
 
     def reap(self) -> None:

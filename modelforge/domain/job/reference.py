@@ -18,7 +18,10 @@ class LocalProcess(Struct, frozen=True, kw_only=True, tag_field="type", tag="loc
 
 
 class SlurmJob(Struct, frozen=True, kw_only=True, tag_field="type", tag="slurm_job", gc=False):
-    """A job of a Slurm cluster. Its id may be given out anew; `name` is of this attempt and of no other."""
+    """A job of a Slurm cluster. Its id may be given out anew; `name` is of this attempt and of no other.
+
+    `slurm_id` is 0 where Slurm took no such job when it was handed over: it is submitted again, and has an id later.
+    """
 
     slurm_id: int
     cluster: str

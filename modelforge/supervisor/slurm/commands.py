@@ -16,48 +16,21 @@ from msgspec import Struct
 
 from modelforge.machine.child_environment import child_environment
 from modelforge.machine.cluster import Partition
+from modelforge.supervisor.slurm.complaints import is_a_no, is_not_now, is_of_nobody, sleeps
 from modelforge.supervisor.slurm.partition_rows import PARTITION_FORMAT, partitions_in
 from modelforge.supervisor.slurm.states import JobState, job_state
 
 Program = Literal["sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun"]
 PROGRAMS: tuple[Program, ...] = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 _LONGEST_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
+"""Between two looks at what a command complains of while it runs."""
 _JOB_FORMAT = "%i|%j|%T|%N|%r"  # the reason last: it is the one that may have a bar in it
 OF_THE_NODE = (
     *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
     *("TMPDIR", "XDG_RUNTIME_DIR"),
 )
 """Variables that mean something else on each machine: a job has those of its node, and not the server's."""
-_UNREACHABLE = (
-    "Unable to contact slurm controller",
-    "Connection refused",
-    "Socket timed out",
-    "Connection timed out",
-    "Zero Bytes were transmitted or received",
-    "Slurm backup controller in standby mode",
-    "Communication connection failure",
-    "Communication shutdown failure",
-    "Unexpected message received",
-    "Message receive failure",
-    "Message send failure",
-    "Controller is in standby mode",
-    "Failed to connect to authentication agent",
-    "Could not establish a configuration source",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Transport endpoint is not connected",
-    "No route to host",
-    "Network is unreachable",
-    "Resource temporarily unavailable",
-    "Slurm temporarily unable to accept job",
-)
-_REFUSED = re.compile(
-    r"\binvalid\b(?! (?:authentication|job) credential)|not valid|not available|denied|violates|not permitted|exceed|"
-    r"not allowed|can ?not be satisfied|failed to validate|duplicate|specification|unrecognized option|"
-    r"does not look like",
-    re.IGNORECASE,
-)
-"""Words by which sbatch says that the controller does not take a job, or that it did not ask."""
 _GONE = ("Invalid job id specified", "Job/step already completing or completed")
 _JOB_ID = re.compile(r"[1-9][0-9]*")
 
@@ -76,6 +49,10 @@ class SlurmUnclear(SlurmUnreachable):
 
 class SlurmRefused(SlurmError):
     """Slurm said no; its words say why."""
+
+
+class SlurmTakesNone(SlurmError):
+    """Slurm does not take such a job for now, and may later; its words say why."""
 
 
 class SlurmMissing(SlurmError):
@@ -104,15 +81,19 @@ class Slurm:
 
         Raises:
             SlurmUnreachable: it may have been taken or not; look for the job's name.
+            SlurmTakesNone: it was not taken, and is to be submitted again later.
             SlurmRefused: it was not taken.
             SlurmMissing: there is no sbatch.
         """
         try:
             said = await self._ask("sbatch", ["--parsable"], script.encode())
-        except SlurmRefused as error:
-            if _REFUSED.search(str(error)):
+        except (SlurmRefused, SlurmUnreachable) as error:
+            words = str(error)
+            if is_not_now(words):
+                raise SlurmTakesNone(words) from error
+            if isinstance(error, SlurmUnreachable) or is_a_no(words):
                 raise
-            raise SlurmUnclear(str(error)) from error
+            raise SlurmUnclear(words) from error
         job_id = said.strip().partition(";")[0]  # `id;cluster` where there are several
         if not _JOB_ID.fullmatch(job_id):
             raise SlurmUnclear(f"sbatch gave no job id, but {said.strip()[:200]!r}")
@@ -124,7 +105,8 @@ class Slurm:
         Raises:
             SlurmError: it could not be asked.
         """
-        said = await self._ask("squeue", ["--noheader", "--me", "--states=all", f"--format={_JOB_FORMAT}"])
+        # --all: of partitions, too, that are hidden, or would be for groups that this user is not in.
+        said = await self._ask("squeue", ["--noheader", "--me", "--all", "--states=all", f"--format={_JOB_FORMAT}"])
         return tuple(_job_row(line) for line in said.splitlines() if line)
 
     async def cancel(self, name: str, *, only_waiting: bool = False) -> None:
@@ -137,13 +119,13 @@ class Slurm:
         """
         await self._unless_gone("scancel", [*_ours(name), *(["--state=PENDING"] if only_waiting else [])])
 
-    async def signal(self, name: str, number: Literal["USR1", "USR2"]) -> None:
-        """Signal every process of the steps of this user's jobs of a name; where there is none, nothing is done.
+    async def signal(self, name: str) -> None:
+        """SIGUSR2 to every process of the steps of this user's jobs of a name; where there is none, nothing is done.
 
         Raises:
             SlurmError: it could not be asked to.
         """
-        await self._unless_gone("scancel", [*_ours(name), "--state=RUNNING", f"--signal={number}"])
+        await self._unless_gone("scancel", [*_ours(name), "--state=RUNNING", "--signal=USR2"])
 
     async def was_preempted(self, job_id: str, name: str) -> bool:
         """Whether a job that the controller still knows was told to leave for another one.
@@ -200,32 +182,51 @@ class Slurm:
             code, said, complaint = await self._run(program, arguments, given, seconds)
         except FileNotFoundError as error:
             raise SlurmMissing(f"{program} is not installed on this machine, or not on its PATH") from error
-        except TimeoutError as error:
-            raise SlurmUnreachable(f"{program} did not end in {seconds:.0f} s") from error
         except OSError as error:  # no process, or no descriptor, is to be had now
             raise SlurmUnreachable(f"{program} could not be started: {error}") from error
         words = " ".join(complaint.split())
         if code == 0:
             return said
-        if any(one in words for one in _UNREACHABLE):
+        if code is None:
+            what = "does not end" if sleeps(words) else f"did not end in {seconds:.0f} s"
+            raise SlurmUnreachable(f"{program} {what}: {words[-500:] or 'it said nothing'}")
+        if is_of_nobody(words):
             raise SlurmUnreachable(f"{program}: {words[-500:]}")
         if code < 0 or not words:  # killed, or ended without a word: that is no answer
             raise SlurmUnclear(f"{program} ended with {code}: {words[-500:] or 'without a word'}")
         raise SlurmRefused(f"{program}: {words[-500:]}")
 
-    async def _run(self, program: Program, arguments: list[str], given: bytes, seconds: float) -> tuple[int, str, str]:
-        """How a command ended, and what it wrote to its two outputs."""
+    async def _run(
+        self, program: Program, arguments: list[str], given: bytes, seconds: float
+    ) -> tuple[int | None, str, str]:
+        """How a command ended, and what it wrote to its two outputs; None where it did not in time, and was killed."""
         with _file(given) as stdin, _file() as stdout, _file() as stderr:
             process = await asyncio.create_subprocess_exec(
                 program, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=self._environment, cwd="/"
             )
             try:
-                code = await asyncio.wait_for(process.wait(), timeout=seconds)
+                code = await _code(process, stderr, seconds)
             finally:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
             return code, _content(stdout).decode(errors="replace"), _content(stderr).decode(errors="replace")
+
+
+async def _code(process: asyncio.subprocess.Process, stderr: int, seconds: float) -> int | None:
+    """How a command ends, if it does in time; an sbatch that says that it sleeps now will not."""
+    ending = asyncio.get_running_loop().create_task(process.wait())
+    deadline = asyncio.get_running_loop().time() + seconds
+    try:
+        while (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait({ending}, timeout=min(_LOOK_SECONDS, left))
+            if ending.done():
+                return ending.result()
+            if sleeps(_content(stderr).decode(errors="replace")):
+                return None
+        return None
+    finally:
+        ending.cancel()
 
 
 @contextlib.contextmanager

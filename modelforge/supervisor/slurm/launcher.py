@@ -22,20 +22,12 @@ from modelforge.supervisor.last_words import last_words
 from modelforge.supervisor.launcher import Ending, Waits
 from modelforge.supervisor.patient_reads import until_it_answers
 from modelforge.supervisor.slurm.batch_script import job_name
-from modelforge.supervisor.slurm.commands import (
-    JobRow,
-    Slurm,
-    SlurmError,
-    SlurmMissing,
-    SlurmRefused,
-    SlurmUnclear,
-    SlurmUnreachable,
-)
-from modelforge.supervisor.slurm.ends import end_cause, refused_cause, still_cause
+from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
+from modelforge.supervisor.slurm.ends import end_cause
+from modelforge.supervisor.slurm.hand_over import HandOver, claim_of_given_up
 from modelforge.supervisor.slurm.life import Life
 from modelforge.supervisor.slurm.queue import Queue
-from modelforge.supervisor.slurm.signs import Claim, Signs, StepExit
-from modelforge.supervisor.slurm.states import waiting_reason
+from modelforge.supervisor.slurm.signs import Signs, StepExit
 from modelforge.supervisor.slurm.submission import Command, command_of, write_submission
 from trainer_entry import wire
 
@@ -45,8 +37,6 @@ LOOK_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
 _TELL_SECONDS = 30.0
 """Between two reasons for which one attempt waits: each is a record, and Slurm's may change at each look."""
-_UNCLEAR_TRIES = 15
-"""So often one after the other sbatch fails in words that nobody knows before a job is given up."""
 
 
 class SlurmLauncher:
@@ -84,7 +74,7 @@ class SlurmLauncher:
         return Cluster(server=server, cpu_threads=self._defaults.cpus_per_node or 1)
 
     async def submit(self, spec: wire.AttemptSpec) -> SlurmJob:
-        """Write the attempt's files, and have Slurm take its job."""
+        """Write the attempt's files, and hand its job over; its id is 0 where Slurm takes none for now."""
         job_id, attempt = spec.job.job_id, spec.attempt
         folder, name = self._layout.attempt(job_id, attempt), self._name(job_id, attempt)
         asked = (spec.job.cluster or wire.ClusterRequest()).over(self._defaults)
@@ -99,51 +89,10 @@ class SlurmLauncher:
                 f"{folder}: {error}",
                 disk_full=error.errno in NO_ROOM,
             ) from error
-        slurm_id = await self._submitted(name, script, Signs(folder))
-        self._life(job_id, attempt)
+        hand_over = HandOver(Signs(folder), name, self._queue, self._slurm)
+        slurm_id = await hand_over.first(script, self._give_up_seconds)
+        self._life(job_id, attempt, hand_over)
         return await self._reference(slurm_id, name)
-
-    async def _submitted(self, name: str, script: str, signs: Signs) -> str:
-        """The id that Slurm gave the job. Where it is not known whether it did, the job is looked for by its name.
-
-        Raises:
-            LaunchFailed: it was not taken, or is given up: should it begin all the same, it leaves at once.
-        """
-        clock = asyncio.get_running_loop().time
-        deadline, unclear = clock() + self._give_up_seconds, 0
-        while True:
-            try:
-                return await self._slurm.submit(script)
-            except (SlurmRefused, SlurmMissing) as error:
-                if begun := await self._give_up(name, signs):
-                    return begun
-                raise LaunchFailed("Slurm did not take the job", str(error)) from error
-            except SlurmUnreachable as error:
-                _log.warning("slurm_unreachable", error=str(error))
-                unclear = unclear + 1 if isinstance(error, SlurmUnclear) else 0
-                if clock() > deadline or unclear >= _UNCLEAR_TRIES:
-                    if begun := await self._give_up(name, signs):
-                        return begun
-                    what = "Slurm did not take the job" if unclear else "Slurm's controller did not answer"
-                    raise LaunchFailed(what, str(error)) from error
-            await asyncio.sleep(_RETRY_SECONDS)
-            if rows := (await self._queue.look(anew=True)).of(name):
-                return rows[-1].job_id
-            claim = await until_it_answers(lambda: signs.claim)
-            if claim is not None:
-                return str(claim.slurm_id)
-
-    async def _give_up(self, name: str, signs: Signs) -> str:
-        """See to it that nothing of a submission begins: an sbatch that failed may have been heard all the same.
-
-        The id of a job that had begun; it leaves within a second, and its end is awaited as of any attempt.
-        """
-        claim = await _claim_of_given_up(signs)
-        if claim is not None:
-            return str(claim.slurm_id)
-        with contextlib.suppress(SlurmError):  # where it cannot be asked now, the job leaves by itself
-            await self._slurm.cancel(name)
-        return ""
 
     async def find(self, job_id: str, attempt: int) -> SlurmJob | None:
         """Look at the attempt's folder, and then for its name in the queue, until Slurm has answered."""
@@ -155,7 +104,7 @@ class SlurmLauncher:
         claim = await until_it_answers(lambda: signs.claim)
         if not rows and claim is None:
             # The sbatch of a server that was killed may live and get its job through yet: what begins then leaves.
-            claim = await _claim_of_given_up(signs)
+            claim = await claim_of_given_up(signs)
             if claim is None:
                 return None
         self._life(job_id, attempt)
@@ -188,7 +137,7 @@ class SlurmLauncher:
             state = await life.look()
             if life.has_begun or state == "gone":
                 return life.has_begun
-            reason = waiting_reason(life.reason)
+            reason = life.waits_for
             if reason and reason != told and clock() >= tell_at:
                 told, tell_at = reason, clock() + _TELL_SECONDS
                 await waits(reason)
@@ -201,13 +150,13 @@ class SlurmLauncher:
 
     async def _stop(self, name: str) -> None:
         await self._slurm.cancel(name, only_waiting=True)
-        await self._slurm.signal(name, "USR2")
+        await self._slurm.signal(name)
 
     async def save_checkpoint(self, job_id: str, attempt: int) -> None:
-        """Signal the step, where there is one."""
-        life = self._life(job_id, attempt)
-        if await until_it_answers(lambda: life.signs.claim) is not None:
-            await self._until_told(life, lambda name: self._slurm.signal(name, "USR1"))
+        """Leave word in its folder, where it has begun: a signal would be lost on what is suspended."""
+        signs = self._life(job_id, attempt).signs
+        if await until_it_answers(lambda: signs.claim) is not None:
+            await until_it_answers(signs.ask_for_checkpoint)
 
     async def _until_told(self, life: Life, tell: Callable[[str], Awaitable[None]]) -> None:
         """Tell the attempt something by Slurm, which may have to be asked again; one that has ended is left alone."""
@@ -235,6 +184,9 @@ class SlurmLauncher:
                 await life.settle()
                 if life.last_row is not None:
                     preempted = await self._slurm.was_preempted(life.last_row.job_id, life.name)
+        if life.is_in_queue:  # somebody had it put back there: it would wait, or begin and leave, for nobody
+            with contextlib.suppress(SlurmError):
+                await self._slurm.cancel(life.name, only_waiting=True)
         ending = await until_it_answers(lambda: _ending(life, report, preempted=preempted))
         self._lives.pop((job_id, attempt), None)
         return ending
@@ -252,18 +204,13 @@ class SlurmLauncher:
                 self._cluster = await self._slurm.cluster_name()
         return SlurmJob(slurm_id=int(slurm_id), cluster=self._cluster, name=name)
 
-    def _life(self, job_id: str, attempt: int) -> Life:
+    def _life(self, job_id: str, attempt: int, hand_over: HandOver | None = None) -> Life:
         key = job_id, attempt
         if key not in self._lives:
-            folder = self._layout.attempt(job_id, attempt)
-            self._lives[key] = Life(Signs(folder), self._name(job_id, attempt), self._queue, self._slurm)
+            signs, name = Signs(self._layout.attempt(job_id, attempt)), self._name(job_id, attempt)
+            handed = hand_over or HandOver(signs, name, self._queue, self._slurm)
+            self._lives[key] = Life(signs, name, self._queue, self._slurm, handed)
         return self._lives[key]
-
-
-async def _claim_of_given_up(signs: Signs) -> Claim | None:
-    """Give an attempt up, and then see whether it has begun all the same: one of both sees the other."""
-    await until_it_answers(signs.give_up)
-    return await until_it_answers(lambda: signs.claim)
 
 
 def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:
@@ -274,13 +221,14 @@ def _ending(life: Life, report: StepExit | None, *, preempted: bool) -> Ending:
         words = last_words(folder / "stderr.log") or last_words(folder / "slurm.log")
     except OSError as error:  # no job waits for that
         _log.warning("attempt_not_tidied", job=life.name, error=str(error))
-    if life.refused and not life.has_begun and not life.signs.stop_was_asked:
-        return Ending(exit=None, last_words=words, cause=refused_cause(life.refused))
+    refused = life.hand_over.cause
+    if refused is not None and not life.has_begun and not life.signs.stop_was_asked:
+        return Ending(exit=None, last_words=words, cause=refused)
     return Ending(
         exit=None if report is None else report.plain(),
         last_words=words,
-        cause=still_cause()
-        if life.stood_still and not life.signs.stop_was_asked
+        cause=life.given_up
+        if life.given_up is not None and not life.signs.stop_was_asked
         else end_cause(
             life.last_row,
             report,

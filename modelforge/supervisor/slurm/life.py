@@ -8,13 +8,19 @@ see to it that it runs once.
 """
 
 import asyncio
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError, SlurmRefused
+from modelforge.supervisor.slurm.commands import JobRow, Slurm, SlurmError
+from modelforge.supervisor.slurm.hand_over import HandOver
 from modelforge.supervisor.slurm.queue import Look, Queue
 from modelforge.supervisor.slurm.signs import Claim, Signs, StepExit
+from modelforge.supervisor.slurm.standstill import Standstill
+from modelforge.supervisor.slurm.states import waiting_reason
+
+if TYPE_CHECKING:
+    from modelforge.domain.failure_causes import Cause
 
 _log = structlog.get_logger()
 State = Literal["waiting", "running", "gone"]
@@ -38,10 +44,8 @@ _DRAINING_SECONDS = 90.0
 """After a report: so much later at most a shared file system shows the last of the spool."""
 _SETTLING_SECONDS = 5.0
 """Slurm knows so long after a step's end how the job ended."""
-_STILL_WHILE_RUNNING_SECONDS = 180.0
-"""A heartbeat that stands still for so long, while Slurm says that the job runs: it hangs."""
-_UNWATCHED_SECONDS = 30.0
-"""Between two looks that are so far apart nobody knows what the heartbeat did."""
+_STARTING_SECONDS = 5.0
+"""A job that left the queue so long ago, and that no node has claimed yet, says so."""
 _OVERTIME_SECONDS = 60.0
 """After the grace of a stop: who is still there then is killed by Slurm."""
 
@@ -49,18 +53,19 @@ _OVERTIME_SECONDS = 60.0
 class Life:
     """One attempt, looked at from outside. `last_row`: its job as Slurm last had it, the one that has the claim.
 
-    `refused`: why Slurm did not take it again after it had forgotten it; it never begins then.
-    `stood_still`: it was given up because its heartbeat did, while its job ran.
+    `hand_over`: what has it taken by Slurm, again where that has forgotten it, or did not take it for now.
+    `given_up`: why, where its job did not end, or not by itself. `is_in_queue`: all that there is of it waits.
     """
 
-    def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm) -> None:
+    def __init__(self, signs: Signs, name: str, queue: Queue, slurm: Slurm, hand_over: HandOver) -> None:
         self.signs = signs
         self.name = name
-        self.reason = ""
+        self.hand_over = hand_over
         self.has_begun = False
         self.last_row: JobRow | None = None
-        self.refused = ""
-        self.stood_still = False
+        self.given_up: Cause | None = None
+        self.is_in_queue = False
+        self._reason = ""
         self._queue = queue
         self._slurm = slurm
         self._clock = asyncio.get_running_loop().time
@@ -70,8 +75,8 @@ class Life:
         self._beat_at = self._clock()
         self._seen_at = self._clock()
         self._over_at: float | None = None
-        self._running_since: float | None = None
-        self._watched_at = self._clock()
+        self._standstill = Standstill(self._clock())
+        self._in_queue_at = self._clock()
         self._stop_at: float | None = None
         self._reported_at: float | None = None
         self._claim: Claim | None = None
@@ -79,9 +84,14 @@ class Life:
         self._is_revoked = False
         self._is_hidden = False
 
+    @property
+    def waits_for(self) -> str:
+        """Why it waits for its start, in plain words with Slurm's own; the empty text where that is not known."""
+        return self.hand_over.reason or waiting_reason(self._reason)
+
     async def look(self) -> State:
         """What it is now, a moment later than at the last call; as before where its folder cannot be read."""
-        await asyncio.sleep(_WAITING_LOOK_SECONDS if self.reason else _LOOK_SECONDS)
+        await asyncio.sleep(_WAITING_LOOK_SECONDS if self.waits_for else _LOOK_SECONDS)
         try:
             state = await self._look()
         except OSError as error:
@@ -108,14 +118,14 @@ class Life:
             return self._as_before
         if stopped and alive:
             await self._end_overtime(now)
-        return await self._conclude(rows, now, alive=alive)
+        return await self._conclude(rows, now, alive=alive, stopped=stopped)
 
     async def settle(self) -> None:
         """Have Slurm say how it sees the end of an attempt that has reported one, where it does so soon."""
         deadline = self._clock() + _SETTLING_SECONDS
         while self._clock() < deadline:
             rows = (await self._queue.look(anew=True)).of(self.name)
-            if rows is not None and not self._take(rows):
+            if rows is not None and (not self._take(rows) or self.is_in_queue):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -127,6 +137,13 @@ class Life:
             self._looking = asyncio.get_running_loop().create_task(self._queue.look())
         return self._looked
 
+    def _look_anew(self) -> None:
+        """Conclude nothing from a look that began before what was done here just now."""
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looked = None
+        self._looking = asyncio.get_running_loop().create_task(self._queue.look(anew=True))
+
     def _read(self) -> tuple[Claim | None, StepExit | None, bytes, bool]:
         signs = self.signs
         if self._has_other_nodes is None:
@@ -136,11 +153,19 @@ class Life:
     def _take(self, rows: tuple[JobRow, ...]) -> bool:
         """Remember the job that has the claim, or the last one; whether one of the name is not over."""
         alive = [row for row in rows if row.state.phase != "over"]
+        self.is_in_queue = bool(alive) and all(row.state.phase == "waiting" for row in alive)
         if rows:
             claimed = [row for row in rows if self._claim is not None and row.job_id == str(self._claim.slurm_id)]
             self.last_row = (claimed or alive or rows)[-1]
-            self.reason = alive[-1].reason if alive and alive[-1].state.phase == "waiting" else ""
+            self._reason = self._reason_of(alive[-1]) if alive and not self.has_begun else ""
         return bool(alive)
+
+    def _reason_of(self, row: JobRow) -> str:
+        """Why a job waits that no node has claimed, as Slurm has it."""
+        if row.state.phase == "waiting":
+            self._in_queue_at = self._clock()
+            return row.reason
+        return row.state.name if self._clock() > self._in_queue_at + _STARTING_SECONDS else ""
 
     async def _conclude_report(self, report: StepExit, now: float, *, alive: bool) -> State:
         """It says that it has ended: other nodes leave then, and what it said last may be seen later."""
@@ -154,14 +179,14 @@ class Life:
             _log.warning("spool_not_seen_whole", job=self.name, bytes=seen, of=report.spool_bytes)
         return "gone"
 
-    async def _conclude(self, rows: tuple[JobRow, ...], now: float, *, alive: bool) -> State:
+    async def _conclude(self, rows: tuple[JobRow, ...], now: float, *, alive: bool, stopped: bool) -> State:
         if alive:
             self._seen_at, self._over_at = now, None
-            await self._end_still(rows, now)
-            return self._as_before
-        if rows:
+            self.hand_over.is_seen()
+            return await self._end_still(rows, now)
+        if rows and (self.has_begun or not self.hand_over.not_taken):
             return await self._conclude_end(now)
-        return await self._conclude_absence(now)
+        return await self._conclude_absence(now, stopped=stopped)
 
     async def _conclude_end(self, now: float) -> State:
         """Slurm says that it is over, and no report is there."""
@@ -176,36 +201,31 @@ class Life:
         still = _STILL_ON_LOST_NODE_SECONDS if lost else _STILL_SECONDS
         return "gone" if now > max(self._over_at, self._beat_at) + still else "running"
 
-    async def _conclude_absence(self, now: float) -> State:
-        """Slurm answers, and has no job of this name."""
+    async def _conclude_absence(self, now: float, *, stopped: bool) -> State:
+        """Slurm answers, and has no job of this name, or none but those that another one was to replace."""
         self._over_at = None
         if self.has_begun:
             if now < max(self._seen_at, self._beat_at) + _UNSEEN_SECONDS:
                 return "running"
-        elif now < self._seen_at + _FORGOTTEN_SECONDS:
-            return "waiting"
-        elif not self.refused and not await asyncio.to_thread(lambda: self.signs.stop_was_asked):
-            self._seen_at = now
-            await self._submit_again()
-            return "waiting"
+        elif not self.hand_over.refused:
+            if not self._is_due(now, stopped=stopped):
+                return "waiting"
+            if not stopped:
+                self._seen_at = now
+                await self.hand_over.again()
+                self._look_anew()
+                return "waiting"
         return self._as_before if await self._revoke() else "gone"
+
+    def _is_due(self, now: float, *, stopped: bool) -> bool:
+        """Whether what waits nowhere is to be submitted again, or to be given up where it was stopped."""
+        if self.hand_over.not_taken:
+            return stopped or self.hand_over.is_due
+        return now >= self._seen_at + _FORGOTTEN_SECONDS
 
     @property
     def _as_before(self) -> State:
         return "running" if self.has_begun else "waiting"
-
-    async def _submit_again(self) -> None:
-        """Hand the same script over anew."""
-        script = await asyncio.to_thread((self.signs.folder / "job.sh").read_text)
-        try:
-            slurm_id = await self._slurm.submit(script)
-        except SlurmError as error:
-            _log.warning("slurm_job_not_submitted_again", job=self.name, error=str(error))
-            if isinstance(error, SlurmRefused):
-                self.refused = str(error)
-                self._seen_at = self._clock() - _FORGOTTEN_SECONDS
-        else:
-            _log.warning("slurm_job_was_forgotten", job=self.name, slurm_id=slurm_id)
 
     async def _revoke(self) -> bool:
         """Revoke it, once; whether that was now.
@@ -218,19 +238,20 @@ class Life:
         self._is_revoked = True
         return True
 
-    async def _end_still(self, rows: tuple[JobRow, ...], now: float) -> None:
-        """Have Slurm kill what runs without a sign of life, as where a node hangs; what it suspends is left alone."""
-        was_watched = now < self._watched_at + _UNWATCHED_SECONDS
-        self._watched_at = now
-        if not (was_watched and self.has_begun and any(row.state.name == "RUNNING" for row in rows)):
-            self._running_since = None
-            return
-        self._running_since = self._running_since or now
-        if now < max(self._running_since, self._beat_at) + _STILL_WHILE_RUNNING_SECONDS:
-            return
-        self._running_since, self.stood_still = None, True
+    async def _end_still(self, rows: tuple[JobRow, ...], now: float) -> State:
+        """Have Slurm kill what stands still, as where a node hangs; gone is what it cannot kill."""
+        is_revoked = self._is_revoked
+        cause = self._standstill.cause(rows, self._beat_at, now, has_begun=self.has_begun, is_revoked=is_revoked)
+        if cause is None:
+            return self._as_before
+        is_ending = self._standstill.stage == "ending"
+        if is_revoked or not is_ending:
+            self.given_up = self.given_up or cause
+        if is_revoked and is_ending:
+            return "gone"
         await self._revoke()
         await self._cancel()
+        return self._as_before
 
     async def _end_overtime(self, now: float) -> None:
         """Have Slurm kill what was asked to stop and has had its grace."""

@@ -16,7 +16,8 @@ from msgspec import Struct
 from modelforge.machine.hub_secrets import remove_secrets
 from trainer_entry import wire
 
-_CLAIM, _HEARTBEAT, _REVOKED, _STOP = "claim", "heartbeat", "revoked", "stop-asked"  # as in trainer_entry.runtime.claim
+# As in trainer_entry.runtime.claim.
+_CLAIM, _HEARTBEAT, _REVOKED, _STOP, _CHECKPOINT = "claim", "heartbeat", "revoked", "stop-asked", "checkpoint-asked"
 _T = TypeVar("_T")
 
 
@@ -104,6 +105,10 @@ class Signs:
     def ask_to_stop(self) -> None:
         """Leave word that it is to end; the step looks for it each second."""
         self._mark(_STOP)
+
+    def ask_for_checkpoint(self) -> None:
+        """Leave word that it is to save a checkpoint; the step takes it away as it asks for one."""
+        self._mark(_CHECKPOINT)
 
     def revoke(self) -> None:
         """Give the attempt up: whoever runs it, or begins it later, leaves at once."""

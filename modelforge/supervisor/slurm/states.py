@@ -5,6 +5,8 @@ from typing import Literal, assert_never
 
 from msgspec import Struct
 
+from modelforge.supervisor.slurm.complaints import plain
+
 Phase = Literal["waiting", "running", "ending", "over"]
 EndCause = Literal["Preempted", "TimeLimit", "NodeFailed", "OutOfMemory", "Cancelled"]
 """Why Slurm ended a job that did not end by itself."""
@@ -63,6 +65,10 @@ _REASONS = {
     "Licenses": "it waits for a licence",
     "Reservation": "it waits for its reservation",
     "Cleaning": "an earlier run of it is being cleared away",
+    "CONFIGURING": "its nodes are made ready",
+    "RUNNING": "its node starts it",
+    "SUSPENDED": "it is suspended",
+    "COMPLETING": "it is ended before it began",
 }
 _LONGEST_REASON = 200
 
@@ -87,6 +93,11 @@ def waiting_reason(reason: str) -> str:
     plain = _REASONS.get(re.split(r"[^A-Za-z]", reason, maxsplit=1)[0])
     said = reason[:_LONGEST_REASON]
     return f"Slurm: {said}" if plain is None else f"{plain} (Slurm: {said})"
+
+
+def not_taken_reason(words: str) -> str:
+    """Why a job waits that Slurm does not take for now; `words`: sbatch's."""
+    return f"Slurm takes no such job for now, and is asked again (Slurm: {plain(words)[:_LONGEST_REASON]})"
 
 
 def end_message(cause: EndCause) -> str:

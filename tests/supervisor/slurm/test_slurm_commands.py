@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from support.slurm_cluster import SlurmCluster
-from support.slurm_site import until
+from support.slurm_site import program, until
 
 from modelforge.supervisor.slurm.commands import (
     Slurm,
     SlurmError,
     SlurmMissing,
     SlurmRefused,
+    SlurmTakesNone,
     SlurmUnclear,
     SlurmUnreachable,
     missing_programs,
@@ -32,7 +33,7 @@ async def test_a_submitted_job_is_seen_by_its_name_and_can_be_cancelled(cluster:
     assert (row.state.phase, row.state.cause) == ("over", "Cancelled")
     # and again changes nothing, as of a job that never was
     await slurm.cancel("held", only_waiting=True)
-    await slurm.signal("nobody", "USR1")
+    await slurm.signal("nobody")
 
 
 async def test_jobs_are_cancelled_of_the_user_that_the_server_runs_as(
@@ -54,6 +55,9 @@ async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) ->
         await Slurm(cluster.environment).submit("#!/bin/sh\n#SBATCH --partition=nowhere\ntrue\n")
 
 
+_SLEEPING = "Slurm temporarily unable to accept job, sleeping and retrying"
+
+
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
@@ -63,11 +67,22 @@ async def test_what_slurm_refuses_is_said_in_its_words(cluster: SlurmCluster) ->
         ("Batch job submission failed: Invalid authentication credential", SlurmUnclear),
         ("", SlurmUnclear),
         ("Batch job submission failed: Requested node configuration is not available", SlurmRefused),
-        ("Batch job submission failed: Job violates accounting/QOS policy (job submit limit)", SlurmRefused),
+        (
+            "QOSMaxWallDurationPerJobLimit\nBatch job submission failed: Job violates accounting/QOS policy",
+            SlurmRefused,
+        ),
+        ("AssocMaxSubmitJobLimit\nBatch job submission failed: Job violates accounting/QOS policy", SlurmTakesNone),
+        ("Batch job submission failed: Job violates accounting/QOS policy (job submit limit)", SlurmTakesNone),
+        ("Batch job submission failed: Required partition not available (inactive or drain)", SlurmTakesNone),
+        ("Batch job submission failed: Resource temporarily unavailable", SlurmTakesNone),
+        (f"{_SLEEPING}\nBatch job submission failed: Invalid account", SlurmRefused),
+        (f"{_SLEEPING}\nBatch job submission failed: Unable to contact slurm controller", SlurmUnreachable),
         ("unrecognized option '--nonsense'", SlurmRefused),
     ],
 )
-async def test_only_words_that_are_known_for_a_no_are_one(tmp_path: Path, said: str, kind: type[Exception]) -> None:
+async def test_only_words_that_are_known_for_a_no_or_for_not_now_are_one(
+    tmp_path: Path, said: str, kind: type[Exception]
+) -> None:
     program = tmp_path / "sbatch"
     program.write_text(f'#!/bin/sh\n[ -z "{said}" ] || echo "sbatch: error: {said}" >&2\nexit 1\n')
     program.chmod(0o700)
@@ -83,6 +98,19 @@ async def test_a_submission_without_an_id_or_an_end_of_its_own_is_in_doubt(tmp_p
         program.chmod(0o700)
         with pytest.raises(SlurmUnclear):
             await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).submit("#!/bin/sh\n")
+
+
+async def test_a_submission_that_would_sleep_until_there_is_room_is_not_waited_for(tmp_path: Path) -> None:
+    program(tmp_path, "sbatch", f'echo "sbatch: error: {_SLEEPING}" >&2; exec sleep 60')
+    async with asyncio.timeout(10):
+        with pytest.raises(SlurmTakesNone, match="temporarily unable to accept job"):
+            await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).submit("#!/bin/sh\n")
+
+
+async def test_what_a_command_said_that_did_not_end_in_time_is_said_with_it(tmp_path: Path) -> None:
+    program(tmp_path, "srun", 'echo "srun: job 7 queued and waiting for resources" >&2; exec sleep 60')
+    with pytest.raises(SlurmUnreachable, match="did not end in 1 s: srun: job 7 queued and waiting for resources"):
+        await Slurm({"PATH": f"{tmp_path}:/usr/bin:/bin"}).try_on_node([], ["true"], 1)
 
 
 async def test_no_secret_of_the_servers_environment_reaches_a_job(

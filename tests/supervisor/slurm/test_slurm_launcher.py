@@ -3,39 +3,19 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.attempt_files import processes_of
-from support.slurm_cluster import SlurmCluster
-from support.slurm_site import TESTS, SlurmSite, kill_step, no_word, until
+from support.slurm_site import SlurmSite, kill_step, no_word, program, until
 
 from modelforge.errors import LaunchFailed
-from modelforge.supervisor.slurm import launcher as launcher_module
-from modelforge.supervisor.slurm import life
+from modelforge.supervisor.slurm import hand_over, life, standstill
 from modelforge.supervisor.slurm.commands import Slurm
 from modelforge.supervisor.slurm.submission import command_of
 from trainer_entry import wire
 from trainer_entry.wire.secret_files import SECRET_FILES
-
-
-@pytest.fixture
-def site(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmSite]:
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
-    made = SlurmSite(tmp_path)
-    yield made
-    made.close()
-
-
-def program(folder: Path, name: str, script: str) -> str:
-    """A PATH on which a command of Slurm's is a script, in which REAL is the command itself."""
-    real = shutil.which(name)
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n".replace("REAL", str(real)))
-    (folder / name).chmod(0o700)
-    return f"{folder}:{os.environ['PATH']}"
 
 
 async def test_what_waits_says_why_and_can_be_stopped_before_it_began(site: SlurmSite) -> None:
@@ -130,7 +110,7 @@ async def test_an_attempt_that_has_begun_is_awaited_though_its_submission_was_gi
 async def test_an_sbatch_that_fails_for_ever_leaves_no_job_that_could_begin(
     site: SlurmSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher_module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(hand_over, "_RETRY_SECONDS", 0.0)
     site.cluster.hold_partition()
     program(tmp_path, "sbatch", f'REAL "$@" >>"{tmp_path}/id"; echo "sbatch: error: something new" >&2; exit 1')
     path = program(tmp_path, "squeue", "exit 0")  # and a controller that forgot the job, and gets it anew
@@ -201,7 +181,7 @@ async def test_when_the_step_of_one_of_two_nodes_is_killed_the_other_ends_too(si
 async def test_what_runs_for_slurm_without_a_heartbeat_is_killed_and_what_is_suspended_is_not(
     site: SlurmSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(life, "_STILL_WHILE_RUNNING_SECONDS", 2.0)
+    monkeypatch.setattr(standstill, "_STILL_WHILE_RUNNING_SECONDS", 2.0)
     launcher = site.launcher()
     reference = await launcher.submit(site.spec("waits", "train_28", max_steps=100_000))
     assert await launcher.started("train_28", 1, no_word)
@@ -218,6 +198,30 @@ async def test_what_runs_for_slurm_without_a_heartbeat_is_killed_and_what_is_sus
     assert cause is not None
     assert "heartbeat stood still" in cause.message
     await until(lambda: not processes_of("token-train_28"))
+
+
+async def test_a_checkpoint_that_is_asked_for_while_the_job_is_suspended_is_saved_once_it_goes_on(
+    site: SlurmSite,
+) -> None:
+    launcher = site.launcher()
+    reference = await launcher.submit(site.spec("waits", "train_29", max_steps=100_000))
+    assert await launcher.started("train_29", 1, no_word)
+    await until(lambda: bool(site.steps("train_29")))
+    site.cluster.run("scontrol", "suspend", str(reference.slurm_id))
+    await launcher.save_checkpoint("train_29", 1)
+    site.cluster.run("scontrol", "resume", str(reference.slurm_id))
+    await until(lambda: bool(saved(site, "train_29")), seconds=10)
+    said = len(site.steps("train_29"))
+    await until(lambda: len(site.steps("train_29")) > said + 75)  # two beats later
+    assert len(saved(site, "train_29")) == 1
+    await launcher.save_checkpoint("train_29", 1)
+    await until(lambda: len(saved(site, "train_29")) == 2, seconds=10)
+    await launcher.stop("train_29", 1)
+    await launcher.wait("train_29", 1)
+
+
+def saved(site: SlurmSite, job_id: str) -> list[wire.CheckpointWritten]:
+    return [one for one in site.messages(job_id) if isinstance(one, wire.CheckpointWritten)]
 
 
 async def test_torchrun_has_two_nodes_meet_and_a_lost_contact_is_named(site: SlurmSite) -> None:
