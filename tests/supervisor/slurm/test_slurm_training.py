@@ -1,5 +1,6 @@
 """Real trainers on a real cluster: what Slurm ends goes on as if it had not been, to the same losses."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,19 +78,23 @@ def test_a_training_that_is_preempted_and_comes_to_its_time_limit_has_the_losses
     assert losses_of(server, job_id) == pytest.approx(losses_of(server, whole), rel=1e-5)
 
 
+def saved_steps(server: RunningServer, job_id: str) -> list[int]:
+    return [one["step"] for one in server.get(f"/api/jobs/{job_id}/checkpoints").json()["checkpoints"]]
+
+
 def test_what_is_saved_stopped_and_resumed_on_a_cluster_is_the_training_of_one_machine(
     server: RunningServer, alone: RunningServer, tmp_path: Path
 ) -> None:
     asked = {"provider": "huggingface", "strategy": "sft", "max_seq_length": 64, "per_device_train_batch_size": 4}
     there = start(server, tmp_path / "model", **asked)
-    until_step(server, there, 10)
+    until_step(server, there, 5)
     assert server.get("/api/training_status").json()["status"] == "training"
     server.post(f"/api/jobs/{there}/checkpoint").raise_for_status()
-    until_step(server, there, 30)
+    while not saved_steps(server, there):
+        time.sleep(0.05)
     assert server.post("/api/stop_training").json()["status"] == "stopped"
     assert server.get(f"/api/jobs/{there}").json()["status"] == "stopped"
-    checkpoints = [one["step"] for one in server.get(f"/api/jobs/{there}/checkpoints").json()["checkpoints"]]
-    assert len(checkpoints) == 2
+    assert len(saved_steps(server, there)) == 2
     server.post(f"/api/jobs/{there}/resume").raise_for_status()
     here = start(alone, tmp_path / "alone" / "model", **asked)
     assert (server.wait_for(there)["status"], alone.wait_for(here)["status"]) == ("completed", "completed")
