@@ -107,12 +107,16 @@ def end_message(cause: EndCause) -> str:
             return "Slurm gave the nodes to a job of higher priority."
         case "TimeLimit":
             return (
-                "The job came to Slurm's time limit; give it a longer time_limit, or max_restarts to go on by itself."
+                "The job came to Slurm's time limit. Resume it: it goes on from its newest checkpoint, for as long "
+                "again; with max_restarts a job does so by itself. A longer cluster.time_limit is for a new job."
             )
         case "NodeFailed":
             return "Slurm gave up a node that the trainer ran on."
         case "OutOfMemory":
-            return "Slurm ended the trainer, as it took more memory than the job has; ask for more by `cluster.memory`."
+            return (
+                "Slurm ended the trainer, as it took more memory than the job has; give a new job more by "
+                "`cluster.memory`."
+            )
         case "Cancelled":
             return "The job was cancelled in Slurm, by its user or an administrator."
         case _:
