@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -113,28 +113,21 @@ class LocalLauncher:
             command = [*self._isolation.around_job(spec.job, folder), *command]
         try:
             secrets = await asyncio.to_thread(_write_files, folder, spec)
-            shim = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "trainer_entry.shim", str(folder), str(spec.job.grace_seconds)),
-                *(module, *command),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment_of(share, spec.token, secrets),
-            )
+            arguments = (str(folder), str(spec.job.grace_seconds), module, *command)
+            started = asyncio.ensure_future(_run_shim(arguments, environment_of(share, spec.token, secrets)))
+            try:
+                code, stderr = await asyncio.shield(started)
+            except asyncio.CancelledError:
+                # It is a moment, and before it no event loop can be closed.
+                await asyncio.gather(started, return_exceptions=True)
+                raise
         except OSError as error:
             raise _not_started(folder, error) from error
-        limit_process(shim.pid, UNLIMITED)
-        started = asyncio.ensure_future(shim.communicate())
-        try:
-            _, stderr = await asyncio.shield(started)
-        except asyncio.CancelledError:
-            await started  # it is a moment, and before it no event loop can be closed
-            raise
         report = await asyncio.to_thread(_read, folder / "shim.json", wire.ShimReport)
-        if shim.returncode != 0 or report is None:
+        if code != 0 or report is None:
             words = stderr.decode(errors="replace").strip().splitlines()
-            why = words[-1] if words else f"the shim ended with {shim.returncode}"
-            disk_full = shim.returncode in NO_ROOM
+            why = words[-1] if words else f"the shim ended with {code}"
+            disk_full = code in NO_ROOM
             raise LaunchFailed("The trainer could not be started", f"{folder}: {why}", disk_full=disk_full)
         return report
 
@@ -217,6 +210,20 @@ def _write_files(folder: Path, spec: wire.AttemptSpec) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     write_owner_file(folder / "spec.json", msgspec.json.format(msgspec.json.encode(spec)))
     return write_secrets(folder, spec.job)
+
+
+async def _run_shim(arguments: Sequence[str], environment: dict[str, str]) -> tuple[int | None, bytes]:
+    """How a shim ended, which leaves what it started behind, and what it said."""
+    shim = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "trainer_entry.shim", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    limit_process(shim.pid, UNLIMITED)
+    _, stderr = await shim.communicate()
+    return shim.returncode, stderr
 
 
 def _not_started(folder: Path, error: OSError) -> LaunchFailed:

@@ -103,18 +103,18 @@ standby.os._exit(0)
 def test_one_that_is_to_give_freed_memory_back_starts_anew_for_glibc_reads_that_at_its_start_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
     share = Share(threads=1, all_cores=True, gpus=None)
     stands = environment_of(share, "", {})
     wanted = environment_of(msgspec.structs.replace(share, recomputes=True), "", {})
     differ = {name: value for name, value in wanted.items() if stands.get(name) != value}
     assert differ.keys() == {"MALLOC_MMAP_THRESHOLD_"}
-    monkeypatch.setenv("GLIBC_TUNABLES", stands["GLIBC_TUNABLES"])
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", stands["MALLOC_TRIM_THRESHOLD_"])
     said = said_after(tmp_path, differ, unset=tuple(stands.keys() - wanted.keys()))
     environment = json.loads(said.splitlines()[-1])
     assert environment["MALLOC_MMAP_THRESHOLD_"] == wanted["MALLOC_MMAP_THRESHOLD_"]
-    assert "GLIBC_TUNABLES" not in environment
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
 
 
 @pytest.mark.parametrize("settled", ["SETTLED_BY_AN_IMPORT", "PYTORCH_ALLOC_CONF"])
