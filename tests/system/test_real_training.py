@@ -11,6 +11,8 @@ from support.attempt_files import processes_of, shim_of, steps_of, until_step
 from support.running_server import RECORDS, real_server
 from support.tiny_model import build_tiny_model
 
+from trainer_entry.runtime.proc import count_oom_kills
+
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]
 
 
@@ -85,9 +87,13 @@ def test_a_killed_trainer_is_resumed_from_its_newest_whole_checkpoint(trainings:
         if b"-m\0trainer_entry.train\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
         and b"accelerate" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
+    killed_before = count_oom_kills()
     os.kill(trainer, signal.SIGKILL)
     job = server.wait_for(job_id)
-    assert (job["status"], job["error"]["kind"]) == ("failed", "Killed")  # type: ignore[index]
+    # What the kernel kills is counted for the whole machine: another test may have had it kill something just then.
+    kinds = {"Killed"} if count_oom_kills() == killed_before else {"Killed", "OutOfMemory"}
+    assert job["status"] == "failed"
+    assert job["error"]["kind"] in kinds  # type: ignore[index]
     *_, newest = [
         checkpoint
         for checkpoint in server.get(f"/api/jobs/{job_id}/checkpoints").json()["checkpoints"]
