@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import msgspec
-
 from modelforge.domain.job import LocalProcess, Reference
 from modelforge.domain.scheduling import Machine, Place, is_for_cluster
 from modelforge.layout import Layout
 from modelforge.supervisor.launcher import Ending, Launcher, Waits
-from modelforge.supervisor.patient_reads import until_it_answers
+from modelforge.supervisor.patient_reads import read_whole, until_it_answers
 from trainer_entry import wire
 
 
@@ -33,7 +31,7 @@ class DividedLauncher:
     async def find(self, job_id: str, attempt: int) -> Reference | None:
         """Ask the launcher that was to have it, by the spec that each writes before anything else."""
         file = self._layout.attempt(job_id, attempt) / "spec.json"
-        spec = await until_it_answers(lambda: _read(file))
+        spec = await until_it_answers(lambda: read_whole(file, wire.AttemptSpec))
         if spec is None:
             return None
         return await self._give(job_id, attempt, spec.job).find(job_id, attempt)
@@ -75,10 +73,3 @@ class DividedLauncher:
     def _give(self, job_id: str, attempt: int, spec: wire.JobSpec) -> Launcher:
         launcher = self._given[job_id, attempt] = self._cluster if is_for_cluster(spec) else self._local
         return launcher
-
-
-def _read(file: Path) -> wire.AttemptSpec | None:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=wire.AttemptSpec)
-    except (FileNotFoundError, msgspec.DecodeError):  # nothing is submitted before its spec is there whole
-        return None

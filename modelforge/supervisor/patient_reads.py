@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import structlog
 
 _log = structlog.get_logger()
@@ -25,3 +27,11 @@ async def until_it_answers(asks: Callable[[], _T]) -> _T:
                 _log.warning("disk_does_not_answer", error=str(error))
             is_told = True
         await asyncio.sleep(RETRY_SECONDS)
+
+
+def read_whole(path: Path, kind: type[_T]) -> _T | None:
+    """What a file says that is written once, whole; None where it is not there, or is seen before its content is."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

@@ -10,10 +10,6 @@ from modelforge.supervisor.slurm.states import EndCause, end_message
 
 _UNSEEN = "Neither Slurm nor the trainer's heartbeat showed life for 90 s, and Slurm did not know the job any more."
 _PART_FAILED = "The processes on node {node} of the job ended with an error; stderr-{node}.log in its folder has why."
-_STILL = Cause(
-    kind="NodeFailed",
-    message="The job ran for Slurm, but its heartbeat stood still for minutes: its node or its disk hung.",
-)
 _INTERRUPTED = "Something other than this server ended the job, as an administrator does; Slurm says no more of it."
 
 _STEP_KILLED = re.compile(r"srun: error: \S+: task \d+: Killed")
@@ -45,18 +41,6 @@ def end_cause(
     if report.stop_signal == signal.SIGUSR2:  # Slurm sends it before a time limit, and nobody else does
         return _cause("TimeLimit")
     return Cause(kind="Interrupted", message=_INTERRUPTED)
-
-
-def refused_cause(words: str) -> Cause:
-    """The cause of an attempt that Slurm forgot before it began, and did not take again; `words`: why not."""
-    return Cause(
-        kind="LaunchFailed", message=f"Slurm forgot the job before it began, and did not take it again: {words}"
-    )
-
-
-def still_cause() -> Cause:
-    """The cause of an attempt that was given up over its heartbeat while its job ran."""
-    return _STILL
 
 
 def _without_report(row: JobRow | None, ended: EndCause | None, words: str, *, has_begun: bool) -> Cause | None:

@@ -21,7 +21,6 @@ from modelforge.supervisor.slurm.commands import (
     SlurmUnclear,
     SlurmUnreachable,
 )
-from modelforge.supervisor.slurm.ends import refused_cause
 from modelforge.supervisor.slurm.queue import Queue
 from modelforge.supervisor.slurm.signs import Claim, Signs
 from modelforge.supervisor.slurm.states import not_taken_reason
@@ -71,9 +70,9 @@ class HandOver:
         """Why it never began, where it was refused after it had been handed over once."""
         if not self.refused:
             return None
-        if self._was_taken:
-            return refused_cause(self.refused)
-        return Cause(kind="LaunchFailed", message=f"Slurm did not take the job: {self.refused}")
+        forgotten = "Slurm forgot the job before it began, and did not take it again"
+        what = forgotten if self._was_taken else "Slurm did not take the job"
+        return Cause(kind="LaunchFailed", message=f"{what}: {self.refused}")
 
     def is_seen(self) -> None:
         """Note that Slurm has it."""

@@ -14,6 +14,7 @@ from msgspec import Struct
 from modelforge.errors import SettingsInvalid
 from modelforge.layout import Layout
 from modelforge.owner_files import write_owner_file
+from modelforge.supervisor.patient_reads import read_whole
 from modelforge.supervisor.slurm.batch_script import is_safe_path
 from modelforge.supervisor.slurm.commands import Slurm, SlurmError, SlurmMissing, SlurmRefused, missing_programs
 from trainer_entry import wire
@@ -64,7 +65,7 @@ def claim_shared_root(layout: Layout) -> None:
         raise SettingsInvalid("The shared root is not there", f"{shared}: make the folder, or mount its file system.")
     try:
         _refuse_others(shared)
-        own, mark = _read(layout.root / _MARK), _read(shared / _MARK)
+        own, mark = read_whole(layout.root / _MARK, _Server), read_whole(shared / _MARK, _Server)
         if mark is not None and (own is None or own.id != mark.id):
             raise SettingsInvalid(
                 "The shared root belongs to another server",
@@ -141,7 +142,7 @@ async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterReques
     Raises:
         SettingsInvalid: a node does not see them.
     """
-    mark, python = _read(layout.at_nodes() / _MARK), sys.executable
+    mark, python = read_whole(layout.at_nodes() / _MARK, _Server), sys.executable
     if mark is None or mark.seen_with == python:
         return
     wishes = {"--partition": defaults.partition, "--account": defaults.account, "--qos": defaults.qos}
@@ -163,10 +164,3 @@ async def check_nodes(layout: Layout, slurm: Slurm, defaults: wire.ClusterReques
         _log.warning("nodes_not_checked", why=str(error))
     else:
         write_owner_file(layout.at_nodes() / _MARK, msgspec.json.encode(_Server(id=mark.id, seen_with=python)))
-
-
-def _read(path: Path) -> _Server | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_Server)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None

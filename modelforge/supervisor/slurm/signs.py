@@ -8,17 +8,15 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from modelforge.machine.hub_secrets import remove_secrets
+from modelforge.supervisor.patient_reads import read_whole
 from trainer_entry import wire
 
 # As in trainer_entry.runtime.claim.
 _CLAIM, _HEARTBEAT, _REVOKED, _STOP, _CHECKPOINT = "claim", "heartbeat", "revoked", "stop-asked", "checkpoint-asked"
-_T = TypeVar("_T")
 
 
 class Claim(Struct, frozen=True, kw_only=True, gc=False):
@@ -62,17 +60,17 @@ class Signs:
     @property
     def spec(self) -> wire.AttemptSpec | None:
         """What was to be run; None where it was not written whole."""
-        return _read(self.folder / "spec.json", wire.AttemptSpec)
+        return read_whole(self.folder / "spec.json", wire.AttemptSpec)
 
     @property
     def claim(self) -> Claim | None:
         """Who runs it, or ran it; None where nobody has begun."""
-        return _read(self.folder / _CLAIM, Claim)
+        return read_whole(self.folder / _CLAIM, Claim)
 
     @property
     def exit(self) -> StepExit | None:
         """How it ended; None where nobody has said so."""
-        return _read(self.folder / "exit.json", StepExit)
+        return read_whole(self.folder / "exit.json", StepExit)
 
     @property
     def spool_bytes(self) -> int:
@@ -99,7 +97,7 @@ class Signs:
     @property
     def nodes(self) -> int:
         """On how many nodes it runs."""
-        step = _read(self.folder / "step.json", _Step)
+        step = read_whole(self.folder / "step.json", _Step)
         return 1 if step is None else step.nodes
 
     def ask_to_stop(self) -> None:
@@ -122,10 +120,3 @@ class Signs:
     def _mark(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # an attempt whose folder is gone has nobody to tell
             (self.folder / name).touch()
-
-
-def _read(path: Path, kind: type[_T]) -> _T | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (FileNotFoundError, msgspec.DecodeError):  # a remote file may be seen before its content is
-        return None

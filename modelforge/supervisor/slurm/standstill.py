@@ -7,7 +7,6 @@ from typing import Literal
 
 from modelforge.domain.failure_causes import Cause
 from modelforge.supervisor.slurm.commands import JobRow
-from modelforge.supervisor.slurm.ends import still_cause
 
 _STILL_WHILE_RUNNING_SECONDS = 180.0
 """A heartbeat that stands still for so long, while Slurm says that the job runs: it hangs."""
@@ -20,6 +19,10 @@ _STILL_WHILE_REVOKED_SECONDS = 30.0
 _UNWATCHED_SECONDS = 30.0
 """Between two looks that are so far apart nobody knows what the heartbeat did."""
 Stage = Literal["starting", "running", "ending"]
+_HUNG = Cause(
+    kind="NodeFailed",
+    message="The job ran for Slurm, but its heartbeat stood still for minutes: its node or its disk hung.",
+)
 _UNCLAIMED = Cause(
     kind="NodeFailed",
     message="The job ran for Slurm, but no trainer was started for ten minutes: its node, or a disk of it, hung.",
@@ -52,7 +55,7 @@ class Standstill:
             return None
         seconds, cause = {
             "starting": (_UNCLAIMED_SECONDS, _UNCLAIMED),
-            "running": (_STILL_WHILE_RUNNING_SECONDS, still_cause()),
+            "running": (_STILL_WHILE_RUNNING_SECONDS, _HUNG),
             "ending": (_STILL_WHILE_REVOKED_SECONDS if is_revoked else _STILL_WHILE_ENDING_SECONDS, _UNENDED),
         }[stage]
         if now < max(self._since, beat_at) + seconds:
