@@ -82,6 +82,14 @@ MODELS = Figure(
     note=f"{_NOTE}the first 50 of a thousandth as many models as there are records, and at least 50.",
 )
 
+TOLD = Figure(
+    name="Events of a long fine-tuning job, long log / short",
+    unit="ms",
+    yardstick="short log",
+    at_most=_MOST,
+    note=f"{_NOTE}`/v1/fine_tuning/jobs/ID/events`, the newest 20 of the job with the steps.",
+)
+
 
 class Built(Struct, frozen=True):
     """A log: the job with the steps, and the position of its last step."""
@@ -251,6 +259,7 @@ def costs(server: Server, built: Built) -> dict[str, float]:
         RARE.name: "/api/events?type=CheckpointSaved",
         STREAM.name: f"/api/events?stream={job_id}&after={last - MISSED}",
         MODELS.name: "/api/models?limit=50",
+        TOLD.name: f"/v1/fine_tuning/jobs/{job_id.replace('train_', 'ftjob-')}/events",
     }
     found = {}
     for name, query in ((RETURN.name, f"&job_id={job_id}"), (RETURN_TO_ALL.name, "")):
@@ -290,7 +299,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", type=int, help=f"of the long job: {LONG:,}, or with --quick {LONG_QUICKLY:,}")
 
 
-FIGURES = (RETURN, RETURN_TO_ALL, FIRST, LAST, RARE, STREAM, MODELS)
+FIGURES = (RETURN, RETURN_TO_ALL, FIRST, LAST, RARE, STREAM, MODELS, TOLD)
 PROGRAM = Program(__doc__, measure, *FIGURES, options=add_options)
 
 if __name__ == "__main__":

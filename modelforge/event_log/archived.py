@@ -85,18 +85,15 @@ class ArchivedRecords:
             path = self._folder / segment.name
             yield from read_segment(path, after=after, until=until, streams=streams, types=types)
 
-    def last_record(self, stream: str, tag: str, until: int) -> Record | None:
-        """The last record of a type in a stream that does not come after a position, if it is in them.
+    def records_backwards(self, stream: str, types: tuple[str, ...], until: int) -> Iterator[Record]:
+        """Their records, as `LogReader.records_backwards` gives them.
 
         Raises:
-            SegmentAway, SegmentDamaged: it may be in one that is not here, or is not what was written.
+            SegmentAway, SegmentDamaged: one that may have some is not here, or is not what was written.
         """
-        for segment in reversed(self.segments(until=until, streams=(stream,), types=(tag,))):
+        for segment in reversed(self.segments(until=until, streams=(stream,), types=types)):
             path = self._folder / segment.name
-            found = next(read_segment(path, until=until, streams=(stream,), types=(tag,), backwards=True), None)
-            if found is not None:
-                return found
-        return None
+            yield from read_segment(path, until=until, streams=(stream,), types=types, backwards=True)
 
     def require(self, until: int) -> None:
         """Check that all of them up to a position are here.

@@ -57,6 +57,15 @@ def last_row(connection: sqlite3.Connection, stream: str, tag: str, until: int) 
     return row
 
 
+def rows_backwards(
+    connection: sqlite3.Connection, stream: str, types: tuple[str, ...], until: int
+) -> Iterator[StoredRow]:
+    """Rows of a stream that do not come after a position, the last one first; of some types only, if any are named."""
+    where, values = _named((), types)
+    behind = _first_version_after(connection, stream, until)
+    return _rows(connection, f"{where}stream = ? AND version < ? ORDER BY version DESC", (*values, stream, behind))
+
+
 def _facts(
     connection: sqlite3.Connection,
     after: int,

@@ -24,7 +24,7 @@ from modelforge.event_log.insertion import INSERT, AtomicConnection, row_of
 from modelforge.event_log.log_errors import translated
 from modelforge.event_log.log_schema import refuse_foreign, upgrade
 from modelforge.event_log.packing import unpacked
-from modelforge.event_log.queries import COLUMNS, LAST, last_row, select_rows
+from modelforge.event_log.queries import COLUMNS, LAST, last_row, rows_backwards, select_rows
 from modelforge.layout import segments_of
 
 _PACKS = 3
@@ -137,6 +137,15 @@ class LogReader:
         found = chain(self._archived.records(after, until, streams, types), map(_record, rows))
         return found if limit < 0 else islice(found, limit)
 
+    def records_backwards(self, stream: str, types: tuple[str, ...] = (), *, until: int = LAST) -> Iterator[Record]:
+        """Records of a stream that do not come after a position, the last one first; of some types, if any are named.
+
+        Raises:
+            SegmentAway, SegmentDamaged: a segment of them is not here, or is not what was written, once it is its turn.
+        """
+        yield from map(_record, rows_backwards(self._connection, stream, types, until))
+        yield from self._archived.records_backwards(stream, types, until)
+
     def last_record(self, stream: str, tag: str, *, until: int) -> Record | None:
         """The last record of a type in a stream that does not come after a position.
 
@@ -144,7 +153,7 @@ class LogReader:
             SegmentAway, SegmentDamaged: it may be in a segment that is not here, or is not what was written.
         """
         row = last_row(self._connection, stream, tag, until)
-        return self._archived.last_record(stream, tag, until) if row is None else _record(row)
+        return next(self._archived.records_backwards(stream, (tag,), until), None) if row is None else _record(row)
 
     def rows_to_fold(self, *, after: int = 0, until: int | None = None) -> Iterator[FoldRow]:
         """What a fold needs of the records after a position, in order.

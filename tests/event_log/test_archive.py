@@ -220,6 +220,8 @@ def test_whatever_is_appended_archived_and_read_in_turn_a_log_is_as_one_that_nev
                 for stream, tag in itertools.product(value["streams"], value["types"]):
                     wanted = {"after": 0, "until": value["after"], "streams": (stream,), "types": (tag,), "limit": -1}
                     last = reader.last_record(stream, tag, until=value["after"])
+                    backwards = reader.records_backwards(stream, (tag,), until=value["after"])
+                    assert [*backwards] == filtered(there, wanted)[::-1]
                     assert [last][last is None :] == filtered(there, wanted)[-1:]
     assert records_in(layout.log) == there
     with closing(LogReader(layout.log)) as reader:

@@ -13,7 +13,7 @@ from support.scenario import launching, logged, records_of, register_dataset, re
 
 from modelforge.domain import job
 from modelforge.domain.messages import Message, Record
-from modelforge.event_log.queries import last_row, select_rows
+from modelforge.event_log.queries import last_row, rows_backwards, select_rows
 from modelforge.event_log.sqlite import LogReader
 
 OTHER = "train_000002"
@@ -72,6 +72,15 @@ def test_the_last_record_of_a_type_is_that_before_a_position(log: Path, stream: 
         assert reader.last_record(stream, tag, until=until) == (found[-1] if found else None)
 
 
+@given(stream=st.sampled_from(STREAMS), types=st.lists(st.sampled_from(TYPES), max_size=3), until=positions)
+def test_a_stream_read_backwards_is_the_same_one_turned_round(
+    log: Path, stream: str, types: list[str], until: int
+) -> None:
+    wanted = [record for record in PAST[:until] if _asked(record, [stream], types)]
+    with closing(LogReader(log)) as reader:
+        assert [*reader.records_backwards(stream, (*types,), until=until)] == wanted[::-1]
+
+
 @pytest.mark.parametrize(
     ("streams", "types"),
     [
@@ -98,6 +107,7 @@ def _plans(log: Path, streams: tuple[str, ...], types: tuple[str, ...], *, limit
     with closing(sqlite3.connect(log)) as connection:
         connection.set_trace_callback(statements.append)
         list(select_rows(connection, after=5, until=None, streams=streams, types=types, limit=limit))
+        list(rows_backwards(connection, OTHER, types, 40))
         last_row(connection, OTHER, "MetricsLogged", 40)
         last_row(connection, OTHER, "CheckpointRequested", 40)
         connection.set_trace_callback(None)

@@ -10,14 +10,17 @@ from msgspec import Struct
 from modelforge.checkpoints import Checkpoint, list_checkpoints
 from modelforge.domain import job
 from modelforge.domain.messages import Record
+from modelforge.event_log.queries import LAST
 from modelforge.event_log.sqlite import LogReader
 from modelforge.http.openai.fine_tuning import find_fine_tuning_job
 from modelforge.http.openai.identifiers import fine_tuning_job_id, unix_seconds
 from modelforge.http.openai.pages import AFTER_ID, page_of
-from modelforge.http.plumbing.body import json_response
+from modelforge.http.plumbing.body import json_response, whole_number
 from modelforge.http.plumbing.keys import EVENT_LOG, LAYOUT
+from modelforge.http.plumbing.query import text_query
 from modelforge.http.plumbing.route import Route, limit_to
 
+_EVENT = "ftevent-"
 _PAGE = 20
 _CHECKPOINTS = 10
 _LARGEST_PAGE = 1000
@@ -90,16 +93,25 @@ class FineTuningCheckpointList(Struct, frozen=True, kw_only=True):
 async def list_fine_tuning_events(request: web.Request) -> web.Response:
     """The events of a job, newest first."""
     stream = job.stream_of(find_fine_tuning_job(request).job_id or "")
-    events = await request.app[EVENT_LOG].read(lambda reader: _events(reader, stream))
-    page, has_more = page_of(request, events, lambda one: one.id, _PAGE)
-    return json_response(FineTuningEventList(data=page, has_more=has_more))
+    until = _position_of(text_query(request, "after"))
+
+    def page(reader: LogReader) -> tuple[list[FineTuningEvent], bool]:
+        return page_of(request, _events(reader, stream, until), lambda one: one.id, _PAGE)
+
+    events, has_more = await request.app[EVENT_LOG].read(page)
+    return json_response(FineTuningEventList(data=events, has_more=has_more))
 
 
-def _events(reader: LogReader, stream: str) -> list[FineTuningEvent]:
-    """All events of a job, newest first."""
-    events = [one for record in reader.records(streams=(stream,), types=_TOLD) for one in _of_record(record)]
-    events.reverse()
-    return events
+def _events(reader: LogReader, stream: str, until: int) -> Iterator[FineTuningEvent]:
+    """The events of a job from the record at a position back, newest first."""
+    for record in reader.records_backwards(stream, _TOLD, until=until):
+        yield from reversed([*_of_record(record)])
+
+
+def _position_of(event_id: str | None) -> int:
+    """Where the record lies that an event is of; where every record does come before, if that cannot be."""
+    position = None if event_id is None else whole_number(event_id.removeprefix(_EVENT).partition("-")[0])
+    return LAST if position is None else min(position, LAST)
 
 
 def _of_record(record: Record) -> Iterator[FineTuningEvent]:
@@ -107,7 +119,7 @@ def _of_record(record: Record) -> Iterator[FineTuningEvent]:
     if isinstance(record.message, job.MetricsLogged):
         for step in record.message.steps:
             yield FineTuningEvent(
-                id=f"ftevent-{record.position}-{step.step}",
+                id=f"{_EVENT}{record.position}-{step.step}",
                 created_at=at,
                 message=f"Step {step.step}/{step.total_steps}: training loss={step.loss}",
                 type="metrics",
@@ -122,7 +134,7 @@ def _of_record(record: Record) -> Iterator[FineTuningEvent]:
     if isinstance(record.message, job.EvaluationLogged):
         report = record.message.report
         yield FineTuningEvent(
-            id=f"ftevent-{record.position}",
+            id=f"{_EVENT}{record.position}",
             created_at=at,
             message=f"Step {report.step}: evaluation loss={report.metrics.get('eval_loss')}",
             type="metrics",
@@ -131,7 +143,7 @@ def _of_record(record: Record) -> Iterator[FineTuningEvent]:
         )
         return
     level, message = _told(record)
-    yield FineTuningEvent(id=f"ftevent-{record.position}", created_at=at, level=level, message=message)
+    yield FineTuningEvent(id=f"{_EVENT}{record.position}", created_at=at, level=level, message=message)
 
 
 def _told(record: Record) -> tuple[Literal["info", "warn", "error"], str]:
