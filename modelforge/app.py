@@ -219,7 +219,7 @@ async def _writing(
     secrets = SecretFiles(layout.webhooks)
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, reactor.report_failure)
     end_command = EndCommand(settings.on_end, rebuilt.state)
-    exposition = Exposition(rebuilt.state, rebuilt.read_models, layout, len(server_of(place).gpus))
+    exposition = Exposition(rebuilt.state, projector, layout, len(server_of(place).gpus))
     app[DELIVERER], app[EXPOSITION] = deliverer, exposition
     app[HANDLER], app[PROJECTOR], app[DATASET_STORE], app[FAILED] = handler, projector, store, reactor.failed
     app[IDENTITIES].tokens = rebuilt.read_models.tokens
@@ -227,6 +227,7 @@ async def _writing(
         settings=settings,
         layout=layout,
         read_models=rebuilt.read_models,
+        indexes=projector.indexes,
         handler=handler,
         fetches=asyncio.Semaphore(FETCHES_AT_ONCE),
         workers=app[PREVIEW_WORKERS],

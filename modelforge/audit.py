@@ -16,7 +16,7 @@ from modelforge.event_log.chain import Chain, Row, Versions
 from modelforge.event_log.segment import check_segment, read_index
 from modelforge.event_log.view import log_view, way_of
 from modelforge.layout import Layout
-from modelforge.projections.read_models import StateAt, state_of
+from modelforge.projections.read_models import StateAt, models_of, state_of
 from modelforge.projections.snapshots import load, pieces_of, rebuild
 
 _MOST_FAULTS = 10_000
@@ -225,7 +225,8 @@ def state_at(layout: Layout, moment: str) -> StateAt:
         position = int(moment) if is_position(moment) else reader.position_at(micros(moment, "at"))
         if position > head:
             raise BadInput("There is no such position", f"at={moment}: the last one is {head}.", field="at")
-        return state_of(rebuild(reader, until=position).read_models)
+        read_models = rebuild(reader, until=position).read_models
+        return state_of(read_models, models_of(read_models))
 
 
 def is_position(moment: str) -> bool:

@@ -10,6 +10,7 @@ from modelforge.command_handler import CommandHandler
 from modelforge.datasets.preview_workers import PreviewWorkers
 from modelforge.layout import Layout
 from modelforge.machine.cluster import Partitions
+from modelforge.projections.indexes import Indexes
 from modelforge.projections.read_models import ReadModels
 from modelforge.settings import Settings
 
@@ -27,6 +28,7 @@ class Admission(Struct, frozen=True, kw_only=True):
     settings: Settings
     layout: Layout
     read_models: ReadModels
+    indexes: Indexes
     handler: CommandHandler
     fetches: asyncio.Semaphore
     workers: PreviewWorkers

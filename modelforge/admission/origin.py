@@ -14,7 +14,6 @@ from modelforge.fields import check_label
 from modelforge.machine.reading_threads import read_apart
 from modelforge.model_files import read_file
 from modelforge.projections.models import ModelDetails
-from modelforge.projections.read_models import ReadModels
 from trainer_entry import wire
 
 _FIELD = "model_name"
@@ -60,7 +59,7 @@ async def resolve_origin(
     """
     check_label(name, _FIELD)
     roots = admission.model_roots
-    trained = trained_model(admission.read_models, name)
+    trained = trained_model(admission, name)
     if trained is None:
         path = await check_model(name, roots, purpose=purpose)
         return Origin(model_name=name, model_path=path, parameters=parameters)
@@ -86,7 +85,7 @@ def ancestor_of(trained: ModelDetails) -> wire.Ancestor:
     return wire.Ancestor(model_id=trained.id, name=trained.name, job_id=trained.job_id, base_model=trained.base_model)
 
 
-def trained_model(read_models: ReadModels, name: str) -> ModelDetails | None:
+def trained_model(admission: Admission, name: str) -> ModelDetails | None:
     """The trained model that is meant by an id, a name, or the path of its folder; None where none is.
 
     Raises:
@@ -95,17 +94,18 @@ def trained_model(read_models: ReadModels, name: str) -> ModelDetails | None:
     """
     if name == wire.BUILT_IN_MODEL:
         return None
+    models = admission.read_models.models
     if name.isascii() and name.isdecimal():
-        if (numbered := read_models.models.get(int(name[:_MOST_DIGITS]))) is not None and str(numbered.id) == name:
+        if (numbered := models.get(int(name[:_MOST_DIGITS]))) is not None and str(numbered.id) == name:
             return numbered
         raise ModelNotFound("No such model", f"{_FIELD}: there is no model {name[:40]}; GET /api/models lists them.")
-    found = [number for number, listed in read_models.listed_models.items() if name in {listed.name, listed.path}]
+    found = admission.indexes.models_called(name)
     if len(found) > 1:
         ids = ", ".join(str(number) for number in found[-_MOST_NAMED:])
         raise BadInput(
             "Several trained models have this name", f"{name}: name one of them by its id: {ids}.", field=_FIELD
         )
-    return read_models.models[found[0]] if found else None
+    return models[found[0]] if found else None
 
 
 def _check_task(trained: ModelDetails, task: wire.Task) -> None:

@@ -16,9 +16,9 @@ from modelforge.cli.connection import connect, path_of, read_as
 from modelforge.cli.flags import LOCAL, AtServer, Queue, Server, Watch
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import facts, jobs_table, show_steps
-from modelforge.cli.watching import position_of, run_on_end, steps_of_running, watch_job
+from modelforge.cli.watching import run_on_end, steps_of_running, watch_job
 from modelforge.connection import Connection
-from modelforge.domain.job import FINAL
+from modelforge.domain.job import FINAL, first_position
 from modelforge.projections.jobs import JobDetails, Status, TrainingStatus
 from modelforge.server_answers import RequestRefused, decoded
 from modelforge.settings import check_command
@@ -160,7 +160,7 @@ async def rerun(job_id: ThisJob, /, *, queue: Queue = False, watch: Watch = Fals
             console.show(f"{new} does what {job_id} did: it is {job.status}")
             if not watch:
                 show_steps(console, *steps_of_running(new))
-        return await watch_job(client, new, position_of(new), console, server) if watch else 0
+        return await watch_job(client, new, first_position(new), console, server) if watch else 0
 
 
 async def _current(client: Connection) -> str:

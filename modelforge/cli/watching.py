@@ -12,6 +12,7 @@ from modelforge.cli.screen import Screen, complain
 from modelforge.cli.terminal import in_figures, show_steps, show_training, to_type
 from modelforge.cli.wording import counted
 from modelforge.connection import Connection
+from modelforge.domain.job import first_position
 from modelforge.projections.jobs import JobDetails
 from modelforge.projections.models import ModelDetails
 from modelforge.projections.status_messages import StatusMessage
@@ -35,11 +36,6 @@ class _Requests(Struct, frozen=True):
     events: list[_Request]
 
 
-def position_of(job_id: str) -> int:
-    """The position of the log at which a job begins: its id has it."""
-    return int(job_id.removeprefix("train_"))
-
-
 def steps_of_running(job_id: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """What can be done with a job that runs."""
     return (f"watch {job_id}", "shows it"), (f"stop {job_id}", "ends it")
@@ -47,7 +43,7 @@ def steps_of_running(job_id: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 async def watch_job(client: Connection, job_id: str, after: int, console: Screen, server: Server) -> int:
     """Show a job from a position on, until its end; the exit code is 1 where it did not complete."""
-    after = after or position_of((await client.get(path_of("jobs", job_id), JobDetails)).job_id or "train_0")
+    after = after or first_position((await client.get(path_of("jobs", job_id), JobDetails)).job_id or "train_0")
     try:
         last = await show_training(client.follow(after, StatusMessage), job_id, console, as_json=server.json)
     except asyncio.CancelledError:  # Ctrl-C

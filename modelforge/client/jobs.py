@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from modelforge.admission.training import Preflight, StartTrainingBody
 from modelforge.client.calls import Calls, takes, takes_of
-from modelforge.domain.job import FINAL
+from modelforge.domain.job import FINAL, first_position
 from modelforge.http.jobs import Checkpoints, JobList
 from modelforge.http.metrics import Metrics
 from modelforge.http.reruns import RerunBody
@@ -104,7 +104,7 @@ class JobCalls(Calls):
             RequestRefused: there is no such job or position, or the server did not come back within a minute.
         """
         job = await self.get_job(job_id)
-        position = int(job_id.removeprefix("train_")) - 1 if after is None else after
+        position = first_position(job_id) - 1 if after is None else after
         asked = {"job_id": job_id, **({"records": "true"} if records else {})}
         async with contextlib.aclosing(self._connection.follow(position, StatusMessage, **asked)) as messages:
             while job.status not in FINAL or position < job.position:

@@ -93,7 +93,9 @@ async def list_datasets(request: web.Request) -> web.Response:
 async def get_dataset(request: web.Request) -> web.Response:
     """One dataset, with what its check found and what it can be trained on for."""
     shown, uploads = await find_uploads(request)
-    return json_response(details_of(shown, uploads, request.app[PROJECTOR].read_models.newest_jobs()))
+    contents = {one.event.sha256 for one in uploads}
+    trained = request.app[PROJECTOR].indexes.trained_on(shown.event.filename, contents)
+    return json_response(details_of(shown, uploads, trained))
 
 
 async def download_dataset(request: web.Request) -> web.StreamResponse:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from itertools import dropwhile, islice
+from itertools import islice
 
 from aiohttp import web
 from msgspec import Struct
@@ -90,10 +90,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     jobs = read_models.jobs
     if after is not None and after not in jobs:
         raise BadInput("Unknown job in the query", f"after={after!r}: the id of a job.", field="after")
-    newest_first = read_models.newest_jobs()
-    older = newest_first if after is None else islice(dropwhile(lambda one: one[0] != after, newest_first), 1, None)
-    chosen = (job_id for job_id, listed in older if wanted in {None, listed.status})
-    found = [*islice(chosen, limit + 1)]
+    found = [*islice(request.app[PROJECTOR].indexes.newest_jobs(wanted, before=after), limit + 1)]
     page = [read_models.job_detail(jobs[job_id]) for job_id in found[:limit]]
     return json_response(JobList(jobs=page, has_more=len(found) > limit))
 

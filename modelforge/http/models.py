@@ -1,6 +1,5 @@
 """The trained models."""
 
-from itertools import dropwhile, islice
 from typing import Literal
 
 from aiohttp import web
@@ -12,6 +11,7 @@ from modelforge.fields import project_struct
 from modelforge.http.plumbing.body import idempotency_key, json_response, whole_number
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, PLAYGROUND, PROJECTOR
+from modelforge.http.plumbing.long_lists import list_response
 from modelforge.http.plumbing.query import int_query, optional_int
 from modelforge.http.plumbing.route import Ordinal, Query, Route, limit_if_asked
 from modelforge.projections.dataset_references import DatasetReference
@@ -66,14 +66,14 @@ def find_model(request: web.Request, model_id: int | str) -> ModelDetails:
     return details
 
 
-async def list_models(request: web.Request) -> web.Response:
+async def list_models(request: web.Request) -> web.StreamResponse:
     """List the trained models: all of them, or a page of those after one."""
-    models = request.app[PROJECTOR].read_models.models
-    after, limit = int_query(request, "after", 0), optional_int(request, "limit")
-    later = dropwhile(lambda model_id: model_id <= after, models)  # ids rise, whatever was deleted
-    page = [*islice(later, limit)]
-    shown = [project_struct(models[model_id], ModelSummary) for model_id in page]
-    return json_response(ModelList(models=shown, has_more=UNSET if limit is None else next(later, None) is not None))
+    projector, models = request.app[PROJECTOR], request.app[PROJECTOR].read_models.models
+    later = projector.indexes.models_after(int_query(request, "after", 0))
+    limit = optional_int(request, "limit")
+    shown = (project_struct(models[model_id], ModelSummary) for model_id in later[:limit] if model_id in models)
+    has_more = UNSET if limit is None else len(later) > limit
+    return await list_response(request, ModelList(models=[], has_more=has_more), "models", shown)
 
 
 async def get_model(request: web.Request) -> web.Response:

@@ -173,10 +173,9 @@ async def _choose(request: web.Request, body: GenerateBody) -> Chosen:
 
 def _newest_base(request: web.Request, body: GenerateBody) -> Chosen:
     """The base of the newest model, or of the newest one for the task that is asked for."""
-    models, task = request.app[PROJECTOR].read_models.listed_models, _asked_task(body)
-    numbers = [number for number, listed in models.items() if task in (None, listed.task)]
-    if numbers:
-        newest = models[max(numbers)]
+    task = _asked_task(body)
+    newest = request.app[PROJECTOR].indexes.newest_model(task)
+    if newest is not None:
         return Chosen(_with_context(body, newest.task), newest.base_path)
     if task == "extractive-question-answering":
         raise BadInput(

@@ -11,7 +11,6 @@ from modelforge.errors import LineError
 from modelforge.event_log.sqlite import LogReader
 from modelforge.fields import project_struct
 from modelforge.projections.jobs import iso
-from modelforge.projections.listed import ListedJob
 from modelforge.projections.models import megabytes
 from trainer_entry import wire
 
@@ -105,22 +104,16 @@ def uploads_of(reader: LogReader, filename: str) -> list[Upload]:
     return uploads
 
 
-def details_of(
-    shown: Upload, uploads: Iterable[Upload], newest_jobs_first: Iterable[tuple[str, ListedJob]]
-) -> DatasetDetails:
-    """One of the revisions of a dataset, with what they all have in common."""
+def details_of(shown: Upload, uploads: Iterable[Upload], trained: Iterable[str]) -> DatasetDetails:
+    """One of the revisions of a dataset, with what they all have in common.
+
+    `trained`: the jobs that trained on any of them, newest first.
+    """
     tasks, strategies = trainable(shown.event.format)
     revisions = [
         project_struct(one.event, DatasetRevision, size_mb=megabytes(one.event.size_bytes), uploaded_at=iso(one.at))
         for one in uploads
     ]
-    contents = {revision.sha256 for revision in revisions}
-    trained = (
-        job_id
-        for job_id, listed in newest_jobs_first
-        if listed.kind == "training"
-        and any(filename == shown.event.filename and sha256 in contents for filename, sha256 in listed.datasets)
-    )
     return project_struct(
         shown.event,
         DatasetDetails,

@@ -47,6 +47,13 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
         self._taken: dict[_K, bool] = {}
         self._before: dict[_K, _V | bytes] = {}
 
+    def __copy__(self) -> "Kept[_K, _V]":
+        """The same as it is now, to be read while this one changes."""
+        twin = Kept[_K, _V](self._decoder.type, packs=self.packs)
+        twin.dictionary = self.dictionary
+        twin._values = self._values.copy()
+        return twin
+
     def __getitem__(self, key: _K) -> _V:
         value = self._values[key]
         if not isinstance(value, bytes):

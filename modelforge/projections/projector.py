@@ -4,21 +4,26 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from modelforge.domain.messages import Record
+from modelforge.projections.indexes import Indexes
 from modelforge.projections.read_models import ReadModels
 
 
 class Projector:
-    """Keeps the read models at the log's last record. `listener` gets every record, in order, once it is folded in."""
+    """Keeps the read models, and their indexes, at the log's last record.
+
+    `listener` gets every record, in order, once it is folded in.
+    """
 
     def __init__(self, read_models: ReadModels) -> None:
         self.read_models = read_models
+        self.indexes = Indexes(read_models)
         self.listener: Callable[[Record], None] | None = None
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, records: Sequence[Record]) -> None:
         """Fold new records in."""
         for record in records:
-            self.read_models.apply(record)
+            self.indexes.apply(record)
             if self.listener is not None:
                 self.listener(record)
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()

@@ -1,6 +1,7 @@
 """The read models: everything that the API answers from, folded from the records."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
+from copy import copy
 from typing import TypeVar
 
 import msgspec
@@ -47,10 +48,6 @@ class ReadModels(Struct, kw_only=True):
         begun = (job_id for job_id in self.queue.running if self.listed_jobs[job_id].status != "queued")
         current = next(begun, self.queue.current())
         return status_of(None if current is None else self.jobs[current])
-
-    def newest_jobs(self) -> Iterator[tuple[str, ListedJob]]:
-        """What lists choose jobs by, the newest first."""
-        return ((job_id, self.listed_jobs[job_id]) for job_id in reversed(self.listed_jobs))  # type: ignore[var-annotated,arg-type] # dict and Kept can
 
     def job_detail(self, details: JobDetails) -> JobDetails:
         """A job with what others' records change: its place in the queue, and whether its dataset is there."""
@@ -160,12 +157,17 @@ class StateAt(Struct, frozen=True, kw_only=True):
     datasets: list[DatasetSummary]
 
 
-def state_of(read_models: ReadModels) -> StateAt:
-    """The read models as the API shows them."""
-    models = (read_models.model(model_id) for model_id in read_models.models)
+def models_of(read_models: ReadModels) -> Iterator[ModelDetails]:
+    """The models as they stand now, whatever comes; each is made once it is its turn."""
+    now = msgspec.structs.replace(read_models, models=copy(read_models.models), deleted=copy(read_models.deleted))
+    return (model for model_id in now.models if (model := now.model(model_id)) is not None)
+
+
+def state_of(read_models: ReadModels, models: Iterable[ModelDetails]) -> StateAt:
+    """The read models as the API shows them, with such models."""
     return StateAt(
         position=read_models.position,
         status=read_models.status(),
-        models=[model for model in models if model is not None],
+        models=[*models],
         datasets=[*read_models.datasets.values()],
     )

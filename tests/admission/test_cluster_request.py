@@ -39,6 +39,7 @@ async def check(asked: dict[str, Any], partition: dict[str, Any]) -> None:
         settings=load_settings({"stop_grace_seconds": 120.0}, environ={}),
         layout=Layout(Path("/data")),
         read_models=none,
+        indexes=none,
         handler=none,
         fetches=none,
         workers=none,

@@ -13,6 +13,7 @@ from modelforge.domain.state import State
 from modelforge.http.plumbing.exposition import Exposition
 from modelforge.layout import Layout
 from modelforge.machine import devices
+from modelforge.projections.projector import Projector
 from modelforge.projections.read_models import ReadModels
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -69,7 +70,7 @@ def test_a_version_that_is_none_is_answered_too(module_server: RunningServer, me
     assert answer.headers["content-type"].startswith(media)
 
 
-def test_no_answer_asks_the_driver_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_answer_asks_the_driver_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def count() -> int:
         raise AssertionError("this takes seconds where the driver is not loaded")
 
@@ -77,7 +78,7 @@ def test_no_answer_asks_the_driver_of_the_gpus(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(devices, "_count_gpus", count)
     layout = Layout(tmp_path)
     layout.log.touch()
-    text, _ = Exposition(State(), ReadModels(), layout, 2).answer("")
+    text, _ = Exposition(State(), Projector(ReadModels()), layout, 2).answer("")
     assert b"\nmodelforge_gpus 2.0\n" in text
 
 

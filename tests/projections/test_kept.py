@@ -1,5 +1,6 @@
 """A mapping in few bytes is a mapping, and what it says has changed is what has."""
 
+from copy import copy
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ class Thing(Struct, frozen=True):
 
 KEYS = st.sampled_from("abcde")
 acts = st.lists(
-    st.tuples(st.sampled_from(["set", "delete", "pack", "look", "begin", "settle", "reopen"]), KEYS, st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["set", "delete", "pack", "look", "copy", "begin", "settle", "reopen"]), KEYS, st.integers(0, 9)
+    ),
     max_size=60,
 )
 
@@ -43,6 +46,7 @@ def test_whatever_is_done_it_is_a_dictionary_and_snapshots_have_it_as_it_was_at_
 ) -> None:
     mapping, plain, file = Kept[str, Thing](Thing, packs=packs), dict[str, Thing](), File()
     at_begin: dict[str, Thing] | None = None
+    twin, at_twin = copy(mapping), dict(plain)
     for act, key, number in [*acts, ("settle", "a", 0), ("begin", "a", 0), ("settle", "a", 0)]:
         if act == "set":
             mapping[key] = plain[key] = Thing(f"thing {number}", ["word"] * number)
@@ -50,6 +54,8 @@ def test_whatever_is_done_it_is_a_dictionary_and_snapshots_have_it_as_it_was_at_
             del mapping[key], plain[key]
         elif act == "pack":
             mapping.pack()
+        elif act == "copy":
+            twin, at_twin = copy(mapping), dict(plain)
         elif act == "look":
             assert mapping.get(key) == plain.get(key)
         elif act == "begin" and at_begin is None:
@@ -68,6 +74,7 @@ def test_whatever_is_done_it_is_a_dictionary_and_snapshots_have_it_as_it_was_at_
             assert [*again.items()] == [*at_begin.items()]
             at_begin = None
         assert [*mapping.items()] == [*plain.items()]
+        assert [*twin.items()] == [*at_twin.items()]
         assert [*reversed(mapping)] == [*reversed(plain)]
         assert (len(mapping), key in mapping) == (len(plain), key in plain)
 

@@ -38,7 +38,7 @@ from modelforge.http.metrics import Metric
 from modelforge.projections.dataset_references import DatasetReference
 from modelforge.projections.datasets import Upload, details_of
 from modelforge.projections.jobs import JobDetails, JobError, TrainingStatus, evolve, iso
-from modelforge.projections.read_models import ReadModels, state_of
+from modelforge.projections.read_models import ReadModels, models_of, state_of
 from trainer_entry import wire
 
 STARTING = (start(), requested(), launching())
@@ -318,7 +318,7 @@ def test_a_job_and_its_model_say_that_their_dataset_was_deleted_while_it_is_gone
             deleted_at=deleted_at,
             num_examples=150,
         )
-        assert state_of(read_models).models == [trained]
+        assert state_of(read_models, models_of(read_models)).models == [trained]
 
 
 def test_a_job_on_a_file_elsewhere_does_not_lose_it_with_a_dataset_of_the_same_bytes() -> None:
@@ -381,18 +381,6 @@ def test_a_dataset_tells_everything_that_its_check_found() -> None:
         "strategies": ["sft", "qlora", "rlhf"],
         "jobs": [],
     }
-
-
-def test_a_dataset_names_the_last_jobs_that_trained_on_it() -> None:
-    others = ("00" * 32, "11" * 32)
-    names = [f"train_{number:06}" for number in range(1, 131)]
-    requests = [on_dataset(requested(name)) for name in names[:110]]
-    requests += [on_dataset(requested(name), filename="another name") for name in names[110:115]]
-    requests += [on_dataset(requested(name), sha256=others[number % 2]) for number, name in enumerate(names[115:])]
-    newest_first = after(*requests).newest_jobs()
-    uploads = [Upload(uploaded(1), NOON), Upload(uploaded(2, others[0]), NOON)]
-    shown = details_of(uploads[0], uploads, newest_first).jobs
-    assert shown == [*names[-15::2][::-1], *names[:110][::-1]][:100]
 
 
 def test_moments_are_written_in_utc_to_the_second() -> None:

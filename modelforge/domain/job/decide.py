@@ -20,6 +20,7 @@ from modelforge.domain.job.state import FINAL, Job, launching
 from modelforge.errors import Conflict, NotFound
 from trainer_entry import wire
 
+_ID = "train_"
 _WITHOUT_STEPS: frozenset[wire.Phase | None] = frozenset({"merging_reward_model", "evaluating", "saving"})
 
 
@@ -173,4 +174,9 @@ def stream_of(job_id: str) -> str:
 
 def job_id_at(position: int) -> str:
     """The id of the job whose first record stands at `position`."""
-    return f"train_{position:06d}"
+    return f"{_ID}{position:06d}"
+
+
+def first_position(job_id: str) -> int:
+    """The position of the log at which a job begins: its id has it."""
+    return int(job_id.removeprefix(_ID))

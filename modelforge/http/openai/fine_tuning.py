@@ -2,7 +2,8 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Literal
 
 from aiohttp import web
@@ -20,10 +21,11 @@ from modelforge.http.openai.pages import AFTER_ID, page_of
 from modelforge.http.plumbing.body import idempotency_key, json_response, read_body
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import HANDLER, PROJECTOR
-from modelforge.http.plumbing.query import GIVEN
+from modelforge.http.plumbing.query import GIVEN, text_query
 from modelforge.http.plumbing.route import Query, Route, limit_to
 from modelforge.http.training import begin_training
 from modelforge.projections.jobs import JobDetails
+from modelforge.projections.listed import ListedJob
 
 _JOB_ID = re.compile(r"\btrain_([0-9]{6,})\b")
 _PAGE = 20
@@ -97,20 +99,22 @@ async def create_fine_tuning_job(request: web.Request) -> web.Response:
 async def list_fine_tuning_jobs(request: web.Request) -> web.Response:
     """List the trainings, newest first."""
     read_models = request.app[PROJECTOR].read_models
-    wanted = request[GIVEN].values.get("metadata", {})
-    trainings = [
-        job_id
-        for job_id, listed in read_models.newest_jobs()
-        if listed.kind == "training" and _has(dict(listed.metadata), wanted)
-    ]
+    wanted, after = request[GIVEN].values.get("metadata", {}), text_query(request, "after")
+    found: Iterable[str] = request.app[PROJECTOR].indexes.newest_jobs()
+    if after is not None:
+        last = job_of(after)
+        is_known = last in read_models.listed_jobs
+        found = chain((last,), request.app[PROJECTOR].indexes.newest_jobs(before=last)) if is_known else ()
+    trainings = (job_id for job_id in found if _is_listed(read_models.listed_jobs[job_id], wanted))
     page, has_more = page_of(request, trainings, fine_tuning_job_id, _PAGE)
     jobs = [job_object(read_models.job_detail(read_models.jobs[job_id]), read_models) for job_id in page]
     return json_response(FineTuningJobList(data=jobs, has_more=has_more))
 
 
-def _has(metadata: dict[str, str], wanted: dict[str, str] | None) -> bool:
-    """Whether the words of a job have all that are wanted; None: whether there are none."""
-    return not metadata if wanted is None else wanted.items() <= metadata.items()
+def _is_listed(listed: ListedJob, wanted: dict[str, str] | None) -> bool:
+    """Whether a job is a training, and its words have all that are wanted; None: whether there are none."""
+    has_them = not listed.metadata if wanted is None else wanted.items() <= dict(listed.metadata).items()
+    return listed.kind == "training" and has_them
 
 
 async def retrieve_fine_tuning_job(request: web.Request) -> web.Response:

@@ -1,6 +1,6 @@
 """Models of OpenAI's clients: those that were trained here, what they were trained from, and the built-in one."""
 
-from collections.abc import Iterator
+from itertools import chain
 from typing import Literal
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from modelforge.http.models import remove_model
 from modelforge.http.openai.identifiers import model_name, model_of, unix_seconds
 from modelforge.http.plumbing.body import json_response
 from modelforge.http.plumbing.keys import PROJECTOR
+from modelforge.http.plumbing.long_lists import list_response
 from modelforge.http.plumbing.route import Route
 from modelforge.projections.listed import ListedModel, listed_model
 from trainer_entry import wire
@@ -46,10 +47,9 @@ def _object_of(number: int, listed: ListedModel) -> ModelObject:
     return ModelObject(id=name, created=unix_seconds(listed.created_at), owned_by="modelforge")
 
 
-def _bases(request: web.Request) -> Iterator[str]:
+def _bases(request: web.Request) -> dict[str, None]:
     """What the trained models were trained from, each once, and the built-in model."""
-    trained = request.app[PROJECTOR].read_models.listed_models.values()
-    yield from dict.fromkeys((wire.BUILT_IN_MODEL, *(listed.base_model for listed in trained)))
+    return dict.fromkeys((wire.BUILT_IN_MODEL, *request.app[PROJECTOR].indexes.bases()))
 
 
 def no_such_model(name: str) -> ModelNotFound:
@@ -57,12 +57,13 @@ def no_such_model(name: str) -> ModelNotFound:
     return ModelNotFound("No such model", f"There is no model {name[:200]!r}; GET /v1/models lists them.")
 
 
-async def list_model_objects(request: web.Request) -> web.Response:
+async def list_model_objects(request: web.Request) -> web.StreamResponse:
     """List the trained models, newest first, and then their bases."""
     trained = request.app[PROJECTOR].read_models.listed_models
-    found = [_object_of(number, trained[number]) for number in sorted(trained, reverse=True)]
-    found += [ModelObject(id=name, created=0, owned_by="base") for name in _bases(request)]
-    return json_response(ModelObjectList(data=found))
+    numbers = reversed(request.app[PROJECTOR].indexes.models_after(0))
+    found = (_object_of(number, trained[number]) for number in numbers if number in trained)
+    bases = (ModelObject(id=name, created=0, owned_by="base") for name in _bases(request))
+    return await list_response(request, ModelObjectList(data=[]), "data", chain(found, bases))
 
 
 async def retrieve_model_object(request: web.Request) -> web.Response:

@@ -39,12 +39,12 @@ def find_named_model(request: web.Request, name: str) -> NamedModel:
     read_models = request.app[PROJECTOR].read_models
     details = model_of(read_models.models, name)
     chosen = trained(details) if details is not None else None
+    if chosen is None and name == wire.BUILT_IN_MODEL:
+        chosen = Chosen("text-generation", name)
     if chosen is None:
         # A base is for whatever was trained from it; where that is several tasks, for the first one here.
-        listed = read_models.listed_models.values()
-        bases = [Chosen(one.task, one.base_path) for one in listed if one.base_model == name]
-        bases += [Chosen("text-generation", name)] if name == wire.BUILT_IN_MODEL else []
-        chosen = min(reversed(bases), key=lambda one: _TASKS.index(one.task), default=None)
+        newest = (request.app[PROJECTOR].indexes.newest_from(name, task) for task in _TASKS)
+        chosen = next((Chosen(one.task, one.base_path) for one in newest if one is not None), None)
     if chosen is None:
         raise no_such_model(name)
     if chosen.task == "extractive-question-answering":

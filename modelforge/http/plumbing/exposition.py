@@ -6,7 +6,6 @@ What the log has is counted anew for each answer, so that it outlasts a restart;
 
 import os
 import re
-from collections import Counter as Counts
 from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
@@ -19,8 +18,9 @@ from modelforge.domain import job
 from modelforge.domain.messages import Record
 from modelforge.domain.state import State
 from modelforge.layout import Layout
+from modelforge.projections.indexes import Indexes
 from modelforge.projections.jobs import JobDetails, Status
-from modelforge.projections.read_models import ReadModels
+from modelforge.projections.projector import Projector
 from modelforge.version import VERSION
 from trainer_entry import wire
 
@@ -33,7 +33,7 @@ _NO_VERSION = re.compile(r";\s*version=(?![0-9]{1,3}(\.[0-9]{1,3}){0,2}\s*(?:[;,
 class Exposition:
     """What the server counts, and how it is read."""
 
-    def __init__(self, state: State, read_models: ReadModels, layout: Layout, gpus: int) -> None:
+    def __init__(self, state: State, projector: Projector, layout: Layout, gpus: int) -> None:
         """`gpus`: how many trainings may use; their driver is not asked for each answer, which may take seconds."""
         self._state = state
         self._registry = CollectorRegistry(auto_describe=False)
@@ -55,7 +55,7 @@ class Exposition:
         for kind in get_args(wire.JobKind):
             self._durations.labels(kind)
         self._began: dict[str, int] = {}
-        self._registry.register(_ReadModelCollector(read_models, layout, gpus))
+        self._registry.register(_ReadModelCollector(projector, layout, gpus))
         ProcessCollector(registry=self._registry)
 
     def take(self, records: Sequence[Record]) -> None:
@@ -89,17 +89,17 @@ class Exposition:
 class _ReadModelCollector(Collector):
     """What the read models and the disk say now."""
 
-    def __init__(self, read_models: ReadModels, layout: Layout, gpus: int) -> None:
-        self._read_models = read_models
+    def __init__(self, projector: Projector, layout: Layout, gpus: int) -> None:
+        self._projector = projector
         self._layout = layout
         self._gpus = gpus
 
     def collect(self) -> Iterable[Metric]:
         """Every figure that is not counted as it happens."""
-        models = self._read_models
+        models = self._projector.read_models
         yield InfoMetricFamily("modelforge_build", "The release.", {"version": VERSION})
         yield CounterMetricFamily("modelforge_log_records", "Records in the event log.", models.position)
-        yield from _jobs(models)
+        yield from _jobs(self._projector.indexes)
         running = [models.jobs[job_id] for job_id in models.queue.running]
         yield from _running(running)
         leased = sum(len(details.gpus) for details in running)
@@ -111,17 +111,15 @@ class _ReadModelCollector(Collector):
         yield from _disk(self._layout)
 
 
-def _jobs(models: ReadModels) -> Iterator[Metric]:
-    kinds = Counts(listed.kind for listed in models.listed_jobs.values())
+def _jobs(indexes: Indexes) -> Iterator[Metric]:
     total = CounterMetricFamily("modelforge_jobs", "Jobs that were asked for.", labels=["kind"])
     for kind in get_args(wire.JobKind):
-        total.add_metric([kind], kinds[kind])
+        total.add_metric([kind], indexes.count_kind(kind))
     yield total
-    statuses = Counts(listed.status for listed in models.listed_jobs.values())
     states = GaugeMetricFamily("modelforge_job_states", "Jobs by what they are now.", labels=["status"])
     for status in get_args(Status):
         if status != "idle":
-            states.add_metric([status], statuses[status])
+            states.add_metric([status], indexes.count_jobs(status))
     yield states
 
 

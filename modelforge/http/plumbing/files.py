@@ -68,16 +68,11 @@ async def _send_open(
     answer.content_length = left = len(sent)
     await asyncio.to_thread(file.seek, sent.start)
     await answer.prepare(request)
-    try:
-        while left:
-            chunk = await asyncio.to_thread(_read, file, min(left, _CHUNK_BYTES))
-            left -= len(chunk)
-            await answer.write(chunk)
-        await answer.write_eof()
-    except OSError:
-        if request.transport is not None:  # or what is said of the failure would be taken for the file's bytes
-            request.transport.abort()
-        raise
+    while left:
+        chunk = await asyncio.to_thread(_read, file, min(left, _CHUNK_BYTES))
+        left -= len(chunk)
+        await answer.write(chunk)
+    await answer.write_eof()
     return answer
 
 

@@ -57,7 +57,10 @@ class Gate:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - everything becomes an answer, and what nobody foresaw is logged
-                return self._refusal(request, error)
+                refusal = self._refusal(request, error)
+                if request.writer.output_size > 0 and request.transport is not None:
+                    request.transport.abort()  # or the refusal would be taken for the rest of an answer that was begun
+                return refusal
 
         return gate
 
