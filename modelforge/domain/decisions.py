@@ -1,5 +1,6 @@
 """What a command or report leads to, at a place, in a state: the events, or the reason why there are none."""
 
+from collections.abc import Iterator
 from typing import assert_never
 
 import msgspec
@@ -153,7 +154,7 @@ def _launch_waiting(state: State, place: Place) -> list[job.Event]:
 def _check_models(state: State, spec: wire.JobSpec) -> None:
     """Refuse a trained model that was deleted after it was looked up."""
     for field, path in _models_of(spec):
-        if any(trained.deleted and is_within(path, trained.path) for trained in state.models.values()):
+        if any(folder in state.deleted_models for folder in _folders_around(path)):
             raise NotFound("No such model", f"{field}: {path} was deleted.")
 
 
@@ -194,6 +195,13 @@ def _job_on_model(state: State, trained: model.Model | None) -> str | None:
         if any(is_within(path, trained.path) for _, path in _models_of(state.jobs[job_id].spec)):
             return job_id
     return None
+
+
+def _folders_around(path: str) -> Iterator[str]:
+    """A resolved path, and each folder that it lies in."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def is_within(path: str, folder: str) -> bool:

@@ -61,7 +61,7 @@ class State(Struct, kw_only=True):
     """`running`: the jobs on the machine, in the order in which they started. `waiting`: the queue, oldest first.
 
     `versions`: the streams' lengths. `references`: how often each file in the folder of datasets is referred to, by
-    its name.
+    its name. `deleted_models`: the models that are gone, by their folders.
     """
 
     position: int = 0
@@ -73,6 +73,7 @@ class State(Struct, kw_only=True):
     jobs: MutableMapping[str, job.Job] = {}
     datasets: MutableMapping[str, dataset.Dataset] = {}
     models: MutableMapping[int, model.Model] = {}
+    deleted_models: MutableMapping[str, int] = {}
     tokens: MutableMapping[str, access_token.AccessToken] = {}
     webhooks: MutableMapping[str, webhook.Webhook] = {}
 
@@ -99,6 +100,8 @@ class State(Struct, kw_only=True):
                     references.remove(self.references, before)
             case model.ModelRegistered() | model.ModelDeleted() | model.ModelFilesRemoved() | model.ModelFilesKept():
                 self.models[event.model_id] = model.evolve(self.models.get(event.model_id), event)
+                if isinstance(event, model.ModelDeleted):
+                    self.deleted_models[event.path] = event.model_id
             case access_token.TokenCreated() | access_token.TokenRevoked():
                 self.tokens[event.name] = access_token.evolve(self.tokens.get(event.name), event)
             case (

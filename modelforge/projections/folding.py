@@ -19,7 +19,7 @@ from modelforge.projections.kept import Kept
 from modelforge.projections.read_models import ReadModels
 from trainer_entry import wire
 
-FOLD = 2
+FOLD = 3
 """The number of what a fold gives, and of how it is kept: a snapshot of another number is not read.
 
 It is raised whenever the records of a log lead to something else than before, or a snapshot no longer decodes into
