@@ -48,7 +48,23 @@ def forked(folder: Path, model: Path, dataset: wire.DatasetFile, **options: Any)
 
 
 def processes(attempt: Attempt) -> list[int]:
-    """Both of them, in the order of their ranks."""
+    """Both of them, in the order of their ranks, once each hears what it is asked."""
+    found = started_processes(attempt)
+    while not all(hears(pid) for pid in found):
+        assert attempt.process.poll() is None, attempt.stderr()
+        time.sleep(0.01)
+    return found
+
+
+def hears(pid: int) -> bool:
+    """Whether SIGTERM no longer ends a process, which waits for it or is about to."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    held_back = int(status.partition("SigBlk:")[2].split()[0], 16)
+    return bool(held_back >> (signal.SIGTERM - 1) & 1)
+
+
+def started_processes(attempt: Attempt) -> list[int]:
+    """Both of them, whatever they do."""
     if (told := attempt.folder / RANKS).exists():
         return [int(pid) for pid in told.read_text().split()]
     found: dict[int, int] = {}
