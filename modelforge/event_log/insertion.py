@@ -42,7 +42,7 @@ class AtomicConnection(sqlite3.Connection):
 
 def row_of(r: Record) -> tuple[object, ...]:
     """A record as it lies in the file: packed where that is worth it, by one thread at a time."""
-    data = bytes(r.data)
+    data = memoryview(r.data)
     small = packed(data)
-    text = data.decode() if small is None else ""
+    text = str(data, "utf-8") if small is None else ""
     return (r.position, r.stream, r.version, r.kind, r.type, r.at, r.cause, r.actor, text, r.digest, small)
