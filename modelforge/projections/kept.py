@@ -72,13 +72,13 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
             return
         if self._taken:
             self._note(key)
-        if before is not _GONE:
-            self._changed.setdefault(key, False)
-        else:
+        if before is _GONE:
             self._changed.pop(key, None)
             self._changed[key] = True
+        elif key not in self._changed:
+            self._changed[key] = False
         self._values[key] = value
-        if self.packs:
+        if self.packs and (before is _GONE or isinstance(before, bytes)):  # else it is loose, and was not looked up
             self._loose[key] = None
             self._looked_at.pop(key, None)
 
