@@ -19,6 +19,7 @@ from modelforge.domain.messages import (
     decode,
     digest_of,
     encode,
+    is_figures_alone,
     stream_of,
     tag_of,
 )
@@ -249,9 +250,10 @@ class _Draft:
 
     def _record(self, kind: Kind, message: Message, cause: int | None, actor: Actor) -> Record:
         data = encode(message)
-        clean = self._redact(data.decode()).encode()
-        if clean != data:  # what is kept, and all that is made of it, has no secret
-            data, message = clean, decode(kind, clean)
+        if not is_figures_alone(message):
+            clean = self._redact(data.decode()).encode()
+            if clean != data:  # what is kept, and all that is made of it, has no secret
+                data, message = clean, decode(kind, clean)
         position, stream, tag = self.state.position + 1, stream_of(message), tag_of(message)
         version = self.state.versions.get(stream, 0) + 1
         self.digest = digest_of(self.digest, position, stream, version, kind, tag, self._at, cause, actor, data)

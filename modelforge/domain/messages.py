@@ -103,6 +103,16 @@ def tag_of(message: Message) -> str:
     return _TAGS[type(message)]
 
 
+def is_figures_alone(message: Message) -> bool:
+    """Whether nothing in it is anybody's text: steps, and none of them has a figure with a name of its own."""
+    if not isinstance(message, job.MetricsLogged):
+        return False
+    for step in message.steps:  # noqa: SIM110 - a generator takes twice as long, and nearly all records are of these
+        if step.nonfinite or step.rewards:
+            return False
+    return True
+
+
 def digest_of(
     previous: str,
     position: int,

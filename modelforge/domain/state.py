@@ -80,6 +80,8 @@ class State(Struct, kw_only=True):
     def apply(self, event: Event) -> None:
         """Change what the event is about, in place. A new aggregate has its mapping above, and its branch here."""
         match event:
+            case job.MetricsLogged(job_id=job_id):  # nearly all, and nobody's turn comes by it
+                self.jobs[job_id] = job.evolve(self.jobs.get(job_id), event)
             case job.JobEvent(job_id=job_id):
                 after = job.evolve(self.jobs.get(job_id), event)
                 self.jobs[job_id] = after
@@ -143,7 +145,7 @@ def evolve(state: State, record: PlacedMessage) -> None:
     state.position = record.position
     state.versions[record.stream] = record.version
     message = record.message
-    if not isinstance(message, Command):
+    if isinstance(message, job.JobEvent) or not isinstance(message, Command):  # the first is quicker to tell
         state.apply(message)
     elif message.key is not None:
         state.keys[message.key.value] = KeyUse(

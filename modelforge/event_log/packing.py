@@ -32,7 +32,7 @@ _dictionary = zstd.ZstdDict(_TYPICAL, is_raw=True)
 _packer = zstd.ZstdCompressor(level=_LEVEL, zstd_dict=_dictionary.as_digested_dict)
 
 
-def packed(data: bytes) -> bytes | None:
+def packed(data: bytes | memoryview) -> bytes | None:
     """The data in fewer bytes, for one thread at a time; None where it is as well left as it is."""
     if not _WORTH <= len(data) <= _LARGEST:
         return None

@@ -29,7 +29,7 @@ class JobError(Struct, frozen=True, gc=False):
     message: str
 
 
-class TrainingStatus(Struct, frozen=True, kw_only=True):
+class TrainingStatus(Struct, frozen=True, kw_only=True, gc=False):
     """How far a job is. `progress` in percent; steps are optimizer steps as the trainer counts them.
 
     They count through the whole job, `phase_step` through `phase`: rlhf trains a reward model, and then a policy.
@@ -63,7 +63,7 @@ class TrainingStatus(Struct, frozen=True, kw_only=True):
     waiting_for: str | None = None
 
 
-class JobDetails(TrainingStatus, frozen=True, kw_only=True):
+class JobDetails(TrainingStatus, frozen=True, kw_only=True, gc=False):
     """A job, and how far it is. `config`: the parameters asked for, and from its start those in effect.
 
     `queue_position`: 1 for the next one. `gpus`: what it has of them. `attempt` counts, and `restarts` says how many

@@ -56,8 +56,9 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
 
     def __getitem__(self, key: _K) -> _V:
         value = self._values[key]
-        if not isinstance(value, bytes):
-            return value
+        return value if not isinstance(value, bytes) else self._looked_up(key, value)
+
+    def _looked_up(self, key: _K, value: bytes) -> _V:
         found = self._looked_at.get(key, _GONE)
         if found is _GONE:
             if len(self._looked_at) >= _LOOKED_AT:
@@ -67,20 +68,24 @@ class Kept(MutableMapping[_K, _V], Generic[_K, _V]):
 
     def get(self, key: _K, default: Any = None) -> Any:
         """As of any mapping, without an exception for what is not there."""
-        return self[key] if key in self._values else default
+        value = self._values.get(key, _GONE)
+        if value is _GONE:
+            return default
+        return value if not isinstance(value, bytes) else self._looked_up(key, value)
 
     def __setitem__(self, key: _K, value: _V) -> None:
-        if self._values.get(key, _GONE) is value:
+        before = self._values.get(key, _GONE)
+        if before is value:
             return
         if self._taken:
             self._note(key)
-        if key in self._values:
-            self._changed.setdefault(key, False)
-        else:
+        if before is _GONE:
             self._changed.pop(key, None)
             self._changed[key] = True
+        elif key not in self._changed:
+            self._changed[key] = False
         self._values[key] = value
-        if self.packs:
+        if self.packs and (before is _GONE or isinstance(before, bytes)):  # else it is loose, and was not looked up
             self._loose[key] = None
             self._looked_at.pop(key, None)
 

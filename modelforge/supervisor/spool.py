@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+from io import BytesIO
 from pathlib import Path
 
 import msgspec
@@ -72,16 +73,16 @@ class Spool:
             if not chunk:
                 return self._cut_off() if ended and (self._rest or self._skipped) else None
             more = len(chunk) == _CHUNK_BYTES
-            *lines, last = chunk.split(b"\n")
-            messages = self._all_messages(lines)
+            end = chunk.rfind(b"\n") + 1
+            if end == 0:
+                self._take(chunk)
+                continue
+            messages = self._all_messages(chunk[:end])
             quarantined: list[QuarantinedLine] = []
             if messages is None:
-                messages = self._each_line(lines, quarantined)
-            self._take(last)
-            if lines:
-                return Batch(
-                    offset=self._line_start, more=more, messages=tuple(messages), quarantined=tuple(quarantined)
-                )
+                messages = self._each_line(chunk[:end], quarantined)
+            self._take(chunk[end:])
+            return Batch(offset=self._line_start, more=more, messages=tuple(messages), quarantined=tuple(quarantined))
 
     def _next_chunk(self) -> bytes:
         try:
@@ -91,25 +92,21 @@ class Spool:
         except FileNotFoundError:
             return b""
 
-    def _all_messages(self, lines: list[bytes]) -> list[wire.AnyTrainerMessage] | None:
+    def _all_messages(self, lines: bytes) -> list[wire.AnyTrainerMessage] | None:
         """What they say if each is a message, as nearly always; None if one is not, and nothing is taken then."""
-        if self._skipped or (lines and len(self._rest) + len(lines[0]) > wire.MAX_LINE_BYTES):
+        if self._skipped or len(self._rest) + lines.index(b"\n") > wire.MAX_LINE_BYTES:
             return None
-        ends = sum(map(len, lines)) + len(lines)
-        if self._rest and lines:
-            ends += len(self._rest)
-            lines = [bytes(self._rest) + lines[0], *lines[1:]]
+        whole = bytes(self._rest) + lines if self._rest else lines
         try:
-            messages = list(map(_decoder.decode, lines))
+            messages = list(map(_decoder.decode, BytesIO(whole)))  # each with its end of line, which is but a space
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        if lines:
-            self._begin_line(self._line_start + ends)
+        self._begin_line(self._line_start + len(whole))
         return messages
 
-    def _each_line(self, lines: list[bytes], quarantined: list[QuarantinedLine]) -> list[wire.AnyTrainerMessage]:
+    def _each_line(self, lines: bytes, quarantined: list[QuarantinedLine]) -> list[wire.AnyTrainerMessage]:
         messages: list[wire.AnyTrainerMessage] = []
-        for line in lines:
+        for line in lines.split(b"\n")[:-1]:
             self._take(line)
             self._finish_line(messages, quarantined)
         return messages

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.running_log import RunningLog, first_break, records_in, rows_of, running_log, standing_of
 from support.scenario import JOB, finished, gone, key, lines, register_dataset, spawned, start, started, step, uploaded
@@ -15,6 +16,7 @@ from modelforge.domain.scheduling import Machine
 from modelforge.domain.state import State
 from modelforge.errors import Conflict, LogUnusable, NotFound
 from modelforge.event_log.sqlite import EventLog
+from trainer_entry.wire.redaction import REDACTED, Redaction
 
 
 async def completed_job(running: RunningLog) -> None:
@@ -150,6 +152,38 @@ async def test_what_a_client_asked_is_on_record_though_nothing_followed(path: Pa
         assert outcome.events == ()
         assert (await running.submit(job.LaunchNext(), actor="supervisor")).events == ()
     assert [record.type for record in records_in(path)] == ["RegisterDataset", "DatasetUploaded", "RegisterDataset"]
+
+
+# ---- secrets ----
+
+
+async def test_a_secret_in_the_name_of_a_figure_is_in_no_record(path: Path) -> None:
+    secret = "canary-0123456789"  # noqa: S105 - nobody's
+    named = msgspec.structs.replace(step(2), rewards={secret: 1.0})
+    lost = msgspec.structs.replace(step(3), nonfinite=(secret,))
+    async with running_log(path, redact=Redaction((secret,))) as running:
+        await running.submit(start(""))
+        await running.submit(spawned(), actor="supervisor")
+        await running.submit(lines(100, started(1)), actor="trainer")
+        await running.submit(lines(200, named), actor="trainer")
+        await running.submit(lines(300, lost), actor="trainer")
+        assert running.read_models.jobs[JOB].rewards == {}
+    kept = [record.message for record in records_in(path)][-2:]
+    assert [one.steps for one in kept if isinstance(one, job.MetricsLogged)] == [
+        (msgspec.structs.replace(named, rewards={REDACTED: 1.0}),),
+        (msgspec.structs.replace(lost, nonfinite=(REDACTED,)),),
+    ]
+
+
+async def test_a_secret_that_reads_like_a_phase_or_a_number_costs_no_figure(path: Path) -> None:
+    figures = msgspec.structs.replace(step(2), memory_mb=12345678.0)
+    async with running_log(path, redact=Redaction(("training", "12345678"))) as running:
+        await running.submit(start(""))
+        await running.submit(spawned(), actor="supervisor")
+        await running.submit(lines(200, figures), actor="trainer")
+    (*_, kept) = [record.message for record in records_in(path)]
+    assert isinstance(kept, job.MetricsLogged)
+    assert kept.steps == (figures,)
 
 
 # ---- idempotency keys ----

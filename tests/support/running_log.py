@@ -18,6 +18,7 @@ from modelforge.event_log.packing import unpacked
 from modelforge.event_log.sqlite import EventLog, LogReader
 from modelforge.projections.folding import Rebuilt
 from modelforge.projections.snapshots import Snapshots, pieces_of, rebuild
+from trainer_entry.wire.redaction import Redaction
 
 if TYPE_CHECKING:
     from modelforge.projections.read_models import ReadModels
@@ -30,13 +31,15 @@ Row = tuple[int, str, int, str, str, int, int | None, str, str, str]
 class RunningLog:
     """An open log, its one writer, and the read models that follow it. `batches`: what each transaction held."""
 
-    def __init__(self, log: EventLog, rebuilt: Rebuilt, machine: Machine, snapshot: Path) -> None:
+    def __init__(
+        self, log: EventLog, rebuilt: Rebuilt, machine: Machine, snapshot: Path, redact: Redaction | None
+    ) -> None:
         self.log = log
         self.rebuilt = rebuilt
         self.snapshots = Snapshots(snapshot, rebuilt)
         self.read_models: ReadModels = rebuilt.read_models
         self.batches: list[list[Record]] = []
-        self.handler = CommandHandler(log, rebuilt.state, rebuilt.digest, self._take, machine)
+        self.handler = CommandHandler(log, rebuilt.state, rebuilt.digest, self._take, machine, redact)
         self.submit = self.handler.submit
 
     def _take(self, records: Sequence[Record]) -> None:
@@ -61,14 +64,14 @@ class RunningLog:
 
 @asynccontextmanager
 async def running_log(
-    path: Path, *, from_snapshot: bool = True, machine: Machine = ONE_SLOT
+    path: Path, *, from_snapshot: bool = True, machine: Machine = ONE_SLOT, redact: Redaction | None = None
 ) -> AsyncIterator[RunningLog]:
     """Open the log, rebuild, and write until the block ends."""
     log = await EventLog.open(path)
     try:
         snapshot = snapshot_file(path)
         rebuilt = await log.read(lambda reader: rebuild(reader, snapshot if from_snapshot else None))
-        running = RunningLog(log, rebuilt, machine, snapshot)
+        running = RunningLog(log, rebuilt, machine, snapshot, redact)
         writer = asyncio.get_running_loop().create_task(running.handler.run())
         try:
             yield running

@@ -87,7 +87,7 @@ class ReportGone(Struct, frozen=True, kw_only=True, tag_field="type", tag="Repor
     checkpoint: str | None = None
 
 
-Report = ReportSubmitted | ReportWaits | ReportSpawned | ReportLines | ReportSilence | ReportGone
+Report = ReportLines | ReportSubmitted | ReportWaits | ReportSpawned | ReportSilence | ReportGone
 
 
 def decide_report(job: Job | None, report: Report, gpus: tuple[str, ...] = ()) -> list[Event]:
@@ -134,31 +134,26 @@ def _events_of_lines(job: Job, report: ReportLines) -> list[Event]:
     ]
     seq = job.seq
     steps: list[wire.StepLogged] = []
-
-    def flush() -> None:
-        if steps:
-            events.append(
-                MetricsLogged(
-                    job_id=report.job_id,
-                    attempt=report.attempt,
-                    seq=steps[-1].seq,
-                    offset=report.offset,
-                    steps=tuple(steps),
-                )
-            )
-            steps.clear()
-
     for message in report.messages:
         if message.seq <= seq or message.attempt != job.attempt:
             continue
         seq = message.seq
         if isinstance(message, wire.StepLogged):
             steps.append(message)
-        else:
-            flush()
-            events.append(_event_of_message(report, message))
-    flush()
+            continue
+        if steps:
+            events.append(_event_of_steps(report, tuple(steps)))
+            steps.clear()
+        events.append(_event_of_message(report, message))
+    if steps:
+        events.append(_event_of_steps(report, tuple(steps)))
     return events
+
+
+def _event_of_steps(report: ReportLines, steps: tuple[wire.StepLogged, ...]) -> MetricsLogged:
+    return MetricsLogged(
+        job_id=report.job_id, attempt=report.attempt, seq=steps[-1].seq, offset=report.offset, steps=steps
+    )
 
 
 def _event_of_message(
