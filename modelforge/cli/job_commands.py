@@ -18,7 +18,7 @@ from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import facts, jobs_table, show_steps
 from modelforge.cli.watching import run_on_end, steps_of_running, watch_job
 from modelforge.connection import Connection
-from modelforge.domain.job import FINAL, first_position
+from modelforge.domain.job import FINAL
 from modelforge.projections.jobs import JobDetails, Status, TrainingStatus
 from modelforge.server_answers import RequestRefused, decoded
 from modelforge.settings import check_command
@@ -74,7 +74,7 @@ async def watch(
     check_command(on_end, "of --on-end")
     async with connect(server) as client:
         job = job_id or await _current(client)
-        code = await watch_job(client, job, 0, Screen(stderr=server.json), server)
+        code = await watch_job(client, job, Screen(stderr=server.json), server)
         if on_end is not None:
             await run_on_end(client, job, on_end)
         return code
@@ -146,7 +146,7 @@ async def resume(job_id: ThisJob, /, *, watch: Watch = False, server: AtServer =
             console.show(f"{job.job_id} goes on: attempt {job.attempt}")
             if not watch:
                 show_steps(console, *steps_of_running(job_id))
-        return await watch_job(client, job_id, job.position, console, server) if watch else 0
+        return await watch_job(client, job_id, console, server, after=job.position) if watch else 0
 
 
 async def rerun(job_id: ThisJob, /, *, queue: Queue = False, watch: Watch = False, server: AtServer = LOCAL) -> int:
@@ -160,7 +160,7 @@ async def rerun(job_id: ThisJob, /, *, queue: Queue = False, watch: Watch = Fals
             console.show(f"{new} does what {job_id} did: it is {job.status}")
             if not watch:
                 show_steps(console, *steps_of_running(new))
-        return await watch_job(client, new, first_position(new), console, server) if watch else 0
+        return await watch_job(client, new, console, server) if watch else 0
 
 
 async def _current(client: Connection) -> str:

@@ -13,7 +13,6 @@ from modelforge.cli.named_datasets import sent
 from modelforge.cli.screen import Screen, say_json
 from modelforge.cli.terminal import show_steps
 from modelforge.cli.watching import steps_of_running, watch_job
-from modelforge.domain.job import first_position
 from modelforge.projections.jobs import JobDetails
 from modelforge.server_answers import decoded
 from trainer_entry import wire
@@ -108,4 +107,4 @@ async def _start(model_id: int, work: str, body: dict[str, object], *, detach: b
             console.show(f"The {job.kind} of model {model_id} is {job.status}: {job_id}")
             if detach:
                 show_steps(console, *steps_of_running(job_id))
-        return 0 if detach else await watch_job(client, job_id, first_position(job_id), console, server)
+        return 0 if detach else await watch_job(client, job_id, console, server)

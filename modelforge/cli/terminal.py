@@ -11,7 +11,6 @@ from rich.table import Column, Table
 
 from modelforge.cli.screen import Screen, say_json
 from modelforge.connection import Connection
-from modelforge.domain.job import FINAL
 from modelforge.errors import DatasetReport
 from modelforge.projections.jobs import JobDetails
 from modelforge.projections.status_messages import StatusMessage
@@ -37,10 +36,8 @@ _WORTH_A_BAR = 1_000_000
 _T = TypeVar("_T", bound=Struct)
 
 
-async def show_training(
-    messages: AsyncIterator[StatusMessage], job_id: str, console: Screen, *, as_json: bool = False
-) -> StatusMessage:
-    """Show a job until its end; its last message is returned. `as_json`: each of them, a line."""
+async def show_training(messages: AsyncIterator[StatusMessage], console: Screen, *, as_json: bool = False) -> None:
+    """Show a job by all of its messages. `as_json`: each of them, a line."""
     columns = (
         TextColumn("{task.description:<20}", markup=False),
         BarColumn(bar_width=min(_WIDEST_BAR, max(_NARROWEST_BAR, console.width - _BESIDE_BAR))),
@@ -53,8 +50,6 @@ async def show_training(
         bar = progress.add_task("starting", total=100, steps="", figures="")
         shown = ""
         async for message in messages:
-            if message.job_id != job_id:
-                continue
             if as_json:
                 say_json(msgspec.json.encode(message))
             _move(progress, bar, message)
@@ -62,9 +57,6 @@ async def show_training(
             if not as_json and not console.is_terminal and line != shown and is_worth_a_line(message):
                 console.show(line)
                 shown = line
-            if message.status in FINAL:
-                return message
-    raise AssertionError("the messages end only with an error")
 
 
 def _move(progress: Progress, bar: TaskID, message: StatusMessage) -> None:

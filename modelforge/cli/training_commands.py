@@ -23,7 +23,6 @@ from modelforge.cli.training_flags import TrainingAsked
 from modelforge.cli.watching import steps_of_running, watch_job
 from modelforge.cli.wording import refusal_in_words
 from modelforge.connection import Connection
-from modelforge.domain.job import first_position
 from modelforge.fields import in_detail
 from modelforge.server_answers import RequestRefused, decoded
 
@@ -63,7 +62,7 @@ async def train(
                 show_steps(console, *steps_of_running(started.job_id))
         if not watch:
             return 0
-        return await watch_job(client, started.job_id, first_position(started.job_id), console, server)
+        return await watch_job(client, started.job_id, console, server)
 
 
 async def preflight(

@@ -12,10 +12,8 @@ from modelforge.cli.screen import Screen, complain
 from modelforge.cli.terminal import in_figures, show_steps, show_training, to_type
 from modelforge.cli.wording import counted
 from modelforge.connection import Connection
-from modelforge.domain.job import first_position
 from modelforge.projections.jobs import JobDetails
 from modelforge.projections.models import ModelDetails
-from modelforge.projections.status_messages import StatusMessage
 from modelforge.visible_text import visible
 from trainer_entry import wire
 
@@ -41,20 +39,23 @@ def steps_of_running(job_id: str) -> tuple[tuple[str, str], tuple[str, str]]:
     return (f"watch {job_id}", "shows it"), (f"stop {job_id}", "ends it")
 
 
-async def watch_job(client: Connection, job_id: str, after: int, console: Screen, server: Server) -> int:
-    """Show a job from a position on, until its end; the exit code is 1 where it did not complete."""
-    after = after or first_position((await client.get(path_of("jobs", job_id), JobDetails)).job_id or "train_0")
+async def watch_job(
+    client: Connection, job_id: str, console: Screen, server: Server, *, after: int | None = None
+) -> int:
+    """Show a job from its beginning or a position on, until its end; the exit code is 1 where it did not complete."""
+    from modelforge.client.jobs import JobCalls  # with all that the client may ask, which no other command needs
+
     try:
-        last = await show_training(client.follow(after, StatusMessage), job_id, console, as_json=server.json)
+        await show_training(JobCalls(client).follow_job(job_id, after=after), console, as_json=server.json)
     except asyncio.CancelledError:  # Ctrl-C
         for line in ("", f"{job_id} goes on.", *to_type(*steps_of_running(job_id))):
             sys.stderr.write(f"{visible(line)}\n")
         raise
     details = await client.get(path_of("jobs", job_id), JobDetails)
-    if last.status != "completed":
-        if last.error is not None:
-            console.print(f"{last.error.kind}: {last.error.message}", soft_wrap=True)
-        console.show(f"The {details.kind} {'failed' if last.status == 'failed' else f'is {last.status}'}.")
+    if details.status != "completed":
+        if details.error is not None:
+            console.print(f"{details.error.kind}: {details.error.message}", soft_wrap=True)
+        console.show(f"The {details.kind} {'failed' if details.status == 'failed' else f'is {details.status}'}.")
         show_steps(console, (f"resume {job_id}", "goes on with it"), (f"logs {job_id}", "has what it wrote"))
         return 1
     match details.delivery:

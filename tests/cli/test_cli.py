@@ -79,4 +79,6 @@ def test_all_jobs_are_stopped_and_one_goes_on(server: RunningServer, start: Star
     resumed = modelforge("resume", running, "--watch", url=server.url)
     assert resumed.returncode == 0, resumed.stdout
     assert "completed 200/200" in resumed.stdout
+    watched = modelforge("watch", running, url=server.url)  # it goes on where the first attempt was stopped
+    assert (watched.returncode, "completed 200/200" in watched.stdout) == (0, True), watched.stdout
     assert modelforge("resume", running, url=server.url).returncode == 1
