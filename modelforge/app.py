@@ -56,6 +56,7 @@ from modelforge.machine.devices import machine_of
 from modelforge.machine.hub_secrets import server_redaction
 from modelforge.machine.isolation import isolation_of
 from modelforge.projections.folding import FoldWatch
+from modelforge.projections.indexes import Indexes
 from modelforge.projections.projector import Projector
 from modelforge.projections.snapshot_file import SnapshotFile
 from modelforge.projections.snapshots import Snapshots, rebuild
@@ -194,6 +195,7 @@ async def _writing(
     await asyncio.to_thread(SnapshotFile(layout.snapshot).recover)
     rebuilt = await log.read(partial(rebuild, snapshot=layout.snapshot, watch=app[FOLD_WATCH]))
     await asyncio.to_thread(_sweep_datasets, layout, rebuilt.state)
+    projector = Projector(await asyncio.to_thread(Indexes, rebuilt.read_models))
 
     def on_append(records: Sequence[Record]) -> None:
         projector.take(records)
@@ -211,7 +213,6 @@ async def _writing(
 
     place = launcher.place(machine_of(settings))
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, place, redact)
-    projector = Projector(rebuilt.read_models)
     snapshots = Snapshots(layout.snapshot, rebuilt)
     store = DatasetStore(layout, handler)
     reactor = Reactor(handler, launcher, layout, store, place, settings.stalled_seconds, clear_gpu)

@@ -13,6 +13,7 @@ from modelforge.http.plumbing.body import idempotency_key, json_response
 from modelforge.http.plumbing.files import Download, send
 from modelforge.http.plumbing.identities import actor_of
 from modelforge.http.plumbing.keys import EVENT_LOG, HANDLER, LAYOUT, PROJECTOR
+from modelforge.http.plumbing.long_lists import list_response
 from modelforge.http.plumbing.query import int_query, optional_int, text_query
 from modelforge.http.plumbing.route import REVISION, Query, RequestHeader, Route, limit_if_asked
 from modelforge.layout import Layout
@@ -77,7 +78,7 @@ async def find_uploads(request: web.Request) -> tuple[Upload, list[Upload]]:
     raise NotFound("No such revision", f"{filename} has no revision {wanted}; there are {there}.")
 
 
-async def list_datasets(request: web.Request) -> web.Response:
+async def list_datasets(request: web.Request) -> web.StreamResponse:
     """List the uploaded datasets: all of them, or a page of those after one."""
     datasets = request.app[PROJECTOR].read_models.datasets
     after, limit = text_query(request, "after"), optional_int(request, "limit")
@@ -87,7 +88,8 @@ async def list_datasets(request: web.Request) -> web.Response:
     if after is not None:
         later = islice(dropwhile(lambda one: one.filename != after, later), 1, None)
     page = [*islice(later, limit)]
-    return json_response(DatasetList(datasets=page, has_more=UNSET if limit is None else next(later, None) is not None))
+    has_more = UNSET if limit is None else next(later, None) is not None
+    return await list_response(request, DatasetList(datasets=[], has_more=has_more), "datasets", page)
 
 
 async def get_dataset(request: web.Request) -> web.Response:

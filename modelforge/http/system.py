@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from modelforge.http.plumbing.body import json_response
-from modelforge.http.plumbing.keys import ADMISSION, OPENAPI
+from modelforge.http.plumbing.keys import ADMISSION, OPENAPI, PROJECTOR
 from modelforge.http.plumbing.route import Route
 from modelforge.machine.cluster import Partition
 from modelforge.projections.folding import Stage
@@ -16,9 +16,10 @@ from trainer_entry import wire
 
 
 class Info(Struct, frozen=True, kw_only=True):
-    """What can be asked for. `cluster`: the partitions of the cluster that trainings run on; null where there is none.
+    """What can be asked for. `position`: that of the log's last record.
 
-    It is empty while the cluster does not answer.
+    `cluster`: the partitions of the cluster that trainings run on; null where there is none. It is empty while the
+    cluster does not answer.
     """
 
     providers: list[str]
@@ -26,6 +27,7 @@ class Info(Struct, frozen=True, kw_only=True):
     tasks: list[str]
     version: str
     release: str
+    position: int
     cluster: tuple[Partition, ...] | None = None
 
 
@@ -55,15 +57,16 @@ _INFO = Info(
     tasks=[*get_args(wire.Task)],
     version=API_VERSION,
     release=VERSION,
+    position=0,
 )
 
 
 async def get_info(request: web.Request) -> web.Response:
     """System information."""
     partitions = request.app[ADMISSION].partitions
-    if partitions is None:
-        return json_response(_INFO)
-    return json_response(msgspec.structs.replace(_INFO, cluster=await partitions() or ()))
+    cluster = None if partitions is None else await partitions() or ()
+    position = request.app[PROJECTOR].read_models.position
+    return json_response(msgspec.structs.replace(_INFO, position=position, cluster=cluster))
 
 
 async def get_health(_request: web.Request) -> web.Response:

@@ -2,12 +2,11 @@
 
 from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import groupby
 from pathlib import PurePath
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 from modelforge.domain import job, model
 from modelforge.domain.job import JobStatus, first_position, job_id_at
@@ -62,9 +61,9 @@ class Indexes:
     """
 
     def __init__(self, read_models: ReadModels) -> None:
-        self._read_models = read_models
+        self.read_models = read_models
         self._jobs: array[int] = array("q")
-        self._kinds = Counter[wire.JobKind]()
+        self._of_kind: Index[wire.JobKind] = Index()
         self._of_status: Index[JobStatus] = Index()
         self._trained_on: Index[tuple[str, str]] = Index()
         self._models: array[int] = array("q")
@@ -77,7 +76,7 @@ class Indexes:
 
     def apply(self, record: PlacedMessage) -> None:
         """Fold one record into the read models, and follow what it changed."""
-        models = self._read_models
+        models = self.read_models
         match record.message:
             case job.MetricsLogged():  # nearly all; nothing is found by what they say
                 models.apply(record)
@@ -99,9 +98,11 @@ class Indexes:
 
     def newest_jobs(self, status: str | None = None, *, before: str | None = None) -> Iterator[str]:
         """The ids of all jobs, or of those that are something now, the newest first; older than one, if it is named."""
-        numbers = self._jobs if status is None else self._of_status[status]  # type: ignore[index] # others have none
-        end = len(numbers) if before is None else bisect_left(numbers, first_position(before))
-        return (job_id_at(numbers[place]) for place in range(end - 1, -1, -1))
+        return _newest(self._jobs if status is None else self._of_status[status], before)  # type: ignore[index] # others have none
+
+    def newest_trainings(self, *, before: str | None = None) -> Iterator[str]:
+        """The same of the jobs that are trainings."""
+        return _newest(self._of_kind["training"], before)
 
     def count_jobs(self, status: JobStatus) -> int:
         """How many jobs are something now."""
@@ -109,7 +110,7 @@ class Indexes:
 
     def count_kind(self, kind: wire.JobKind) -> int:
         """How many jobs of a kind there ever were."""
-        return self._kinds[kind]
+        return len(self._of_kind[kind])
 
     def trained_on(self, filename: str, contents: Iterable[str]) -> Iterator[str]:
         """The trainings on any of the contents that a dataset had, by their SHA-256, the newest first."""
@@ -122,31 +123,36 @@ class Indexes:
 
     def models_called(self, name: str) -> Sequence[int]:
         """The trained models of a name, or whose folder has that path, the oldest first."""
-        listed = self._read_models.listed_models
-        made_by = self._read_models.jobs.get(PurePath(name).name)  # a model's folder is called like its job
+        listed = self.read_models.listed_models
+        made_by = self.read_models.jobs.get(PurePath(name).name)  # a model's folder is called like its job
         number = None if made_by is None else made_by.model_id
         if number is not None and number in listed and listed[number].path == name:
             return sorted({number, *self._models_named[name]})
         return self._models_named[name]
 
     def bases(self) -> Iterator[str]:
-        """What the trained models were trained from, each once."""
-        return iter(dict.fromkeys(name for name, _ in self._models_from))
+        """What the trained models were trained from, each once, in the order of the oldest model of each."""
+        oldest = sorted(self._models_from, key=lambda key: self._models_from[key][0])
+        return iter(dict.fromkeys(name for name, _ in oldest))
+
+    def is_base(self, name: str) -> bool:
+        """Whether a trained model was trained from what has that name."""
+        return any((name, task) in self._models_from for task in get_args(wire.Task))
 
     def newest_from(self, base_model: str, task: wire.Task) -> ListedModel | None:
         """The newest model for a task that was trained from a base, by its name."""
         found = self._models_from[base_model, task]
-        return self._read_models.listed_models[found[-1]] if found else None
+        return self.read_models.listed_models[found[-1]] if found else None
 
     def newest_model(self, task: wire.Task | None) -> ListedModel | None:
         """The newest trained model, for a task if one is named."""
         newest = (self._models_from[key][-1] for key in self._models_from if task in {None, key[1]})
         number = max(newest, default=None)
-        return None if number is None else self._read_models.listed_models[number]
+        return None if number is None else self.read_models.listed_models[number]
 
     def _add_job(self, number: int, listed: ListedJob) -> None:
         insort(self._jobs, number)
-        self._kinds[listed.kind] += 1
+        self._of_kind.add(listed.kind, number)
         self._of_status.add(listed.status, number)
         if listed.kind == "training":
             for dataset in dict.fromkeys(listed.datasets):
@@ -163,3 +169,8 @@ class Indexes:
         insort(self._models, number)
         self._models_named.add(listed.name, number)
         self._models_from.add((listed.base_model, listed.task), number)
+
+
+def _newest(numbers: Sequence[int], before: str | None) -> Iterator[str]:
+    end = len(numbers) if before is None else bisect_left(numbers, first_position(before))
+    return (job_id_at(numbers[place]) for place in range(end - 1, -1, -1))

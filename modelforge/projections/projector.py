@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 from modelforge.domain.messages import Record
 from modelforge.projections.indexes import Indexes
-from modelforge.projections.read_models import ReadModels
 
 
 class Projector:
@@ -14,9 +13,9 @@ class Projector:
     `listener` gets every record, in order, once it is folded in.
     """
 
-    def __init__(self, read_models: ReadModels) -> None:
-        self.read_models = read_models
-        self.indexes = Indexes(read_models)
+    def __init__(self, indexes: Indexes) -> None:
+        self.indexes = indexes
+        self.read_models = indexes.read_models
         self.listener: Callable[[Record], None] | None = None
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

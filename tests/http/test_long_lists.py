@@ -28,7 +28,9 @@ TOLD = 'a "things":[ within'
 
 
 @contextlib.asynccontextmanager
-async def answering(items: Callable[[], Iterator[Thing]]) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+async def answering(
+    items: Callable[[], Iterator[Thing]], version: aiohttp.HttpVersion = aiohttp.HttpVersion11
+) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     """A client of a server whose one answer is such a list."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -36,7 +38,7 @@ async def answering(items: Callable[[], Iterator[Thing]]) -> AsyncIterator[TestC
 
     app = web.Application()
     app.router.add_get("/", handle)
-    async with TestClient(TestServer(app)) as client:
+    async with TestClient(TestServer(app), version=version) as client:
         yield client
 
 
@@ -77,3 +79,24 @@ async def test_one_that_fails_on_its_way_is_not_taken_for_whole() -> None:
     async with answering(each) as client:
         with pytest.raises(aiohttp.ClientError):
             await (await client.get("/")).read()
+
+
+async def test_nothing_is_made_for_who_asks_for_the_head_alone() -> None:
+    made = 0
+
+    def each() -> Iterator[Thing]:
+        nonlocal made
+        for made in range(1000):  # noqa: B007 - it is counted
+            yield Thing("")
+
+    async with answering(each) as client:
+        answer = await client.head("/")
+        assert (answer.status, await answer.read()) == (200, b"")
+    assert made < 100
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+async def test_where_only_its_length_tells_whether_it_is_whole_it_has_one(count: int) -> None:
+    async with answering(lambda: iter([Thing("")] * count), aiohttp.HttpVersion10) as client:
+        answer = await client.get("/")
+        assert int(answer.headers["Content-Length"]) == len(await answer.read())

@@ -13,6 +13,7 @@ from modelforge.domain.state import State
 from modelforge.http.plumbing.exposition import Exposition
 from modelforge.layout import Layout
 from modelforge.machine import devices
+from modelforge.projections.indexes import Indexes
 from modelforge.projections.projector import Projector
 from modelforge.projections.read_models import ReadModels
 
@@ -78,7 +79,7 @@ async def test_no_answer_asks_the_driver_of_the_gpus(tmp_path: Path, monkeypatch
     monkeypatch.setattr(devices, "_count_gpus", count)
     layout = Layout(tmp_path)
     layout.log.touch()
-    text, _ = Exposition(State(), Projector(ReadModels()), layout, 2).answer("")
+    text, _ = Exposition(State(), Projector(Indexes(ReadModels())), layout, 2).answer("")
     assert b"\nmodelforge_gpus 2.0\n" in text
 
 

@@ -90,6 +90,11 @@ def assert_found(indexes: Indexes, read_models: ReadModels) -> None:
         for before in newest:
             older = newest[newest.index(before) + 1 :]
             assert [*indexes.newest_jobs(status, before=before)] == [one for one in of_status if one in older]
+    trainings = [job_id for job_id in newest if jobs[job_id].kind == "training"]
+    assert [*indexes.newest_trainings()] == trainings
+    for before in newest:
+        older = newest[newest.index(before) + 1 :]
+        assert [*indexes.newest_trainings(before=before)] == [one for one in trainings if one in older]
     for kind in get_args(wire.JobKind):
         assert indexes.count_kind(kind) == sum(listed.kind == kind for listed in jobs.values())
     for number in range(len(JOBS) + 1):
@@ -102,7 +107,9 @@ def assert_found(indexes: Indexes, read_models: ReadModels) -> None:
     for name in ("a", "b", "c", *(f"/data/models/{job_id}" for job_id in JOBS), "/elsewhere/train_000003"):
         called = [number for number in sorted(models) if name in {models[number].name, models[number].path}]
         assert [*indexes.models_called(name)] == called
-    assert {*indexes.bases()} == {listed.base_model for listed in models.values()}
+    bases = [*dict.fromkeys(models[number].base_model for number in sorted(models))]
+    assert [*indexes.bases()] == bases
+    assert [base for base in (*BASES, "none") if indexes.is_base(base)] == [base for base in BASES if base in bases]
     for task in TASKS:
         of_task = [number for number in sorted(models) if models[number].task == task]
         assert indexes.newest_model(task) == (models[of_task[-1]] if of_task else None)

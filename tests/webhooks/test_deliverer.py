@@ -26,6 +26,7 @@ from modelforge.errors import NotFound
 from modelforge.event_log.sqlite import EventLog
 from modelforge.http.openai.webhook_events import event_of
 from modelforge.layout import Layout
+from modelforge.projections.indexes import Indexes
 from modelforge.projections.projector import Projector
 from modelforge.projections.snapshots import rebuild
 from modelforge.webhooks.deliverer import Deliverer, Retries
@@ -80,7 +81,7 @@ async def world(folder: Path, retries: Retries = FAST, sender: Sender | None = N
 
     failures: list[BaseException | None] = []
     handler = CommandHandler(log, rebuilt.state, rebuilt.digest, on_append, Machine())
-    projector = Projector(rebuilt.read_models)
+    projector = Projector(Indexes(rebuilt.read_models))
     event = partial(event_of, state=rebuilt.state, read_models=rebuilt.read_models)
     secrets = SecretFiles(folder / "webhooks")
     deliverer = Deliverer(handler, log, rebuilt.read_models, secrets, event, ended, retries, sender)

@@ -25,7 +25,6 @@ from modelforge.http.plumbing.query import GIVEN, text_query
 from modelforge.http.plumbing.route import Query, Route, limit_to
 from modelforge.http.training import begin_training
 from modelforge.projections.jobs import JobDetails
-from modelforge.projections.listed import ListedJob
 
 _JOB_ID = re.compile(r"\btrain_([0-9]{6,})\b")
 _PAGE = 20
@@ -100,21 +99,21 @@ async def list_fine_tuning_jobs(request: web.Request) -> web.Response:
     """List the trainings, newest first."""
     read_models = request.app[PROJECTOR].read_models
     wanted, after = request[GIVEN].values.get("metadata", {}), text_query(request, "after")
-    found: Iterable[str] = request.app[PROJECTOR].indexes.newest_jobs()
+    found: Iterable[str] = request.app[PROJECTOR].indexes.newest_trainings()
     if after is not None:
         last = job_of(after)
-        is_known = last in read_models.listed_jobs
-        found = chain((last,), request.app[PROJECTOR].indexes.newest_jobs(before=last)) if is_known else ()
-    trainings = (job_id for job_id in found if _is_listed(read_models.listed_jobs[job_id], wanted))
+        known = read_models.listed_jobs.get(last)
+        is_there = known is not None and known.kind == "training" and fine_tuning_job_id(last) == after
+        found = chain((last,), request.app[PROJECTOR].indexes.newest_trainings(before=last)) if is_there else ()
+    trainings = (job_id for job_id in found if _has(dict(read_models.listed_jobs[job_id].metadata), wanted))
     page, has_more = page_of(request, trainings, fine_tuning_job_id, _PAGE)
     jobs = [job_object(read_models.job_detail(read_models.jobs[job_id]), read_models) for job_id in page]
     return json_response(FineTuningJobList(data=jobs, has_more=has_more))
 
 
-def _is_listed(listed: ListedJob, wanted: dict[str, str] | None) -> bool:
-    """Whether a job is a training, and its words have all that are wanted; None: whether there are none."""
-    has_them = not listed.metadata if wanted is None else wanted.items() <= dict(listed.metadata).items()
-    return listed.kind == "training" and has_them
+def _has(metadata: dict[str, str], wanted: dict[str, str] | None) -> bool:
+    """Whether the words of a job have all that are wanted; None: whether there are none."""
+    return not metadata if wanted is None else wanted.items() <= metadata.items()
 
 
 async def retrieve_fine_tuning_job(request: web.Request) -> web.Response:

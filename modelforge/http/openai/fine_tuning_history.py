@@ -1,7 +1,7 @@
 """What happened in a fine-tuning job: its events, and the checkpoints that it has."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from aiohttp import web
@@ -93,10 +93,12 @@ class FineTuningCheckpointList(Struct, frozen=True, kw_only=True):
 async def list_fine_tuning_events(request: web.Request) -> web.Response:
     """The events of a job, newest first."""
     stream = job.stream_of(find_fine_tuning_job(request).job_id or "")
-    until = _position_of(text_query(request, "after"))
+    after = text_query(request, "after")
+    last = None if after is None else whole_number(after.removeprefix(_EVENT).partition("-")[0])
 
     def page(reader: LogReader) -> tuple[list[FineTuningEvent], bool]:
-        return page_of(request, _events(reader, stream, until), lambda one: one.id, _PAGE)
+        found = _events(reader, stream, LAST) if after is None else _from(reader, stream, last, after)
+        return page_of(request, found, lambda one: one.id, _PAGE)
 
     events, has_more = await request.app[EVENT_LOG].read(page)
     return json_response(FineTuningEventList(data=events, has_more=has_more))
@@ -108,10 +110,13 @@ def _events(reader: LogReader, stream: str, until: int) -> Iterator[FineTuningEv
         yield from reversed([*_of_record(record)])
 
 
-def _position_of(event_id: str | None) -> int:
-    """Where the record lies that an event is of; where every record does come before, if that cannot be."""
-    position = None if event_id is None else whole_number(event_id.removeprefix(_EVENT).partition("-")[0])
-    return LAST if position is None else min(position, LAST)
+def _from(reader: LogReader, stream: str, position: int | None, event_id: str) -> Iterable[FineTuningEvent]:
+    """The events of a job from the one with an id back, whose record would lie at a position; none if it does not."""
+    if position is None or position > LAST:
+        return ()
+    record = next(reader.records(after=position - 1, until=position, streams=(stream,), types=_TOLD, limit=1), None)
+    is_there = record is not None and any(event.id == event_id for event in _of_record(record))
+    return _events(reader, stream, position) if is_there else ()
 
 
 def _of_record(record: Record) -> Iterator[FineTuningEvent]:

@@ -3,17 +3,21 @@
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 
 from modelforge.projections.datasets import DatasetSummary
 from modelforge.projections.listed import ListedModel
 from modelforge.projections.models import ModelDetails
 
 _FILE = "file-"
+_KNOWN_FILES = 1 << 16
+"""A file is looked for among all of them: so many are hashed once."""
 _JOB = "ftjob-"
 _OWN_JOB = "train_"
 _MODEL = "ft:"
 
 
+@lru_cache(_KNOWN_FILES)
 def file_id(filename: str, revision: int | None) -> str:
     """The id of a dataset's revision: another content under the same name has another one."""
     return _FILE + hashlib.sha256(f"{filename}\n{revision}".encode()).hexdigest()[:24]

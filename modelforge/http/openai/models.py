@@ -52,6 +52,10 @@ def _bases(request: web.Request) -> dict[str, None]:
     return dict.fromkeys((wire.BUILT_IN_MODEL, *request.app[PROJECTOR].indexes.bases()))
 
 
+def _is_base(request: web.Request, name: str) -> bool:
+    return name == wire.BUILT_IN_MODEL or request.app[PROJECTOR].indexes.is_base(name)
+
+
 def no_such_model(name: str) -> ModelNotFound:
     """The refusal of a name that no model has."""
     return ModelNotFound("No such model", f"There is no model {name[:200]!r}; GET /v1/models lists them.")
@@ -72,7 +76,7 @@ async def retrieve_model_object(request: web.Request) -> web.Response:
     details = model_of(request.app[PROJECTOR].read_models.models, name)
     if details is not None:
         return json_response(_object_of(details.id, listed_model(details)))
-    if name in _bases(request):
+    if _is_base(request, name):
         return json_response(ModelObject(id=name, created=0, owned_by="base"))
     raise no_such_model(name)
 
@@ -81,7 +85,7 @@ async def delete_model_object(request: web.Request) -> web.Response:
     """Delete a trained model; its files are gone when this answers."""
     name = request.match_info["model"]
     details = model_of(request.app[PROJECTOR].read_models.models, name)
-    if details is None and name in _bases(request):
+    if details is None and _is_base(request, name):
         raise BadInput(
             "The model was not trained here", f"{name} is no file of this server's to delete.", field="model"
         )

@@ -108,20 +108,20 @@ class Subscribers:
         self._projector = projector
         self._patience = min(_LONGEST_PATIENCE_SECONDS, still_seconds)
         self._subscribers: set[_Subscriber] = set()
-        self._live: dict[tuple[Frame, str | None], dict[asyncio.Transport, _Subscriber]] = {}  # who is sent the same
+        # By stream, and then by frame: who is sent the same.
+        self._live: dict[str | None, dict[Frame, dict[asyncio.Transport, _Subscriber]]] = {}
         self._parts = SharedParts(log)
         self._dismissals: set[asyncio.Task[None]] = set()
         projector.listener = self.publish
 
     def publish(self, record: Record) -> None:
         """Write a record, which the read models have, to everybody who keeps up."""
-        if not self._live:
+        groups = [*self._live.get(None, {}).items(), *self._live.get(record.stream, {}).items()]
+        if not groups:
             return
         status = status_message(self._projector.read_models, record)
         frames: dict[Frame, bytes | None] = {}
-        for (make, stream), alike in [*self._live.items()]:
-            if stream is not None and stream != record.stream:
-                continue
+        for make, alike in groups:
             frame = frames[make] if make in frames else frames.setdefault(make, make(record, status))
             if frame is None:
                 continue
@@ -228,12 +228,16 @@ class Subscribers:
 
     def _go_live(self, subscriber: _Subscriber) -> None:
         """Send it what comes from now on."""
-        self._live.setdefault((subscriber.frame, subscriber.stream), {})[subscriber.transport] = subscriber
+        of_stream = self._live.setdefault(subscriber.stream, {})
+        of_stream.setdefault(subscriber.frame, {})[subscriber.transport] = subscriber
 
     def _leave_live(self, subscriber: _Subscriber) -> None:
-        alike = self._live.get((subscriber.frame, subscriber.stream), {})
+        of_stream = self._live.get(subscriber.stream, {})
+        alike = of_stream.get(subscriber.frame, {})
         if alike.pop(subscriber.transport, None) is not None and not alike:
-            del self._live[subscriber.frame, subscriber.stream]
+            del of_stream[subscriber.frame]
+            if not of_stream:
+                del self._live[subscriber.stream]
 
     def _start_catching_up(self, subscriber: _Subscriber) -> None:
         self._leave_live(subscriber)

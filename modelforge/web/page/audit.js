@@ -99,7 +99,7 @@ function TimeLine({ filter }) {
     const fail = (refused) => control.signal.aborted || setProblem(refused);
     const begin = async () => {
       leave();
-      const { position } = await get("/api/state", control.signal);
+      const { position } = await get("/api/info", control.signal);
       fresh.forget();
       setRecords([]);
       await readOlder(position, control.signal);

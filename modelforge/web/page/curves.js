@@ -147,7 +147,9 @@ export class Curves {
   }
 
   #addEvaluation(evaluation) {
-    this.evaluations = this.evaluations.filter((one) => one.step !== evaluation.step);
+    if (this.evaluations.at(-1)?.step >= evaluation.step) {
+      this.evaluations = this.evaluations.filter((one) => one.step !== evaluation.step);
+    }
     this.evaluations.push(evaluation);
   }
 

@@ -18,7 +18,7 @@ export function subscribeRecords(after, onRecord, onAnotherLog) {
     source.onerror = async () => {
       if (source.readyState !== EventSource.CLOSED) return; // it comes back by itself
       // It gives up on any answer that is no stream: where the server is there, see why.
-      const answer = await fetch("/api/state").catch(() => null);
+      const answer = await fetch("/api/info").catch(() => null);
       const known = answer?.ok ? (await answer.json().catch(() => null))?.position ?? null : null;
       if (ended) return;
       if (known !== null && known < last) onAnotherLog();
