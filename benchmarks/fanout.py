@@ -210,7 +210,7 @@ def measure(rounds: Rounds) -> None:
         def raw_protocol(_folder: Path) -> float:
             return rate(raw)
 
-        rounds.compare(FIGURE, modelforge, raw_protocol, rounds=max(5, rounds.count), warm=True)
+        rounds.compare(FIGURE, modelforge, raw_protocol, rounds=max(9, rounds.count), warm=True)
 
 
 def _address(line: str) -> str:
