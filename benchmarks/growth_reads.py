@@ -32,62 +32,31 @@ AT = 1_750_000_000_000_000
 _PARAMETERS = wire.TrainingParameters()
 _MOST = 1.5
 _NOTE = f"Processor time of the server on a long log, divided by that of one on a log of {SHORT} records: "
-RETURN = Figure(
-    name="Return of 100 subscribers, long log / short",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}{RETURNING} WebSockets with `?after=` and `?job_id=`, from {APART} positions near its end.",
-)
-RETURN_TO_ALL = Figure(
-    name="The same without a job named",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}the same of all jobs.",
-)
-FIRST = Figure(
-    name="First page of `metrics`, long log / short",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}`/api/jobs/ID/metrics?limit={PAGE}`.",
-)
-LAST = Figure(
-    name="Last page of `metrics`, long log / short",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}the same `?after=` the last {MISSED} steps.",
-)
-RARE = Figure(
-    name="`events?type=` of a rare type, long log / short",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}a type of which both logs have ten records.",
-)
-STREAM = Figure(
-    name="`events?stream=` of a long job, long log / short",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}the last {MISSED} records of the job with the steps.",
-)
-MODELS = Figure(
-    name="A page of `models`, long log / short",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}the first 50 of a thousandth as many models as there are records, and at least 50.",
-)
 
-TOLD = Figure(
-    name="Events of a long fine-tuning job, long log / short",
-    unit="ms",
-    yardstick="short log",
-    at_most=_MOST,
-    note=f"{_NOTE}`/v1/fine_tuning/jobs/ID/events`, the newest 20 of the job with the steps.",
+
+def _read(name: str, asked: str) -> Figure:
+    """What a read costs; `asked`: what it is, as the page of results tells it."""
+    return Figure(name=name, unit="ms", yardstick="short log", at_most=_MOST, note=f"{_NOTE}{asked}")
+
+
+RETURN = _read(
+    "Return of 100 subscribers, long log / short",
+    f"{RETURNING} WebSockets with `?after=` and `?job_id=`, from {APART} positions near its end.",
+)
+RETURN_TO_ALL = _read("The same without a job named", "the same of all jobs.")
+FIRST = _read("First page of `metrics`, long log / short", f"`/api/jobs/ID/metrics?limit={PAGE}`.")
+LAST = _read("Last page of `metrics`, long log / short", f"the same `?after=` the last {MISSED} steps.")
+RARE = _read("`events?type=` of a rare type, long log / short", "a type of which both logs have ten records.")
+STREAM = _read(
+    "`events?stream=` of a long job, long log / short", f"the last {MISSED} records of the job with the steps."
+)
+MODELS = _read(
+    "A page of `models`, long log / short",
+    "the first 50 of a thousandth as many models as there are records, and at least 50.",
+)
+TOLD = _read(
+    "Events of a long fine-tuning job, long log / short",
+    "`/v1/fine_tuning/jobs/ID/events`, the newest 20 of the job with the steps.",
 )
 
 

@@ -227,7 +227,6 @@ async def _writing(
     app[ADMISSION] = Admission(
         settings=settings,
         layout=layout,
-        read_models=rebuilt.read_models,
         indexes=projector.indexes,
         handler=handler,
         fetches=asyncio.Semaphore(FETCHES_AT_ONCE),

@@ -27,13 +27,17 @@ class Admission(Struct, frozen=True, kw_only=True):
 
     settings: Settings
     layout: Layout
-    read_models: ReadModels
     indexes: Indexes
     handler: CommandHandler
     fetches: asyncio.Semaphore
     workers: PreviewWorkers
     spare_bytes: Callable[[], int]
     partitions: Partitions | None = None
+
+    @property
+    def read_models(self) -> ReadModels:
+        """What the log says of jobs, models and datasets."""
+        return self.indexes.read_models
 
     @property
     def model_roots(self) -> tuple[Path, ...]:

@@ -48,12 +48,9 @@ def select_rows(
 def last_row(connection: sqlite3.Connection, stream: str, tag: str, until: int) -> StoredRow | None:
     """The last row of a type in a stream that does not come after a position."""
     if tag == STEPS:
-        where = "stream = ? AND version < ? AND type = ? ORDER BY version DESC LIMIT 1"
-        values: tuple[object, ...] = (stream, _first_version_after(connection, stream, until), tag)
-    else:
-        where = f"stream = ? AND type = ? AND {_FACT} AND position <= ? ORDER BY position DESC LIMIT 1"
-        values = (stream, tag, until)
-    row: StoredRow | None = connection.execute(_SELECT + where, values).fetchone()
+        return next(rows_backwards(connection, stream, (tag,), until), None)
+    where = f"stream = ? AND type = ? AND {_FACT} AND position <= ? ORDER BY position DESC LIMIT 1"
+    row: StoredRow | None = connection.execute(_SELECT + where, (stream, tag, until)).fetchone()
     return row
 
 
@@ -63,7 +60,8 @@ def rows_backwards(
     """Rows of a stream that do not come after a position, the last one first; of some types only, if any are named."""
     where, values = _named((), types)
     behind = _first_version_after(connection, stream, until)
-    return _rows(connection, f"{where}stream = ? AND version < ? ORDER BY version DESC", (*values, stream, behind))
+    backwards = f"{_SELECT}{where}stream = ? AND version < ? ORDER BY version DESC"
+    return connection.execute(backwards, (*values, stream, behind))
 
 
 def _facts(

@@ -38,7 +38,6 @@ async def check(asked: dict[str, Any], partition: dict[str, Any]) -> None:
     admission = Admission(
         settings=load_settings({"stop_grace_seconds": 120.0}, environ={}),
         layout=Layout(Path("/data")),
-        read_models=none,
         indexes=none,
         handler=none,
         fetches=none,

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Literal
 
@@ -25,6 +25,7 @@ from modelforge.http.plumbing.query import GIVEN, text_query
 from modelforge.http.plumbing.route import Query, Route, limit_to
 from modelforge.http.training import begin_training
 from modelforge.projections.jobs import JobDetails
+from modelforge.projections.read_models import ReadModels
 
 _JOB_ID = re.compile(r"\btrain_([0-9]{6,})\b")
 _PAGE = 20
@@ -57,11 +58,17 @@ def find_fine_tuning_job(request: web.Request) -> JobDetails:
         NotFound: there is none.
     """
     wanted = request.match_info["fine_tuning_job_id"]
-    jobs = request.app[PROJECTOR].read_models.jobs
-    details = jobs.get(job_of(wanted)) if wanted.startswith("ftjob-") else None
-    if details is None or details.kind != "training":
+    job_id = _training_of(request.app[PROJECTOR].read_models, wanted)
+    if job_id is None:
         raise NotFound("No such job", f"There is no job {wanted[:60]!r}; GET /v1/fine_tuning/jobs lists them.")
-    return job_detail(request, details.job_id or "")
+    return job_detail(request, job_id)
+
+
+def _training_of(read_models: ReadModels, wanted: str) -> str | None:
+    """The job that an id stands for, if it is a training."""
+    job_id = job_of(wanted)
+    listed = read_models.listed_jobs.get(job_id) if fine_tuning_job_id(job_id) == wanted else None
+    return None if listed is None or listed.kind != "training" else job_id
 
 
 def _answer(request: web.Request, job_id: str) -> web.Response:
@@ -99,12 +106,9 @@ async def list_fine_tuning_jobs(request: web.Request) -> web.Response:
     """List the trainings, newest first."""
     read_models = request.app[PROJECTOR].read_models
     wanted, after = request[GIVEN].values.get("metadata", {}), text_query(request, "after")
-    found: Iterable[str] = request.app[PROJECTOR].indexes.newest_trainings()
-    if after is not None:
-        last = job_of(after)
-        known = read_models.listed_jobs.get(last)
-        is_there = known is not None and known.kind == "training" and fine_tuning_job_id(last) == after
-        found = chain((last,), request.app[PROJECTOR].indexes.newest_trainings(before=last)) if is_there else ()
+    last = None if after is None else _training_of(read_models, after)
+    older = request.app[PROJECTOR].indexes.newest_trainings(before=last)
+    found = older if after is None else () if last is None else chain((last,), older)
     trainings = (job_id for job_id in found if _has(dict(read_models.listed_jobs[job_id].metadata), wanted))
     page, has_more = page_of(request, trainings, fine_tuning_job_id, _PAGE)
     jobs = [job_object(read_models.job_detail(read_models.jobs[job_id]), read_models) for job_id in page]
