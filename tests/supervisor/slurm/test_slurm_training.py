@@ -10,7 +10,7 @@ from support.running_server import RECORDS, RunningServer, real_server
 from support.slurm_cluster import SlurmCluster
 from support.tiny_model import build_tiny_model
 
-STEPS = 120
+STEPS = 500
 pytestmark = [pytest.mark.training, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
